@@ -1,0 +1,27 @@
+"""Tunesmith: from a pretrained model and examples to a tuned, proven, servable model.
+
+The public names load on first use, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Run": "tunesmith.api",
+    "train": "tunesmith.api",
+    "attach": "tunesmith.models.opening",
+    "route": "tunesmith.models.opening",
+    "TunesmithError": "tunesmith.core.errors",
+}
+
+__all__ = ["Run", "TunesmithError", "__version__", "attach", "route", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tunesmith' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

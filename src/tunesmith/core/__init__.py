@@ -1,0 +1,1 @@
+"""Registry, errors, run folder, seeds, logging: nothing here knows a model."""

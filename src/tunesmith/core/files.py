@@ -1,0 +1,120 @@
+"""Files that are whole or absent: written under a temporary name, flushed, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import CheckpointError
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Write one file so that a crash or a full disk leaves the old file or none, never half a file.
+
+    Args:
+        path: the final name; its folder must exist.
+        write: called with the temporary name to write to.
+    Raises:
+        CheckpointError: the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}. Nothing was half-written. "
+            "Free space or choose another folder with output=FOLDER."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, UTF-8.
+
+    Args:
+        path: the final name.
+        text: its content.
+    """
+    write_atomic(path, lambda temporary: _write_bytes(temporary, text.encode("utf-8")))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically, two spaces of indent.
+
+    Args:
+        path: the final name.
+        value: anything json can write; NaN becomes null.
+    """
+    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Args:
+        path: the file.
+    Returns:
+        Its value.
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: {path.parent} is not a complete run or delta folder.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}. Train again or restore the file.") from None
+
+
+def finite(value: Any) -> Any:
+    """Replace NaN and infinities, which JSON does not know, by None, at any depth.
+
+    Args:
+        value: plain Python values.
+    Returns:
+        The same with None in their place.
+    """
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def sha256_of(paths: list[Path]) -> str:
+    """Hash the content of files, in the order given.
+
+    Args:
+        paths: files that exist.
+    Returns:
+        A hexadecimal SHA-256.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

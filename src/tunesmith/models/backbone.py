@@ -1,0 +1,199 @@
+"""A loaded model that turns ragged batches into hidden states, by the fast path once it has proved itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.core.errors import CompatibilityError
+from tunesmith.models.attention import flat_rows
+from tunesmith.models.layout import Layout, RaggedBatch, ragged
+from tunesmith.models.seams import Seams, count, device_of, open_seams
+
+# Agreement asked of the fast path, relative to the largest hidden state: rounding, not approximation.
+_TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+_CASTING_TOLERANCE = 1e-5  # float64 models whose norms cast to float32
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the check at load found.
+
+    Args:
+        fast: whether the flat path is used.
+        position_offset: position of a row's first token.
+        difference: largest relative difference between the paths.
+        reason: why the padded path is used, empty when it is not.
+    """
+
+    fast: bool
+    position_offset: int
+    difference: float
+    reason: str = ""
+
+
+class Backbone:
+    """A model without head, opened at its seams.
+
+    Args:
+        model: a transformers model that returns `last_hidden_state`.
+        prove: run the self-proving check now; otherwise the padded path is used.
+    """
+
+    def __init__(self, model: nn.Module, prove: bool = True) -> None:
+        self.model = model
+        self.seams: Seams = open_seams(model)
+        accepted = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._no_cache = {"use_cache": False} if "use_cache" in accepted or self._is_decoder else {}
+        self.proof = self._prove() if prove else Proof(False, 0, 0.0, "not checked")
+
+    @property
+    def _is_decoder(self) -> bool:
+        return bool(getattr(self.model.config, "use_cache", False))
+
+    @property
+    def width(self) -> int:
+        """D of the hidden states."""
+        return int(self.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has. [count]"""
+        return count(self.model.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return device_of(self.model)
+
+    def hidden(self, batch: RaggedBatch) -> Tensor:
+        """Run the model.
+
+        Args:
+            batch: R rows of N tokens together.
+        Returns:
+            Last hidden states, (N, D), in the batch's order of tokens.
+        """
+        batch = batch.to(self.device)
+        with self.seams.route(batch.names) if batch.names is not None else nullcontext():
+            if self.proof.fast:
+                return self._flat(batch, self.proof.position_offset)
+            return self._padded(batch)
+
+    def _flat(self, batch: RaggedBatch, offset: int) -> Tensor:
+        positions = batch.layout.positions(offset).to(batch.ids.device)
+        extra = {} if batch.segments is None else {"token_type_ids": batch.segments[None]}
+        with flat_rows(self.seams.routing, batch.layout):
+            output = self.model(
+                input_ids=batch.ids[None], position_ids=positions[None], **extra, **self._no_cache
+            )
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def _padded(self, batch: RaggedBatch) -> Tensor:
+        mask = batch.layout.padded_mask().to(batch.ids.device)  # (R, T)
+        ids = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
+        pad = getattr(self.model.config, "pad_token_id", None)
+        if pad is not None:
+            ids.fill_(pad)
+        ids[mask] = batch.ids
+        extra = {}
+        if batch.segments is not None:
+            extra["token_type_ids"] = torch.zeros_like(ids).masked_scatter_(mask, batch.segments)
+        output = self.model(input_ids=ids, attention_mask=mask.long(), **extra, **self._no_cache)
+        hidden: Tensor = output.last_hidden_state[mask]
+        return hidden
+
+    @torch.no_grad()
+    def _prove(self) -> Proof:
+        """Run three rows through both paths; the fast one is used only if it gives the same numbers."""
+        if not self.seams.attention or not self._takes_positions:
+            return Proof(False, 0, 0.0, "the model does not use transformers' attention interface with positions")
+        training = self.model.training
+        self.model.eval()
+        try:
+            return self._compare(_three_rows(self.model))
+        finally:
+            self.model.train(training)
+
+    def _compare(self, batch: RaggedBatch) -> Proof:
+        batch = batch.to(self.device)
+        slow = self._padded(batch)
+        scale = slow.abs().max().item()
+        pad = getattr(self.model.config, "pad_token_id", None)
+        best, reason = float("inf"), ""
+        for offset in (0, *([pad + 1] if pad is not None else [])):  # RoBERTa counts positions from pad + 1
+            try:
+                fast = self._flat(batch, offset)
+            except (CompatibilityError, RuntimeError, IndexError, ValueError, TypeError) as error:
+                reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                continue
+            difference = (fast - slow).abs().max().item() / scale
+            if difference <= self._tolerance(slow.dtype):
+                return Proof(True, offset, difference)
+            best = min(best, difference)
+        return Proof(False, 0, best, reason or f"the fast path differs by {best:.1e}")
+
+    def _tolerance(self, dtype: torch.dtype) -> float:
+        casting = dtype == torch.float64 and any(
+            hasattr(module, "variance_epsilon") for module in self.model.modules()
+        )
+        return _CASTING_TOLERANCE if casting else _TOLERANCE[dtype]
+
+
+def _three_rows(model: nn.Module) -> RaggedBatch:
+    """Rows of different, partly equal length over the vocabulary, without special tokens' ids if possible."""
+    vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr,arg-type]
+    draw = torch.Generator().manual_seed(0)
+    low = min(10, vocabulary - 1)
+    rows = [torch.randint(low, vocabulary, (length,), generator=draw) for length in (7, 5, 7)]
+    return ragged(rows)
+
+
+def pool(hidden: Tensor, layout: Layout, how: str) -> Tensor:
+    """Reduce each row's hidden states to one vector.
+
+    Args:
+        hidden: (N, D).
+        layout: of R rows.
+        how: "mean", "cls" (first token) or "last".
+    Returns:
+        (R, D).
+    """
+    starts = torch.tensor(layout.starts, device=hidden.device)
+    if how == "cls":
+        return hidden[starts[:-1]]
+    if how == "last":
+        return hidden[starts[1:] - 1]
+    lengths = torch.tensor(layout.lengths, device=hidden.device)
+    rows = torch.repeat_interleave(torch.arange(layout.rows, device=hidden.device), lengths)
+    sums = hidden.new_zeros(layout.rows, hidden.shape[-1]).index_add_(0, rows, hidden)
+    return sums / lengths[:, None].to(hidden.dtype)
+
+
+def length_sorted(lengths: Sequence[int], tokens: int, rows: int) -> list[list[int]]:
+    """Cut examples into batches of similar length, for passes where order does not matter.
+
+    Args:
+        lengths: tokens per example.
+        tokens: most tokens in a batch.
+        rows: most examples in a batch.
+    Returns:
+        Example numbers per batch.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    batches: list[list[int]] = []
+    used = tokens
+    for example in order:
+        if not batches or used + lengths[example] > tokens or len(batches[-1]) >= rows:
+            batches.append([])
+            used = 0
+        batches[-1].append(example)
+        used += lengths[example]
+    return batches

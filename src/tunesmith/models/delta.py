@@ -1,0 +1,127 @@
+"""A delta: the trained parameters of one method on one model, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from tunesmith.models.seams import Seams
+
+
+class Delta:
+    """Trained parameters attached to a model's seams.
+
+    Args:
+        seams: of the model.
+        name: of the delta.
+        patches: per linear map's path, the module that computes with it.
+        copies: per parameter's dotted name, the trained copy that stands in for it while the delta is active.
+    """
+
+    def __init__(
+        self, seams: Seams, name: str, patches: dict[str, nn.Module], copies: dict[str, nn.Parameter]
+    ) -> None:
+        self.seams = seams
+        self.name = name
+        self.patches = patches
+        self.copies = copies
+        self._originals: dict[str, nn.Parameter] = {}
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Go through what trains.
+
+        Returns:
+            (dotted name, parameter), patches first.
+        """
+        for path, patch in self.patches.items():
+            for name, parameter in patch.named_parameters():
+                yield f"{path}.{name}", parameter
+        yield from self.copies.items()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return what trains, for an optimizer."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    @property
+    def trainable_share(self) -> float:
+        """Trained numbers over the model's numbers. [fraction]"""
+        trained = sum(parameter.numel() for parameter in self.parameters())
+        return trained / sum(parameter.numel() for parameter in self.seams.model.parameters())
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the delta's tensors.
+
+        Returns:
+            Dotted name to tensor, detached, on the CPU.
+        """
+        return {name: parameter.detach().cpu().clone() for name, parameter in self.named_parameters()}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], where: str = "the saved delta") -> None:
+        """Take values from tensors; all names and shapes must agree.
+
+        Args:
+            tensors: as `state` returns them.
+            where: what to call their source in an error.
+        Raises:
+            CheckpointError: a name is missing or unknown, or a shape differs.
+        """
+        own = dict(self.named_parameters())
+        if own.keys() != tensors.keys():
+            missing = sorted(own.keys() - tensors.keys())[:3]
+            foreign = sorted(tensors.keys() - own.keys())[:3]
+            raise CheckpointError(
+                f"{where} does not fit the model. Missing: {missing or 'none'}; unknown: {foreign or 'none'}. "
+                "It was made for another base model or by another method."
+            )
+        for name, parameter in own.items():
+            if parameter.shape != tensors[name].shape:
+                raise CheckpointError(
+                    f"{where}: '{name}' has shape {tuple(tensors[name].shape)}, the model needs "
+                    f"{tuple(parameter.shape)}. It was made for another base model or other settings."
+                )
+            parameter.copy_(tensors[name])
+
+    def detach(self) -> None:
+        """Take the delta off its model; the model answers as before, bit for bit."""
+        self.seams.detach(self.name)
+
+    @torch.no_grad()
+    def merge(self) -> nn.Module:
+        """Write the delta into the base weights and take it off.
+
+        Returns:
+            The model, which now answers by itself as it did with the delta.
+        """
+        for path, patch in self.patches.items():
+            seam = self.seams.linear[path]
+            seam.add_to_weight(patch.weight_change(seam))  # type: ignore[operator]
+        values = {path: copy.detach() for path, copy in self.copies.items()}
+        self.detach()
+        for path, value in values.items():
+            self.seams.parameter(path).copy_(value)
+        return self.seams.model
+
+    def swap_in(self) -> None:
+        """Put the trained copies in the place of the model's parameters; the originals are kept."""
+        for path, copy in self.copies.items():
+            module, leaf = self._owner(path)
+            self._originals[path] = module._parameters[leaf]  # type: ignore[assignment]
+            module._parameters[leaf] = copy
+
+    def swap_out(self) -> None:
+        """Put the model's own parameters back."""
+        for path, original in self._originals.items():
+            module, leaf = self._owner(path)
+            module._parameters[leaf] = original
+        self._originals.clear()
+
+    def _owner(self, path: str) -> tuple[nn.Module, str]:
+        owner, _, leaf = path.rpartition(".")
+        return self.seams.model.get_submodule(owner), leaf

@@ -1,0 +1,99 @@
+"""The model's own dropout, drawn faster.
+
+On a CPU torch draws Bernoulli numbers one after another; that costs more than the matrix products of a small
+model. Here 16 random bits per element come from a fast generator: the same distribution (the rate is met to
+within 1 / 65536) at about a quarter of the time. One byte per element is kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class DropoutSource:
+    """A seeded stream of dropout masks.
+
+    Args:
+        seed: the stream's seed.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed(seed)
+
+    def seed(self, seed: int) -> None:
+        """Start the stream anew.
+
+        Args:
+            seed: the stream's seed.
+        """
+        self._bits = np.random.Generator(np.random.SFC64(seed))
+
+    def keep(self, shape: torch.Size, rate: float) -> Tensor:
+        """Draw which elements stay.
+
+        Args:
+            shape: of the tensor to drop from.
+            rate: probability of dropping, 0 <= rate < 1. [fraction]
+        Returns:
+            shape, bool, True where the element stays.
+        """
+        count = shape.numel()
+        words = self._bits.integers(-(2**63), 2**63 - 1, size=(count + 3) // 4, dtype=np.int64, endpoint=True)
+        bits = torch.from_numpy(words.view(np.int16)[:count]).view(shape)
+        return bits >= round(rate * 65536) - 32768
+
+
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return (x * keep).mul_(scale)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (keep,) = ctx.saved_tensors
+        return (grad * keep).mul_(ctx.scale), None, None
+
+
+def drop(x: Tensor, rate: float, source: DropoutSource) -> Tensor:
+    """Zero elements at random and scale the rest by 1 / (1 - rate).
+
+    Args:
+        x: any shape, on any device.
+        rate: probability of dropping, 0 <= rate <= 1. [fraction]
+        source: where masks come from; used on CPUs only.
+    Returns:
+        The shape and dtype of x.
+    Source: Srivastava et al. 2014, JMLR 15; inverted form.
+    """
+    if rate <= 0.0:
+        return x
+    if x.device.type != "cpu" or rate >= 1.0:
+        return nn.functional.dropout(x, rate)
+    dropped: Tensor = _Drop.apply(x, source.keep(x.shape, rate), 1.0 / (1.0 - rate))
+    return dropped
+
+
+class DropoutSeam:
+    """Stands in for the forward of one nn.Dropout.
+
+    Args:
+        module: the dropout layer.
+        source: where masks come from.
+    """
+
+    def __init__(self, module: nn.Dropout, source: DropoutSource) -> None:
+        self.module = module
+        self.source = source
+
+    def __call__(self, input: Tensor) -> Tensor:
+        if not self.module.training:
+            return input
+        return drop(input, self.module.p, self.source)

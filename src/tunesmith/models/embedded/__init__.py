@@ -1,0 +1,1 @@
+"""Models known by a short name, one per file."""

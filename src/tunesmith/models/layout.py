@@ -1,0 +1,125 @@
+"""A ragged batch: all tokens of all rows one after another, and where each row begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, groupby
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows of a flat batch lie; rows of equal length stand together.
+
+    Args:
+        lengths: tokens per row, each at least 1, equal ones adjacent. [count]
+    """
+
+    lengths: tuple[int, ...]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """First token of each row, and the total at the end: R + 1 numbers."""
+        return [0, *accumulate(self.lengths)]
+
+    @property
+    def tokens(self) -> int:
+        """N, the number of tokens."""
+        return self.starts[-1]
+
+    @property
+    def rows(self) -> int:
+        """R, the number of rows."""
+        return len(self.lengths)
+
+    @cached_property
+    def groups(self) -> list[tuple[int, int]]:
+        """(length, rows) of each run of equally long rows, in order."""
+        return [(length, len(list(run))) for length, run in groupby(self.lengths)]
+
+    def positions(self, offset: int = 0) -> Tensor:
+        """Positions that restart with every row.
+
+        Args:
+            offset: position of a row's first token.
+        Returns:
+            (N,), int64.
+        """
+        return torch.cat([torch.arange(offset, offset + length) for length in self.lengths])
+
+    def padded_mask(self) -> Tensor:
+        """Which cells of a padded (R, T) batch hold a token.
+
+        Returns:
+            (R, T), bool, T the longest row.
+        """
+        lengths = torch.tensor(self.lengths)
+        return torch.arange(max(self.lengths))[None, :] < lengths[:, None]
+
+
+@dataclass(frozen=True)
+class RaggedBatch:
+    """Rows of token ids without padding.
+
+    Args:
+        ids: (N,), int64, the tokens of all rows one after another.
+        layout: where each row lies.
+        index: (R,), int64, which example each row is; rows are ordered by length, not by example.
+        labels: (R,) or None, one label id per row, in row order.
+        segments: (N,) or None, token type ids where the tokenizer makes them.
+        names: the delta of each row, or None when all rows use the active one.
+    """
+
+    ids: Tensor
+    layout: Layout
+    index: Tensor
+    labels: Tensor | None = None
+    segments: Tensor | None = None
+    names: tuple[str | None, ...] | None = field(default=None)
+
+    def to(self, device: torch.device) -> RaggedBatch:
+        """Return the batch with its tensors on a device.
+
+        Args:
+            device: where to.
+        Returns:
+            A new batch, or the same one when nothing moves.
+        """
+        if self.ids.device == device:
+            return self
+        move = {
+            key: value.to(device) if isinstance(value, Tensor) else value for key, value in vars(self).items()
+        }
+        return RaggedBatch(**move)
+
+
+def ragged(
+    rows: Sequence[Sequence[int] | Tensor],
+    index: Sequence[int] | None = None,
+    labels: Sequence[int] | None = None,
+) -> RaggedBatch:
+    """Make a ragged batch; rows are sorted by length so that attention meets few groups.
+
+    Args:
+        rows: token ids of each row, none empty.
+        index: which example each row is; 0, 1, ... when None.
+        labels: one label id per row, in the order of `rows`.
+    Returns:
+        The batch; `index` says which row came from where.
+    Example:
+        >>> ragged([[5, 6, 7], [8]]).ids.tolist()
+        [8, 5, 6, 7]
+    """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    index = range(len(rows)) if index is None else index
+    ids = torch.cat([torch.as_tensor(rows[i], dtype=torch.int64) for i in order])
+    return RaggedBatch(
+        ids=ids,
+        layout=Layout(tuple(len(rows[i]) for i in order)),
+        index=torch.tensor([index[i] for i in order]),
+        labels=None if labels is None else torch.tensor([labels[i] for i in order]),
+    )

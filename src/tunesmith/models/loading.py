@@ -1,0 +1,254 @@
+"""Load a pretrained model safely: safetensors only, no code from the model's repository."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from tunesmith.core.errors import CheckpointError, RecipeError, SecurityError, nearest
+from tunesmith.core.files import read_json, sha256_of
+from tunesmith.core.registry import components
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from.
+
+    Args:
+        wanted: what the user wrote.
+        path: local folder, or hub name.
+        local: whether `path` is a folder.
+    """
+
+    wanted: str
+    path: str
+    local: bool
+
+    def hash(self, model: PreTrainedModel) -> str:
+        """Identify the weights.
+
+        Args:
+            model: as loaded; used when the files are not at hand.
+        Returns:
+            "sha256:..." of the weight files, or "hub:name@commit" for a hub model.
+        """
+        if self.local:
+            return "sha256:" + sha256_of(sorted(Path(self.path).glob("*.safetensors")))
+        return f"hub:{self.path}@{getattr(model.config, '_commit_hash', None)}"
+
+
+def locate(wanted: str) -> Source:
+    """Turn an embedded name, a local folder or a hub name into a place to load from.
+
+    Args:
+        wanted: as in the recipe's `model`.
+    Returns:
+        The place.
+    Raises:
+        RecipeError: none of the three.
+        CheckpointError: the folder holds no model.
+        SecurityError: the folder holds pickled weights only.
+    """
+    embedded = components("models")
+    if wanted in embedded:
+        path = embedded[wanted].locate()
+        return Source(wanted, path, Path(path).is_dir())
+    folder = Path(wanted).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+        return Source(wanted, str(folder), True)
+    if folder.exists():
+        raise CheckpointError(f"model: {wanted} is a file; give the folder that holds config.json and the weights.")
+    if wanted.startswith((".", "/", "~")) or wanted.count("/") > 1 or "\\" in wanted:
+        raise RecipeError(f"model: the folder {wanted} does not exist.")
+    if "/" not in wanted:
+        near = nearest(wanted, embedded)
+        hint = f"; did you mean '{near}'?" if near else "."
+        raise RecipeError(
+            f"model: '{wanted}' is neither an embedded model ({', '.join(embedded)}) nor a folder{hint} "
+            "A hub name has the form owner/name."
+        )
+    return Source(wanted, wanted, False)
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"model: {folder} has no config.json, so it is not a transformers model folder.")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+        raise SecurityError(
+            f"model: {folder} holds its weights only as {', '.join(pickles)}. Such pickle files can run code when "
+            "opened, so they are refused. Way out: in an environment you can throw away, load the model with "
+            "transformers and call save_pretrained(FOLDER), which writes model.safetensors; then use that folder."
+        )
+    raise CheckpointError(
+        f"model: {folder} has a config.json but no weights (*.safetensors). Copy model.safetensors into it."
+    )
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Turn the recipe's device into a real one.
+
+    Args:
+        wanted: "auto", "cpu", "cuda", "cuda:1", "mps".
+    Returns:
+        The device; "auto" takes cuda, then mps, then cpu.
+    Raises:
+        RecipeError: the device is not there.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = wanted.split(":")[0]
+    if not there.get(kind, False):
+        usable = ", ".join(name for name, found in there.items() if found)
+        raise RecipeError(f"device: '{wanted}' is not available on this machine. Available: auto, {usable}")
+    return torch.device(wanted)
+
+
+def load_model(source: Source, device: torch.device, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load the backbone of a model, without a task head, in evaluation mode.
+
+    Args:
+        source: from `locate`.
+        device: where to put it.
+        dtype: of the weights.
+    Returns:
+        The model.
+    Raises:
+        CheckpointError: weights missing, damaged or of another architecture.
+    """
+    with _quiet():
+        try:
+            model, facts = AutoModel.from_pretrained(
+                source.path,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=dtype,
+                output_loading_info=True,
+            )
+        except Exception as error:
+            raise _explained(error, source) from error
+    missing = [name for name in facts["missing_keys"] if "pooler" not in name]
+    if missing:
+        raise CheckpointError(
+            f"model: the weights of {source.wanted} lack {len(missing)} tensors that {type(model).__name__} needs, "
+            f"for example '{missing[0]}'. They would be random. Take the weights that belong to this config.json."
+        )
+    model.untrained_pooler = bool(facts["missing_keys"])
+    loaded: PreTrainedModel = model.eval().to(device)
+    return loaded
+
+
+def load_tokenizer(source: Source) -> Any:
+    """Load the tokenizer that belongs to a model.
+
+    Args:
+        source: from `locate`.
+    Returns:
+        A transformers tokenizer.
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    with _quiet():
+        try:
+            return AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, use_fast=True)
+        except Exception as error:
+            raise CheckpointError(
+                f"model: the tokenizer of {source.wanted} cannot be loaded: {_first_line(error)}. "
+                "A model folder needs tokenizer.json and tokenizer_config.json."
+            ) from error
+
+
+def sentence_settings(source: Source) -> dict[str, Any]:
+    """Read how a sentence encoder pools its tokens, where the model folder says so.
+
+    Args:
+        source: from `locate`.
+    Returns:
+        {"pooling": "mean" | "cls" | "last", "max_tokens": int}, each only where given.
+    """
+    if not source.local:
+        return {}
+    folder, found = Path(source.path), {}
+    if (folder / "1_Pooling" / "config.json").is_file():
+        modes = read_json(folder / "1_Pooling" / "config.json")
+        for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
+            if modes.get(f"pooling_mode_{key}"):
+                found["pooling"] = pooling
+    if (folder / "sentence_bert_config.json").is_file():
+        limit = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+        if limit:
+            found["max_tokens"] = int(limit)
+    return found
+
+
+def architecture_of(source: Source) -> Any:
+    """Read a model's config without its weights.
+
+    Args:
+        source: from `locate`.
+    Returns:
+        A transformers config.
+    Raises:
+        CheckpointError: missing, damaged or unknown.
+    """
+    try:
+        return AutoConfig.from_pretrained(source.path, trust_remote_code=False)
+    except Exception as error:
+        raise _explained(error, source) from error
+
+
+def _explained(error: Exception, source: Source) -> CheckpointError | SecurityError:
+    text = _first_line(error)
+    if "trust_remote_code" in str(error):
+        return SecurityError(
+            f"model: {source.wanted} wants to run code from its own repository, which is refused. "
+            "Use a model that transformers knows by itself."
+        )
+    if not source.local:
+        return CheckpointError(
+            f"model: '{source.wanted}' could not be loaded from the hub: {text} Check the name and the network, "
+            "or give a local folder."
+        )
+    return CheckpointError(
+        f"model: {source.path} cannot be loaded: {text} The files are damaged or do not belong together; "
+        "copy the folder again."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' loading bars and notices off the screen; errors still rise."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
