@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Run": "tunesmith.api",
     "train": "tunesmith.api",
-    "attach": "tunesmith.models.opening",
-    "route": "tunesmith.models.opening",
+    "attach": "tunesmith.api",
+    "route": "tunesmith.api",
     "TunesmithError": "tunesmith.core.errors",
 }
 

@@ -22,6 +22,7 @@ KINDS = {
     "metrics": "tunesmith.evaluation.metrics",
     "baselines": "tunesmith.evaluation.baselines",
     "models": "tunesmith.models.embedded",
+    "readers": "tunesmith.data.readers",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}

@@ -1,0 +1,151 @@
+"""`tunesmith`: each command reads its words, calls one verb and prints what it gave back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunesmith import __version__
+from tunesmith.cli import show as display
+from tunesmith.core.errors import TunesmithError
+from tunesmith.core.files import finite
+
+app = typer.Typer(
+    name="tunesmith",
+    help="Fine-tune pretrained models with few parameters: from data to a proven, servable model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
+
+
+def _give(value: dict[str, Any], as_json: bool, text: str) -> None:
+    """Print a result once, as JSON or for people."""
+    print(json.dumps(finite(value), ensure_ascii=False) if as_json else text)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example method.rank=16.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tune a model as a recipe says, prove the gain, and leave a run folder."""
+    from tunesmith.api import train as carry_out
+
+    run = carry_out(recipe, overrides or [], overwrite=overwrite)
+    _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
+    if run.summary["interrupted"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(run: Folder, data: Annotated[str, typer.Argument(help="Labelled data file.")], as_json: Json = False) -> None:
+    """Score a run on labelled data, with intervals."""
+    from tunesmith.api import Run
+
+    scores = Run.load(run).evaluate(data)
+    plain = {name: value.plain() for name, value in scores.items()}
+    _give({"run": run, "data": data, "metrics": plain}, as_json, display.scores(scores))
+
+
+@app.command()
+def predict(
+    run: Folder,
+    text: Annotated[str, typer.Argument(help="A text, or a data file.", metavar="TEXT|FILE")],
+    as_json: Json = False,
+) -> None:
+    """Answer a text, or every row of a file, with probabilities."""
+    from tunesmith.api import Run
+
+    found = Run.load(run)
+    answers = found.predict_file(text) if display.is_file(text) else found.predict(text)
+    plain = [vars(answer) for answer in answers]
+    _give({"run": run, "predictions": plain}, as_json, display.predictions(answers))
+
+
+@app.command("list")
+def list_components(
+    kind: Annotated[str, typer.Argument(help="methods, tasks, metrics, models, baselines or readers.")],
+    as_json: Json = False,
+) -> None:
+    """List what there is of a kind, with its settings."""
+    rows = display.component_rows(kind)
+    _give({kind: rows}, as_json, display.components(rows))
+
+
+@app.command()
+def show(run: Folder, as_json: Json = False) -> None:
+    """Show what a run is and how good it is."""
+    from tunesmith.api import Run
+
+    found = Run.load(run)
+    _give({"run": str(found.folder), "fingerprint": found.fingerprint, **found.summary}, as_json, display.trained(found))
+
+
+@app.command()
+def schema() -> None:
+    """Print the recipe's JSON schema, for editors."""
+    from tunesmith.recipe.loading import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: versions, device, memory, disk, optional packages."""
+    from tunesmith.cli.doctor import examine
+
+    facts = examine()
+    _give(facts, as_json, display.pairs(facts))
+    if not facts["ready"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    output: Annotated[str, typer.Option(help="Folder of the run; replaced when it is a run.")] = "runs/demo",
+    as_json: Json = False,
+) -> None:
+    """Tune the embedded model on the bundled customer-service intents."""
+    from tunesmith.api import train as carry_out
+    from tunesmith.cli.demo import recipe
+
+    run = carry_out(recipe(output), overwrite=Path(output).exists())
+    _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run) + display.next_steps(run))
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Fine-tune pretrained models with few parameters: from data to a proven, servable model."""
+    if show_version:
+        print(f"tunesmith {__version__}")
+        raise typer.Exit
+
+
+def run() -> None:
+    """Run the command line; a user's mistake is one message and exit code 2, never a traceback."""
+    try:
+        app()
+    except TunesmithError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted before anything was saved.", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if "--traceback" in sys.argv:
+            raise
+        print(f"failed: {type(error).__name__}: {error}\nThis is a fault of ours, not of your input.", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,176 @@
+"""What commands print for people."""
+
+from __future__ import annotations
+
+import inspect
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import RecipeError, unknown
+from tunesmith.core.registry import KINDS, setting_fields
+from tunesmith.core.registry import components as registered
+
+if TYPE_CHECKING:
+    from tunesmith.api import Prediction, Run
+    from tunesmith.evaluation.statistics import Estimate
+
+_DATA = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt")
+
+
+def is_file(text: str) -> bool:
+    """Say whether the words given to `predict` name a file rather than being the text.
+
+    Args:
+        text: as given.
+    Returns:
+        True for a path that exists, or that looks like a data file.
+    """
+    looks = text.lower().endswith(_DATA) and " " not in text
+    return looks or (len(text) < 4096 and "\n" not in text and Path(text).is_file())
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Draw a table whose first `left` columns are text and the others numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    text = io.StringIO()
+    width = max(100, min(160, Console().width))
+    Console(file=text, width=width, highlight=False, markup=False, emoji=False).print(table)
+    return text.getvalue().rstrip("\n")
+
+
+def _percent(score: dict[str, float]) -> str:
+    if score["value"] is None:
+        return "-"
+    return f"{100 * score['value']:.1f} ({100 * score['low']:.1f} - {100 * score['high']:.1f})"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+def trained(run: Run) -> str:
+    """Draw the table of a run: baselines and the tuned model with intervals and cost.
+
+    Args:
+        run: the run.
+    Returns:
+        Several lines.
+    """
+    found = run.summary
+    split = list(found["metrics"])[-1]
+    main = [name for name in ("accuracy", "macro-f1") if name in found["metrics"][split]]
+    main = main or list(found["metrics"][split])[:2]
+    rows = []
+    for line in found["table"]:
+        scores = found["baselines"].get(line["name"], found["metrics"])[split]
+        cost = [f"{100 * line['trainable_share']:.2f} %", f"{line['seconds']:.1f}", _bytes(line["peak_bytes"])]
+        rows.append([line["name"], *(_percent(scores[name]) for name in main), *cost])
+    table = _table([split, *(f"{name} %" for name in main), "trained", "seconds", "peak memory"], rows)
+    gains = [
+        f"{gain['metric']}: {100 * gain['value']:+.1f} points over the best baseline "
+        f"({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}, paired, p = {gain['p_value']:.3f})"
+        for gain in found["gain"]
+    ]
+    speed = found["examples_per_second"]
+    ends = [
+        f"{found['seconds']:.1f} s in all, {speed:.0f} examples/s in training." if speed else "Not a single step was made.",
+        f"report: {run.report()}",
+    ]
+    return "\n".join([table, *gains, *ends])
+
+
+def next_steps(run: Run) -> str:
+    """Say what to try after the demo.
+
+    Args:
+        run: of the demo.
+    Returns:
+        Lines that begin with a line break.
+    """
+    return f'\nnext: tunesmith predict {run.folder} "the mug came in three pieces, can I get a new one?"'
+
+
+def scores(found: dict[str, Estimate]) -> str:
+    """Draw metrics with intervals.
+
+    Args:
+        found: metric to estimate.
+    Returns:
+        A table.
+    """
+    rows = [[name, f"{one.value:.4f}", f"{one.low:.4f} - {one.high:.4f}"] for name, one in found.items()]
+    return _table(["metric", "value", "interval"], rows)
+
+
+def predictions(answers: list[Prediction]) -> str:
+    """Draw answers, the three most probable labels of each.
+
+    Args:
+        answers: of a run.
+    Returns:
+        One line per answer.
+    """
+    lines = []
+    for answer in answers:
+        best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:3]
+        lines.append("  ".join(f"{label} {100 * probability:.1f} %" for label, probability in best))
+    return "\n".join(lines)
+
+
+def component_rows(kind: str) -> list[dict[str, Any]]:
+    """Describe the components of a kind.
+
+    Args:
+        kind: as typed.
+    Returns:
+        One row per component.
+    Raises:
+        RecipeError: no such kind.
+    """
+    if kind not in KINDS:
+        raise RecipeError(unknown("kind", kind, KINDS))
+    return [
+        {
+            "name": name,
+            "summary": (inspect.getdoc(component) or "").split("\n")[0],
+            "paper": getattr(component, "paper", ""),
+            "settings": setting_fields(kind, name),
+        }
+        for name, component in registered(kind).items()
+    ]
+
+
+def components(rows: list[dict[str, Any]]) -> str:
+    """Draw components with their settings.
+
+    Args:
+        rows: from `component_rows`.
+    Returns:
+        A table.
+    """
+    lines = []
+    for row in rows:
+        settings = ", ".join(f"{item['name']}={item['default']}" for item in row["settings"])
+        lines.append([row["name"], row["summary"], settings])
+    return _table(["name", "what", "settings"], lines, left=3)
+
+
+def pairs(facts: dict[str, Any]) -> str:
+    """Draw names and values.
+
+    Args:
+        facts: plain values.
+    Returns:
+        A table.
+    """
+    return _table(["", ""], [[name, str(value)] for name, value in facts.items()], left=2)

@@ -1,0 +1,114 @@
+"""CSV and TSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import ClassVar, TextIO
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.registry import register
+from tunesmith.data.readers.base import Reader, Row
+
+
+@register("readers")
+class Delimited(Reader):
+    """Comma- or tab-separated text with a header row."""
+
+    name: ClassVar[str] = "delimited"
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
+
+    def rows(self) -> Iterator[Row]:
+        """Go through the rows; quoted cells may hold line breaks.
+
+        Returns:
+            ("line 7", values) for each row.
+        Raises:
+            DataError: empty, wrong encoding, a row with more or fewer cells, a cell that is too long.
+        """
+        csv.field_size_limit(self.max_characters)
+        try:
+            with open(self.path, encoding=self.encoding, newline="") as file:
+                yield from self._rows(file)
+        except UnicodeDecodeError as error:
+            raise not_decodable(self.path, self.encoding, error) from None
+
+    def _rows(self, file: TextIO) -> Iterator[Row]:
+        delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        line = 1
+        try:
+            header = next(reader, None)
+            if not header:
+                raise DataError(f"{self.path} is empty. It needs a header row and one row per example.")
+            header[0] = header[0].removeprefix("\ufeff")
+            if len(set(header)) < len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                raise DataError(f"{self.path}: the column '{twice}' stands twice in the header; rename one.")
+            line = reader.line_num + 1
+            for cells in reader:
+                if cells:
+                    yield f"line {line}", self._named(header, cells, line)
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise self._explained(error, line) from None
+
+    def _named(self, header: list[str], cells: list[str], line: int) -> dict[str, str]:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{self.path}, line {line}: {len(cells)} cells, but the header names {len(header)} columns. "
+                "A cell that holds the separator or a line break must stand in double quotes."
+            )
+        return dict(zip(header, cells, strict=True))
+
+    def _explained(self, error: csv.Error, line: int) -> DataError:
+        if "field larger" in str(error):
+            return too_long(self.path, f"the row that begins in line {line}", self.max_characters)
+        return DataError(f"{self.path}, the row that begins in line {line}: {error}. Check its quotes.")
+
+
+def not_decodable(path: str, encoding: str, error: UnicodeDecodeError) -> DataError:
+    """Word the error for bytes that are not in the encoding.
+
+    Args:
+        path: the file.
+        encoding: that was tried.
+        error: what Python said.
+    Returns:
+        The error to raise.
+    """
+    found = error.object[error.start : error.start + 1].hex()
+    with open(path, "rb") as file:
+        before, read = 0, 0
+        for block in iter(lambda: file.read(1 << 20), b""):
+            try:
+                block.decode(encoding)
+                before += block.count(b"\n")
+                read += len(block)
+            except UnicodeDecodeError as inner:
+                if inner.reason == "unexpected end of data":  # a character cut by the block's end
+                    before += block.count(b"\n")
+                    read += len(block)
+                    continue
+                before += block[: inner.start].count(b"\n")
+                break
+    return DataError(
+        f"{path}, near line {before + 1}: byte 0x{found} is not {encoding}. Save the file as UTF-8, or say what it "
+        "is, for example data.encoding=latin-1 or data.encoding=gb18030."
+    )
+
+
+def too_long(path: str, where: str, limit: int) -> DataError:
+    """Word the error for a cell above the limit.
+
+    Args:
+        path: the file.
+        where: the row.
+        limit: most characters allowed.
+    Returns:
+        The error to raise.
+    """
+    return DataError(
+        f"{path}, {where}: a cell holds more than {limit:,} characters (data.max_characters). Most often a quote was "
+        "not closed and swallowed the rest of the file; if the cell is meant, raise data.max_characters."
+    )

@@ -1,0 +1,60 @@
+"""JSON Lines and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.registry import register
+from tunesmith.data.readers.base import Reader, Row
+from tunesmith.data.readers.delimited import not_decodable
+
+
+@register("readers")
+class JsonLines(Reader):
+    """One JSON object per line, or a JSON file that holds a list of objects."""
+
+    name: ClassVar[str] = "json"
+    suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".json", ".ndjson")
+
+    def rows(self) -> Iterator[Row]:
+        """Go through the objects; a .json file is held in memory, lines are not.
+
+        Returns:
+            ("line 7" or "entry 7", the object) for each.
+        Raises:
+            DataError: not JSON, not an object, or not UTF-8.
+        """
+        try:
+            yield from self._list() if self.path.lower().endswith(".json") else self._lines()
+        except UnicodeDecodeError as error:
+            raise not_decodable(self.path, self.encoding, error) from None
+
+    def _lines(self) -> Iterator[Row]:
+        with open(self.path, encoding=self.encoding) as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"line {number}", self._object(self._parsed(line, f", line {number}"), f"line {number}")
+
+    def _list(self) -> Iterator[Row]:
+        with open(self.path, encoding=self.encoding) as file:
+            values = self._parsed(file.read(), "")
+        if not isinstance(values, list):
+            raise DataError(f"{self.path}: expected a list of objects, found {type(values).__name__}.")
+        for number, value in enumerate(values, 1):
+            yield f"entry {number}", self._object(value, f"entry {number}")
+
+    def _parsed(self, text: str, where: str) -> Any:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            hint = " A file with one object per line is named .jsonl." if not where else ""
+            where = where or f", line {error.lineno}"
+            raise DataError(f"{self.path}{where}: not valid JSON: {error.msg}.{hint}") from None
+
+    def _object(self, value: Any, where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise DataError(f"{self.path}, {where}: expected an object with columns, found {type(value).__name__}.")
+        return value

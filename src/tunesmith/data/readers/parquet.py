@@ -1,0 +1,39 @@
+"""Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.registry import register
+from tunesmith.data.readers.base import Reader, Row
+
+
+@register("readers")
+class Parquet(Reader):
+    """Apache Parquet, read a few thousand rows at a time."""
+
+    name: ClassVar[str] = "parquet"
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
+
+    def rows(self) -> Iterator[Row]:
+        """Go through the rows.
+
+        Returns:
+            ("row 7", values) for each row.
+        Raises:
+            DataError: not a Parquet file.
+        """
+        import pyarrow
+        from pyarrow import parquet
+
+        try:
+            with parquet.ParquetFile(self.path) as file:
+                number = 0
+                for batch in file.iter_batches(batch_size=4096):
+                    for values in batch.to_pylist():
+                        number += 1
+                        yield f"row {number}", values
+        except pyarrow.ArrowException as error:
+            raise DataError(f"{self.path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None

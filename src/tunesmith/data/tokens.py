@@ -1,0 +1,81 @@
+"""Token ids of many rows in one flat array."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+_CHUNK = 1024
+
+
+class TokenRows(Sequence[Any]):
+    """Rows of token ids, cut to a limit; what was cut is counted.
+
+    Args:
+        ids: all ids one after another, int32.
+        ends: (rows + 1,), where each row begins, and the total.
+        full_lengths: (rows,), tokens before cutting.
+    """
+
+    def __init__(self, ids: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], full_lengths: np.ndarray[Any, Any]) -> None:
+        self.ids, self.ends, self.full_lengths = ids, ends, full_lengths
+
+    def __len__(self) -> int:
+        return len(self.full_lengths)
+
+    def __getitem__(self, row: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return one row's ids, (T,), int64."""
+        return self.ids[self.ends[row] : self.ends[row + 1]].astype(np.int64)
+
+    @property
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(rows,), tokens per row as the model reads it."""
+        return np.diff(self.ends)
+
+    @property
+    def truncated(self) -> int:
+        """Rows that were cut. [count]"""
+        return int((self.full_lengths > self.lengths).sum())
+
+
+def tokenize(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> TokenRows:
+    """Turn texts into token ids, special tokens included, each row at most `max_tokens` long.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        texts: any number; read once.
+        max_tokens: the limit. [tokens]
+    Returns:
+        The rows, and how long they would have been.
+    """
+    ids, ends, full = array("i"), array("q", [0]), array("q")
+    chunk: list[str] = []
+
+    def flush() -> None:
+        if not chunk:
+            return
+        # Long rows are cut by the tokenizer, which keeps its final special token; their full length is counted.
+        whole = tokenizer(chunk, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
+        long = [i for i, row in enumerate(whole) if len(row) > max_tokens]
+        if long:
+            cut = tokenizer([chunk[i] for i in long], truncation=True, max_length=max_tokens)["input_ids"]
+        for i, row in enumerate(whole):
+            kept = cut[long.index(i)] if i in long else row
+            ids.extend(kept)
+            ends.append(len(ids))
+            full.append(len(row))
+        chunk.clear()
+
+    for text in texts:
+        chunk.append(text)
+        if len(chunk) >= _CHUNK:
+            flush()
+    flush()
+    return TokenRows(
+        np.frombuffer(ids, dtype=np.int32) if ids else np.zeros(0, np.int32),
+        np.frombuffer(ends, dtype=np.int64),
+        np.frombuffer(full, dtype=np.int64) if full else np.zeros(0, np.int64),
+    )

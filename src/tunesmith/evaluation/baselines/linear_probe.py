@@ -1,0 +1,44 @@
+"""Logistic regression on the frozen model's features."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tunesmith.core.registry import register
+from tunesmith.evaluation.baselines.base import Baseline, Material
+from tunesmith.evaluation.predictions import Array
+
+
+@register("baselines")
+class LinearProbe(Baseline):
+    """Logistic regression on features of unit length times their number's root; regularisation C = 1."""
+
+    name: ClassVar[str] = "linear-probe"
+
+    def trainable(self, material: Material) -> int:
+        """Count a weight per feature and a bias per class."""
+        return material.classes * (material.width + 1)
+
+    def predict(self, material: Material, splits: list[str]) -> dict[str, Array]:
+        """Fit on train and predict."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = LogisticRegression(max_iter=200).fit(_scaled(material.features["train"]), material.labels["train"])
+        found = {}
+        for split in splits:
+            known = model.predict_proba(_scaled(material.features[split]))
+            full = np.zeros((len(known), material.classes))
+            full[:, model.classes_] = known
+            found[split] = full
+        return found
+
+
+def _scaled(features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(lengths, 1e-12) * np.sqrt(features.shape[1])

@@ -1,0 +1,20 @@
+"""Macro precision."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tunesmith.core.registry import register
+from tunesmith.evaluation.metrics.base import Metric, per_class
+from tunesmith.evaluation.predictions import Sample
+
+
+@register("metrics")
+class Precision(Metric):
+    """Mean over the classes of TP / (TP + FP)."""
+
+    name: ClassVar[str] = "precision"
+
+    def compute(self, sample: Sample) -> float:
+        """Compute the mean."""
+        return per_class(sample, sample.confusion.sum(0))

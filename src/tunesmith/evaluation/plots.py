@@ -1,0 +1,121 @@
+"""Pictures of the report, as SVG that stands inside the page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_INK, _GRID = "#1f2933", "#d9e2ec"
+_BLUE, _ORANGE, _GREEN = "#2563eb", "#ea7317", "#0f9d76"
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=_INK, labelsize=9)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib
+
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "tunesmith", "svg.fonttype": "path"}):
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def learning_curves(losses: Sequence[float], history: Sequence[dict[str, Any]], score: str, best: int) -> str:
+    """Draw the training loss per step and the validation loss and score per epoch.
+
+    Args:
+        losses: per step.
+        history: per epoch, with "validation loss" and `score`.
+        score: a metric's name.
+        best: the epoch that was kept.
+    Returns:
+        An SVG element.
+    """
+    figure, axes = _figure(7.2, 3.1)
+    steps = np.arange(1, len(losses) + 1)
+    window = max(1, len(losses) // 60)
+    smooth = np.convolve(losses, np.ones(window) / window, mode="valid") if losses else np.zeros(0)
+    axes.plot(steps, losses, color=_BLUE, alpha=0.18, linewidth=0.8)
+    axes.plot(steps[window - 1 :], smooth, color=_BLUE, linewidth=1.6, label="training loss")
+    per_epoch = len(losses) / max(1, len(history))
+    ends = [per_epoch * row["epoch"] for row in history]
+    axes.plot(ends, [row["validation loss"] for row in history], "o-", color=_ORANGE, label="validation loss")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color=_GRID, linewidth=0.6)
+    right = axes.twinx()
+    right.spines[["top"]].set_visible(False)
+    right.plot(ends, [100 * row[score] for row in history], "s--", color=_GREEN, label=f"validation {score}")
+    right.set_ylabel(f"{score}, %")
+    if 0 < best <= len(ends):
+        axes.axvline(ends[best - 1], color=_INK, linewidth=0.8, linestyle=":")
+    lines = [*axes.get_lines()[1:3], *right.get_lines()]
+    axes.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=9, loc="center right")
+    return _svg(figure)
+
+
+def scores_with_intervals(rows: Sequence[tuple[str, float, float, float]], label: str) -> str:
+    """Draw one bar per model with its interval.
+
+    Args:
+        rows: (name, value, low, high), the last one is ours.
+        label: of the axis.
+    Returns:
+        An SVG element.
+    """
+    figure, axes = _figure(7.2, 0.55 + 0.42 * len(rows))
+    for place, (_name, value, low, high) in enumerate(rows):
+        colour = _BLUE if place == len(rows) - 1 else "#9fb3c8"
+        axes.barh(place, 100 * value, color=colour, height=0.62)
+        axes.plot([100 * low, 100 * high], [place, place], color=_INK, linewidth=1.4)
+        axes.text(100 * high + 1, place, f"{100 * value:.1f}", va="center", fontsize=9, color=_INK)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 107)
+    axes.set_xlabel(f"{label}, %")
+    return _svg(figure)
+
+
+def confusion(matrix: np.ndarray[Any, Any], names: Sequence[str]) -> str:
+    """Draw a confusion matrix, rows normalised by the true class.
+
+    Args:
+        matrix: (C, C), counts by true and predicted class.
+        names: of the classes.
+    Returns:
+        An SVG element.
+    """
+    classes = len(names)
+    size = min(9.5, 2.6 + 0.36 * classes) if classes <= 40 else 7.5
+    figure, axes = _figure(size, size * 0.88)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    if classes <= 40:
+        axes.set_xticks(range(classes), names, rotation=60, ha="right", fontsize=8)
+        axes.set_yticks(range(classes), names, fontsize=8)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    if classes <= 25:
+        for true, predicted in zip(*np.nonzero(matrix), strict=True):
+            colour = "white" if shares[true, predicted] > 0.55 else _INK
+            count = int(matrix[true, predicted])
+            axes.text(predicted, true, str(count), ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    return _svg(figure)

@@ -1,0 +1,300 @@
+"""The report: one HTML file that opens offline."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tunesmith.evaluation import plots
+from tunesmith.evaluation.predictions import Predictions
+from tunesmith.evaluation.statistics import Difference, Estimate
+
+_SHOWN = 12  # rows in a list of examples
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1f2933; --soft: #52606d; --line: #d9e2ec; --blue: #2563eb; }
+* { box-sizing: border-box; }
+body { font: 15px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: var(--ink); margin: 0;
+  background: #f5f7fa; }
+main { max-width: 980px; margin: 0 auto; padding: 32px 20px 64px; }
+h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 0 0 12px; }
+p { margin: 0 0 10px; } .soft { color: var(--soft); }
+section { background: white; border: 1px solid var(--line); border-radius: 10px; padding: 22px 24px; margin-top: 18px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); gap: 12px; margin-top: 18px; }
+.card { background: white; border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
+.card b { display: block; font-size: 23px; } .card span { color: var(--soft); font-size: 13px; }
+table { border-collapse: collapse; width: 100%; font-size: 14px; }
+th, td { text-align: left; padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { color: var(--soft); font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+tr.ours td { font-weight: 600; color: var(--blue); }
+.warn { border-left: 4px solid #ea7317; padding: 4px 12px; margin: 0 0 8px; background: #fff7ed; }
+.scroll { overflow-x: auto; } svg { max-width: 100%; height: auto; }
+pre { background: #f5f7fa; border: 1px solid var(--line); border-radius: 8px; padding: 14px; overflow-x: auto; font-size: 13px; }
+details summary { cursor: pointer; color: var(--soft); }
+"""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One line of the table.
+
+    Args:
+        name: of the baseline or method.
+        scores: by metric, on the split that is compared.
+        share: trainable over the model's parameters. [fraction]
+        seconds: it took.
+        peak_bytes: most memory the process held during it.
+    """
+
+    name: str
+    scores: dict[str, Estimate]
+    share: float
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the report tells.
+
+    Args:
+        title: of the page.
+        summary: sentences at the top, plain text.
+        contenders: baselines first, the tuned model last.
+        split: which split the table and the examples are about.
+        metrics: in the order of the table.
+        differences: the tuned model against the best baseline.
+        history: per epoch.
+        losses: per step.
+        best_epoch: that was kept.
+        score: metric drawn beside the loss.
+        predictions: of the tuned model on the split.
+        label_names: in the order of the codes.
+        text: of a row of the split.
+        audits: facts by split.
+        warnings: for the reader.
+        recipe: resolved, as YAML.
+        facts: versions and measurements, by name.
+    """
+
+    title: str
+    summary: list[str]
+    contenders: list[Contender]
+    split: str
+    metrics: list[str]
+    differences: list[Difference]
+    history: list[dict[str, Any]]
+    losses: list[float]
+    best_epoch: int
+    score: str
+    predictions: Predictions
+    label_names: list[str]
+    text: Callable[[int], str]
+    audits: dict[str, dict[str, Any]]
+    warnings: list[str]
+    recipe: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def render(content: Content) -> str:
+    """Write the page.
+
+    Args:
+        content: what it tells.
+    Returns:
+        HTML without any outside reference.
+    """
+    sections = [
+        _head(content),
+        _comparison(content),
+        _section("Learning curves", _curves(content)),
+        _section(f"Confusions ({content.split})", _confusions(content)),
+        _section("Most confidently wrong", _wrong(content)),
+        _section("Hardest examples", _hardest(content)),
+        _section("Data", _data(content)),
+        _section("Recipe", f"<pre>{_safe(content.recipe)}</pre>"),
+        _section("Versions and machine", _pairs(content.facts)),
+    ]
+    return (
+        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<title>{_safe(content.title)}</title><style>{_STYLE}</style></head>"
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _safe(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{_safe(title)}</h2>{body}</section>" if body else ""
+
+
+def percent(estimate: Estimate) -> str:
+    """Word a score with its interval.
+
+    Args:
+        estimate: between 0 and 1.
+    Returns:
+        For example "93.1 (92.2 – 94.0)".
+    """
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} – {100 * estimate.high:.1f})"
+
+
+def size(count: float) -> str:
+    """Word a number of bytes.
+
+    Args:
+        count: of bytes.
+    Returns:
+        In MB or GB.
+    """
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _head(content: Content) -> str:
+    ours = content.contenders[-1]
+    first = content.metrics[0]
+    cards = [
+        (f"{100 * ours.scores[first].value:.1f} %", f"{first} on {content.split}"),
+        (f"{100 * ours.share:.2f} %", "of the model's parameters trained"),
+        (f"{ours.seconds:.0f} s", "training"),
+        (size(ours.peak_bytes), "peak memory"),
+    ]
+    shown = "".join(f"<div class=card><b>{_safe(value)}</b><span>{_safe(label)}</span></div>" for value, label in cards)
+    lines = "".join(f"<p>{_safe(sentence)}</p>" for sentence in content.summary)
+    warnings = "".join(f"<p class=warn>{_safe(warning)}</p>" for warning in content.warnings)
+    return f"<h1>{_safe(content.title)}</h1>{lines}{warnings}<div class=cards>{shown}</div>"
+
+
+def _comparison(content: Content) -> str:
+    main = [name for name in ("accuracy", "macro-f1") if name in content.metrics] or content.metrics[:2]
+    heads = ["model", *(f"{name}, %" for name in main), "trained", "seconds", "peak memory"]
+    rows = []
+    for place, line in enumerate(content.contenders):
+        ours = " class=ours" if place == len(content.contenders) - 1 else ""
+        cells = [percent(line.scores[name]) for name in main]
+        cells += [f"{100 * line.share:.3g} %", f"{line.seconds:.1f}", size(line.peak_bytes)]
+        rows.append(f"<tr{ours}><td>{_safe(line.name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
+    table = _table(heads, rows)
+    bars = plots.scores_with_intervals(
+        [(line.name, *_triple(line.scores[main[0]])) for line in content.contenders], main[0]
+    )
+    notes = "".join(f"<p>{_safe(_worded(item))}</p>" for item in content.differences)
+    others = [name for name in content.metrics if name not in main]
+    more = "".join(
+        f"<tr><td>{_safe(name)}</td>"
+        + "".join(f"<td class=n>{_plain(line.scores[name])}</td>" for line in content.contenders)
+        + "</tr>"
+        for name in others
+    )
+    all_metrics = _table(["metric", *(line.name for line in content.contenders)], [more]) if more else ""
+    body = f"<div class=scroll>{table}</div>{notes}{bars}<details><summary>all metrics</summary>{all_metrics}</details>"
+    return _section(f"Result on {content.split}, with intervals", body)
+
+
+def _triple(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
+
+
+def _plain(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} – {estimate.high:.3f})"
+
+
+def _worded(item: Difference) -> str:
+    gain = item.estimate
+    sure = "the interval excludes zero" if gain.low > 0 or gain.high < 0 else "the interval includes zero"
+    return (
+        f"Gain over the best baseline in {item.metric}: {100 * gain.value:+.1f} points "
+        f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}, paired bootstrap, p = {item.p_value:.3f}); {sure}."
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    first, *others = heads
+    head = f"<th>{_safe(first)}</th>" + "".join(f"<th class=n>{_safe(name)}</th>" for name in others)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _curves(content: Content) -> str:
+    if not content.history:
+        return "<p class=soft>Training stopped before the end of the first epoch.</p>"
+    kept = f"<p class=soft>The state after epoch {content.best_epoch} was kept.</p>"
+    return kept + plots.learning_curves(content.losses, content.history, content.score, content.best_epoch)
+
+
+def _confusions(content: Content) -> str:
+    matrix = content.predictions.sample().confusion
+    wrong = matrix - np.diag(np.diagonal(matrix))
+    pairs = [
+        (int(wrong[true, predicted]), content.label_names[true], content.label_names[predicted])
+        for true, predicted in zip(*np.nonzero(wrong), strict=True)
+    ]
+    pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
+    rows = [
+        f"<tr><td>{_safe(true)}</td><td>{_safe(predicted)}</td><td class=n>{count}</td></tr>"
+        for count, true, predicted in pairs[:_SHOWN]
+    ]
+    table = f"<table><thead><tr><th>true</th><th>predicted</th><th class=n>rows</th></tr></thead>{''.join(rows)}</table>"
+    return plots.confusion(matrix, content.label_names) + (table if rows else "<p>No row was confused.</p>")
+
+
+def _examples(content: Content, rows: Sequence[int]) -> str:
+    found = content.predictions
+    lines = []
+    for row in rows:
+        probability = found.probabilities[row]
+        true, predicted = int(found.references[row]), int(found.predicted[row])
+        lines.append(
+            f"<tr><td>{_safe(content.text(row)[:400])}</td><td>{_safe(content.label_names[true])} "
+            f"<span class=soft>{100 * probability[true]:.0f} %</span></td>"
+            f"<td>{_safe(content.label_names[predicted])} <span class=soft>{100 * probability[predicted]:.0f} %</span></td></tr>"
+        )
+    head = "<tr><th>text</th><th>true</th><th>predicted</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>" if lines else "<p>None.</p>"
+
+
+def _wrong(content: Content) -> str:
+    found = content.predictions
+    wrong = np.flatnonzero(~found.correct)
+    order = wrong[np.argsort(-found.confidence[wrong], kind="stable")][:_SHOWN]
+    return _examples(content, order.tolist())
+
+
+def _hardest(content: Content) -> str:
+    """Rows where the two best classes are nearly tied."""
+    top = np.sort(content.predictions.probabilities, axis=1)
+    margin = top[:, -1] - top[:, -2]
+    return (
+        "<p class=soft>The two most probable classes are nearly tied.</p>"
+        + _examples(content, np.argsort(margin, kind="stable")[:_SHOWN].tolist())
+    )
+
+
+def _data(content: Content) -> str:
+    rows = []
+    for name, facts in content.audits.items():
+        counts = list(facts["classes"].values())
+        lengths = facts["tokens"]
+        cells = [
+            f"{facts['rows']:,}",
+            f"{len(counts)} ({min(counts)} – {max(counts)} rows)",
+            f"{lengths['median']} / {lengths['p95']} / {lengths['longest']}",
+            f"{facts['truncated']}",
+            f"{facts['duplicates']}",
+            f"{facts['in_train']}" if name != "train" else "",
+            f"{sum(facts['dropped'].values())}",
+        ]
+        rows.append(f"<tr><td>{_safe(name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
+    heads = ["split", "rows", "classes", "tokens: median / p95 / longest", "truncated", "duplicates", "also in train", "dropped"]
+    return f"<div class=scroll>{_table(heads, rows)}</div>"
+
+
+def _pairs(facts: dict[str, str]) -> str:
+    rows = "".join(f"<tr><td>{_safe(key)}</td><td>{_safe(value)}</td></tr>" for key, value in facts.items())
+    return f"<table>{rows}</table>"

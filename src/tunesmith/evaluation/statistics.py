@@ -1,0 +1,155 @@
+"""Intervals and paired comparisons by the bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tunesmith.core.registry import find
+from tunesmith.evaluation.metrics.base import Metric
+from tunesmith.evaluation.predictions import Array, Predictions
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval.
+
+    Args:
+        value: on the rows as they are.
+        low: lower end of the interval.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def plain(self) -> dict[str, float]:
+        """Return {"value", "low", "high"}."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one set of predictions is than another on the same rows.
+
+    Args:
+        metric: its name.
+        estimate: first minus second.
+        p_value: two-sided, of no difference.
+    """
+
+    metric: str
+    estimate: Estimate
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How to resample.
+
+    Args:
+        resamples: how many. [count]
+        confidence: of the interval. [fraction]
+        seed: of the draws; the same seed draws the same rows for every model.
+    """
+
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def weights(self, rows: int) -> Iterator[Array]:
+        """Draw resamples: how often each row counts.
+
+        Args:
+            rows: how many rows there are.
+        Returns:
+            (rows,) for each resample.
+        """
+        draw = np.random.default_rng(self.seed)
+        for _ in range(self.resamples):
+            yield np.bincount(draw.integers(rows, size=rows), minlength=rows).astype(np.float64)
+
+    def interval(self, values: np.ndarray[Any, Any]) -> tuple[float, float]:
+        """Take the percentile interval.
+
+        Args:
+            values: one per resample; NaN where undefined.
+        Returns:
+            (low, high).
+        Source: Efron and Tibshirani 1993, chapter 13.
+        """
+        values = values[~np.isnan(values)]
+        if not len(values):
+            return float("nan"), float("nan")
+        tail = 100 * (1 - self.confidence) / 2
+        low, high = np.percentile(values, [tail, 100 - tail])
+        return float(low), float(high)
+
+
+def metrics_by_name(names: Sequence[str]) -> list[Metric]:
+    """Build metrics.
+
+    Args:
+        names: registered ones.
+    Returns:
+        In the same order.
+    """
+    return [find("metrics", name)() for name in names]
+
+
+def estimate(predictions: Predictions, metrics: Sequence[Metric], bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """Compute metrics with intervals; all metrics see the same resamples.
+
+    Args:
+        predictions: on one split.
+        metrics: to compute.
+        bootstrap: how to resample.
+    Returns:
+        Metric name to value and interval.
+    """
+    table = np.array(
+        [
+            [metric.compute(sample) for metric in metrics]
+            for sample in map(predictions.sample, bootstrap.weights(predictions.rows))
+        ]
+    )
+    whole = predictions.sample()
+    found = {}
+    for column, metric in enumerate(metrics):
+        low, high = bootstrap.interval(table[:, column])
+        found[metric.name] = Estimate(metric.compute(whole), low, high)
+    return found
+
+
+def paired_difference(
+    first: Predictions, second: Predictions, metric: Metric, bootstrap: Bootstrap
+) -> Difference:
+    """Compare two models on the same rows: both are scored on every resample.
+
+    Args:
+        first: predictions of one model.
+        second: of the other, for the same rows.
+        metric: to compare by.
+        bootstrap: how to resample.
+    Returns:
+        First minus second with its interval and p-value.
+    Raises:
+        ValueError: the references differ, so the rows are not the same.
+    """
+    if not np.array_equal(first.references, second.references):
+        raise ValueError("a paired comparison needs the same rows in the same order for both models")
+    values = np.array(
+        [
+            metric.compute(first.sample(weights)) - metric.compute(second.sample(weights))
+            for weights in bootstrap.weights(first.rows)
+        ]
+    )
+    low, high = bootstrap.interval(values)
+    value = metric.compute(first.sample()) - metric.compute(second.sample())
+    tail = min((values <= 0).mean(), (values >= 0).mean())
+    p_value = min(1.0, 2 * max(float(tail), 1 / (bootstrap.resamples + 1)))
+    return Difference(metric.name, Estimate(value, low, high), p_value)

@@ -1,0 +1,1 @@
+"""What the user writes: a recipe, as YAML or as Python values."""

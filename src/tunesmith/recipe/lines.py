@@ -1,0 +1,47 @@
+"""YAML with the line of every key, so that an error can say where it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from tunesmith.core.errors import RecipeError
+
+
+def parse(text: str, source: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """Read a YAML mapping.
+
+    Args:
+        text: the YAML.
+        source: its file name, for errors.
+    Returns:
+        The mapping, and the line of each dotted key.
+    Raises:
+        RecipeError: not YAML, not a mapping, or a key that stands twice.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise RecipeError(f"{source}: a recipe is a mapping of keys to values, for example 'task: text-classification'.")
+    lines: dict[str, int] = {}
+    _walk(node, "", lines, source)
+    return values, lines
+
+
+def _walk(node: yaml.MappingNode, prefix: str, lines: dict[str, int], source: str) -> None:
+    for key, value in node.value:
+        path = f"{prefix}{key.value}"
+        if path in lines:
+            raise RecipeError(
+                f"{source}, line {key.start_mark.line + 1}: '{path}' stands twice (first in line {lines[path]}); "
+                "keep one."
+            )
+        lines[path] = key.start_mark.line + 1
+        if isinstance(value, yaml.MappingNode):
+            _walk(value, f"{path}.", lines, source)

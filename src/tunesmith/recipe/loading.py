@@ -1,0 +1,222 @@
+"""From a file, a mapping and overrides to a checked recipe, with all mistakes reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tunesmith.core.errors import RecipeError, nearest, unknown
+from tunesmith.core.registry import components, find
+from tunesmith.recipe.lines import parse
+from tunesmith.recipe.schema import Recipe
+
+_SHORTHANDS = ("task", "model", "method")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A recipe whose every value was checked.
+
+    Args:
+        recipe: all keys, defaults filled in.
+        task: the task, built from `recipe.task`.
+        method: the method, built from `recipe.method`.
+        folder: where relative data paths are looked up first.
+    """
+
+    recipe: Recipe
+    task: Any
+    method: Any
+    folder: Path
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every key with its value, as it will be saved in the run."""
+        values = self.recipe.model_dump(mode="json")
+        values["task"] = self.task.describe()
+        values["method"] = self.method.describe()
+        return values
+
+    def yaml(self) -> str:
+        """Return the resolved recipe as YAML."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Checked:
+    """Read and check a recipe.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts, for example "method.rank=16"; they win.
+    Returns:
+        The checked recipe.
+    Raises:
+        RecipeError: all mistakes in one message, each with its key and line.
+    """
+    if isinstance(recipe, Mapping):
+        source, folder, lines = "recipe", Path.cwd(), dict[str, int]()
+        values = _expanded(recipe)
+    else:
+        source, folder = str(recipe), Path(recipe).parent.resolve()
+        raw, lines = parse(_read(Path(recipe)), source)
+        values = _expanded(raw)
+    for text in overrides:
+        _override(values, text)
+    problems: list[str] = []
+    checked = _check(values, problems, folder)
+    if problems or checked is None:
+        raise RecipeError(_worded(source, problems, lines))
+    return checked
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        folder = path.parent
+        recipes = sorted(item.name for item in folder.glob("*.y*ml")) if folder.is_dir() else []
+        near = nearest(path.name, recipes)
+        hint = f" Did you mean {folder / near}?" if near else ""
+        raise RecipeError(f"there is no recipe file {path}.{hint}") from None
+    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+        raise RecipeError(f"the recipe {path} cannot be read: {error}. A recipe is a YAML file in UTF-8.") from None
+
+
+def _expanded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a mapping at every depth, with `method: lora` written out as {name: lora}."""
+    copied = {key: _expanded(item) if isinstance(item, Mapping) else item for key, item in values.items()}
+    for key in _SHORTHANDS:
+        if isinstance(copied.get(key), str):
+            copied[key] = {"name": copied[key]}
+    return copied
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, sign, written = text.partition("=")
+    if not sign or not key:
+        raise RecipeError(f"'{text}' is not an override; write key=value, for example method.rank=16.")
+    *parents, leaf = key.split(".")
+    place: Any = values
+    for parent in parents:
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise RecipeError(f"override '{text}': '{parent}' is a single value, so it has no key below it.")
+    try:
+        value = yaml.safe_load(written)
+    except yaml.YAMLError:
+        value = written
+    if not parents and leaf in _SHORTHANDS and isinstance(value, str):
+        value = {"name": value}
+    place[leaf] = value
+
+
+def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked | None:
+    recipe = _validated(Recipe, values, "", problems)
+    parts = {}
+    for key, kind in (("task", "tasks"), ("method", "methods")):
+        given = values.get(key, Recipe.model_fields[key].default)
+        if isinstance(given, dict):
+            parts[key] = _component(kind, key, given, problems)
+    if recipe is not None and not problems:
+        problems.extend(_across(recipe, parts["task"]))
+    if problems or recipe is None:
+        return None
+    return Checked(recipe, parts["task"], parts["method"], folder)
+
+
+def _component(kind: str, key: str, values: dict[str, Any], problems: list[str]) -> Any:
+    settings = dict(values)
+    name = settings.pop("name", None)
+    available = components(kind)
+    if not isinstance(name, str) or name not in available:
+        problems.append(f"{key}: {unknown(key, str(name), available)}")
+        return None
+    return _validated(find(kind, name), settings, f"{key}.", problems)
+
+
+def _across(recipe: Recipe, task: Any) -> list[str]:
+    """Check what one key alone cannot know."""
+    found = []
+    for kind, names in (("metrics", recipe.evaluation.metrics), ("baselines", recipe.evaluation.baselines or [])):
+        for name in names or []:
+            if name not in components(kind):
+                found.append(f"evaluation.{kind}: {unknown(kind[:-1], name, components(kind))}")
+    allowed = ["auto", "validation loss", "last", *(recipe.evaluation.metrics or task.metrics)]
+    if recipe.training.best not in allowed:
+        found.append(f"training.best: {unknown('choice', recipe.training.best, allowed)}")
+    share = recipe.data.validation
+    if isinstance(share, float | int) and not 0 < share < 1:
+        found.append(f"data.validation: the share {share} must lie between 0 and 1, or be a file.")
+    return found
+
+
+def _validated(model: type[BaseModel], values: Any, prefix: str, problems: list[str]) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        for item in error.errors():
+            sentence = _sentence(model, item, prefix)
+            if sentence not in problems:
+                problems.append(sentence)
+    return None
+
+
+def _sentence(model: type[BaseModel], item: Any, prefix: str) -> str:
+    path = [str(part) for part in item["loc"]]
+    if item["type"] == "extra_forbidden":
+        parent = ".".join([prefix.rstrip("."), *path[:-1]]).strip(".")
+        return f"{prefix}{'.'.join(path)}: {unknown('key', path[-1], _keys(model, path[:-1]))}" + (
+            f" (below '{parent}')" if parent else ""
+        )
+    if item["type"] == "missing":
+        return f"{prefix}{'.'.join(path)}: required and not given."
+    known = [part for part in path if part.replace("_", "").isalnum() and part not in ("str", "float", "int")]
+    shown = repr(item["input"])
+    return f"{prefix}{'.'.join(known)}: {shown[:80]} is not allowed. {item['msg']}."
+
+
+def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _worded(source: str, problems: list[str], lines: dict[str, int]) -> str:
+    rows = []
+    for problem in problems:
+        key = problem.split(":")[0]
+        line = lines.get(key)
+        rows.append(f"  line {line}: {problem}" if line else f"  {problem}")
+    count = f"{len(rows)} mistake{'s' if len(rows) > 1 else ''}"
+    return "\n".join([f"{source}: {count}, nothing was loaded.", *rows])
+
+
+def json_schema() -> dict[str, Any]:
+    """Describe every key of a recipe, the components' settings included, as a JSON schema.
+
+    Returns:
+        The schema; editors complete recipes with it.
+    """
+    schema = Recipe.model_json_schema()
+    for key, kind in (("task", "tasks"), ("method", "methods")):
+        schema["properties"][key] = {"description": f"The {key}.", "anyOf": _choices(kind)}
+    schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
+    return schema
+
+
+def _choices(kind: str) -> list[dict[str, Any]]:
+    names = list(components(kind))
+    choices: list[dict[str, Any]] = [{"type": "string", "enum": names}]
+    for name, component in components(kind).items():
+        schema = component.model_json_schema()
+        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
+        schema["required"] = ["name", *schema.get("required", [])]
+        choices.append(schema)
+    return choices

@@ -1,0 +1,99 @@
+"""The recipe's keys, each with its default, bounds, unit and one sentence.
+
+`task` and `method` name a component of the registry and carry its settings; they are validated by the component.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from tunesmith.core.settings import Settings, setting
+
+
+def _named(value: Any) -> Any:
+    """Let a component be written as its bare name."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+Component = Annotated[dict[str, Any], BeforeValidator(_named)]
+
+
+class ModelSettings(Settings):
+    """The pretrained model."""
+
+    name: str = setting("minilm", "Embedded name, local folder, or hub name (owner/name).")
+    device: str = setting("auto", "Where to run: auto, cpu, cuda, cuda:1, mps.")
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = setting("float32", "Type of the base weights.")
+
+
+class DataSettings(Settings):
+    """Where the examples are and what their columns mean."""
+
+    train: str = Field(description="Training file (csv, tsv, json, jsonl, parquet), folder written by datasets, or hub name.")
+    validation: str | float = setting(
+        0.1, "A file, or the share of train that is held out, stratified by label.", unit="fraction"
+    )
+    test: str | None = setting(None, "Test file; evaluated once, after training.")
+    text: str = setting("text", "Column that holds the text.")
+    label: str = setting("label", "Column that holds the label.")
+    encoding: str = setting("utf-8", "Character encoding of text files.")
+    max_tokens: int | None = setting(None, "Longest row; the model's limit when empty.", unit="tokens", ge=2)
+    max_characters: int = setting(1_000_000, "A longer cell is an error: most often an unclosed quote.", ge=1)
+    empty: Literal["error", "drop"] = setting("error", "What to do with rows whose text or label is empty.")
+    leakage: Literal["keep", "drop", "error"] = setting(
+        "keep", "What to do with training rows that also stand in validation or test; keep warns."
+    )
+
+
+class PromptSettings(Settings):
+    """How an example becomes the text that the model reads."""
+
+    template: str = setting("{text}", "Text with fields in braces; a field is a column, {text} the text column.")
+
+
+class TrainingSettings(Settings):
+    """How the delta and the head are trained."""
+
+    epochs: int = setting(3, "Passes over the training rows.", unit="count", ge=1)
+    batch_size: int = setting(32, "Rows per optimizer step.", unit="count", ge=1)
+    learning_rate: float = setting(1e-3, "Highest learning rate.", gt=0, le=10)
+    head_learning_rate: float | None = setting(None, "Learning rate of the head; learning_rate when empty.", gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = setting("cosine", "How the learning rate falls.")
+    warmup_fraction: float = setting(0.06, "Share of the steps in which it rises.", ge=0, lt=1)
+    weight_decay: float = setting(0.01, "Decoupled weight decay of AdamW.", ge=0)
+    clip_norm: float | None = setting(1.0, "Largest gradient norm; none when empty.", gt=0)
+    label_smoothing: float = setting(0.0, "Share of the target spread over all classes.", unit="fraction", ge=0, lt=1)
+    dropout: float | None = setting(None, "Dropout inside the model; as the model has it when empty.", ge=0, lt=1)
+    best: str = setting(
+        "auto", "What decides the best epoch: auto (the task's first metric), 'validation loss', 'last', or a metric."
+    )
+    patience: int | None = setting(None, "Stop after so many epochs without a better one; never when empty.", ge=1)
+
+
+class EvaluationSettings(Settings):
+    """What is measured and against what."""
+
+    metrics: list[str] | None = setting(None, "Metrics by name; the task's own list when empty.")
+    baselines: list[str] | Literal[False] | None = setting(
+        None, "Baselines by name; the task's own list when empty; false for none."
+    )
+    resamples: int = setting(1000, "Bootstrap resamples behind an interval.", unit="count", ge=100)
+    confidence: float = setting(0.95, "Confidence of the intervals.", unit="fraction", gt=0.5, lt=1)
+
+
+class Recipe(Settings):
+    """Everything a run needs; what is not given has a default."""
+
+    task: Component = setting({"name": "text-classification"}, "The task by name, or a mapping with its settings.")
+    model: Annotated[ModelSettings, BeforeValidator(_named)] = setting(
+        ModelSettings(), "The model by name, or a mapping with its settings."
+    )
+    data: DataSettings = Field(description="The examples.")
+    prompt: PromptSettings = setting(PromptSettings(), "The prompt.")
+    method: Component = setting({"name": "lora"}, "The method by name, or a mapping with its settings.")
+    training: TrainingSettings = setting(TrainingSettings(), "The training.")
+    evaluation: EvaluationSettings = setting(EvaluationSettings(), "The evaluation.")
+    seed: int = setting(0, "Seed of everything that draws at random.", ge=0)
+    output: str = setting("runs/run", "Folder that the run is written to.")

@@ -1,0 +1,1 @@
+"""A recipe carried out from end to end, and the run folder it leaves."""

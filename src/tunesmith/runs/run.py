@@ -1,0 +1,220 @@
+"""A finished run: load it, predict, evaluate, look at its report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from tunesmith.core.errors import CheckpointError, DataError
+from tunesmith.core.files import read_json
+from tunesmith.data.audit import align_labels
+from tunesmith.data.examples import Columns, Examples, find_reader, from_texts, read_examples
+from tunesmith.data.tokens import TokenRows, tokenize
+from tunesmith.evaluation.predictions import Array, Predictions
+from tunesmith.evaluation.statistics import Bootstrap, Difference, Estimate, estimate, metrics_by_name, paired_difference
+from tunesmith.methods.store import load_delta, read_tensors
+from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.runs.folder import FINGERPRINT
+from tunesmith.runs.session import Session, open_session
+from tunesmith.tasks.running import extract_features, probabilities
+from tunesmith.training.corpus import read_labelled
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One text's answer.
+
+    Args:
+        label: the most probable one.
+        probability: of that label.
+        probabilities: of every label.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Run:
+    """A run folder. The model is loaded when it is first needed.
+
+    Args:
+        folder: that `train` left.
+    Raises:
+        CheckpointError: not a complete run folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        if not self.folder.is_dir():
+            raise CheckpointError(f"there is no run folder {self.folder}. `tunesmith train` makes one.")
+        self.fingerprint: dict[str, Any] = read_json(self.folder / FINGERPRINT)
+        self.labels: list[str] = read_json(self.folder / "labels.json")
+        self.summary: dict[str, Any] = read_json(self.folder / "metrics.json")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Open a run folder.
+
+        Args:
+            folder: that `train` left.
+        Returns:
+            The run.
+        Raises:
+            CheckpointError: not a complete run folder.
+        """
+        return cls(folder)
+
+    @cached_property
+    def recipe(self) -> Checked:
+        """The resolved recipe."""
+        return load_recipe(self.folder / "recipe.yaml")
+
+    @property
+    def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Scores of the training run: split, metric, then value, low, high."""
+        metrics: dict[str, dict[str, dict[str, float]]] = self.summary["metrics"]
+        return metrics
+
+    def report(self) -> Path:
+        """Return where the report is.
+
+        Returns:
+            The HTML file; it opens offline.
+        """
+        return self.folder / "report.html"
+
+    # Answers --------------------------------------------------------------------------------------------------
+
+    def predict_proba(self, texts: str | Sequence[str]) -> Array:
+        """Compute the probability of every label.
+
+        Args:
+            texts: one or several.
+        Returns:
+            (texts, C), in the order of `labels`.
+        Raises:
+            DataError: an empty text.
+        """
+        given = [texts] if isinstance(texts, str) else list(texts)
+        if not given:
+            return np.zeros((0, len(self.labels)))
+        data = self.recipe.recipe.data
+        return self._probabilities(from_texts(given, Columns(data.text, None)))
+
+    def predict(self, texts: str | Sequence[str]) -> list[Prediction]:
+        """Answer texts.
+
+        Args:
+            texts: one or several.
+        Returns:
+            One prediction per text.
+        Raises:
+            DataError: an empty text.
+        """
+        return self._worded(self.predict_proba(texts))
+
+    def predict_file(self, path: str) -> list[Prediction]:
+        """Answer the rows of a data file; a label column is not needed.
+
+        Args:
+            path: a file of any readable kind.
+        Returns:
+            One prediction per row.
+        Raises:
+            DataError: the file cannot be used.
+        """
+        return self._worded(self._probabilities(self._read_texts(path)))
+
+    def evaluate(self, path: str) -> dict[str, Estimate]:
+        """Score the run on labelled data.
+
+        Args:
+            path: a file with the recipe's text and label columns.
+        Returns:
+            Metric to value and interval.
+        Raises:
+            DataError: the file cannot be used, or holds a label that the run does not know.
+        """
+        settings = self.recipe.recipe.evaluation
+        found = self._scored(path)
+        metrics = metrics_by_name(settings.metrics or self.recipe.task.metrics)
+        return estimate(found, metrics, Bootstrap(settings.resamples, settings.confidence))
+
+    def compare(self, other: Run, path: str) -> list[Difference]:
+        """Compare with another run on the same rows by the paired bootstrap.
+
+        Args:
+            other: a run of the same labels.
+            path: labelled data.
+        Returns:
+            This run minus the other, for each metric of the task.
+        Raises:
+            DataError: the runs know different labels.
+        """
+        if self.labels != other.labels:
+            raise DataError("the two runs know different labels, so their scores cannot be compared row by row.")
+        metrics = metrics_by_name(self.recipe.task.metrics)
+        first, second = self._scored(path), other._scored(path)
+        return [paired_difference(first, second, metric, Bootstrap()) for metric in metrics]
+
+    # Inside ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _opened(self) -> tuple[Session, nn.Module]:
+        """The model with the run's delta and head; refused when the base is another one."""
+        session = open_session(self.recipe)
+        for key, found in (("base_model_hash", session.model_hash), ("tokenizer_hash", session.tokenizer_hash)):
+            recorded = self.fingerprint.get(key)
+            if recorded != found:
+                raise CheckpointError(
+                    f"{self.folder} was trained on another base: {key} is {found}, the run recorded {recorded}. "
+                    f"Load the model it was trained on ({self.fingerprint.get('base_model')})."
+                )
+        load_delta(self.folder / "delta", session.backbone.seams)
+        head = session.task.head(session.backbone.width, len(self.labels))
+        tensors = read_tensors(self.folder / "head.safetensors")
+        own = head.state_dict()
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
+            raise CheckpointError(f"{self.folder / 'head.safetensors'} does not fit labels.json and the base model.")
+        head.load_state_dict(tensors)
+        return session, head.to(session.backbone.device).eval()
+
+    def _tokens(self, examples: Examples) -> TokenRows:
+        session, _ = self._opened
+        session.template.check([*examples.columns.all(), "text"])
+        return tokenize(session.tokenizer, map(session.template.render, examples.rows()), session.max_tokens)
+
+    def _probabilities(self, examples: Examples) -> Array:
+        session, head = self._opened
+        features = extract_features(session.backbone, session.task, self._tokens(examples))
+        found: Array = probabilities(head, features).numpy()
+        return found
+
+    def _read_texts(self, path: str) -> Examples:
+        data = self.recipe.recipe.data
+        reader = find_reader(path, data.encoding, data.max_characters)
+        fields = self._opened[0].template.fields
+        others = tuple(name for name in fields if name not in ("text", data.text))
+        return read_examples(reader, Columns(reader.only_column or data.text, None, others))
+
+    def _scored(self, path: str) -> Predictions:
+        session, _ = self._opened
+        examples = read_labelled(path, self.recipe.recipe.data, session.template, Path.cwd())
+        labels = align_labels("evaluation", examples, self.labels)
+        return Predictions(self._probabilities(examples), labels)
+
+    def _worded(self, table: Array) -> list[Prediction]:
+        return [_prediction(row, self.labels) for row in table]
+
+
+def _prediction(row: Iterable[float], labels: list[str]) -> Prediction:
+    by_label = dict(zip(labels, map(float, row), strict=True))
+    label = max(by_label, key=by_label.__getitem__)
+    return Prediction(label, by_label[label], by_label)

@@ -1,0 +1,116 @@
+"""What a recipe needs in memory before its first row: model, tokenizer, task, prompt."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.core.errors import RecipeError
+from tunesmith.models.backbone import Backbone
+from tunesmith.models.loading import (
+    Source,
+    choose_device,
+    load_model,
+    load_tokenizer,
+    locate,
+    sentence_settings,
+)
+from tunesmith.prompts.template import Template
+from tunesmith.recipe.loading import Checked
+from tunesmith.tasks.base import Task
+
+_ENDLESS = 1_000_000  # tokenizers that know no limit report a number far above
+
+
+@dataclass
+class Session:
+    """A recipe's model, ready to run.
+
+    Args:
+        source: where the model came from.
+        model_hash: of its weights.
+        tokenizer: of the model.
+        tokenizer_hash: of its vocabulary and rules.
+        backbone: the opened model.
+        task: with every setting decided.
+        template: of the prompt.
+        max_tokens: longest row. [tokens]
+    """
+
+    source: Source
+    model_hash: str
+    tokenizer: Any
+    tokenizer_hash: str
+    backbone: Backbone
+    task: Task
+    template: Template
+    max_tokens: int
+
+
+def open_session(checked: Checked) -> Session:
+    """Load what a recipe names.
+
+    Args:
+        checked: the recipe.
+    Returns:
+        The session, no delta attached.
+    Raises:
+        RecipeError: a device, a pooling or a length that the model does not have.
+        CheckpointError: the model cannot be loaded.
+    """
+    recipe = checked.recipe
+    template = Template(recipe.prompt.template)
+    device = choose_device(recipe.model.device)
+    source = locate(_model_path(recipe.model.name, checked.folder))
+    tokenizer = load_tokenizer(source)
+    rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)
+    model = load_model(source, device, getattr(torch, recipe.model.dtype))
+    model_hash = source.hash(model)
+    facts = sentence_settings(source)
+    task = checked.task.prepare(model, facts)
+    _set_dropout(model, recipe.training.dropout)
+    backbone = Backbone(model)
+    return Session(
+        source=source,
+        model_hash=model_hash,
+        tokenizer=tokenizer,
+        tokenizer_hash="sha256:" + hashlib.sha256(rules.encode()).hexdigest(),
+        backbone=backbone,
+        task=task,
+        template=template,
+        max_tokens=_limit(recipe.data.max_tokens, backbone, tokenizer, facts),
+    )
+
+
+def _model_path(name: str, folder: Path) -> str:
+    """A relative model folder is looked up beside the recipe first, as data files are."""
+    beside = folder / name
+    return str(beside) if not Path(name).is_absolute() and (beside / "config.json").is_file() else name
+
+
+def _set_dropout(model: nn.Module, rate: float | None) -> None:
+    if rate is None:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = rate  # type: ignore[assignment]
+
+
+def _limit(wanted: int | None, backbone: Backbone, tokenizer: Any, facts: dict[str, Any]) -> int:
+    config: Any = backbone.model.config
+    places = getattr(config, "max_position_embeddings", None) or _ENDLESS
+    able = min(places - backbone.proof.position_offset, tokenizer.model_max_length)
+    if wanted is None:
+        return int(min(able, facts.get("max_tokens", able), 8192))
+    if wanted > able:
+        raise RecipeError(
+            f"data.max_tokens={wanted} is more than the model can read; at most {able} tokens are allowed."
+        )
+    return wanted

@@ -1,0 +1,63 @@
+"""Passes over many rows where order does not matter: features and probabilities, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.data.tokens import TokenRows
+from tunesmith.models.backbone import Backbone, length_sorted
+from tunesmith.models.layout import ragged
+from tunesmith.tasks.base import Task
+
+_TOKENS, _ROWS = 4096, 256  # of one batch: products large enough, memory small
+
+Advance = Callable[[int], None]
+
+
+@torch.no_grad()
+def extract_features(backbone: Backbone, task: Task, tokens: TokenRows, advance: Advance | None = None) -> Tensor:
+    """Compute what the head reads for every row, with the delta that is active.
+
+    Args:
+        backbone: the model; put into evaluation mode for the pass.
+        task: knows how to pool.
+        tokens: the rows.
+        advance: told how many rows were done.
+    Returns:
+        (rows, D), on the CPU.
+    """
+    training = backbone.model.training
+    backbone.model.eval()
+    found: Tensor | None = None
+    for numbers in length_sorted(tokens.lengths.tolist(), _TOKENS, _ROWS):
+        batch = ragged([torch.from_numpy(tokens[number]) for number in numbers], numbers)
+        pooled = task.features(backbone, backbone.hidden(batch), batch.layout).float().cpu()
+        if found is None:
+            found = pooled.new_empty(len(tokens), pooled.shape[-1])
+        found[batch.index] = pooled
+        if advance is not None:
+            advance(len(numbers))
+    backbone.model.train(training)
+    assert found is not None
+    return found
+
+
+@torch.no_grad()
+def probabilities(head: nn.Module, features: Tensor) -> Tensor:
+    """Apply a head to features.
+
+    Args:
+        head: the task's.
+        features: (rows, D), on the CPU.
+    Returns:
+        (rows, C), each row summing to 1, on the CPU.
+    """
+    training = head.training
+    head.eval()
+    device = next(head.parameters()).device
+    parts = [head(part.to(device)).double().softmax(-1).cpu() for part in features.split(4096)]
+    head.train(training)
+    return torch.cat(parts)

@@ -1,0 +1,176 @@
+"""Text classification with a single label."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.core.errors import RecipeError
+from tunesmith.core.registry import register
+from tunesmith.core.settings import setting
+from tunesmith.models.backbone import Backbone, pool
+from tunesmith.models.layout import Layout, RaggedBatch
+from tunesmith.tasks.base import Task
+
+
+@register("tasks")
+class TextClassification(Task):
+    """One label per text: a head on the pooled output of the model.
+
+    The cosine head compares directions: logits = scale * cos(features, prototype of the class). It starts from the
+    class means of the frozen model's features, so that training begins where a nearest-prototype classifier ends.
+
+    Source: cosine head and prototypes: Qi et al. 2018, arXiv:1712.07136.
+    """
+
+    name: ClassVar[str] = "text-classification"
+    metrics: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "macro-f1",
+        "micro-f1",
+        "precision",
+        "recall",
+        "roc-auc",
+        "log-loss",
+        "calibration-error",
+    )
+    baselines: ClassVar[tuple[str, ...]] = ("majority", "zero-shot", "linear-probe")
+
+    pooling: Literal["auto", "mean", "cls", "last", "pooler"] = setting(
+        "auto", "How tokens become one vector; auto: as the model folder says, last for causal models, else mean."
+    )
+    head_kind: Literal["cosine", "linear"] = setting("cosine", "Form of the head.")
+    head_start: Literal["prototypes", "random"] = setting(
+        "prototypes", "Where the head starts: class means of the frozen features, or random numbers."
+    )
+    head_scale: float = setting(20.0, "Scale of the cosine head's logits.", gt=0)
+    head_dropout: float = setting(0.1, "Dropout before the head.", unit="fraction", ge=0, lt=1)
+
+    def prepare(self, model: nn.Module, facts: dict[str, Any]) -> TextClassification:
+        """Settle the pooling, and switch off a pooler nobody reads.
+
+        Args:
+            model: as loaded.
+            facts: may hold "pooling".
+        Returns:
+            The task with its pooling decided.
+        Raises:
+            RecipeError: pooling is `pooler` and the model has no trained one.
+        """
+        pooling = self.pooling
+        if pooling == "auto":
+            pooling = facts.get("pooling") or ("last" if is_causal(model) else "mean")
+        if pooling == "pooler" and (getattr(model, "pooler", None) is None or model.untrained_pooler):
+            raise RecipeError(
+                f"task.pooling: {type(model).__name__} has no trained pooler of its own. Allowed: auto, mean, cls, last."
+            )
+        if pooling != "pooler" and getattr(model, "pooler", None) is not None:
+            model.pooler = None
+        return self.model_copy(update={"pooling": pooling})
+
+    def features(self, backbone: Backbone, hidden: Tensor, layout: Layout) -> Tensor:
+        """Pool each row.
+
+        Args:
+            backbone: the model.
+            hidden: (N, D).
+            layout: of R rows.
+        Returns:
+            (R, D).
+        """
+        if self.pooling == "pooler":
+            first = pool(hidden, layout, "cls")
+            pooled: Tensor = backbone.model.pooler(first[:, None])  # type: ignore[operator]
+            return pooled
+        return pool(hidden, layout, self.pooling)
+
+    def head(self, width: int, classes: int) -> nn.Module:
+        """Make the head.
+
+        Args:
+            width: D.
+            classes: C.
+        Returns:
+            (R, D) -> (R, C).
+        """
+        if self.head_kind == "cosine":
+            return CosineHead(width, classes, self.head_scale, self.head_dropout)
+        return LinearHead(width, classes, self.head_dropout)
+
+    @torch.no_grad()
+    def start(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
+        """Start every class at the mean direction of its rows.
+
+        A linear head of these weights ranks the classes like the cosine head.
+
+        Args:
+            head: from `head`.
+            features: (rows, D).
+            labels: (rows,), int64.
+        """
+        if self.head_start == "random":
+            return
+        directions = nn.functional.normalize(features.to(head.weight.dtype), dim=-1)  # type: ignore[arg-type]
+        sums = torch.zeros_like(head.weight).index_add_(0, labels, directions)  # type: ignore[arg-type]
+        prototypes = nn.functional.normalize(sums, dim=-1)
+        if self.head_kind == "linear":
+            prototypes *= self.head_scale / features.norm(dim=-1).mean()
+        head.weight.copy_(prototypes)  # type: ignore[operator]
+
+    def loss(self, logits: Tensor, batch: RaggedBatch, smoothing: float) -> Tensor:
+        """Cross-entropy, mean over the rows.
+
+        Args:
+            logits: (R, C).
+            batch: with labels.
+            smoothing: of the targets. [fraction]
+        Returns:
+            A scalar.
+        """
+        assert batch.labels is not None
+        return nn.functional.cross_entropy(logits, batch.labels.to(logits.device), label_smoothing=smoothing)
+
+
+class LinearHead(nn.Module):
+    """logits = dropout(x) W^T + b."""
+
+    def __init__(self, width: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.normal_(torch.empty(classes, width), std=0.02))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (R, D) to (R, C)."""
+        x = nn.functional.dropout(x.to(self.weight.dtype), self.dropout, self.training)
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+class CosineHead(nn.Module):
+    """logits = scale * cos(dropout(x), w_c)."""
+
+    def __init__(self, width: int, classes: int, scale: float, dropout: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.normal_(torch.empty(classes, width), std=width**-0.5))
+        self.scale = scale
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (R, D) to (R, C)."""
+        x = nn.functional.dropout(x.to(self.weight.dtype), self.dropout, self.training)
+        normal = nn.functional.normalize
+        return self.scale * nn.functional.linear(normal(x, dim=-1), normal(self.weight, dim=-1))
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Say whether tokens see only what came before.
+
+    Args:
+        model: a transformers model.
+    Returns:
+        True for decoders.
+    """
+    flags = [module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)]
+    return bool(flags) and all(flags)

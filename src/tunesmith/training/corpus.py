@@ -1,0 +1,242 @@
+"""From data files to token rows: read, align, split, check, tokenise, and say what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.seeds import derived
+from tunesmith.data import audit
+from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
+from tunesmith.data.readers.saved import Saved
+from tunesmith.data.splitting import Index, stratified_share
+from tunesmith.data.tokens import TokenRows, tokenize
+from tunesmith.prompts.template import Template
+from tunesmith.recipe.schema import DataSettings
+
+
+@dataclass
+class Split:
+    """Rows of one split, ready for the model.
+
+    Args:
+        name: train, validation or test.
+        examples: the file they come from.
+        index: (rows,), which rows of the file.
+        labels: (rows,), int64, training codes.
+        tokens: the rows' token ids.
+        audit: facts about the split.
+    """
+
+    name: str
+    examples: Examples
+    index: Index
+    labels: np.ndarray[Any, np.dtype[np.int64]]
+    tokens: TokenRows
+    audit: audit.Audit
+
+    def text(self, row: int) -> str:
+        """Return the text of one of the split's rows.
+
+        Args:
+            row: 0 <= row < rows of the split.
+        Returns:
+            The text as the file has it.
+        """
+        return self.examples.text(int(self.index[row]))
+
+
+@dataclass
+class Corpus:
+    """All splits of a run.
+
+    Args:
+        label_names: in the order of the codes, sorted.
+        splits: by name: train, validation, and test where given.
+        warnings: sentences for the user.
+        content_hash: of everything read.
+    """
+
+    label_names: list[str]
+    splits: dict[str, Split]
+    warnings: list[str] = field(default_factory=list)
+    content_hash: str = ""
+
+
+@dataclass
+class _Part:
+    """A split on its way: which rows of which file, and how many were dropped why."""
+
+    examples: Examples
+    index: Index
+    labels: np.ndarray[Any, np.dtype[np.int64]]
+    dropped: dict[str, int]
+    hashes: audit.Hashes
+
+
+def resolve_path(path: str, folder: Path) -> str:
+    """Find a relative data path beside the recipe first, then in the current folder.
+
+    Args:
+        path: as the user wrote it.
+        folder: the recipe's.
+    Returns:
+        The path that exists, or `path` unchanged.
+    """
+    if Path(path).is_absolute():
+        return path
+    beside = folder / path
+    return str(beside) if beside.exists() else path
+
+
+def load_corpus(
+    data: DataSettings, template: Template, tokenizer: Any, max_tokens: int, seed: int, folder: Path
+) -> Corpus:
+    """Read everything a run needs.
+
+    Args:
+        data: the recipe's data settings.
+        template: turns a row into the text to read.
+        tokenizer: of the model.
+        max_tokens: longest row. [tokens]
+        seed: of the run.
+        folder: the recipe's, for relative paths.
+    Returns:
+        The splits with their facts and warnings.
+    Raises:
+        DataError: anything wrong with the data, with file and line.
+    """
+    files = {"train": _read(data.train, data, template, folder)}
+    if isinstance(data.validation, str):
+        files["validation"] = _read(data.validation, data, template, folder)
+    if data.test is not None:
+        files["test"] = _read(data.test, data, template, folder)
+    audit.check_classes(files["train"])
+    names = sorted(files["train"].label_names)
+    parts = {name: _part(name, examples, names) for name, examples in files.items()}
+    warnings = _separate(parts, data.leakage)
+    if "validation" not in parts:
+        _hold_out(parts, float(data.validation), derived(seed, "split"))
+    order = [name for name in ("train", "validation", "test") if name in parts]
+    splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
+    for split in splits.values():
+        warnings.extend(_remarks(split))
+    _check_coverage(splits, names)
+    return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files))
+
+
+def read_labelled(path: str, data: DataSettings, template: Template, folder: Path) -> Examples:
+    """Read one file with the recipe's columns, for an evaluation.
+
+    Args:
+        path: the file.
+        data: the recipe's data settings.
+        template: of the prompt.
+        folder: for relative paths.
+    Returns:
+        The examples.
+    """
+    return _read(path, data, template, folder)
+
+
+def _read(path: str, data: DataSettings, template: Template, folder: Path) -> Examples:
+    place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
+    others = tuple(name for name in template.fields if name not in ("text", data.text))
+    reader = find_reader(place, data.encoding, data.max_characters)
+    return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
+
+
+def _part(name: str, examples: Examples, names: Sequence[str]) -> _Part:
+    labels = audit.align_labels(name, examples, list(names))
+    dropped = {"empty": len(examples.dropped)} if examples.dropped else {}
+    texts = (row["text"] for row in examples.rows())
+    return _Part(examples, np.arange(len(examples)), labels, dropped, audit.text_hashes(texts))
+
+
+def _separate(parts: dict[str, _Part], leakage: str) -> list[str]:
+    """Deal with training rows that also stand in validation or test."""
+    train = parts["train"]
+    others = {name: part.hashes for name, part in parts.items() if name != "train"}
+    found, counts = audit.leaked(train.hashes, others)
+    if not found.any():
+        return []
+    share = ", ".join(f"{count} rows of {name}" for name, count in counts.items() if count)
+    first = train.examples.where[int(np.flatnonzero(found)[0])]
+    sentence = (
+        f"{share} also stand in train ({int(found.sum())} training rows, the first in {first} of "
+        f"{train.examples.path}): scores on them are too good"
+    )
+    if leakage == "error":
+        raise DataError(f"{sentence}. Remove them, or choose data.leakage=drop or keep.")
+    if leakage == "drop":
+        train.index, train.labels = train.index[~found], train.labels[~found]
+        train.hashes = train.hashes[~found]
+        train.dropped["in another split"] = int(found.sum())
+        return [f"{int(found.sum())} training rows that also stand in another split were dropped (data.leakage=drop)."]
+    return [f"{sentence}. data.leakage=drop removes them from train."]
+
+
+def _hold_out(parts: dict[str, _Part], share: float, seed: int) -> None:
+    train = parts["train"]
+    kept, held = stratified_share(train.labels, share, seed)
+    if not len(held):
+        raise DataError(
+            f"{train.examples.path}: a share of {share} of {len(train.labels)} rows leaves none for validation. "
+            "Raise data.validation, or give a validation file."
+        )
+    parts["validation"] = _Part(train.examples, train.index[held], train.labels[held], {}, train.hashes[held])
+    train.index, train.labels, train.hashes = train.index[kept], train.labels[kept], train.hashes[kept]
+
+
+def _encode(
+    name: str, parts: dict[str, _Part], names: list[str], template: Template, tokenizer: Any, max_tokens: int
+) -> Split:
+    part = parts[name]
+    texts = (template.render(row) for row in part.examples.rows(part.index))
+    tokens = tokenize(tokenizer, texts, max_tokens)
+    repeated, conflicts = audit.duplicates(part.hashes, part.labels)
+    in_train = 0 if name == "train" else int(np.isin(part.hashes, parts["train"].hashes).sum())
+    facts = audit.Audit(
+        rows=len(part.index),
+        classes=audit.class_counts(part.labels, names),
+        dropped=part.dropped,
+        duplicates=repeated,
+        conflicts=conflicts,
+        in_train=in_train,
+        tokens=audit.length_facts(tokens.full_lengths),
+        truncated=tokens.truncated,
+        max_tokens=max_tokens,
+    )
+    return Split(name, part.examples, part.index, part.labels, tokens, facts)
+
+
+def _remarks(split: Split) -> list[str]:
+    facts, remarks = split.audit, []
+    for reason, count in facts.dropped.items():
+        if reason == "empty":
+            remarks.append(f"{split.name}: {count} rows with an empty text or label were dropped (data.empty=drop).")
+    if facts.truncated:
+        remarks.append(
+            f"{split.name}: {facts.truncated} of {facts.rows} rows are longer than {facts.max_tokens} tokens and were "
+            f"cut; the longest has {facts.tokens['longest']}. Raise data.max_tokens if the model allows it."
+        )
+    if split.name == "train" and facts.conflicts:
+        remarks.append(f"train: {facts.conflicts} rows repeat an earlier text with another label; check those labels.")
+    if split.name == "train" and facts.duplicates > facts.conflicts:
+        remarks.append(f"train: {facts.duplicates - facts.conflicts} rows repeat an earlier row.")
+    return remarks
+
+
+def _check_coverage(splits: dict[str, Split], names: list[str]) -> None:
+    present = set(np.unique(splits["train"].labels).tolist())
+    lost = [name for code, name in enumerate(names) if code not in present]
+    if lost:
+        raise DataError(
+            f"no training row is left for the label '{lost[0]}' ({len(lost)} of {len(names)} labels) after leakage "
+            "was dropped. Add examples, or choose data.leakage=keep."
+        )

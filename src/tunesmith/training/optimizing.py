@@ -1,0 +1,91 @@
+"""The optimizer and how its learning rate rises and falls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def scale_at(step: int, total: int, warmup: int, schedule: str) -> float:
+    """Return the share of the highest learning rate at a step.
+
+    Linear warm-up reaches 1 after `warmup` steps. Then: cosine (1 + cos(pi p)) / 2, linear 1 - p, constant 1,
+    where p runs from 0 to 1 over the remaining steps.
+
+    Args:
+        step: 0 for the first.
+        total: steps of the run. [count]
+        warmup: of them rising. [count]
+        schedule: "cosine", "linear" or "constant".
+    Returns:
+        A share between 0 and 1.
+    Example:
+        >>> [round(scale_at(step, 4, 0, "linear"), 2) for step in range(4)]
+        [1.0, 0.75, 0.5, 0.25]
+    Source: cosine: Loshchilov and Hutter 2016, arXiv:1608.03983, eq. 5.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * done))
+    return 1.0 - done if schedule == "linear" else 1.0
+
+
+class Optimizer:
+    """AdamW over the delta and the head, with a schedule and clipping.
+
+    Args:
+        parts: per part, its parameters and its highest learning rate.
+        weight_decay: decoupled; on matrices only.
+        total: steps of the run. [count]
+        warmup_fraction: share of them in which the rate rises.
+        schedule: see `scale_at`.
+        clip_norm: largest norm of all gradients together, or None.
+    Source: Loshchilov and Hutter 2017, arXiv:1711.05101.
+    """
+
+    def __init__(
+        self,
+        parts: Iterable[tuple[list[nn.Parameter], float]],
+        *,
+        weight_decay: float,
+        total: int,
+        warmup_fraction: float,
+        schedule: str,
+        clip_norm: float | None,
+    ) -> None:
+        groups = []
+        for parameters, rate in parts:
+            for matrices in (True, False):
+                chosen = [p for p in parameters if (p.dim() > 1) == matrices]
+                if chosen:
+                    groups.append(
+                        {"params": chosen, "lr": rate, "weight_decay": weight_decay if matrices else 0.0}
+                    )
+        self.parameters = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
+        fused = self.parameters[0].device.type in ("cpu", "cuda")
+        self._adamw = torch.optim.AdamW(groups, fused=fused)
+        self._highest = [group["lr"] for group in groups]
+        self._total, self._schedule, self._clip = total, schedule, clip_norm
+        self._warmup = round(warmup_fraction * total)
+        self._step = 0
+
+    def step(self) -> dict[str, float]:
+        """Clip, update and clear the gradients.
+
+        Returns:
+            learning_rate of the first part and gradient_norm before clipping.
+        """
+        scale = scale_at(self._step, self._total, self._warmup, self._schedule)
+        for group, highest in zip(self._adamw.param_groups, self._highest, strict=True):
+            group["lr"] = highest * scale
+        limit = math.inf if self._clip is None else self._clip
+        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        self._adamw.step()
+        self._adamw.zero_grad(set_to_none=True)
+        self._step += 1
+        return {"learning_rate": self._adamw.param_groups[0]["lr"], "gradient_norm": float(norm)}

@@ -1,0 +1,121 @@
+"""Before the first step: proof that the run would do something, and how much memory it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunesmith.core.errors import CompatibilityError, DataError
+from tunesmith.core.memory import resident_bytes
+from tunesmith.training.loop import Loop
+
+_ROWS = 4  # of the probing batch: the longest ones
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found.
+
+    Args:
+        layers: linear maps that the delta adapts. [count]
+        trainable: parameters of delta and head. [count]
+        share: trainable over the model's parameters. [fraction]
+        predicted_peak_bytes: of the training, by extrapolation from a probing step.
+        notes: printed facts.
+    """
+
+    layers: int
+    trainable: int
+    share: float
+    predicted_peak_bytes: int
+    notes: tuple[str, ...]
+
+
+def check(loop: Loop) -> Preflight:
+    """Run one probing step without an update and look at what it did.
+
+    Args:
+        loop: ready to fit.
+    Returns:
+        The facts.
+    Raises:
+        CompatibilityError: a parameter would not train.
+        DataError: no row has a label.
+    """
+    if not len(loop.split.labels) or (loop.split.labels < 0).all():
+        raise DataError(f"{loop.split.examples.path}: no training row has a label, so nothing could be learned.")
+    _check_optimizer(loop)
+    longest = np.argsort(-loop.split.tokens.lengths, kind="stable")[:_ROWS].tolist()
+    batch = loop.batch(longest)
+    loop.backbone.model.train()
+    weights = [*loop.backbone.model.parameters(), *loop.optimizer.parameters]
+    with _saved_bytes(weights) as saved:
+        loss = loop.forward(batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    silent = _check_gradients(loop)
+    for parameter in loop.optimizer.parameters:
+        parameter.grad = None
+    loop.backbone.model.eval()
+    trainable = sum(parameter.numel() for parameter in loop.optimizer.parameters)
+    notes = [f"{len(silent)} parameters get a gradient of exactly zero, for example '{silent[0]}'"] if silent else []
+    return Preflight(
+        layers=len(loop.delta.patches),
+        trainable=trainable,
+        share=trainable / loop.backbone.parameters,
+        predicted_peak_bytes=_predict(loop, saved[0] / batch.layout.tokens, trainable),
+        notes=tuple(notes),
+    )
+
+
+def _check_optimizer(loop: Loop) -> None:
+    held = {id(parameter) for parameter in loop.optimizer.parameters}
+    left_out = [name for name, parameter in loop.delta.named_parameters() if id(parameter) not in held]
+    if left_out:
+        raise CompatibilityError(f"{len(left_out)} delta parameters are not in the optimizer, e.g. '{left_out[0]}'.")
+
+
+def _check_gradients(loop: Loop) -> list[str]:
+    """Return names of parameters whose gradient is exactly zero; LoRA's A, which B = 0 hides at the start, aside."""
+    missing = [name for name, parameter in loop.delta.named_parameters() if parameter.grad is None]
+    if missing:
+        raise CompatibilityError(
+            f"{len(missing)} delta parameters get no gradient, for example '{missing[0]}': that layer does not "
+            "reach the loss, so its delta would never train. Leave it out of method.layers."
+        )
+    zero = [name for name, p in loop.delta.named_parameters() if p.grad is not None and not p.grad.any()]
+    silent_patches = [
+        path
+        for path, patch in loop.delta.patches.items()
+        if all(p.grad is not None and not p.grad.any() for p in patch.parameters())
+    ]
+    return [name for name in zero if name in loop.delta.copies] + silent_patches
+
+
+@contextmanager
+def _saved_bytes(weights: list[Tensor]) -> Iterator[list[int]]:
+    """Count the bytes that autograd keeps for the backward pass, each storage once, weights left out."""
+    seen = {weight.untyped_storage().data_ptr() for weight in weights}
+    total = [0]
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            total[0] += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield total
+
+
+def _predict(loop: Loop, bytes_per_token: float, trainable: int) -> int:
+    """Add what will come to what is held now: kept activations of the largest batch, gradients, Adam's moments."""
+    size = loop.settings.batch_size
+    lengths = np.sort(loop.split.tokens.lengths)[::-1]
+    tokens = int(min(lengths[:size].sum(), 1.5 * lengths.mean() * size + lengths[0]))
+    return int(resident_bytes() + bytes_per_token * tokens * 1.3 + trainable * 4 * 4)
