@@ -1,24 +1,26 @@
 """The attention seam: one attention function, registered with transformers' attention interface.
 
-Under a layout the batch is flat and attention is the only place that knows rows: equally long rows form a group
-and each group is one attention product. Without a layout the call goes to transformers' own function.
+Under a layout the batch is flat and attention is the only place that knows rows: rows of like length form a bucket
+and each bucket is one attention product; cells past a row's end are masked. Without a layout the call goes to transformers' own function.
 """
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tunesmith.core.errors import CompatibilityError
-from tunesmith.models.dropout import DropoutSource, drop
-from tunesmith.models.layout import Layout
+from tunesmith.models.dropout import DropoutSource
+from tunesmith.models.layout import Bucket, Layout
 from tunesmith.models.routing import Routing
 
 NAME = "tunesmith"
@@ -119,56 +121,117 @@ def attention(
     causal = settings.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     window = settings.get("sliding_window")
-    sizes = [length * rows for length, rows in layout.groups]
-    pieces = [part.split(sizes, dim=2) for part in (query, key, value)]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    outputs = [
-        _group(q, k, v, layout.groups[i], _Rule(bool(causal), window, scale, dropout, seam.dropout))
-        for i, (q, k, v) in enumerate(zip(*pieces, strict=True))
-    ]
-    return torch.cat(outputs, dim=0).unsqueeze(0), None  # (1, N, H, D / H)
-
-
-class _Rule:
-    """How one attention call attends."""
-
-    def __init__(
-        self, causal: bool, window: int | None, scale: float, dropout: float, source: DropoutSource
-    ) -> None:
-        self.causal, self.window, self.scale, self.dropout, self.source = causal, window, scale, dropout, source
-
-    def mask(self, length: int, device: torch.device) -> Tensor | None:
-        """Return (T, T), True where a query may look at a key; None when it may look at all."""
-        windowed = self.window is not None and length > self.window
-        if not self.causal and not windowed:
-            return None
-        distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None, :]
-        allowed = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
-        return allowed & (distance.abs() < self.window) if windowed and self.window else allowed
-
-
-def _group(q: Tensor, k: Tensor, v: Tensor, shape: tuple[int, int], rule: _Rule) -> Tensor:
-    """Attend within each of n rows of T tokens: (1, H, n T, d) -> (n T, H, d)."""
-    length, rows = shape
-    q, k, v = (part[0].unflatten(1, (rows, length)).transpose(0, 1) for part in (q, k, v))  # (n, H, T, d)
-    heads = q.shape[1]
-    if k.shape[1] != heads:
-        k, v = (part.repeat_interleave(heads // part.shape[1], dim=1) for part in (k, v))
-    mask = rule.mask(length, q.device)
-    if rule.dropout > 0.0 and q.device.type == "cpu":
-        out = _dropped_attention(q, k, v, mask, rule)
+    rule = Rule(bool(causal), window, scale, dropout)
+    flat = [part[0].transpose(0, 1) for part in (query, _all_heads(key, query), _all_heads(value, query))]  # (N, H, d)
+    if dropout > 0.0 and query.device.type == "cpu":
+        output: Tensor = _DroppedAttention.apply(*flat, layout, rule, seam.dropout)
     else:
-        out = nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=rule.dropout, scale=rule.scale
-        )
-    return out.transpose(1, 2).reshape(rows * length, heads, -1)
+        sizes = [bucket.tokens for bucket in layout.buckets]
+        pieces = zip(*(part.split(sizes) for part in flat), strict=True)
+        output = torch.cat([_bucket(*qkv, bucket, rule) for qkv, bucket in zip(pieces, layout.buckets, strict=True)])
+    return output.unsqueeze(0), None  # (1, N, H, d)
 
 
-def _dropped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: _Rule) -> Tensor:
-    scores = (q * rule.scale) @ k.transpose(-1, -2)  # (n, H, T, T)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    return drop(scores.softmax(-1), rule.dropout, rule.source) @ v
+@dataclass(frozen=True)
+class Rule:
+    """How one attention call attends.
+
+    Args:
+        causal: keys after the query are hidden.
+        window: keys at this distance or further are hidden; None for all seen.
+        scale: of the products.
+        dropout: of the attention weights. [fraction]
+    """
+
+    causal: bool
+    window: int | None
+    scale: float
+    dropout: float
+
+    def mask(self, bucket: Bucket, device: torch.device) -> Tensor | None:
+        """Say which keys a query may look at.
+
+        Args:
+            bucket: of rows.
+            device: of the tensors.
+        Returns:
+            (n or 1, 1, T or 1, T), True where it may; None when it may look at all.
+        """
+        real = None if bucket.real is None else bucket.real.to(device)
+        windowed = self.window is not None and bucket.length > self.window
+        if not self.causal and not windowed:
+            return real
+        places = torch.arange(bucket.length, device=device)
+        distance = places[:, None] - places[None, :]
+        allowed = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
+        if windowed and self.window is not None:
+            allowed = allowed & (distance.abs() < self.window)
+        return allowed[None, None] if real is None else allowed[None, None] & real
+
+
+def _all_heads(part: Tensor, query: Tensor) -> Tensor:
+    """Repeat shared key or value heads, (1, H', N, d) -> (1, H, N, d)."""
+    shared = query.shape[1] // part.shape[1]
+    return part if shared == 1 else part.repeat_interleave(shared, dim=1)
+
+
+def _bucket(q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, rule: Rule) -> Tensor:
+    """Attend within each row of a bucket: (tokens, H, d) -> (tokens, H, d)."""
+    blocks = [bucket.spread(part) for part in (q, k, v)]
+    out = nn.functional.scaled_dot_product_attention(
+        *blocks, attn_mask=rule.mask(bucket, q.device), dropout_p=rule.dropout, scale=rule.scale
+    )
+    return bucket.gather(out)
+
+
+class _DroppedAttention(torch.autograd.Function):
+    """Attention with dropout over a whole ragged batch as one node of the graph.
+
+    torch has no fast kernel for dropped attention on CPUs. Written out here, with one node for all buckets, it
+    costs a third of letting autograd record every product.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, rule: Rule, source: DropoutSource
+    ) -> Tensor:
+        out, kept = torch.empty_like(v, memory_format=torch.contiguous_format), []
+        for bucket in layout.buckets:
+            part = slice(bucket.start, bucket.start + bucket.tokens)
+            qb, kb, vb = (bucket.spread(tensor[part]) for tensor in (q, k, v))  # (n, H, T, d)
+            scores = (qb @ kb.transpose(-1, -2)).mul_(rule.scale)  # (n, H, T, T)
+            mask = rule.mask(bucket, q.device)
+            if mask is not None:
+                scores.masked_fill_(~mask, float("-inf"))
+            weights = scores.softmax(-1)
+            keep = source.keep(weights.shape, rule.dropout)
+            out[part] = bucket.gather((weights * keep).mul_(1 / (1 - rule.dropout)) @ vb)
+            kept += [weights, keep]
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.layout, ctx.rule = layout, rule
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *kept = ctx.saved_tensors
+        dq, dk, dv = (torch.empty_like(grad, memory_format=torch.contiguous_format) for _ in range(3))
+        lift = 1 / (1 - ctx.rule.dropout)
+        for number, bucket in enumerate(ctx.layout.buckets):
+            part = slice(bucket.start, bucket.start + bucket.tokens)
+            weights, keep = kept[2 * number : 2 * number + 2]
+            qb, kb, vb = (bucket.spread(tensor[part]) for tensor in (q, k, v))
+            gb = bucket.spread(grad[part])
+            if bucket.real is not None:  # cells without a token repeat one: they must not count twice
+                gb *= bucket.real.transpose(-1, -2)
+            dropped = (weights * keep).mul_(lift)
+            dv[part] = bucket.gather(dropped.transpose(-1, -2) @ gb)
+            d_weights = (gb @ vb.transpose(-1, -2)).mul_(keep).mul_(lift)
+            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(ctx.rule.scale)
+            dq[part] = bucket.gather(d_scores @ kb)
+            dk[part] = bucket.gather(d_scores.transpose(-1, -2) @ qb)
+        return dq, dk, dv, None, None, None
 
 
 _HARMLESS = {"is_causal", "sliding_window", "position_ids", "use_cache", "cache_position", "output_attentions"}

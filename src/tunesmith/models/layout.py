@@ -5,10 +5,75 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Neighbouring rows seen as one (n, T) block; cells past a row's end repeat the row's own last token.
+
+    Args:
+        rows: n. [count]
+        length: T, the longest of them. [tokens]
+        start: first token of the first row.
+        tokens: of all its rows. [count]
+        cells: (n * T,), which token fills each cell; None when all rows have length T.
+        held: (tokens,), which cells hold a token; None as above.
+        real: (n, 1, 1, T), bool, True where a cell holds a token; None as above.
+    """
+
+    rows: int
+    length: int
+    start: int
+    tokens: int
+    cells: Tensor | None = None
+    held: Tensor | None = None
+    real: Tensor | None = None
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], start: int) -> Bucket:
+        """Make the bucket of neighbouring rows.
+
+        Args:
+            lengths: of the rows, rising.
+            start: first token of the first row.
+        Returns:
+            The bucket.
+        """
+        rows, longest, tokens = len(lengths), max(lengths), sum(lengths)
+        if min(lengths) == longest:
+            return cls(rows, longest, start, tokens)
+        sizes = torch.tensor(lengths)[:, None]
+        places = torch.arange(longest)[None, :]
+        starts = torch.tensor([0, *accumulate(lengths)][:-1])[:, None]
+        real = places < sizes
+        cells = (starts + torch.minimum(places, sizes - 1)).reshape(-1)
+        return cls(rows, longest, start, tokens, cells, real.reshape(-1).nonzero()[:, 0], real[:, None, None, :])
+
+    def spread(self, flat: Tensor) -> Tensor:
+        """Lay the bucket's tokens out as heads of a block.
+
+        Args:
+            flat: (tokens, H, d).
+        Returns:
+            (n, H, T, d), contiguous.
+        """
+        block = flat if self.cells is None else flat.index_select(0, self.cells.to(flat.device))
+        return block.view(self.rows, self.length, *flat.shape[1:]).transpose(1, 2).contiguous()
+
+    def gather(self, block: Tensor) -> Tensor:
+        """Undo `spread`, leaving out the cells that hold no token.
+
+        Args:
+            block: (n, H, T, d).
+        Returns:
+            (tokens, H, d).
+        """
+        flat = block.transpose(1, 2).reshape(self.rows * self.length, block.shape[1], block.shape[3])
+        return flat if self.held is None else flat.index_select(0, self.held.to(flat.device))
 
 
 @dataclass(frozen=True)
@@ -37,9 +102,17 @@ class Layout:
         return len(self.lengths)
 
     @cached_property
-    def groups(self) -> list[tuple[int, int]]:
-        """(length, rows) of each run of equally long rows, in order."""
-        return [(length, len(list(run))) for length, run in groupby(self.lengths)]
+    def buckets(self) -> list[Bucket]:
+        """Adjacent rows of like length, so that attention runs as few products.
+
+        A bucket holds rows of at most a quarter and 8 tokens more than its shortest one.
+        """
+        buckets, first = [], 0
+        for row in range(1, self.rows + 1):
+            if row == self.rows or self.lengths[row] > 1.25 * self.lengths[first] + 8:
+                buckets.append(Bucket.of(self.lengths[first:row], self.starts[first]))
+                first = row
+        return buckets
 
     def positions(self, offset: int = 0) -> Tensor:
         """Positions that restart with every row.
