@@ -49,7 +49,9 @@ def train(
 
 
 @app.command()
-def evaluate(run: Folder, data: Annotated[str, typer.Argument(help="Labelled data file.")], as_json: Json = False) -> None:
+def evaluate(
+    run: Folder, data: Annotated[str, typer.Argument(help="Labelled data file.")], as_json: Json = False
+) -> None:
     """Score a run on labelled data, with intervals."""
     from tunesmith.api import Run
 
@@ -89,7 +91,9 @@ def show(run: Folder, as_json: Json = False) -> None:
     from tunesmith.api import Run
 
     found = Run.load(run)
-    _give({"run": str(found.folder), "fingerprint": found.fingerprint, **found.summary}, as_json, display.trained(found))
+    _give(
+        {"run": str(found.folder), "fingerprint": found.fingerprint, **found.summary}, as_json, display.trained(found)
+    )
 
 
 @app.command()

@@ -83,7 +83,9 @@ def trained(run: Run) -> str:
     ]
     speed = found["examples_per_second"]
     ends = [
-        f"{found['seconds']:.1f} s in all, {speed:.0f} examples/s in training." if speed else "Not a single step was made.",
+        f"{found['seconds']:.1f} s in all, {speed:.0f} examples/s in training."
+        if speed
+        else "Not a single step was made.",
         f"report: {run.report()}",
     ]
     return "\n".join([table, *gains, *ends])

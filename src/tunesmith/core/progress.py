@@ -62,7 +62,8 @@ class Progress:
             task = bars.add_task(name, total=total, note="")
 
             def advance(done: int, note: str = "") -> None:
-                bars.update(task, advance=done, **({"note": note} if note else {}))
+                fields: dict[str, Any] = {"note": note} if note else {}
+                bars.update(task, advance=done, **fields)
 
             yield advance
 

@@ -96,7 +96,4 @@ def setting_fields(kind: str, name: str) -> list[dict[str, Any]]:
     """
     model = find(kind, name)
     fields = getattr(model, "model_fields", {})
-    return [
-        {"name": key, "default": field.default, "help": field.description or ""}
-        for key, field in fields.items()
-    ]
+    return [{"name": key, "default": field.default, "help": field.description or ""} for key, field in fields.items()]

@@ -24,7 +24,7 @@ def setting(default: Any, help: str, *, unit: str | None = None, **bounds: Any) 
     Returns:
         A pydantic field.
     """
-    extra = {"unit": unit} if unit else None
+    extra: dict[str, Any] | None = {"unit": unit} if unit else None
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 

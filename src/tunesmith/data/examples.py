@@ -248,7 +248,11 @@ class _Collector:
         if not self.labels:
             raise DataError(
                 f"{self.path} holds no examples"
-                + (": every row was empty." if self.seen else ": there is a header at most. One row per example is needed.")
+                + (
+                    ": every row was empty."
+                    if self.seen
+                    else ": there is a header at most. One row per example is needed."
+                )
             )
         self._flush()
         self.writer.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 _CHUNK = 1024
 
 
-class TokenRows(Sequence[Any]):
+class TokenRows:
     """Rows of token ids, cut to a limit; what was cut is counted.
 
     Args:
@@ -20,13 +20,15 @@ class TokenRows(Sequence[Any]):
         full_lengths: (rows,), tokens before cutting.
     """
 
-    def __init__(self, ids: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], full_lengths: np.ndarray[Any, Any]) -> None:
+    def __init__(
+        self, ids: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], full_lengths: np.ndarray[Any, Any]
+    ) -> None:
         self.ids, self.ends, self.full_lengths = ids, ends, full_lengths
 
     def __len__(self) -> int:
         return len(self.full_lengths)
 
-    def __getitem__(self, row: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def __getitem__(self, row: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return one row's ids, (T,), int64."""
         return self.ids[self.ends[row] : self.ends[row + 1]].astype(np.int64)
 

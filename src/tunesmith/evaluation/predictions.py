@@ -89,7 +89,7 @@ class Sample:
         """(C, C), weight of rows by true and predicted class."""
         classes = self.of.classes
         counts = np.bincount(self.of.cells, weights=self.weights, minlength=classes * classes)
-        return counts.reshape(classes, classes)
+        return counts.astype(np.float64).reshape(classes, classes)
 
     @cached_property
     def present(self) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -33,7 +33,8 @@ th { color: var(--soft); font-weight: 600; } td.n, th.n { text-align: right; fon
 tr.ours td { font-weight: 600; color: var(--blue); }
 .warn { border-left: 4px solid #ea7317; padding: 4px 12px; margin: 0 0 8px; background: #fff7ed; }
 .scroll { overflow-x: auto; } svg { max-width: 100%; height: auto; }
-pre { background: #f5f7fa; border: 1px solid var(--line); border-radius: 8px; padding: 14px; overflow-x: auto; font-size: 13px; }
+pre { background: #f5f7fa; border: 1px solid var(--line); border-radius: 8px; padding: 14px; overflow-x: auto;
+  font-size: 13px; }
 details summary { cursor: pointer; color: var(--soft); }
 """
 
@@ -180,7 +181,9 @@ def _comparison(content: Content) -> str:
         ours = " class=ours" if place == len(content.contenders) - 1 else ""
         cells = [percent(line.scores[name]) for name in main]
         cells += [f"{100 * line.share:.3g} %", f"{line.seconds:.1f}", size(line.peak_bytes)]
-        rows.append(f"<tr{ours}><td>{_safe(line.name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
+        rows.append(
+            f"<tr{ours}><td>{_safe(line.name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>"
+        )
     table = _table(heads, rows)
     bars = plots.scores_with_intervals(
         [(line.name, *_triple(line.scores[main[0]])) for line in content.contenders], main[0]
@@ -240,7 +243,9 @@ def _confusions(content: Content) -> str:
         f"<tr><td>{_safe(true)}</td><td>{_safe(predicted)}</td><td class=n>{count}</td></tr>"
         for count, true, predicted in pairs[:_SHOWN]
     ]
-    table = f"<table><thead><tr><th>true</th><th>predicted</th><th class=n>rows</th></tr></thead>{''.join(rows)}</table>"
+    table = (
+        f"<table><thead><tr><th>true</th><th>predicted</th><th class=n>rows</th></tr></thead>{''.join(rows)}</table>"
+    )
     return plots.confusion(matrix, content.label_names) + (table if rows else "<p>No row was confused.</p>")
 
 
@@ -253,7 +258,8 @@ def _examples(content: Content, rows: Sequence[int]) -> str:
         lines.append(
             f"<tr><td>{_safe(content.text(row)[:400])}</td><td>{_safe(content.label_names[true])} "
             f"<span class=soft>{100 * probability[true]:.0f} %</span></td>"
-            f"<td>{_safe(content.label_names[predicted])} <span class=soft>{100 * probability[predicted]:.0f} %</span></td></tr>"
+            f"<td>{_safe(content.label_names[predicted])} "
+            f"<span class=soft>{100 * probability[predicted]:.0f} %</span></td></tr>"
         )
     head = "<tr><th>text</th><th>true</th><th>predicted</th></tr>"
     return f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>" if lines else "<p>None.</p>"
@@ -270,9 +276,8 @@ def _hardest(content: Content) -> str:
     """Rows where the two best classes are nearly tied."""
     top = np.sort(content.predictions.probabilities, axis=1)
     margin = top[:, -1] - top[:, -2]
-    return (
-        "<p class=soft>The two most probable classes are nearly tied.</p>"
-        + _examples(content, np.argsort(margin, kind="stable")[:_SHOWN].tolist())
+    return "<p class=soft>The two most probable classes are nearly tied.</p>" + _examples(
+        content, np.argsort(margin, kind="stable")[:_SHOWN].tolist()
     )
 
 
@@ -291,7 +296,16 @@ def _data(content: Content) -> str:
             f"{sum(facts['dropped'].values())}",
         ]
         rows.append(f"<tr><td>{_safe(name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
-    heads = ["split", "rows", "classes", "tokens: median / p95 / longest", "truncated", "duplicates", "also in train", "dropped"]
+    heads = [
+        "split",
+        "rows",
+        "classes",
+        "tokens: median / p95 / longest",
+        "truncated",
+        "duplicates",
+        "also in train",
+        "dropped",
+    ]
     return f"<div class=scroll>{_table(heads, rows)}</div>"
 
 

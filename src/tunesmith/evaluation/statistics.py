@@ -125,9 +125,7 @@ def estimate(predictions: Predictions, metrics: Sequence[Metric], bootstrap: Boo
     return found
 
 
-def paired_difference(
-    first: Predictions, second: Predictions, metric: Metric, bootstrap: Bootstrap
-) -> Difference:
+def paired_difference(first: Predictions, second: Predictions, metric: Metric, bootstrap: Bootstrap) -> Difference:
     """Compare two models on the same rows: both are scored on every resample.
 
     Args:

@@ -21,6 +21,7 @@ class Method(Component):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     mergeable: ClassVar[bool] = True
+    needs_bias: ClassVar[bool] = False  # models without bias terms are refused with a TargetError
     peft_type: ClassVar[str | None] = None
 
     def attach(self, seams: Seams, name: str = "default") -> Delta:

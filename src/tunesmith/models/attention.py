@@ -1,7 +1,8 @@
 """The attention seam: one attention function, registered with transformers' attention interface.
 
 Under a layout the batch is flat and attention is the only place that knows rows: rows of like length form a bucket
-and each bucket is one attention product; cells past a row's end are masked. Without a layout the call goes to transformers' own function.
+and each bucket is one attention product; cells past a row's end are masked. Without a layout the call goes to
+transformers' own function.
 """
 
 from __future__ import annotations
@@ -125,12 +126,12 @@ def attention(
     rule = Rule(bool(causal), window, scale, dropout)
     flat = [part[0].transpose(0, 1) for part in (query, _all_heads(key, query), _all_heads(value, query))]  # (N, H, d)
     if dropout > 0.0 and query.device.type == "cpu":
-        output: Tensor = _DroppedAttention.apply(*flat, layout, rule, seam.dropout)
+        out: Tensor = _DroppedAttention.apply(*flat, layout, rule, seam.dropout)  # type: ignore[no-untyped-call]
     else:
         sizes = [bucket.tokens for bucket in layout.buckets]
-        pieces = zip(*(part.split(sizes) for part in flat), strict=True)
-        output = torch.cat([_bucket(*qkv, bucket, rule) for qkv, bucket in zip(pieces, layout.buckets, strict=True)])
-    return output.unsqueeze(0), None  # (1, N, H, d)
+        queries, keys, values = (part.split(sizes) for part in flat)
+        out = torch.cat([_bucket(*parts, rule) for parts in zip(queries, keys, values, layout.buckets, strict=True)])
+    return out.unsqueeze(0), None  # (1, N, H, d)
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,9 @@ def _all_heads(part: Tensor, query: Tensor) -> Tensor:
 
 def _bucket(q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, rule: Rule) -> Tensor:
     """Attend within each row of a bucket: (tokens, H, d) -> (tokens, H, d)."""
-    blocks = [bucket.spread(part) for part in (q, k, v)]
-    out = nn.functional.scaled_dot_product_attention(
-        *blocks, attn_mask=rule.mask(bucket, q.device), dropout_p=rule.dropout, scale=rule.scale
-    )
+    mask = rule.mask(bucket, q.device)
+    q, k, v = (bucket.spread(part) for part in (q, k, v))
+    out = nn.functional.scaled_dot_product_attention(q, k, v, mask, rule.dropout, scale=rule.scale)
     return bucket.gather(out)
 
 
@@ -193,9 +193,7 @@ class _DroppedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, rule: Rule, source: DropoutSource
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, rule: Rule, source: DropoutSource) -> Tensor:
         out, kept = torch.empty_like(v, memory_format=torch.contiguous_format), []
         for bucket in layout.buckets:
             part = slice(bucket.start, bucket.start + bucket.tokens)
@@ -213,7 +211,7 @@ class _DroppedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *kept = ctx.saved_tensors
         dq, dk, dv = (torch.empty_like(grad, memory_format=torch.contiguous_format) for _ in range(3))

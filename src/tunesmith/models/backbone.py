@@ -90,9 +90,7 @@ class Backbone:
         positions = batch.layout.positions(offset).to(batch.ids.device)
         extra = {} if batch.segments is None else {"token_type_ids": batch.segments[None]}
         with flat_rows(self.seams.routing, batch.layout):
-            output = self.model(
-                input_ids=batch.ids[None], position_ids=positions[None], **extra, **self._no_cache
-            )
+            output = self.model(input_ids=batch.ids[None], position_ids=positions[None], **extra, **self._no_cache)
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
@@ -141,9 +139,7 @@ class Backbone:
         return Proof(False, 0, best, reason or f"the fast path differs by {best:.1e}")
 
     def _tolerance(self, dtype: torch.dtype) -> float:
-        casting = dtype == torch.float64 and any(
-            hasattr(module, "variance_epsilon") for module in self.model.modules()
-        )
+        casting = dtype == torch.float64 and any(hasattr(module, "variance_epsilon") for module in self.model.modules())
         return _CASTING_TOLERANCE if casting else _TOLERANCE[dtype]
 
 

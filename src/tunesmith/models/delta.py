@@ -24,9 +24,7 @@ class Delta:
         copies: per parameter's dotted name, the trained copy that stands in for it while the delta is active.
     """
 
-    def __init__(
-        self, seams: Seams, name: str, patches: dict[str, nn.Module], copies: dict[str, nn.Parameter]
-    ) -> None:
+    def __init__(self, seams: Seams, name: str, patches: dict[str, nn.Module], copies: dict[str, nn.Parameter]) -> None:
         self.seams = seams
         self.name = name
         self.patches = patches

@@ -56,7 +56,7 @@ class _Drop(torch.autograd.Function):
         return (x * keep).mul_(scale)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (keep,) = ctx.saved_tensors
         return (grad * keep).mul_(ctx.scale), None, None
@@ -77,7 +77,7 @@ def drop(x: Tensor, rate: float, source: DropoutSource) -> Tensor:
         return x
     if x.device.type != "cpu" or rate >= 1.0:
         return nn.functional.dropout(x, rate)
-    dropped: Tensor = _Drop.apply(x, source.keep(x.shape, rate), 1.0 / (1.0 - rate))
+    dropped: Tensor = _Drop.apply(x, source.keep(x.shape, rate), 1.0 / (1.0 - rate))  # type: ignore[no-untyped-call]
     return dropped
 
 
@@ -94,6 +94,7 @@ class DropoutSeam:
         self.source = source
 
     def __call__(self, input: Tensor) -> Tensor:
+        """Drop while the module trains."""
         if not self.module.training:
             return input
         return drop(input, self.module.p, self.source)

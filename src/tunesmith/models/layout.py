@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,10 +165,10 @@ class RaggedBatch:
         """
         if self.ids.device == device:
             return self
-        move = {
-            key: value.to(device) if isinstance(value, Tensor) else value for key, value in vars(self).items()
+        moved: dict[str, Any] = {
+            key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return RaggedBatch(**move)
+        return replace(self, **moved)
 
 
 def ragged(

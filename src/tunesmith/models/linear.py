@@ -56,6 +56,7 @@ class LinearSeam:
         return self.weight.shape[0]
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Map x (..., in) to (..., out) with the patches of the rows' deltas."""
         spans = self.routing.spans(x, self.patches)
         if not spans:
             return self.base(x)
@@ -87,7 +88,9 @@ class LinearSeam:
         """
         frozen = not self.weight.requires_grad and (self.bias is None or not self.bias.requires_grad)
         if frozen and x.dtype == self.weight.dtype == down.dtype:
-            y: Tensor = _PlusLowRank.apply(x, self.weight, self.bias, down, up, scale)
+            y: Tensor = _PlusLowRank.apply(  # type: ignore[no-untyped-call]
+                x, self.weight, self.bias, down, up, scale
+            )
             return y
         low = (x.to(down.dtype) @ down.t()) @ up.t()
         return self.base(x) + (scale * low).to(x.dtype)
@@ -123,7 +126,7 @@ class _PlusLowRank(torch.autograd.Function):
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, Tensor | None, None]:
         flat, low, weight, down, up = ctx.saved_tensors
         dy = grad.reshape(-1, grad.shape[-1])  # (N, out)

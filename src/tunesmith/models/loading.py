@@ -185,7 +185,7 @@ def sentence_settings(source: Source) -> dict[str, Any]:
     """
     if not source.local:
         return {}
-    folder, found = Path(source.path), {}
+    folder, found = Path(source.path), dict[str, Any]()
     if (folder / "1_Pooling" / "config.json").is_file():
         modes = read_json(folder / "1_Pooling" / "config.json")
         for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):

@@ -34,9 +34,7 @@ class Seams:
         self.dropout = DropoutSource()
         self.deltas: dict[str, Delta] = {}
         self.linear = {
-            path: LinearSeam(path, module, self.routing)
-            for path, module in model.named_modules()
-            if is_linear(module)
+            path: LinearSeam(path, module, self.routing) for path, module in model.named_modules() if is_linear(module)
         }
         for seam in self.linear.values():
             seam.module.forward = seam

@@ -28,7 +28,9 @@ def parse(text: str, source: str) -> tuple[dict[str, Any], dict[str, int]]:
         line = f", line {mark.line + 1}" if mark else ""
         raise RecipeError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(node, yaml.MappingNode):
-        raise RecipeError(f"{source}: a recipe is a mapping of keys to values, for example 'task: text-classification'.")
+        raise RecipeError(
+            f"{source}: a recipe is a mapping of keys to values, for example 'task: text-classification'."
+        )
     lines: dict[str, int] = {}
     _walk(node, "", lines, source)
     return values, lines

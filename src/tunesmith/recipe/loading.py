@@ -41,9 +41,17 @@ class Checked:
         values["method"] = self.method.describe()
         return values
 
-    def yaml(self) -> str:
-        """Return the resolved recipe as YAML."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Write plain values as YAML, keys in their order.
+
+    Args:
+        values: plain.
+    Returns:
+        The text.
+    """
+    text: str = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Checked:

@@ -31,7 +31,9 @@ class ModelSettings(Settings):
 class DataSettings(Settings):
     """Where the examples are and what their columns mean."""
 
-    train: str = Field(description="Training file (csv, tsv, json, jsonl, parquet), folder written by datasets, or hub name.")
+    train: str = Field(
+        description="Training file (csv, tsv, json, jsonl, parquet), folder written by datasets, or hub name."
+    )
     validation: str | float = setting(
         0.1, "A file, or the share of train that is held out, stratified by label.", unit="fraction"
     )

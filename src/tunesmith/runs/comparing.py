@@ -166,7 +166,9 @@ class Frozen:
     costs: dict[str, Cost]
 
 
-def frozen_features(session: Session, corpus: Corpus, splits: Sequence[str], meter: Meter, progress: Progress) -> Frozen:
+def frozen_features(
+    session: Session, corpus: Corpus, splits: Sequence[str], meter: Meter, progress: Progress
+) -> Frozen:
     """Run the untuned model once over the splits; baselines and the head's start share the pass.
 
     Args:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from tunesmith.core.errors import CheckpointError, DataError
 from tunesmith.core.files import read_json
@@ -17,12 +16,19 @@ from tunesmith.data.audit import align_labels
 from tunesmith.data.examples import Columns, Examples, find_reader, from_texts, read_examples
 from tunesmith.data.tokens import TokenRows, tokenize
 from tunesmith.evaluation.predictions import Array, Predictions
-from tunesmith.evaluation.statistics import Bootstrap, Difference, Estimate, estimate, metrics_by_name, paired_difference
+from tunesmith.evaluation.statistics import (
+    Bootstrap,
+    Difference,
+    Estimate,
+    estimate,
+    metrics_by_name,
+    paired_difference,
+)
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.folder import FINGERPRINT
 from tunesmith.runs.session import Session, open_session
-from tunesmith.tasks.running import extract_features, probabilities
+from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import read_labelled
 
 
@@ -167,7 +173,7 @@ class Run:
     # Inside ---------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _opened(self) -> tuple[Session, nn.Module]:
+    def _opened(self) -> tuple[Session, Tuned]:
         """The model with the run's delta and head; refused when the base is another one."""
         session = open_session(self.recipe)
         for key, found in (("base_model_hash", session.model_hash), ("tokenizer_hash", session.tokenizer_hash)):
@@ -177,14 +183,16 @@ class Run:
                     f"{self.folder} was trained on another base: {key} is {found}, the run recorded {recorded}. "
                     f"Load the model it was trained on ({self.fingerprint.get('base_model')})."
                 )
-        load_delta(self.folder / "delta", session.backbone.seams)
+        _, delta = load_delta(self.folder / "delta", session.backbone.seams)
         head = session.task.head(session.backbone.width, len(self.labels))
         tensors = read_tensors(self.folder / "head.safetensors")
         own = head.state_dict()
         if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
             raise CheckpointError(f"{self.folder / 'head.safetensors'} does not fit labels.json and the base model.")
         head.load_state_dict(tensors)
-        return session, head.to(session.backbone.device).eval()
+        tuned = Tuned(session.backbone, session.task, head.to(session.backbone.device), delta)
+        tuned.train(False)
+        return session, tuned
 
     def _tokens(self, examples: Examples) -> TokenRows:
         session, _ = self._opened
@@ -192,9 +200,7 @@ class Run:
         return tokenize(session.tokenizer, map(session.template.render, examples.rows()), session.max_tokens)
 
     def _probabilities(self, examples: Examples) -> Array:
-        session, head = self._opened
-        features = extract_features(session.backbone, session.task, self._tokens(examples))
-        found: Array = probabilities(head, features).numpy()
+        found: Array = self._opened[1].probabilities(self._tokens(examples)).numpy()
         return found
 
     def _read_texts(self, path: str) -> Examples:

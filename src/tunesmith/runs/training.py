@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from tunesmith.core.files import finite, write_json, write_text
 from tunesmith.core.progress import Progress
@@ -23,18 +22,15 @@ from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.report import Content, render
 from tunesmith.evaluation.statistics import Bootstrap, Difference, metrics_by_name
 from tunesmith.methods.store import save_delta, save_tensors
-from tunesmith.models.delta import Delta
-from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.comparing import Cost, Frozen, Judge, Meter, Scored, frozen_features, run_baselines
+from tunesmith.recipe.loading import Checked, load_recipe, to_yaml
+from tunesmith.runs.comparing import Frozen, Judge, Meter, Scored, frozen_features, run_baselines
 from tunesmith.runs.folder import FINGERPRINT, check_free, staged
 from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.session import Session, open_session
-from tunesmith.tasks.running import extract_features, probabilities
-from tunesmith.training.corpus import Corpus, load_corpus
+from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.corpus import Corpus, Split, load_corpus
 from tunesmith.training.loop import Loop, Trained
 from tunesmith.training.preflight import Preflight, check
-
-_log = logging.getLogger("tunesmith")
 
 
 @dataclass
@@ -46,8 +42,7 @@ class Outcome:
     corpus: Corpus
     preflight: Preflight
     trained: Trained
-    head: nn.Module
-    delta: Delta
+    tuned: Tuned
     ours: Scored
     baselines: list[Scored]
     gains: list[Difference]
@@ -108,7 +103,7 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
     frozen = frozen_features(session, corpus, ["train", *(judge.splits if names else [])], meter, progress)
     baselines = run_baselines(names, session, corpus, frozen, judge, meter, recipe.seed)
 
-    delta, head, loop, facts = _prepare(checked, session, corpus, frozen, judge)
+    loop, facts = _prepare(checked, session, corpus, frozen, judge)
     warnings = [*corpus.warnings, *checked.method.warnings(session.backbone.seams)]
     _tell(session, corpus, facts, warnings, progress)
     total = recipe.training.epochs * len(corpus.splits["train"].tokens)
@@ -116,16 +111,33 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
         trained = loop.fit(bar)
     if trained.interrupted:
         warnings.append(f"training was interrupted; the state after epoch {trained.best_epoch} was kept.")
-    ours = _score(checked, session, corpus, head, judge, cost.plus(frozen.costs["train"]), facts.share, progress)
+    learned = cost.plus(frozen.costs["train"])
+    with progress.stage("evaluation", len(judge.splits), "splits") as bar:
+        predictions = {}
+        for name in judge.splits:
+            predictions[name] = _predict(loop.tuned, corpus.splits[name])
+            bar(1)
+    ours = judge.score(Scored(checked.method.name, predictions, facts.share, learned))
     return Outcome(
-        checked, session, corpus, facts, trained, head, delta, ours, baselines,
-        judge.gain(ours, baselines, judge.splits[-1]), judge, time.perf_counter() - began, meter.peak_bytes, warnings,
-    )  # fmt: skip
+        checked=checked,
+        session=session,
+        corpus=corpus,
+        preflight=facts,
+        trained=trained,
+        tuned=loop.tuned,
+        ours=ours,
+        baselines=baselines,
+        gains=judge.gain(ours, baselines, judge.splits[-1]),
+        judge=judge,
+        seconds=time.perf_counter() - began,
+        peak_bytes=meter.peak_bytes,
+        warnings=warnings,
+    )
 
 
 def _prepare(
     checked: Checked, session: Session, corpus: Corpus, frozen: Frozen, judge: Judge
-) -> tuple[Delta, nn.Module, Loop, Preflight]:
+) -> tuple[Loop, Preflight]:
     """Attach the method, make the head, and prove that a step would train them."""
     recipe, backbone, split = checked.recipe, session.backbone, corpus.splits["train"]
     seed_everything(derived(recipe.seed, "weights"))
@@ -135,21 +147,19 @@ def _prepare(
         head.double()
     labels = torch.from_numpy(split.labels)
     session.task.start(head, frozen.features["train"].to(backbone.device), labels.to(backbone.device))
+    tuned = Tuned(backbone, session.task, head, delta)
     loop = Loop(
-        backbone=backbone,
-        task=session.task,
-        head=head,
-        delta=delta,
-        split=split,
-        settings=recipe.training,
-        seed=recipe.seed,
-        validate=lambda: _validate(session, corpus, head, judge),
+        tuned,
+        split,
+        recipe.training,
+        recipe.seed,
+        validate=lambda: _validate(tuned, corpus.splits["validation"], judge),
         best=_best(recipe.training.best, judge),
     )
     facts = check(loop)
     seed_everything(derived(recipe.seed, "training"))
     backbone.seams.dropout.seed(derived(recipe.seed, "dropout"))
-    return delta, head, loop, facts
+    return loop, facts
 
 
 def _best(wanted: str, judge: Judge) -> tuple[str, bool]:
@@ -159,29 +169,15 @@ def _best(wanted: str, judge: Judge) -> tuple[str, bool]:
     return name, find("metrics", name).higher_is_better
 
 
-def _validate(session: Session, corpus: Corpus, head: nn.Module, judge: Judge) -> dict[str, float]:
-    found = _predict(session, corpus, head, "validation")
+def _validate(tuned: Tuned, split: Split, judge: Judge) -> dict[str, float]:
+    found = _predict(tuned, split)
     sample = found.sample()
     scores = {metric.name: metric.compute(sample) for metric in judge.metrics}
     return {"validation loss": float(found.row_loss.mean()), **scores}
 
 
-def _predict(session: Session, corpus: Corpus, head: nn.Module, name: str) -> Predictions:
-    split = corpus.splits[name]
-    features = extract_features(session.backbone, session.task, split.tokens)
-    return Predictions(probabilities(head, features).numpy(), split.labels)
-
-
-def _score(
-    checked: Checked, session: Session, corpus: Corpus, head: nn.Module, judge: Judge, cost: Cost, share: float,
-    progress: Progress,
-) -> Scored:  # fmt: skip
-    with progress.stage("evaluation", len(judge.splits), "splits") as bar:
-        predictions = {}
-        for name in judge.splits:
-            predictions[name] = _predict(session, corpus, head, name)
-            bar(1)
-    return judge.score(Scored(checked.method.name, predictions, share, cost))
+def _predict(tuned: Tuned, split: Split) -> Predictions:
+    return Predictions(tuned.probabilities(split.tokens).numpy(), split.labels)
 
 
 def _tell(session: Session, corpus: Corpus, facts: Preflight, warnings: list[str], progress: Progress) -> None:
@@ -208,31 +204,19 @@ def _tell(session: Session, corpus: Corpus, facts: Preflight, warnings: list[str
 
 def _write(outcome: Outcome, folder: Path) -> None:
     checked, session = outcome.checked, outcome.session
-    save_delta(folder / "delta", checked.method, outcome.delta, session.source.path)
-    head = {name: tensor.detach().cpu().contiguous() for name, tensor in outcome.head.state_dict().items()}
+    save_delta(folder / "delta", checked.method, outcome.tuned.delta, session.source.path)
+    head = {name: tensor.detach().cpu().contiguous() for name, tensor in outcome.tuned.head.state_dict().items()}
     save_tensors(folder / "head.safetensors", head)
     write_json(folder / "labels.json", outcome.corpus.label_names)
     write_text(folder / "prompt.yaml", f"template: {checked.recipe.prompt.template!r}\n")
     settled = {**checked.resolved(), "task": session.task.describe()}
-    write_text(folder / "recipe.yaml", _yaml(settled))
+    write_text(folder / "recipe.yaml", to_yaml(settled))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
-    lines = [_line(row) for row in outcome.trained.history]
+    lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
     write_text(folder / "history.jsonl", "".join(lines))
     write_json(folder / "metrics.json", summary(outcome))
     write_text(folder / "report.html", render(_content(outcome)))
     write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus.content_hash))
-
-
-def _yaml(values: Any) -> str:
-    import yaml
-
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def _line(row: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(finite(row)) + "\n"
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
@@ -247,9 +231,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     return {
         "metrics": _plain(outcome.ours),
         "baselines": {scored.name: _plain(scored) for scored in outcome.baselines},
-        "gain": [
-            {"metric": item.metric, **item.estimate.plain(), "p_value": item.p_value} for item in outcome.gains
-        ],
+        "gain": [{"metric": item.metric, **item.estimate.plain(), "p_value": item.p_value} for item in outcome.gains],
         "table": [
             {"name": scored.name, "trainable_share": scored.share, **asdict(scored.cost)}
             for scored in [*outcome.baselines, outcome.ours]
@@ -270,9 +252,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 
 def _plain(scored: Scored) -> dict[str, dict[str, dict[str, float]]]:
-    return {
-        split: {name: value.plain() for name, value in scores.items()} for split, scores in scored.scores.items()
-    }
+    return {split: {name: value.plain() for name, value in scores.items()} for split, scores in scored.scores.items()}
 
 
 def fingerprint(session: Session, checked: Checked, data_hash: str) -> dict[str, Any]:
@@ -341,6 +321,6 @@ def _content(outcome: Outcome) -> Content:
         text=rows.text,
         audits={name: part.audit.plain() for name, part in outcome.corpus.splits.items()},
         warnings=outcome.warnings,
-        recipe=_yaml({**checked.resolved(), "task": outcome.session.task.describe()}),
+        recipe=to_yaml({**checked.resolved(), "task": outcome.session.task.describe()}),
         facts={**measured, **{key: str(value) for key, value in facts.items()}},
     )

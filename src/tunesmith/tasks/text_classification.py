@@ -39,7 +39,7 @@ class TextClassification(Task):
     baselines: ClassVar[tuple[str, ...]] = ("majority", "zero-shot", "linear-probe")
 
     pooling: Literal["auto", "mean", "cls", "last", "pooler"] = setting(
-        "auto", "How tokens become one vector; auto: as the model folder says, last for causal models, else mean."
+        "auto", "How tokens become one vector; auto: what the model folder says, else last if causal, else mean."
     )
     head_kind: Literal["cosine", "linear"] = setting("cosine", "Form of the head.")
     head_start: Literal["prototypes", "random"] = setting(
@@ -64,10 +64,10 @@ class TextClassification(Task):
             pooling = facts.get("pooling") or ("last" if is_causal(model) else "mean")
         if pooling == "pooler" and (getattr(model, "pooler", None) is None or model.untrained_pooler):
             raise RecipeError(
-                f"task.pooling: {type(model).__name__} has no trained pooler of its own. Allowed: auto, mean, cls, last."
+                f"task.pooling: {type(model).__name__} has no trained pooler. Allowed: auto, mean, cls, last."
             )
         if pooling != "pooler" and getattr(model, "pooler", None) is not None:
-            model.pooler = None
+            model.pooler = None  # type: ignore[assignment]
         return self.model_copy(update={"pooling": pooling})
 
     def features(self, backbone: Backbone, hidden: Tensor, layout: Layout) -> Tensor:

@@ -122,7 +122,7 @@ def load_corpus(
     warnings = _separate(parts, data.leakage)
     if "validation" not in parts:
         _hold_out(parts, float(data.validation), derived(seed, "split"))
-    order = [name for name in ("train", "validation", "test") if name in parts]
+    order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
     for split in splits.values():
         warnings.extend(_remarks(split))

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.progress import Bar
 from tunesmith.core.seeds import derived
-from tunesmith.models.backbone import Backbone
-from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
-from tunesmith.tasks.base import Task
+from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Split
 from tunesmith.training.optimizing import Optimizer
 
@@ -53,10 +51,7 @@ class Loop:
     """Trains one delta and one head.
 
     Args:
-        backbone: the opened model, the delta attached and active.
-        task: computes features and loss.
-        head: of the task.
-        delta: what trains besides the head.
+        tuned: the model in tuning.
         split: the training rows.
         settings: the recipe's.
         seed: of the run.
@@ -66,30 +61,21 @@ class Loop:
 
     def __init__(
         self,
-        *,
-        backbone: Backbone,
-        task: Task,
-        head: nn.Module,
-        delta: Delta,
+        tuned: Tuned,
         split: Split,
         settings: TrainingSettings,
         seed: int,
         validate: Validate,
         best: tuple[str, bool],
     ) -> None:
-        self.backbone, self.task, self.head, self.delta = backbone, task, head, delta
-        self.split, self.settings, self.validate = split, settings, validate
+        self.tuned, self.split, self.settings, self.validate = tuned, split, settings, validate
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        rows = len(split.tokens)
-        self.steps_per_epoch = math.ceil(rows / settings.batch_size)
+        head_rate = settings.head_learning_rate or settings.learning_rate
         self.optimizer = Optimizer(
-            [
-                (delta.parameters(), settings.learning_rate),
-                (list(head.parameters()), settings.head_learning_rate or settings.learning_rate),
-            ],
+            [(tuned.delta.parameters(), settings.learning_rate), (list(tuned.head.parameters()), head_rate)],
             weight_decay=settings.weight_decay,
-            total=self.steps_per_epoch * settings.epochs,
+            total=math.ceil(len(split.tokens) / settings.batch_size) * settings.epochs,
             warmup_fraction=settings.warmup_fraction,
             schedule=settings.schedule,
             clip_norm=settings.clip_norm,
@@ -115,29 +101,22 @@ class Loop:
                     break
         except KeyboardInterrupt:
             self.trained.interrupted = True
-        self._restore()
-        self.backbone.model.eval()
-        self.head.eval()
+        if self._kept is not None:
+            self.tuned.restore(self._kept)
+        self.tuned.train(False)
         return self.trained
 
     def _epoch(self, epoch: int, bar: Bar) -> None:
-        self.backbone.model.train()
-        self._patches_train(True)
-        self.head.train()
-        losses, began = [], time.perf_counter()
+        self.tuned.train(True)
+        began, first = time.perf_counter(), len(self.trained.losses)
         facts: dict[str, float] = {}
         for batch in self._batches():
             loss, facts = self.step(batch)
-            losses.append(loss)
             bar(batch.layout.rows, f"epoch {epoch} loss {loss:.3f}")
         self.trained.seconds += time.perf_counter() - began
-        self.backbone.model.eval()
-        self._patches_train(False)
-        self.head.eval()
-        scores = self.validate()
-        self.trained.history.append(
-            {"epoch": epoch, "train loss": sum(losses) / len(losses), **scores, **facts}
-        )
+        self.tuned.train(False)
+        losses, scores = self.trained.losses[first:], self.validate()
+        self.trained.history.append({"epoch": epoch, "train loss": sum(losses) / len(losses), **scores, **facts})
         self._keep_if_better(epoch, scores)
 
     def step(self, batch: RaggedBatch) -> tuple[float, dict[str, float]]:
@@ -150,31 +129,19 @@ class Loop:
         Raises:
             TunesmithError: the loss is no longer a number.
         """
-        loss = self.forward(batch)
+        loss = self.tuned.loss(batch, self.settings.label_smoothing)
         value = loss.item()
         if not math.isfinite(value):
             raise TunesmithError(
                 f"the loss is {value} at step {self.trained.steps + 1}: training diverged. "
                 f"Lower training.learning_rate (now {self.settings.learning_rate:g}) or set training.clip_norm."
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         facts = self.optimizer.step()
         self.trained.steps += 1
         self.trained.examples += batch.layout.rows
         self.trained.losses.append(value)
         return value, facts
-
-    def forward(self, batch: RaggedBatch) -> Tensor:
-        """Compute a batch's loss.
-
-        Args:
-            batch: with labels.
-        Returns:
-            A scalar that carries gradients.
-        """
-        hidden = self.backbone.hidden(batch)
-        logits = self.head(self.task.features(self.backbone, hidden, batch.layout))
-        return self.task.loss(logits, batch, self.settings.label_smoothing)
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
         """Put rows of the split into a batch.
@@ -193,29 +160,14 @@ class Loop:
         for start in range(0, len(order), size):
             yield self.batch(order[start : start + size])
 
-    def _patches_train(self, training: bool) -> None:
-        for patch in self.delta.patches.values():
-            patch.train(training)
-
-    # The best state -------------------------------------------------------------------------------------------
-
-    def _state(self) -> list[nn.Parameter]:
-        return [*self.delta.parameters(), *self.head.parameters()]
-
     def _keep_if_better(self, epoch: int, scores: dict[str, float]) -> None:
         loss = scores["validation loss"]
         score = -float(epoch) if self._best_name == "last" else scores[self._best_name] * (-1 if self._higher else 1)
         key = (score, loss)  # lower is better; equal scores are decided by the loss
         if self._kept_key is None or key < self._kept_key:
             self._kept_key = key
-            self._kept = [parameter.detach().clone() for parameter in self._state()]
+            self._kept = self.tuned.state()
             self.trained.best_epoch = epoch
-
-    @torch.no_grad()
-    def _restore(self) -> None:
-        if self._kept is not None:
-            for parameter, kept in zip(self._state(), self._kept, strict=True):
-                parameter.copy_(kept)
 
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.settings.patience

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,18 +59,16 @@ class Optimizer:
         schedule: str,
         clip_norm: float | None,
     ) -> None:
-        groups = []
+        groups: list[dict[str, Any]] = []
         for parameters, rate in parts:
             for matrices in (True, False):
                 chosen = [p for p in parameters if (p.dim() > 1) == matrices]
                 if chosen:
-                    groups.append(
-                        {"params": chosen, "lr": rate, "weight_decay": weight_decay if matrices else 0.0}
-                    )
-        self.parameters = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
+                    groups.append({"params": chosen, "lr": rate, "weight_decay": weight_decay if matrices else 0.0})
+        self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
         fused = self.parameters[0].device.type in ("cpu", "cuda")
         self._adamw = torch.optim.AdamW(groups, fused=fused)
-        self._highest = [group["lr"] for group in groups]
+        self._highest: list[float] = [group["lr"] for group in groups]
         self._total, self._schedule, self._clip = total, schedule, clip_norm
         self._warmup = round(warmup_fraction * total)
         self._step = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tunesmith.core.errors import CompatibilityError, DataError
 from tunesmith.core.memory import resident_bytes
+from tunesmith.models.delta import Delta
 from tunesmith.training.loop import Loop
 
 _ROWS = 4  # of the probing batch: the longest ones
@@ -52,21 +53,22 @@ def check(loop: Loop) -> Preflight:
     _check_optimizer(loop)
     longest = np.argsort(-loop.split.tokens.lengths, kind="stable")[:_ROWS].tolist()
     batch = loop.batch(longest)
-    loop.backbone.model.train()
-    weights = [*loop.backbone.model.parameters(), *loop.optimizer.parameters]
+    tuned = loop.tuned
+    tuned.train(True)
+    weights = [*tuned.backbone.model.parameters(), *loop.optimizer.parameters]
     with _saved_bytes(weights) as saved:
-        loss = loop.forward(batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    silent = _check_gradients(loop)
+        loss = tuned.loss(batch, loop.settings.label_smoothing)
+    loss.backward()
+    silent = _check_gradients(tuned.delta)
     for parameter in loop.optimizer.parameters:
         parameter.grad = None
-    loop.backbone.model.eval()
+    tuned.train(False)
     trainable = sum(parameter.numel() for parameter in loop.optimizer.parameters)
     notes = [f"{len(silent)} parameters get a gradient of exactly zero, for example '{silent[0]}'"] if silent else []
     return Preflight(
-        layers=len(loop.delta.patches),
+        layers=len(tuned.delta.patches),
         trainable=trainable,
-        share=trainable / loop.backbone.parameters,
+        share=trainable / tuned.backbone.parameters,
         predicted_peak_bytes=_predict(loop, saved[0] / batch.layout.tokens, trainable),
         notes=tuple(notes),
     )
@@ -74,30 +76,30 @@ def check(loop: Loop) -> Preflight:
 
 def _check_optimizer(loop: Loop) -> None:
     held = {id(parameter) for parameter in loop.optimizer.parameters}
-    left_out = [name for name, parameter in loop.delta.named_parameters() if id(parameter) not in held]
+    left_out = [name for name, parameter in loop.tuned.delta.named_parameters() if id(parameter) not in held]
     if left_out:
         raise CompatibilityError(f"{len(left_out)} delta parameters are not in the optimizer, e.g. '{left_out[0]}'.")
 
 
-def _check_gradients(loop: Loop) -> list[str]:
+def _check_gradients(delta: Delta) -> list[str]:
     """Return names of parameters whose gradient is exactly zero; LoRA's A, which B = 0 hides at the start, aside."""
-    missing = [name for name, parameter in loop.delta.named_parameters() if parameter.grad is None]
+    missing = [name for name, parameter in delta.named_parameters() if parameter.grad is None]
     if missing:
         raise CompatibilityError(
             f"{len(missing)} delta parameters get no gradient, for example '{missing[0]}': that layer does not "
             "reach the loss, so its delta would never train. Leave it out of method.layers."
         )
-    zero = [name for name, p in loop.delta.named_parameters() if p.grad is not None and not p.grad.any()]
+    zero = [name for name, p in delta.named_parameters() if p.grad is not None and not p.grad.any()]
     silent_patches = [
         path
-        for path, patch in loop.delta.patches.items()
+        for path, patch in delta.patches.items()
         if all(p.grad is not None and not p.grad.any() for p in patch.parameters())
     ]
-    return [name for name in zero if name in loop.delta.copies] + silent_patches
+    return [name for name in zero if name in delta.copies] + silent_patches
 
 
 @contextmanager
-def _saved_bytes(weights: list[Tensor]) -> Iterator[list[int]]:
+def _saved_bytes(weights: Sequence[Tensor]) -> Iterator[list[int]]:
     """Count the bytes that autograd keeps for the backward pass, each storage once, weights left out."""
     seen = {weight.untyped_storage().data_ptr() for weight in weights}
     total = [0]

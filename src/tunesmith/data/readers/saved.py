@@ -44,9 +44,7 @@ class Saved(Reader):
             MissingDependency: the package `datasets` is not installed.
         """
         table = self._table()
-        names = {
-            key: feature.names for key, feature in table.features.items() if hasattr(feature, "int2str")
-        }
+        names = {key: feature.names for key, feature in table.features.items() if hasattr(feature, "int2str")}
         for number, values in enumerate(table, 1):
             for key, labels in names.items():
                 if values[key] is not None and values[key] >= 0:
@@ -62,7 +60,7 @@ class Saved(Reader):
         local = Path(place).is_dir()
         try:
             found = datasets.load_from_disk(place) if local else datasets.load_dataset(place)
-        except Exception as error:  # the library raises many kinds
+        except Exception as error:  # noqa: BLE001 - the library raises many kinds
             kind = "a folder that datasets wrote" if local else "a data set that the hub can give"
             raise DataError(f"{place} is not {kind}: {str(error).splitlines()[0][:300]}") from None
         if not hasattr(found, "keys"):

@@ -1,0 +1,5 @@
+"""`python -m tunesmith` is `tunesmith`."""
+
+from tunesmith.cli.main import run
+
+run()

@@ -1,0 +1,88 @@
+"""A model in tuning: backbone, task, head and delta as one thing that can be run, trained and read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.data.tokens import TokenRows
+from tunesmith.models.backbone import Backbone
+from tunesmith.models.delta import Delta
+from tunesmith.models.layout import RaggedBatch
+from tunesmith.tasks.base import Task
+from tunesmith.tasks.running import extract_features, probabilities
+
+
+@dataclass
+class Tuned:
+    """What trains and what it trains on top of.
+
+    Args:
+        backbone: the opened model, the delta attached and active.
+        task: computes features and loss.
+        head: of the task.
+        delta: what trains besides the head.
+    """
+
+    backbone: Backbone
+    task: Task
+    head: nn.Module
+    delta: Delta
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return everything that trains, the delta first."""
+        return [*self.delta.parameters(), *self.head.parameters()]
+
+    def train(self, training: bool) -> None:
+        """Switch dropout on or off everywhere.
+
+        Args:
+            training: True for a training step.
+        """
+        self.backbone.model.train(training)
+        self.head.train(training)
+        for patch in self.delta.patches.values():
+            patch.train(training)
+
+    def loss(self, batch: RaggedBatch, smoothing: float) -> Tensor:
+        """Compute a batch's loss.
+
+        Args:
+            batch: with labels.
+            smoothing: share of the target spread over all classes. [fraction]
+        Returns:
+            A scalar that carries gradients.
+        """
+        hidden = self.backbone.hidden(batch)
+        logits = self.head(self.task.features(self.backbone, hidden, batch.layout))
+        return self.task.loss(logits, batch, smoothing)
+
+    def probabilities(self, tokens: TokenRows) -> Tensor:
+        """Answer many rows.
+
+        Args:
+            tokens: the rows.
+        Returns:
+            (rows, C), float64, on the CPU.
+        """
+        return probabilities(self.head, extract_features(self.backbone, self.task, tokens))
+
+    def state(self) -> list[Tensor]:
+        """Copy what trains.
+
+        Returns:
+            One tensor per parameter, in the order of `parameters`.
+        """
+        return [parameter.detach().clone() for parameter in self.parameters()]
+
+    @torch.no_grad()
+    def restore(self, state: list[Tensor]) -> None:
+        """Go back to a copied state.
+
+        Args:
+            state: from `state`.
+        """
+        for parameter, kept in zip(self.parameters(), state, strict=True):
+            parameter.copy_(kept)

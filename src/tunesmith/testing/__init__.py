@@ -1,0 +1,12 @@
+"""Checks that every component must pass; outsiders run them on their own.
+
+>>> from tunesmith.testing import check_method, tiny_models
+>>> from tunesmith.core.registry import find
+>>> check_method(find("methods", "lora"), tiny_models()["encoder"])
+"""
+
+from tunesmith.testing.methods import check_method
+from tunesmith.testing.metrics import check_metric
+from tunesmith.testing.tiny import tiny_models
+
+__all__ = ["check_method", "check_metric", "tiny_models"]

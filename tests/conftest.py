@@ -1,0 +1,90 @@
+"""What several tests share: a tiny model on disk, tiny data, and places of real data."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+TEXTS = {
+    "greeting": ["hello there friend", "good morning to you", "hi how are you", "hey nice to meet you"],
+    "parting": ["goodbye my friend", "see you tomorrow then", "farewell and good night", "bye bye for now"],
+    "thanks": ["thank you so much", "many thanks to you", "thanks a lot friend", "i am so thankful now"],
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of two layers with its own tokenizer, saved as a model folder."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    return save_tiny_bert(folder, seed=0)
+
+
+def save_tiny_bert(folder: Path, seed: int) -> Path:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([text for texts in TEXTS.values() for text in texts], trainer)
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=64,
+    )  # fmt: skip
+    fast.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=48, max_position_embeddings=64,
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] = ("text", "label")) -> Path:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    """train.csv and test.csv of three labels."""
+    train = [(f"{text} {extra}", label) for label, texts in TEXTS.items() for text in texts for extra in "abcde"]
+    test = [(f"well {text}", label) for label, texts in TEXTS.items() for text in texts]
+    write_csv(tmp_path / "train.csv", train)
+    write_csv(tmp_path / "test.csv", test)
+    return tmp_path
+
+
+@pytest.fixture
+def recipe(data_folder: Path, tiny_folder: Path) -> dict[str, object]:
+    """A recipe that trains in about a second."""
+    return {
+        "model": str(tiny_folder),
+        "data": {"train": str(data_folder / "train.csv"), "test": str(data_folder / "test.csv"), "validation": 0.2},
+        "method": {"name": "lora", "rank": 4},
+        "training": {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3},
+        "evaluation": {"resamples": 100},
+        "output": str(data_folder / "run"),
+    }
+
+
+def real(variable: str) -> Path:
+    """The folder a variable names, or skip the test."""
+    place = os.environ.get(variable)
+    if not place or not Path(place).is_dir():
+        pytest.skip(f"{variable} is not set")
+    return Path(place)
