@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -174,6 +176,14 @@ def from_texts(texts: Sequence[str], columns: Columns, where: str = "input") -> 
     return collector.finish(drop_empty=False)
 
 
+class _Scratch:
+    """A folder that lives as long as the object."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="tunesmith-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 class _Collector:
     """Rows on their way from a reader to an Arrow file."""
 
@@ -181,8 +191,8 @@ class _Collector:
         self.path, self.columns, self.limit = path, columns, max_characters
         self.names = columns.all()
         self.schema = pa.schema([(name, pa.large_string()) for name in self.names])
-        self.folder = tempfile.TemporaryDirectory(prefix="tunesmith-")
-        self.file = Path(self.folder.name) / "rows.arrow"
+        self.folder = _Scratch()
+        self.file = self.folder.path / "rows.arrow"
         self.writer = pa.ipc.new_file(str(self.file), self.schema)
         self.chunk: dict[str, list[str]] = {name: [] for name in self.names}
         self.labels, self.codes = array("i"), dict[str, int]()

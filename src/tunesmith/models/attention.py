@@ -168,7 +168,9 @@ class Rule:
         allowed = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
         if windowed and self.window is not None:
             allowed = allowed & (distance.abs() < self.window)
-        return allowed[None, None] if real is None else allowed[None, None] & real
+        if real is None:
+            return allowed[None, None]
+        return (allowed[None, None] & real) | (distance == 0)  # no cell without any key: its softmax would be NaN
 
 
 def _all_heads(part: Tensor, query: Tensor) -> Tensor:

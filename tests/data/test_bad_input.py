@@ -1,0 +1,132 @@
+"""Every mistake in the data is met with what, where, what is allowed and what to do."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from tests.conftest import write_csv
+from tunesmith.core.errors import DataError
+from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
+
+TEXT_LABEL = Columns("text", "label")
+
+
+def read(path: Path, columns: Columns = TEXT_LABEL, **settings: object) -> Examples:
+    drop = bool(settings.pop("drop", False))
+    return read_examples(find_reader(str(path), **settings), columns, drop)
+
+
+def test_missing_file_offers_the_nearest(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", [("a", "b")])
+    with pytest.raises(DataError, match=r"there is no data file .*trian\.csv\. Did you mean .*train\.csv\?"):
+        read(tmp_path / "trian.csv")
+
+
+def test_unknown_kind_of_file_lists_the_readable(tmp_path: Path) -> None:
+    (tmp_path / "train.xls").touch()
+    with pytest.raises(DataError, match=r"no reader for this kind of file\. Readable: \.csv.*\.parquet"):
+        read(tmp_path / "train.xls")
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").touch()
+    with pytest.raises(DataError, match=r"train\.csv is empty\. It needs a header row"):
+        read(tmp_path / "train.csv")
+
+
+def test_header_only(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", [])
+    with pytest.raises(DataError, match="holds no examples"):
+        read(tmp_path / "train.csv")
+
+
+def test_missing_column_offers_the_nearest(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", [("a", "b")], ("txt", "label"))
+    with pytest.raises(DataError, match=r"unknown column 'text'; did you mean 'txt'\? Allowed: label, txt\. Set data\.text"):
+        read(tmp_path / "train.csv")
+
+
+def test_empty_and_null_cells_are_counted_and_may_be_dropped(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": "x"}, {"text": None, "label": "x"}, {"text": "  ", "label": "y"}, {"text": "b", "label": "y"}]
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"2 of 4 rows have an empty or null cell: line 2 \(text\), line 3 \(text\).*data\.empty=drop"):
+        read(path)
+    kept = read(path, drop=True)
+    assert len(kept) == 2 and len(kept.dropped) == 2
+    assert [kept.where[row] for row in range(2)] == ["line 1", "line 4"]
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
+def test_wrong_encoding_names_the_line_and_the_way_out(tmp_path: Path, name: str) -> None:
+    lines = ["text,label", "fine,x", "caf\xe9,y"] if name.endswith("csv") else ['{"text": "a", "label": "x"}', "", '{"text": "caf\xe9", "label": "y"}']
+    path = tmp_path / name
+    path.write_bytes("\n".join(lines).encode("latin-1"))
+    with pytest.raises(DataError, match=r"near line 3: byte 0xe9 is not utf-8.*data\.encoding=latin-1"):
+        read(path)
+    assert read(path, encoding="latin-1").text(1) == "café"
+
+
+def test_a_ten_megabyte_cell(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", [("fine", "x"), ("a" * 10_000_000, "y")])
+    with pytest.raises(DataError, match=r"begins in line 3: a cell holds more than 1,000,000 characters.*quote was not closed"):
+        read(tmp_path / "train.csv")
+    (tmp_path / "train.jsonl").write_text(json.dumps({"text": "a" * 10_000_000, "label": "x"}))
+    with pytest.raises(DataError, match=r"line 1: column 'text' holds 10,000,000 characters"):
+        read(tmp_path / "train.jsonl")
+    assert len(read(tmp_path / "train.csv", max_characters=20_000_000)) == 2
+
+
+def test_ragged_rows_and_repeated_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\none,x\ntwo,y,z\n")
+    with pytest.raises(DataError, match=r"a\.csv, line 3: 3 cells, but the header names 2 columns"):
+        read(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("text,text\none,x\n")
+    with pytest.raises(DataError, match="the column 'text' stands twice"):
+        read(tmp_path / "b.csv")
+
+
+def test_broken_json_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": ')
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: not valid JSON"):
+        read(tmp_path / "a.jsonl")
+    (tmp_path / "a.json").write_text('{"text": "a"}\n{"text": "b"}')
+    with pytest.raises(DataError, match=r"not valid JSON.*named \.jsonl"):
+        read(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text('{"text": "a"}')
+    with pytest.raises(DataError, match="expected a list of objects, found dict"):
+        read(tmp_path / "b.json")
+
+
+def test_not_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("no")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        read(tmp_path / "a.parquet")
+
+
+def test_every_format_reads_the_same(tmp_path: Path) -> None:
+    import datasets
+
+    rows = [("one, two", "x"), ('three\n"four"', "y"), ("fünf 🙂", "x")]
+    table = pa.table({"text": [row[0] for row in rows], "label": [row[1] for row in rows]})
+    write_csv(tmp_path / "a.csv", rows)
+    tabbed = "\n".join(["text\tlabel", *(f'"{t}"\t{c}'.replace('"four"', '""four""') for t, c in rows)])
+    (tmp_path / "a.tsv").write_text(tabbed, encoding="utf-8")
+    objects = [dict(zip(("text", "label"), row, strict=True)) for row in rows]
+    (tmp_path / "a.json").write_text(json.dumps(objects))
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, objects)))
+    parquet.write_table(table, tmp_path / "a.parquet")
+    names = datasets.ClassLabel(names=["y", "x"])
+    saved = datasets.Dataset.from_list(objects).cast_column("label", names)
+    saved.save_to_disk(tmp_path / "saved")
+    for name in ("a.csv", "a.tsv", "a.json", "a.jsonl", "a.parquet", "saved"):
+        found = read(tmp_path / name)
+        assert [(found.text(i), found.label(i)) for i in range(3)] == rows, name
+
+
+def test_excel_mark_is_not_part_of_the_column(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\na,b\n")
+    assert len(read(tmp_path / "a.csv")) == 1

@@ -1,0 +1,85 @@
+"""Delta folders are PEFT's: what we write loads there with the same numbers, and the other way round."""
+
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from torch import nn
+
+import tunesmith
+from tunesmith.core.errors import CheckpointError, SecurityError
+from tunesmith.methods.lora import Lora
+from tunesmith.methods.store import save_delta
+from tunesmith.models.seams import open_seams
+from tunesmith.testing import tiny_models
+
+FAMILIES = ["encoder", "decoder", "transposed-decoder", "encoder-decoder", "vision"]
+
+
+def run(model: nn.Module, family: str) -> torch.Tensor:
+    inputs = tiny_models()[family].inputs()
+    inputs = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
+    with torch.no_grad():
+        return model(**inputs).last_hidden_state
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ours_loads_in_peft(family: str, tmp_path: Path) -> None:
+    model = tiny_models()[family].build().double()
+    method = Lora(rank=3, alpha=5.0)
+    delta = method.attach(open_seams(model))
+    for parameter in delta.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    save_delta(tmp_path, method, delta, "tiny")
+    theirs = peft.PeftModel.from_pretrained(tiny_models()[family].build().double(), tmp_path).double()
+    delta.load({name: tensor.float().double() for name, tensor in delta.state().items()})  # PEFT reads float32
+    difference = (run(theirs, family) - run(model, family)).abs().max()
+    assert difference <= 1e-6 * run(model, family).abs().max()
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_loads_here(family: str, rslora: bool, tmp_path: Path) -> None:
+    targets = {"transposed-decoder": ["c_attn", "c_proj"], "encoder": ["query", "value"]}.get(family, ["q_proj"])
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=targets, use_rslora=rslora, init_lora_weights=False,
+                             fan_in_fan_out=family == "transposed-decoder")  # fmt: skip
+    theirs = peft.get_peft_model(tiny_models()[family].build(), config).eval()
+    theirs.save_pretrained(tmp_path)
+    model = tiny_models()[family].build().double()
+    tunesmith.attach(model, tmp_path)
+    expected = run(theirs.double(), family)
+    assert (run(model, family) - expected).abs().max() <= 1e-10 * expected.abs().max() * 1e4  # our copy is float32
+
+
+def test_options_we_lack_are_refused(tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=4, target_modules=["query"], use_dora=True)
+    peft.get_peft_model(tiny_models()["encoder"].build(), config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="option 'use_dora' of PEFT's LoRA is not supported yet"):
+        tunesmith.attach(tiny_models()["encoder"].build(), tmp_path)
+
+
+def test_pickled_delta_is_refused(tmp_path: Path) -> None:
+    model = peft.get_peft_model(tiny_models()["encoder"].build(), peft.LoraConfig(r=4, target_modules=["query"]))
+    model.save_pretrained(tmp_path, safe_serialization=False)
+    (tmp_path / "adapter_model.safetensors").unlink(missing_ok=True)
+    (tmp_path / "adapter_model.bin").touch()
+    with pytest.raises(SecurityError, match=r"only as adapter_model\.bin.*refused.*safetensors"):
+        tunesmith.attach(tiny_models()["encoder"].build(), tmp_path)
+
+
+def test_a_delta_of_another_model_does_not_attach(tmp_path: Path) -> None:
+    model = tiny_models()["encoder"].build()
+    method = Lora(rank=2, layers="query")
+    save_delta(tmp_path, method, method.attach(open_seams(model)), "tiny")
+    with pytest.raises(tunesmith.TunesmithError):
+        tunesmith.attach(tiny_models()["decoder"].build(), tmp_path)
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    model = tiny_models()["encoder"].build()
+    save_delta(tmp_path, Lora(), Lora().attach(open_seams(model)), "tiny")
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors is damaged"):
+        tunesmith.attach(tiny_models()["encoder"].build(), tmp_path)

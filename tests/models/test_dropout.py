@@ -1,0 +1,26 @@
+import torch
+
+from tunesmith.models.dropout import DropoutSource, drop
+
+
+def test_rate_scale_and_gradient() -> None:
+    x = torch.ones(400, 500, requires_grad=True)
+    y = drop(x, 0.1, DropoutSource(0))
+    kept = y != 0
+    share = kept.float().mean().item()
+    assert abs(share - 0.9) < 5 * (0.09 / x.numel()) ** 0.5  # five standard errors
+    assert torch.allclose(y[kept], torch.tensor(1 / 0.9))
+    y.sum().backward()
+    assert torch.equal(x.grad != 0, kept) and torch.allclose(x.grad[kept], torch.tensor(1 / 0.9))
+
+
+def test_same_seed_same_mask() -> None:
+    x = torch.randn(7, 3)
+    assert torch.equal(drop(x, 0.5, DropoutSource(1)), drop(x, 0.5, DropoutSource(1)))
+    source = DropoutSource(1)
+    assert not torch.equal(drop(x, 0.5, source), drop(x, 0.5, source))
+
+
+def test_no_rate_is_the_same_tensor() -> None:
+    x = torch.randn(3)
+    assert drop(x, 0.0, DropoutSource()) is x

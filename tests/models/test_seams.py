@@ -1,0 +1,86 @@
+import pytest
+import torch
+from torch import nn
+
+import tunesmith
+from tunesmith.core.errors import CompatibilityError, TargetError
+from tunesmith.methods.full import Full
+from tunesmith.methods.lora import Lora
+from tunesmith.models.seams import open_seams
+from tunesmith.testing import tiny_models
+
+
+def encoder() -> nn.Module:
+    return tiny_models()["encoder"].build()
+
+
+def test_every_target_must_match_a_layer() -> None:
+    with pytest.raises(TargetError, match=r"'qurey' matches no linear map .* Did you mean 'query'\? .*Nothing was"):
+        Lora(layers=("key", "qurey")).attach(open_seams(encoder()))
+
+
+@pytest.mark.parametrize(
+    ("layers", "count"),
+    [("all-linear", 13), ("query", 2), ("attention.output.dense", 2), ("encoder.layer.0.*", 6), (("query", "key"), 4),
+     (r"re:.*layer\.1.*(query|value)", 2)],
+)  # fmt: skip
+def test_ways_to_choose_layers(layers: str | tuple[str, ...], count: int) -> None:
+    assert len(Lora(layers=layers).attach(open_seams(encoder())).patches) == count
+
+
+def test_three_deltas_in_one_pass_equal_three_passes() -> None:
+    family = tiny_models()["encoder"]
+    model = family.build()
+    ids = torch.randint(5, 90, (5, 6), generator=torch.Generator().manual_seed(0))
+    for number, name in enumerate("abc"):
+        torch.manual_seed(number)
+        delta = tunesmith.attach(model, Lora(rank=2), name)
+        for parameter in delta.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    names = ["a", "b", None, "b", "c"]
+    with torch.no_grad():
+        with tunesmith.route(model, names):
+            mixed = model(ids).last_hidden_state
+        for row, name in enumerate(names):
+            with tunesmith.route(model, [name]):
+                alone = model(ids[row : row + 1]).last_hidden_state
+            assert torch.allclose(mixed[row], alone[0], atol=1e-5)
+
+
+def test_routing_mistakes_are_named() -> None:
+    model = encoder()
+    tunesmith.attach(model, "lora", "a")
+    with pytest.raises(CompatibilityError, match=r"unknown delta 'aa'; did you mean 'a'\?"), tunesmith.route(model, ["aa"]):
+        pass
+    tunesmith.attach(model, Full(), "whole")
+    with pytest.raises(CompatibilityError, match="cannot share a forward pass"), tunesmith.route(model, ["a", "whole"]):
+        pass
+    with (
+        pytest.raises(CompatibilityError, match="2 delta names were given for a batch of 3 rows"),
+        tunesmith.route(model, ["a", None]),
+    ):
+        model(torch.ones(3, 4, dtype=torch.int64))
+    with pytest.raises(CompatibilityError, match="named 'a' is attached already"):
+        tunesmith.attach(model, "lora", "a")
+
+
+def test_close_leaves_no_trace() -> None:
+    model = encoder()
+    ids = torch.randint(5, 90, (2, 6))
+    before = model(ids).last_hidden_state
+    attention = model.config._attn_implementation
+    seams = open_seams(model)
+    Lora().attach(seams)
+    seams.close()
+    assert all("forward" not in module.__dict__ for module in model.modules())
+    assert model.config._attn_implementation == attention
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(model(ids).last_hidden_state, before)
+
+
+def test_attach_to_a_plain_module() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    delta = tunesmith.attach(model, Lora(rank=2))
+    assert delta.trainable_share == (2 * 12 + 2 * 10) / (4 * 8 + 8 + 8 * 2 + 2)
+    model(torch.randn(3, 4)).sum().backward()
+    assert all(parameter.grad is not None for parameter in delta.parameters())
