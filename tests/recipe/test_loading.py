@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+
+from tunesmith.core.errors import RecipeError
+from tunesmith.recipe.loading import json_schema, load_recipe, to_yaml
+
+ISSUE = """
+task: text-classification
+model: minilm
+data: {train: train.csv, test: test.csv, text: text, label: category}
+method: {name: lora, rank: 8, layers: all-linear}
+training: {epochs: 3, batch_size: 32, learning_rate: 2.0e-3}
+seed: 0
+output: runs/banking
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_as_written(tmp_path: Path) -> None:
+    checked = load_recipe(written(tmp_path, ISSUE))
+    assert checked.recipe.data.validation == 0.1
+    assert checked.method.describe()["rank"] == 8
+    assert load_recipe(written(tmp_path, to_yaml(checked.resolved()))).resolved() == checked.resolved()
+
+
+def test_overrides_win(tmp_path: Path) -> None:
+    given = ["method.rank=16", "training.learning_rate=1e-4", "data.validation=val.csv", "method.layers=[query, key]"]
+    checked = load_recipe(written(tmp_path, ISSUE), given)
+    assert checked.method.rank == 16 and checked.method.layers == ("query", "key")
+    assert checked.recipe.training.learning_rate == 1e-4 and checked.recipe.data.validation == "val.csv"
+    assert load_recipe(written(tmp_path, ISSUE), ["method=bitfit"]).method.name == "bitfit"
+
+
+def test_all_mistakes_at_once_with_line_and_nearest_name(tmp_path: Path) -> None:
+    text = ISSUE.replace("rank: 8", "rank: -1").replace("epochs: 3", "epoch: 3").replace("seed: 0", "sead: 0")
+    text = text.replace("text-classification", "text-clasification")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, text))
+    message = str(caught.value)
+    assert "4 mistakes, nothing was loaded" in message
+    assert "line 5: method.rank: -1 is not allowed. Input should be greater than or equal to 1." in message
+    assert "training.epoch: unknown key 'epoch'; did you mean 'epochs'?" in message
+    assert "line 7: sead: unknown key 'sead'; did you mean 'seed'?" in message
+    assert "line 2: task: unknown task 'text-clasification'; did you mean 'text-classification'?" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs=many", "training.epochs: 'many' is not allowed. Input should be a valid integer"),
+        ("method.rank=4.5", "method.rank: 4.5 is not allowed"),
+        ("method.name=lroa", "unknown method 'lroa'; did you mean 'lora'?"),
+        ("evaluation.metrics=[accuracy, f1]", "evaluation.metrics: unknown metric 'f1'"),
+        ("evaluation.baselines=[majorty]", "unknown baseline 'majorty'; did you mean 'majority'?"),
+        ("training.best=acuracy", "did you mean 'accuracy'?"),
+        ("data.validation=1.5", "the share 1.5 must lie between 0 and 1"),
+        ("data.leakage=ignore", "data.leakage: 'ignore' is not allowed. Input should be 'keep', 'drop' or 'error'"),
+        ("rank", "'rank' is not an override; write key=value"),
+        ("seed.x=1", "'seed' is a single value"),
+    ],
+)
+def test_single_mistakes(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, ISSUE), [override])
+    assert message in str(caught.value)
+
+
+def test_yaml_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="line 3: 'seed' stands twice"):
+        load_recipe(written(tmp_path, "data: {train: a.csv}\nseed: 1\nseed: 2\n"))
+    with pytest.raises(RecipeError, match="line 1: not valid YAML"):
+        load_recipe(written(tmp_path, "data: {train: a.csv"))
+    with pytest.raises(RecipeError, match="a recipe is a mapping"):
+        load_recipe(written(tmp_path, "- one\n"))
+    with pytest.raises(RecipeError, match="data: required and not given"):
+        load_recipe(written(tmp_path, "seed: 1\n"))
+    with pytest.raises(RecipeError, match=r"there is no recipe file .*recipes\.yaml\. Did you mean .*recipe\.yaml\?"):
+        load_recipe(tmp_path / "recipes.yaml")
+
+
+def test_the_schema_knows_every_method_and_its_settings() -> None:
+    schema = json_schema()
+    methods = schema["properties"]["method"]["anyOf"]
+    lora = next(item for item in methods if item.get("properties", {}).get("name") == {"const": "lora"})
+    assert lora["properties"]["rank"]["minimum"] == 1 and lora["properties"]["rank"]["unit"] == "count"
+    assert "training" in schema["properties"]

@@ -1,0 +1,40 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tunesmith.training.optimizing import Optimizer, scale_at
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_schedules_against_their_closed_forms(schedule: str) -> None:
+    total, warmup = 100, 10
+    for step in range(total):
+        done = (step - warmup) / (total - warmup)
+        forms = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}
+        expected = (step + 1) / warmup if step < warmup else forms[schedule]
+        assert scale_at(step, total, warmup, schedule) == pytest.approx(expected, abs=1e-15)
+
+
+def test_equal_to_torch_adamw_with_clipping() -> None:
+    def parameters() -> list[nn.Parameter]:
+        draw = torch.Generator().manual_seed(0)
+        return [nn.Parameter(torch.randn(*s, dtype=torch.float64, generator=draw)) for s in ((3, 2), (4,))]
+
+    ours, theirs = parameters(), parameters()
+    optimizer = Optimizer([(ours, 0.1)], weight_decay=0.05, total=5, warmup_fraction=0.0, schedule="linear", clip_norm=0.5)
+    groups = [{"params": theirs[:1], "weight_decay": 0.05}, {"params": theirs[1:], "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, lr=0.1)
+    for step in range(5):
+        for group in (ours, theirs):
+            sum((p**2 * (step + 1)).sum() for p in group).backward()
+        for group in reference.param_groups:
+            group["lr"] = 0.1 * (1 - step / 5)
+        norm = nn.utils.clip_grad_norm_(theirs, 0.5)
+        reference.step()
+        reference.zero_grad()
+        facts = optimizer.step()
+        assert facts["gradient_norm"] == pytest.approx(norm.item())
+        assert facts["learning_rate"] == pytest.approx(0.1 * (1 - step / 5))
+    assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(ours, theirs, strict=True))
