@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+_BARE = {"Date": None, "Creator": None, "Format": None, "Type": None}  # no metadata block in the SVG
 _INK, _GRID = "#1f2933", "#d9e2ec"
 _BLUE, _ORANGE, _GREEN = "#2563eb", "#ea7317", "#0f9d76"
 
@@ -29,7 +30,7 @@ def _svg(figure: Any) -> str:
 
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "tunesmith", "svg.fonttype": "path"}):
-        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+        figure.savefig(text, format="svg", metadata=_BARE, transparent=True)
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
 

@@ -1,0 +1,75 @@
+"""The command line as a user meets it: output, JSON, exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Recipe = dict[str, Any]
+
+
+def tunesmith(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tunesmith", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=300)
+
+
+@pytest.fixture
+def recipe_file(recipe: Recipe, data_folder: Path) -> Path:
+    path = data_folder / "recipe.yaml"
+    short = {**recipe, "data": {"train": "train.csv", "test": "test.csv", "validation": 0.2}, "output": "runs/first"}
+    path.write_text(yaml.safe_dump(short))
+    return path
+
+
+def test_the_whole_way(recipe_file: Path) -> None:
+    folder = recipe_file.parent
+    trained = tunesmith("train", str(recipe_file), "training.epochs=3", "--json", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    found = json.loads(trained.stdout)
+    for key in ("run", "metrics", "baselines", "seconds", "peak_memory_bytes", "trainable_parameters", "examples_per_second"):
+        assert found[key], key
+    assert set(found["metrics"]["test"]["accuracy"]) == {"value", "low", "high"}
+    assert set(found["baselines"]["majority"]["test"]["accuracy"]) == {"value", "low", "high"}
+    assert Path(found["run"]) == folder / "runs" / "first"
+    assert "train: 48 rows, 3 labels" in trained.stderr and "Traceback" not in trained.stderr
+
+    answered = tunesmith("predict", "runs/first", "hello there friend", "--json", cwd=folder)
+    answer = json.loads(answered.stdout)["predictions"][0]
+    assert set(answer["probabilities"]) == {"greeting", "parting", "thanks"}
+    assert "%" in tunesmith("predict", "runs/first", "test.csv", cwd=folder).stdout
+    scored = json.loads(tunesmith("evaluate", "runs/first", "test.csv", "--json", cwd=folder).stdout)
+    assert scored["metrics"]["accuracy"]["value"] == pytest.approx(found["metrics"]["test"]["accuracy"]["value"])
+    shown = tunesmith("show", "runs/first", cwd=folder).stdout
+    assert "linear-probe" in shown and "report.html" in shown
+
+    again = tunesmith("train", str(recipe_file), cwd=folder)
+    assert again.returncode == 2 and "--overwrite" in again.stderr and not again.stdout
+    empty = tunesmith("predict", "runs/first", "", cwd=folder)
+    assert empty.returncode == 2 and "empty" in empty.stderr
+    missing = tunesmith("predict", "runs/first", "tset.csv", cwd=folder)
+    assert missing.returncode == 2 and "Did you mean" in missing.stderr and "test.csv" in missing.stderr
+
+
+def test_mistakes_exit_with_2_and_no_traceback(recipe_file: Path) -> None:
+    for words in (["train", str(recipe_file), "method.rnk=3"], ["train", "nothing.yaml"], ["list", "mothods"], ["show", "nowhere"]):
+        result = tunesmith(*words, cwd=recipe_file.parent)
+        assert result.returncode == 2, words
+        assert result.stderr.startswith("error: ") and "Traceback" not in result.stderr
+    assert tunesmith("train").returncode == 2
+
+
+@pytest.mark.parametrize("kind", ["methods", "tasks", "metrics", "models", "baselines", "readers"])
+def test_lists(kind: str) -> None:
+    rows = json.loads(tunesmith("list", kind, "--json").stdout)[kind]
+    assert rows and all(row["name"] and row["summary"] for row in rows)
+
+
+def test_doctor_and_schema_and_version() -> None:
+    facts = json.loads(tunesmith("doctor", "--json").stdout)
+    assert facts["ready"] is True and "torch" in facts
+    assert "properties" in json.loads(tunesmith("schema").stdout)
+    assert tunesmith("--version").stdout.startswith("tunesmith 0.")
