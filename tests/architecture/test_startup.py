@@ -8,7 +8,8 @@ import pytest
 
 
 def loaded_by(code: str) -> set[str]:
-    script = f"import sys\n{code}\nprint(' '.join(m for m in ('torch','transformers','sklearn','pyarrow') if m in sys.modules))"
+    heavy = "('torch', 'transformers', 'sklearn', 'pyarrow')"
+    script = f"import sys\n{code}\nprint(' '.join(m for m in {heavy} if m in sys.modules))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(result.stdout.splitlines()[-1].split())
 
@@ -21,10 +22,7 @@ def test_quiet_folders_do_not_load_torch(module: str) -> None:
 
 
 def test_help_loads_neither_torch_nor_transformers() -> None:
-    code = (
-        "from tunesmith.cli.main import app\n"
-        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
-    )
+    code = "from tunesmith.cli.main import app\ntry:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
     assert not loaded_by(code)
 
 

@@ -30,7 +30,15 @@ def test_the_whole_way(recipe_file: Path) -> None:
     trained = tunesmith("train", str(recipe_file), "training.epochs=3", "--json", cwd=folder)
     assert trained.returncode == 0, trained.stderr
     found = json.loads(trained.stdout)
-    for key in ("run", "metrics", "baselines", "seconds", "peak_memory_bytes", "trainable_parameters", "examples_per_second"):
+    for key in (
+        "run",
+        "metrics",
+        "baselines",
+        "seconds",
+        "peak_memory_bytes",
+        "trainable_parameters",
+        "examples_per_second",
+    ):
         assert found[key], key
     assert set(found["metrics"]["test"]["accuracy"]) == {"value", "low", "high"}
     assert set(found["baselines"]["majority"]["test"]["accuracy"]) == {"value", "low", "high"}
@@ -55,7 +63,12 @@ def test_the_whole_way(recipe_file: Path) -> None:
 
 
 def test_mistakes_exit_with_2_and_no_traceback(recipe_file: Path) -> None:
-    for words in (["train", str(recipe_file), "method.rnk=3"], ["train", "nothing.yaml"], ["list", "mothods"], ["show", "nowhere"]):
+    for words in (
+        ["train", str(recipe_file), "method.rnk=3"],
+        ["train", "nothing.yaml"],
+        ["list", "mothods"],
+        ["show", "nowhere"],
+    ):
         result = tunesmith(*words, cwd=recipe_file.parent)
         assert result.returncode == 2, words
         assert result.stderr.startswith("error: ") and "Traceback" not in result.stderr

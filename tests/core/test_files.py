@@ -16,7 +16,9 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match=r"cannot write .*a\.json: No space left on device\. Nothing was half-written"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot write .*a\.json: No space left on device\. Nothing was half-written"
+    ):
         files.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1}
     assert [item.name for item in tmp_path.iterdir()] == ["a.json"]

@@ -45,15 +45,24 @@ def test_header_only(tmp_path: Path) -> None:
 
 def test_missing_column_offers_the_nearest(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", [("a", "b")], ("txt", "label"))
-    with pytest.raises(DataError, match=r"unknown column 'text'; did you mean 'txt'\? Allowed: label, txt\. Set data\.text"):
+    with pytest.raises(
+        DataError, match=r"unknown column 'text'; did you mean 'txt'\? Allowed: label, txt\. Set data\.text"
+    ):
         read(tmp_path / "train.csv")
 
 
 def test_empty_and_null_cells_are_counted_and_may_be_dropped(tmp_path: Path) -> None:
-    rows = [{"text": "a", "label": "x"}, {"text": None, "label": "x"}, {"text": "  ", "label": "y"}, {"text": "b", "label": "y"}]
+    rows = [
+        {"text": "a", "label": "x"},
+        {"text": None, "label": "x"},
+        {"text": "  ", "label": "y"},
+        {"text": "b", "label": "y"},
+    ]
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match=r"2 of 4 rows have an empty or null cell: line 2 \(text\), line 3 \(text\).*data\.empty=drop"):
+    with pytest.raises(
+        DataError, match=r"2 of 4 rows have an empty or null cell: line 2 \(text\), line 3 \(text\).*data\.empty=drop"
+    ):
         read(path)
     kept = read(path, drop=True)
     assert len(kept) == 2 and len(kept.dropped) == 2
@@ -62,7 +71,11 @@ def test_empty_and_null_cells_are_counted_and_may_be_dropped(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
 def test_wrong_encoding_names_the_line_and_the_way_out(tmp_path: Path, name: str) -> None:
-    lines = ["text,label", "fine,x", "caf\xe9,y"] if name.endswith("csv") else ['{"text": "a", "label": "x"}', "", '{"text": "caf\xe9", "label": "y"}']
+    lines = (
+        ["text,label", "fine,x", "caf\xe9,y"]
+        if name.endswith("csv")
+        else ['{"text": "a", "label": "x"}', "", '{"text": "caf\xe9", "label": "y"}']
+    )
     path = tmp_path / name
     path.write_bytes("\n".join(lines).encode("latin-1"))
     with pytest.raises(DataError, match=r"near line 3: byte 0xe9 is not utf-8.*data\.encoding=latin-1"):
@@ -72,7 +85,9 @@ def test_wrong_encoding_names_the_line_and_the_way_out(tmp_path: Path, name: str
 
 def test_a_ten_megabyte_cell(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", [("fine", "x"), ("a" * 10_000_000, "y")])
-    with pytest.raises(DataError, match=r"begins in line 3: a cell holds more than 1,000,000 characters.*quote was not closed"):
+    with pytest.raises(
+        DataError, match=r"begins in line 3: a cell holds more than 1,000,000 characters.*quote was not closed"
+    ):
         read(tmp_path / "train.csv")
     (tmp_path / "train.jsonl").write_text(json.dumps({"text": "a" * 10_000_000, "label": "x"}))
     with pytest.raises(DataError, match=r"line 1: column 'text' holds 10,000,000 characters"):

@@ -154,5 +154,3 @@ def test_dropped_attention_equals_the_plain_formula() -> None:
             torch.autograd.grad(ours, (q, k, v), wanted), torch.autograd.grad(theirs, (q, k, v), wanted), strict=True
         ):
             assert relative(first, second) < 1e-13
-
-

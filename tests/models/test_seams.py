@@ -50,7 +50,10 @@ def test_three_deltas_in_one_pass_equal_three_passes() -> None:
 def test_routing_mistakes_are_named() -> None:
     model = encoder()
     tunesmith.attach(model, "lora", "a")
-    with pytest.raises(CompatibilityError, match=r"unknown delta 'aa'; did you mean 'a'\?"), tunesmith.route(model, ["aa"]):
+    with (
+        pytest.raises(CompatibilityError, match=r"unknown delta 'aa'; did you mean 'a'\?"),
+        tunesmith.route(model, ["aa"]),
+    ):
         pass
     tunesmith.attach(model, Full(), "whole")
     with pytest.raises(CompatibilityError, match="cannot share a forward pass"), tunesmith.route(model, ["a", "whole"]):

@@ -12,7 +12,12 @@ def test_rendering() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "a single '{' at character 1"), ("a } b", "a single '}'"), ("{}", "an empty field"), ("{ }", "an empty field")],
+    [
+        ("{", "a single '{' at character 1"),
+        ("a } b", "a single '}'"),
+        ("{}", "an empty field"),
+        ("{ }", "an empty field"),
+    ],
 )
 def test_braces(text: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message.replace("{", r"\{").replace("}", r"\}")):

@@ -65,7 +65,9 @@ def test_the_same_recipe_and_seed_give_the_same_bits(recipe: Recipe) -> None:
 
 def test_peft_reads_the_delta_with_the_same_answers(recipe: Recipe, tiny_folder: Path) -> None:
     run = tunesmith.train(recipe)
-    model = peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(tiny_folder), run.folder / "delta").eval()
+    model = peft.PeftModel.from_pretrained(
+        transformers.AutoModel.from_pretrained(tiny_folder), run.folder / "delta"
+    ).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_folder)
     texts = ["hello friend", "thanks a lot for everything my friend"]
     inputs = tokenizer(texts, return_tensors="pt", padding=True)
@@ -126,7 +128,9 @@ def test_leakage(recipe: Recipe, data_folder: Path) -> None:
 def test_truncated_rows_are_counted_and_said(recipe: Recipe) -> None:
     run = tunesmith.train(recipe, ["data.max_tokens=5"])
     counted = run.summary["data"]["train"]["truncated"]
-    assert counted > 0 and any(f"{counted} of" in warning and "were cut" in warning for warning in run.summary["warnings"])
+    assert counted > 0 and any(
+        f"{counted} of" in warning and "were cut" in warning for warning in run.summary["warnings"]
+    )
     with pytest.raises(RecipeError, match=r"data\.max_tokens=500 is more than the model can read; at most 64 tokens"):
         tunesmith.train(recipe, ["data.max_tokens=500", "output=" + recipe["output"] + "2"])
 
@@ -137,7 +141,9 @@ def test_one_class_and_foreign_labels(recipe: Recipe, data_folder: Path) -> None
         tunesmith.train({**recipe, "data": {"train": str(one)}})
     foreign = write_csv(data_folder / "foreign.csv", [("hi", "greeting"), ("hey", "greting")])
     for split in ("test", "validation"):
-        with pytest.raises(DataError, match=rf"{split}\), line 3: the label 'greting' does not occur .*mean 'greeting'\?"):
+        with pytest.raises(
+            DataError, match=rf"{split}\), line 3: the label 'greting' does not occur .*mean 'greeting'\?"
+        ):
             tunesmith.train({**recipe, "data": {**recipe["data"], split: str(foreign)}})
 
 
@@ -213,7 +219,9 @@ def test_a_run_refuses_another_base_model(recipe: Recipe, tmp_path: Path) -> Non
     base = save_tiny_bert(tmp_path / "base", seed=0)
     run = tunesmith.train({**recipe, "model": str(base)})
     save_tiny_bert(base, seed=1)
-    with pytest.raises(CheckpointError, match=r"trained on another base: base_model_hash is sha256:\w+, the run recorded sha256"):
+    with pytest.raises(
+        CheckpointError, match=r"trained on another base: base_model_hash is sha256:\w+, the run recorded sha256"
+    ):
         tunesmith.Run.load(run.folder).predict("hello")
 
 
@@ -280,7 +288,9 @@ def test_a_parameter_that_cannot_train_is_refused(recipe: Recipe, monkeypatch: p
     from tunesmith.recipe.loading import load_recipe
     from tunesmith.tasks.text_classification import TextClassification
 
-    monkeypatch.setattr(TextClassification, "prepare", lambda self, model, facts: self.model_copy(update={"pooling": "mean"}))
+    monkeypatch.setattr(
+        TextClassification, "prepare", lambda self, model, facts: self.model_copy(update={"pooling": "mean"})
+    )
     with pytest.raises(tunesmith.TunesmithError, match=r"get no gradient, for example 'pooler\.dense"):
         tunesmith.train(recipe)
     assert open_session(load_recipe(recipe)).backbone.model.pooler is not None

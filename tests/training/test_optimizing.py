@@ -23,7 +23,9 @@ def test_equal_to_torch_adamw_with_clipping() -> None:
         return [nn.Parameter(torch.randn(*s, dtype=torch.float64, generator=draw)) for s in ((3, 2), (4,))]
 
     ours, theirs = parameters(), parameters()
-    optimizer = Optimizer([(ours, 0.1)], weight_decay=0.05, total=5, warmup_fraction=0.0, schedule="linear", clip_norm=0.5)
+    optimizer = Optimizer(
+        [(ours, 0.1)], weight_decay=0.05, total=5, warmup_fraction=0.0, schedule="linear", clip_norm=0.5
+    )
     groups = [{"params": theirs[:1], "weight_decay": 0.05}, {"params": theirs[1:], "weight_decay": 0.0}]
     reference = torch.optim.AdamW(groups, lr=0.1)
     for step in range(5):

