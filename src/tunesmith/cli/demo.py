@@ -28,6 +28,6 @@ def recipe(output: str) -> dict[str, Any]:
         "model": "minilm",
         "data": {"train": str(data / "train.csv"), "test": str(data / "test.csv"), "label": "category"},
         "method": {"name": "lora", "rank": 8},
-        "training": {"epochs": 10, "batch_size": 16, "learning_rate": 1e-3},
+        "training": {"epochs": 6, "batch_size": 16, "learning_rate": 1e-3},
         "output": output,
     }

@@ -100,7 +100,8 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
         [name for name in ("validation", "test") if name in corpus.splits],
     )
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
-    frozen = frozen_features(session, corpus, ["train", *(judge.splits if names else [])], meter, progress)
+    starting = ["train"] if names or session.task.starts_from_features else []
+    frozen = frozen_features(session, corpus, [*starting, *(judge.splits if names else [])], meter, progress)
     baselines = run_baselines(names, session, corpus, frozen, judge, meter, recipe.seed)
 
     loop, facts = _prepare(checked, session, corpus, frozen, judge)
@@ -109,9 +110,11 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
     total = recipe.training.epochs * len(corpus.splits["train"].tokens)
     with meter.stage() as cost, progress.stage("training", total) as bar:
         trained = loop.fit(bar)
+    if "test" not in corpus.splits and recipe.training.best != "last":
+        warnings.append("there is no test file: the scores are on validation, which chose the epoch, so they flatter.")
     if trained.interrupted:
         warnings.append(f"training was interrupted; the state after epoch {trained.best_epoch} was kept.")
-    learned = cost.plus(frozen.costs["train"])
+    learned = cost.plus(frozen.costs["train"]) if session.task.starts_from_features else cost
     with progress.stage("evaluation", len(judge.splits), "splits") as bar:
         predictions = {}
         for name in judge.splits:
@@ -145,8 +148,9 @@ def _prepare(
     head = session.task.head(backbone.width, len(corpus.label_names)).to(backbone.device)
     if recipe.model.dtype == "float64":
         head.double()
-    labels = torch.from_numpy(split.labels)
-    session.task.start(head, frozen.features["train"].to(backbone.device), labels.to(backbone.device))
+    if session.task.starts_from_features:
+        labels = torch.from_numpy(split.labels)
+        session.task.start(head, frozen.features["train"].to(backbone.device), labels.to(backbone.device))
     tuned = Tuned(backbone, session.task, head, delta)
     loop = Loop(
         tuned,

@@ -52,6 +52,11 @@ class Task(Component):
         """
         raise NotImplementedError
 
+    @property
+    def starts_from_features(self) -> bool:
+        """Whether `start` reads the frozen model's features of the training rows."""
+        return False
+
     def start(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
         """Give the head its starting values from the frozen model's features.
 

@@ -99,6 +99,11 @@ class TextClassification(Task):
             return CosineHead(width, classes, self.head_scale, self.head_dropout)
         return LinearHead(width, classes, self.head_dropout)
 
+    @property
+    def starts_from_features(self) -> bool:
+        """Prototypes are read from features; random numbers are not."""
+        return self.head_start == "prototypes"
+
     @torch.no_grad()
     def start(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
         """Start every class at the mean direction of its rows.
@@ -110,8 +115,6 @@ class TextClassification(Task):
             features: (rows, D).
             labels: (rows,), int64.
         """
-        if self.head_start == "random":
-            return
         directions = nn.functional.normalize(features.to(head.weight.dtype), dim=-1)  # type: ignore[arg-type]
         sums = torch.zeros_like(head.weight).index_add_(0, labels, directions)  # type: ignore[arg-type]
         prototypes = nn.functional.normalize(sums, dim=-1)

