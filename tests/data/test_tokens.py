@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import pytest
 import transformers
 
+from tunesmith.core.errors import DataError
 from tunesmith.data.tokens import tokenize
 
 
@@ -19,3 +21,12 @@ def test_chunks_do_not_show(tiny_folder: Path) -> None:
     rows = tokenize(tokenizer, iter(texts), 64)
     assert len(rows) == 2100
     assert all(rows[i].tolist() == tokenizer(texts[i])["input_ids"] for i in (0, 1023, 1024, 2099))
+
+
+def test_a_text_without_a_token_is_refused(tiny_folder: Path) -> None:
+    class Silent:
+        def __call__(self, texts: list[str], **settings: object) -> dict[str, list[list[int]]]:
+            return {"input_ids": [[1] if text == "a" else [] for text in texts]}
+
+    with pytest.raises(DataError, match=r"'\\u200b' \(row 2\) gives no token"):
+        tokenize(Silent(), ["a", "\u200b"], 8)

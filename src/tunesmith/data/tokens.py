@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core.errors import DataError
+
 _CHUNK = 1024
 
 
@@ -52,6 +54,8 @@ def tokenize(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> TokenRows
         max_tokens: the limit. [tokens]
     Returns:
         The rows, and how long they would have been.
+    Raises:
+        DataError: a text without any token.
     """
     ids, ends, full = array("i"), array("q", [0]), array("q")
     chunk: list[str] = []
@@ -66,6 +70,10 @@ def tokenize(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> TokenRows
             cut = tokenizer([chunk[i] for i in long], truncation=True, max_length=max_tokens)["input_ids"]
         for i, row in enumerate(whole):
             kept = cut[long.index(i)] if i in long else row
+            if not kept:
+                raise DataError(
+                    f"the text {chunk[i][:80]!r} (row {len(full) + 1}) gives no token: the model would read nothing."
+                )
             ids.extend(kept)
             ends.append(len(ids))
             full.append(len(row))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.models.backbone import Backbone, pool
@@ -58,7 +58,9 @@ class TextClassification(Task):
             The task with its pooling decided.
         Raises:
             RecipeError: pooling is `pooler` and the model has no trained one.
+            CompatibilityError: the model does not read text, or has an encoder and a decoder.
         """
+        _check_reads_text(model)
         pooling = self.pooling
         if pooling == "auto":
             pooling = facts.get("pooling") or ("last" if is_causal(model) else "mean")
@@ -134,6 +136,19 @@ class TextClassification(Task):
         """
         assert batch.labels is not None
         return nn.functional.cross_entropy(logits, batch.labels.to(logits.device), label_smoothing=smoothing)
+
+
+def _check_reads_text(model: nn.Module) -> None:
+    name = type(model).__name__
+    if getattr(model, "main_input_name", "input_ids") != "input_ids":
+        raise CompatibilityError(
+            f"task text-classification: {name} reads '{model.main_input_name}', not text. Choose a text model."
+        )
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise CompatibilityError(
+            f"task text-classification: {name} has an encoder and a decoder, which this task does not read yet. "
+            "Choose an encoder (BERT-like) or a decoder (GPT-like)."
+        )
 
 
 class LinearHead(nn.Module):

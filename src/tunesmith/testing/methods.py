@@ -115,9 +115,7 @@ def _check_training(model: nn.Module, delta: Delta, inputs: dict[str, Tensor]) -
     assert _loss(model, inputs).item() < first, f"the loss must fall in {_STEPS} steps"
 
 
-def _check_rows(
-    model: nn.Module, delta: Delta, inputs: dict[str, Tensor], base: Tensor, tuned: Tensor
-) -> None:
+def _check_rows(model: nn.Module, delta: Delta, inputs: dict[str, Tensor], base: Tensor, tuned: Tensor) -> None:
     """Rows without a delta answer as the base, rows with it as tuned, in one pass."""
     if delta.copies:
         return
@@ -127,9 +125,7 @@ def _check_rows(
     assert torch.allclose(mixed[1], tuned[1], atol=1e-5), "a row routed to the delta must answer as with it"
 
 
-def _check_saving(
-    method: Method, tiny: TinyModel, model: nn.Module, delta: Delta, inputs: dict[str, Tensor]
-) -> None:
+def _check_saving(method: Method, tiny: TinyModel, model: nn.Module, delta: Delta, inputs: dict[str, Tensor]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_delta(Path(folder), method, delta, "tiny")
         fresh = tiny.build()

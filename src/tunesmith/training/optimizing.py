@@ -26,6 +26,7 @@ def scale_at(step: int, total: int, warmup: int, schedule: str) -> float:
     Example:
         >>> [round(scale_at(step, 4, 0, "linear"), 2) for step in range(4)]
         [1.0, 0.75, 0.5, 0.25]
+
     Source: cosine: Loshchilov and Hutter 2016, arXiv:1608.03983, eq. 5.
     """
     if step < warmup:
