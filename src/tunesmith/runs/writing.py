@@ -1,0 +1,155 @@
+"""Write a run folder: delta, head, scores, predictions, report, fingerprint."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunesmith.core.files import finite, write_json, write_text
+from tunesmith.evaluation.report import Content, render
+from tunesmith.methods.store import save_delta, save_tensors
+from tunesmith.recipe.loading import Checked, to_yaml
+from tunesmith.runs.comparing import Scored
+from tunesmith.runs.folder import FINGERPRINT
+from tunesmith.runs.outcome import Outcome
+from tunesmith.runs.predicted import write_predictions
+from tunesmith.runs.session import Session
+
+
+def write_run(outcome: Outcome, folder: Path) -> None:
+    """Write every file of a run.
+
+    Args:
+        outcome: of the run.
+        folder: to write into, empty.
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    checked, session = outcome.checked, outcome.session
+    save_delta(folder / "delta", checked.method, outcome.tuned.delta, session.source.path)
+    head = {name: tensor.detach().cpu().contiguous() for name, tensor in outcome.tuned.head.state_dict().items()}
+    save_tensors(folder / "head.safetensors", head)
+    write_json(folder / "labels.json", outcome.corpus.label_names)
+    write_text(folder / "prompt.yaml", f"template: {checked.recipe.prompt.template!r}\n")
+    settled = {**checked.resolved(), "task": session.task.describe()}
+    write_text(folder / "recipe.yaml", to_yaml(settled))
+    write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
+    lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
+    write_text(folder / "history.jsonl", "".join(lines))
+    write_json(folder / "metrics.json", summary(outcome))
+    write_text(folder / "report.html", render(_content(outcome)))
+    write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus.content_hash))
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """Return what `tunesmith train --json` prints, without the folder.
+
+    Args:
+        outcome: of the run.
+    Returns:
+        metrics and baselines by split, and what it cost.
+    """
+    trained = outcome.trained
+    return {
+        "metrics": _plain(outcome.ours),
+        "baselines": {scored.name: _plain(scored) for scored in outcome.baselines},
+        "gain": [{"metric": item.metric, **item.estimate.plain(), "p_value": item.p_value} for item in outcome.gains],
+        "table": [
+            {"name": scored.name, "trainable_share": scored.share, **asdict(scored.cost)}
+            for scored in [*outcome.baselines, outcome.ours]
+        ],
+        "seconds": outcome.seconds,
+        "training_seconds": trained.seconds,
+        "peak_memory_bytes": outcome.peak_bytes,
+        "predicted_peak_memory_bytes": outcome.preflight.predicted_peak_bytes,
+        "trainable_parameters": outcome.preflight.trainable,
+        "examples_per_second": trained.examples / trained.seconds if trained.seconds else None,
+        "steps": trained.steps,
+        "best_epoch": trained.best_epoch,
+        "interrupted": trained.interrupted,
+        "fast_path": asdict(outcome.session.backbone.proof),
+        "data": {name: split.audit.plain() for name, split in outcome.corpus.splits.items()},
+        "warnings": outcome.warnings,
+    }
+
+
+def _plain(scored: Scored) -> dict[str, dict[str, dict[str, float]]]:
+    return {split: {name: value.plain() for name, value in scores.items()} for split, scores in scored.scores.items()}
+
+
+def fingerprint(session: Session, checked: Checked, data_hash: str) -> dict[str, Any]:
+    """Identify what a run was made of.
+
+    Args:
+        session: model and tokenizer.
+        checked: the recipe.
+        data_hash: of the rows.
+    Returns:
+        Versions, seed and hashes.
+    """
+    return {
+        "tunesmith": _version("tunesmith"),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy")},
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "device": str(session.backbone.device),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": checked.recipe.seed,
+        "base_model": session.source.wanted,
+        "base_model_hash": session.model_hash,
+        "tokenizer_hash": session.tokenizer_hash,
+        "max_tokens": session.max_tokens,
+        "data_hash": data_hash,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _content(outcome: Outcome) -> Content:
+    checked, split = outcome.checked, outcome.split
+    rows = outcome.corpus.splits[split]
+    judge = outcome.judge
+    title = f"{checked.method.name} on {outcome.session.source.wanted}: {checked.task.name}"
+    sentences = [
+        f"{outcome.corpus.splits['train'].audit.rows:,} training rows, {len(outcome.corpus.label_names)} labels, "
+        f"{checked.recipe.training.epochs} epochs; scored on {rows.audit.rows:,} rows of {split}. "
+        f"Intervals: {100 * judge.bootstrap.confidence:.0f} %, {judge.bootstrap.resamples} bootstrap resamples."
+    ]
+    facts = fingerprint(outcome.session, checked, outcome.corpus.content_hash)
+    measured = {
+        "training speed": f"{outcome.trained.examples / max(outcome.trained.seconds, 1e-9):.1f} examples/s",
+        "predicted / measured peak memory": f"{outcome.preflight.predicted_peak_bytes / 1e6:.0f} / "
+        f"{outcome.ours.cost.peak_bytes / 1e6:.0f} MB",
+        "trainable parameters": f"{outcome.preflight.trainable:,}",
+    }
+    return Content(
+        title=title,
+        summary=sentences,
+        contenders=[scored.contender(split) for scored in [*outcome.baselines, outcome.ours]],
+        split=split,
+        metrics=[metric.name for metric in judge.metrics],
+        differences=outcome.gains,
+        history=outcome.trained.history,
+        losses=outcome.trained.losses,
+        best_epoch=outcome.trained.best_epoch,
+        score=judge.metrics[0].name,
+        predictions=outcome.ours.predictions[split],
+        label_names=outcome.corpus.label_names,
+        text=rows.text,
+        audits={name: part.audit.plain() for name, part in outcome.corpus.splits.items()},
+        warnings=outcome.warnings,
+        recipe=to_yaml({**checked.resolved(), "task": outcome.session.task.describe()}),
+        facts={**measured, **{key: str(value) for key, value in facts.items()}},
+    )
