@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -79,6 +82,15 @@ def test_close_leaves_no_trace() -> None:
     assert model.config._attn_implementation == attention
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert torch.equal(model(ids).last_hidden_state, before)
+
+
+def test_an_opened_model_is_freed() -> None:
+    model = encoder()
+    tunesmith.attach(model, "lora")
+    watch = weakref.ref(model)
+    del model
+    gc.collect()
+    assert watch() is None
 
 
 def test_attach_to_a_plain_module() -> None:

@@ -71,6 +71,17 @@ def test_single_mistakes(tmp_path: Path, override: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_setting_without_a_name_belongs_to_the_default(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {train: a.csv}\n")
+    assert load_recipe(path, ["method.rank=16"]).method.rank == 16
+    assert load_recipe(path, ["task.head_kind=linear"]).task.head_kind == "linear"
+
+
+def test_a_mistake_from_the_command_line_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"command line: method\.rank: -1 is not allowed"):
+        load_recipe(written(tmp_path, ISSUE), ["method.rank=-1"])
+
+
 def test_yaml_mistakes(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="line 3: 'seed' stands twice"):
         load_recipe(written(tmp_path, "data: {train: a.csv}\nseed: 1\nseed: 2\n"))

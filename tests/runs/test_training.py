@@ -95,6 +95,69 @@ def test_interrupt_leaves_a_loadable_run(recipe: Recipe, monkeypatch: pytest.Mon
     assert tunesmith.Run.load(run.folder).predict("hello friend")[0].label in run.labels
 
 
+def test_interrupt_in_the_first_epoch(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Loop.step
+
+    def interrupted(self: Loop, batch: Any) -> Any:
+        if self.trained.steps == 2:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(Loop, "step", interrupted)
+    run = tunesmith.train(recipe)
+    assert run.summary["examples_per_second"] > 0 and run.summary["steps"] == 2
+    assert any("the state after step 2 was kept" in warning for warning in run.summary["warnings"])
+    assert "stopped before the end of the first epoch" in run.report().read_text()
+    assert run.predict("hello")[0].label in run.labels
+
+
+def test_a_metric_where_lower_is_better(recipe: Recipe) -> None:
+    run = tunesmith.train(
+        {**recipe, "evaluation": {"resamples": 100, "metrics": ["log-loss", "accuracy"]}}, ["training.epochs=6"]
+    )
+    losses = [scores["test"]["log-loss"]["value"] for scores in run.summary["baselines"].values()]
+    gain = run.summary["gain"][0]
+    assert gain["value"] == pytest.approx(min(losses) - run.metrics["test"]["log-loss"]["value"])
+    assert "log-loss" in run.report().read_text()
+
+
+def test_copies_of_a_text_never_train_and_validate(recipe: Recipe, data_folder: Path) -> None:
+    rows = [
+        (f"{text}", label)
+        for text, label in (("hello", "a"), ("bye", "b"), ("well", "a"), ("so", "b"))
+        for _ in range(10)
+    ]
+    rows += [(f"single {number}", "ab"[number % 2]) for number in range(20)]
+    train = write_csv(data_folder / "copies.csv", rows)
+    run = tunesmith.train({**recipe, "data": {"train": str(train), "validation": 0.3, "leakage": "error"}})
+    data = run.summary["data"]
+    assert data["validation"]["in_train"] == 0 and data["train"]["rows"] + data["validation"]["rows"] == 60
+
+
+def test_a_run_means_the_same_from_another_folder(
+    recipe: Recipe, data_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shutil.copytree(recipe["model"], data_folder / "model")
+    (data_folder / "recipe.yaml").write_text(
+        "model: model\ndata: {train: train.csv, test: test.csv}\ntraining: {epochs: 1}\noutput: out\n"
+    )
+    monkeypatch.chdir(data_folder)
+    run = tunesmith.train("recipe.yaml")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert tunesmith.Run.load(run.folder).predict("hello")[0].label in run.labels
+    again = tunesmith.train(run.folder / "recipe.yaml", ["output=again"])
+    assert (again.folder / "head.safetensors").read_bytes() == (run.folder / "head.safetensors").read_bytes()
+
+
+def test_a_template_without_a_field(recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match="has no field, so every row would read the same"):
+        tunesmith.train({**recipe, "prompt": {"template": "Message"}})
+    with pytest.raises(
+        DataError, match=r"unknown column 'tetx'; did you mean 'text'.*It is a field of prompt\.template"
+    ):
+        tunesmith.train({**recipe, "prompt": {"template": "{tetx}"}})
+
+
 def test_early_stopping(recipe: Recipe) -> None:
     run = tunesmith.train(recipe, ["training.epochs=40", "training.patience=2", "training.learning_rate=0.01"])
     epochs = len((run.folder / "history.jsonl").read_text().splitlines())
@@ -252,8 +315,8 @@ def test_predictions(recipe: Recipe, data_folder: Path) -> None:
     (data_folder / "texts.txt").write_text("hello\n\nthanks\n")
     assert len(run.predict_file(str(data_folder / "texts.txt"))) == 2
     assert run.predict([]) == []
-    with pytest.raises(DataError, match=r"1 of 1 rows have an empty or null cell: text 1"):
-        run.predict("")
+    with pytest.raises(DataError, match="text 2 of 2 is empty"):
+        run.predict(["hello", " "])
     with pytest.raises(DataError, match="does not occur in train"):
         run.evaluate(str(write_csv(data_folder / "other.csv", [("a", "unknown")])))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +32,7 @@ def examine() -> dict[str, Any]:
         facts[module] = "installed" if there else f"not installed; pip install 'tunesmith[{extra}]'"
     if "torch" not in missing:
         facts |= _device()
+    facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
     facts["free disk here"] = f"{shutil.disk_usage('.').free / 1e9:.1f} GB"
     facts["ready"] = not missing
     return facts

@@ -148,8 +148,6 @@ def run() -> None:
     except KeyboardInterrupt:
         print("interrupted before anything was saved.", file=sys.stderr)
         sys.exit(1)
-    except Exception as error:
-        if "--traceback" in sys.argv:
-            raise
+    except Exception as error:  # noqa: BLE001 - our own fault, worded instead of a traceback
         print(f"failed: {type(error).__name__}: {error}\nThis is a fault of ours, not of your input.", file=sys.stderr)
         sys.exit(1)

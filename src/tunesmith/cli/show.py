@@ -48,10 +48,10 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     return text.getvalue().rstrip("\n")
 
 
-def _percent(score: dict[str, float]) -> str:
-    if score["value"] is None:
-        return "-"
-    return f"{100 * score['value']:.1f} ({100 * score['low']:.1f} - {100 * score['high']:.1f})"
+def _score(name: str, score: dict[str, float]) -> str:
+    from tunesmith.evaluation.metrics.base import worded
+
+    return "-" if score["value"] is None else worded(name, score["value"], score["low"], score["high"])
 
 
 def _bytes(count: float) -> str:
@@ -66,6 +66,8 @@ def trained(run: Run) -> str:
     Returns:
         Several lines.
     """
+    from tunesmith.evaluation.metrics.base import worded_gain
+
     found = run.summary
     split = list(found["metrics"])[-1]
     main = [name for name in ("accuracy", "macro-f1") if name in found["metrics"][split]]
@@ -74,13 +76,9 @@ def trained(run: Run) -> str:
     for line in found["table"]:
         scores = found["baselines"].get(line["name"], found["metrics"])[split]
         cost = [f"{100 * line['trainable_share']:.2f} %", f"{line['seconds']:.1f}", _bytes(line["peak_bytes"])]
-        rows.append([line["name"], *(_percent(scores[name]) for name in main), *cost])
-    table = _table([split, *(f"{name} %" for name in main), "trained", "seconds", "peak memory"], rows)
-    gains = [
-        f"{gain['metric']}: {100 * gain['value']:+.1f} points over the best baseline "
-        f"({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}, paired, p = {gain['p_value']:.3f})"
-        for gain in found["gain"]
-    ]
+        rows.append([line["name"], *(_score(name, scores[name]) for name in main), *cost])
+    table = _table([split, *main, "trained", "seconds", "peak memory"], rows)
+    gains = [worded_gain(**gain) for gain in found["gain"]]
     speed = found["examples_per_second"]
     ends = [
         f"{found['seconds']:.1f} s in all, {speed:.0f} examples/s in training."

@@ -172,6 +172,8 @@ def from_texts(texts: Sequence[str], columns: Columns, where: str = "input") -> 
     """
     collector = _Collector(where, Columns(columns.text, None), 10**9)
     for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise DataError(f"text {number} of {len(texts)} is empty: give at least one visible character.")
         collector.add(f"text {number}", {columns.text: text})
     return collector.finish(drop_empty=False)
 
@@ -224,6 +226,8 @@ class _Collector:
             self._flush()
 
     def _key(self, column: str) -> str:
+        if column in self.columns.others:
+            return ". It is a field of prompt.template."
         if column == self.columns.text:
             return ". Set data.text to the column that holds the text."
         return ". Set data.label to the column that holds the label." if column == self.columns.label else ""

@@ -61,8 +61,8 @@ def learning_curves(losses: Sequence[float], history: Sequence[dict[str, Any]], 
     axes.grid(axis="y", color=_GRID, linewidth=0.6)
     right = axes.twinx()
     right.spines[["top"]].set_visible(False)
-    right.plot(ends, [100 * row[score] for row in history], "s--", color=_GREEN, label=f"validation {score}")
-    right.set_ylabel(f"{score}, %")
+    right.plot(ends, [row[score] for row in history], "s--", color=_GREEN, label=f"validation {score}")
+    right.set_ylabel(score)
     if 0 < best <= len(ends):
         axes.axvline(ends[best - 1], color=_INK, linewidth=0.8, linestyle=":")
     lines = [*axes.get_lines()[1:3], *right.get_lines()]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation import plots
+from tunesmith.evaluation.metrics.base import is_share, worded, worded_gain
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Difference, Estimate
 
@@ -136,15 +137,8 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{_safe(title)}</h2>{body}</section>" if body else ""
 
 
-def percent(estimate: Estimate) -> str:
-    """Word a score with its interval.
-
-    Args:
-        estimate: between 0 and 1.
-    Returns:
-        For example "93.1 (92.2 – 94.0)".
-    """
-    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} – {100 * estimate.high:.1f})"
+def _score(name: str, estimate: Estimate) -> str:
+    return worded(name, estimate.value, estimate.low, estimate.high)
 
 
 def size(count: float) -> str:
@@ -162,7 +156,7 @@ def _head(content: Content) -> str:
     ours = content.contenders[-1]
     first = content.metrics[0]
     cards = [
-        (f"{100 * ours.scores[first].value:.1f} %", f"{first} on {content.split}"),
+        (_score(first, ours.scores[first]).split(" (")[0], f"{first} on {content.split}"),
         (f"{100 * ours.share:.2f} %", "of the model's parameters trained"),
         (f"{ours.seconds:.0f} s", "training"),
         (size(ours.peak_bytes), "peak memory"),
@@ -175,24 +169,25 @@ def _head(content: Content) -> str:
 
 def _comparison(content: Content) -> str:
     main = [name for name in ("accuracy", "macro-f1") if name in content.metrics] or content.metrics[:2]
-    heads = ["model", *(f"{name}, %" for name in main), "trained", "seconds", "peak memory"]
+    heads = ["model", *main, "trained", "seconds", "peak memory"]
     rows = []
     for place, line in enumerate(content.contenders):
         ours = " class=ours" if place == len(content.contenders) - 1 else ""
-        cells = [percent(line.scores[name]) for name in main]
+        cells = [_score(name, line.scores[name]) for name in main]
         cells += [f"{100 * line.share:.3g} %", f"{line.seconds:.1f}", size(line.peak_bytes)]
         rows.append(
             f"<tr{ours}><td>{_safe(line.name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>"
         )
     table = _table(heads, rows)
-    bars = plots.scores_with_intervals(
-        [(line.name, *_triple(line.scores[main[0]])) for line in content.contenders], main[0]
-    )
-    notes = "".join(f"<p>{_safe(_worded(item))}</p>" for item in content.differences)
+    bars = ""
+    if is_share(main[0]):
+        lines = [(line.name, *_triple(line.scores[main[0]])) for line in content.contenders]
+        bars = plots.scores_with_intervals(lines, main[0])
+    notes = "".join(f"<p>{_safe(_gain(item))}</p>" for item in content.differences)
     others = [name for name in content.metrics if name not in main]
     more = "".join(
         f"<tr><td>{_safe(name)}</td>"
-        + "".join(f"<td class=n>{_plain(line.scores[name])}</td>" for line in content.contenders)
+        + "".join(f"<td class=n>{_safe(_score(name, line.scores[name]))}</td>" for line in content.contenders)
         + "</tr>"
         for name in others
     )
@@ -205,17 +200,10 @@ def _triple(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 
-def _plain(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} – {estimate.high:.3f})"
-
-
-def _worded(item: Difference) -> str:
+def _gain(item: Difference) -> str:
     gain = item.estimate
     sure = "the interval excludes zero" if gain.low > 0 or gain.high < 0 else "the interval includes zero"
-    return (
-        f"Gain over the best baseline in {item.metric}: {100 * gain.value:+.1f} points "
-        f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}, paired bootstrap, p = {item.p_value:.3f}); {sure}."
-    )
+    return f"{worded_gain(item.metric, gain.value, gain.low, gain.high, item.p_value)}; {sure}."
 
 
 def _table(heads: Sequence[str], rows: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ class Difference:
 
     Args:
         metric: its name.
-        estimate: first minus second.
+        estimate: of the gain, positive when the first is better, whatever the metric's direction.
         p_value: two-sided, of no difference.
     """
 
@@ -134,20 +134,20 @@ def paired_difference(first: Predictions, second: Predictions, metric: Metric, b
         metric: to compare by.
         bootstrap: how to resample.
     Returns:
-        First minus second with its interval and p-value.
+        The gain of the first over the second with its interval and p-value.
     Raises:
         ValueError: the references differ, so the rows are not the same.
     """
     if not np.array_equal(first.references, second.references):
         raise ValueError("a paired comparison needs the same rows in the same order for both models")
-    values = np.array(
-        [
-            metric.compute(first.sample(weights)) - metric.compute(second.sample(weights))
-            for weights in bootstrap.weights(first.rows)
-        ]
-    )
+    sign = 1 if metric.higher_is_better else -1
+
+    def gain(weights: Array | None = None) -> float:
+        return sign * (metric.compute(first.sample(weights)) - metric.compute(second.sample(weights)))
+
+    values = np.array([gain(weights) for weights in bootstrap.weights(first.rows)])
     low, high = bootstrap.interval(values)
-    value = metric.compute(first.sample()) - metric.compute(second.sample())
+    value = gain()
     tail = min((values <= 0).mean(), (values >= 0).mean())
     p_value = min(1.0, 2 * max(float(tail), 1 / (bootstrap.resamples + 1)))
     return Difference(metric.name, Estimate(value, low, high), p_value)

@@ -6,7 +6,6 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from tunesmith.models.dropout import DropoutSeam, DropoutSource
 from tunesmith.models.linear import LinearSeam, is_linear
 from tunesmith.models.routing import Routing
 
-_opened: WeakKeyDictionary[nn.Module, Seams] = WeakKeyDictionary()
+_ATTRIBUTE = "_tunesmith_seams"  # on the model itself, so that both are freed together
 
 
 class Seams:
@@ -70,7 +69,7 @@ class Seams:
         if self.attention:
             close_attention(self.model)
             self.model.set_attn_implementation(self._attention_before)  # type: ignore[operator]
-        _opened.pop(self.model, None)
+        self.model.__dict__.pop(_ATTRIBUTE, None)
 
     # Attaching ------------------------------------------------------------------------------------------------
 
@@ -221,9 +220,10 @@ def open_seams(model: nn.Module) -> Seams:
     Returns:
         Its seams.
     """
-    if model not in _opened:
-        _opened[model] = Seams(model)
-    return _opened[model]
+    seams: Seams | None = model.__dict__.get(_ATTRIBUTE)
+    if seams is None:
+        seams = model.__dict__[_ATTRIBUTE] = Seams(model)
+    return seams
 
 
 def count(tensors: Iterable[Tensor]) -> int:

@@ -16,7 +16,7 @@ class Template:
     Args:
         text: for example "Question: {text}".
     Raises:
-        RecipeError: a brace without its partner, or an empty field.
+        RecipeError: a brace without its partner, an empty field, or no field at all.
     Example:
         >>> Template("Review: {text}").render({"text": "Fine."})
         'Review: Fine.'
@@ -32,6 +32,8 @@ class Template:
             self._parts.append(self._part(match))
             end = match.end()
         self._parts.append((False, text[end:]))
+        if not self.fields:
+            raise RecipeError(f"prompt.template: '{text}' has no field, so every row would read the same.")
 
     def _part(self, match: re.Match[str]) -> tuple[bool, str]:
         token, name = match.group(0), match.group(1)
@@ -49,7 +51,7 @@ class Template:
         return True, name
 
     def check(self, columns: Iterable[str]) -> None:
-        """Refuse fields that no column fills, and templates without any field.
+        """Refuse fields that no column fills.
 
         Args:
             columns: names that rows will have.
@@ -57,8 +59,6 @@ class Template:
             RecipeError: with the nearest column.
         """
         names = list(columns)
-        if not self.fields:
-            raise RecipeError(f"prompt.template: '{self.text}' has no field, so every row would read the same.")
         for field in self.fields:
             if field not in names:
                 raise RecipeError(f"prompt.template: {unknown('field', field, names)}")

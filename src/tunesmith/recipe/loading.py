@@ -73,7 +73,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         raw, lines = parse(_read(Path(recipe)), source)
         values = _expanded(raw)
     for text in overrides:
-        _override(values, text)
+        lines[_override(values, text)] = 0  # 0: not in the file
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if problems or checked is None:
@@ -103,7 +103,7 @@ def _expanded(values: Mapping[str, Any]) -> dict[str, Any]:
     return copied
 
 
-def _override(values: dict[str, Any], text: str) -> None:
+def _override(values: dict[str, Any], text: str) -> str:
     key, sign, written = text.partition("=")
     if not sign or not key:
         raise RecipeError(f"'{text}' is not an override; write key=value, for example method.rank=16.")
@@ -120,6 +120,7 @@ def _override(values: dict[str, Any], text: str) -> None:
     if not parents and leaf in _SHORTHANDS and isinstance(value, str):
         value = {"name": value}
     place[leaf] = value
+    return key
 
 
 def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked | None:
@@ -138,7 +139,7 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
 
 def _component(kind: str, key: str, values: dict[str, Any], problems: list[str]) -> Any:
     settings = dict(values)
-    name = settings.pop("name", None)
+    name = settings.pop("name", Recipe.model_fields[key].default["name"])
     available = components(kind)
     if not isinstance(name, str) or name not in available:
         problems.append(f"{key}: {unknown(key, str(name), available)}")
@@ -200,8 +201,8 @@ def _worded(source: str, problems: list[str], lines: dict[str, int]) -> str:
     rows = []
     for problem in problems:
         key = problem.split(":")[0]
-        line = lines.get(key)
-        rows.append(f"  line {line}: {problem}" if line else f"  {problem}")
+        place = {None: "", 0: "command line: "}.get(lines.get(key), f"line {lines.get(key)}: ")
+        rows.append(f"  {place}{problem}")
     count = f"{len(rows)} mistake{'s' if len(rows) > 1 else ''}"
     return "\n".join([f"{source}: {count}, nothing was loaded.", *rows])
 

@@ -146,7 +146,9 @@ class Judge:
         """
         if not others:
             return []
-        best = max(others, key=lambda other: other.scores[split][self.metrics[0].name].value)
+        first = self.metrics[0]
+        sign = 1 if first.higher_is_better else -1
+        best = max(others, key=lambda other: sign * other.scores[split][first.name].value)
         return [
             paired_difference(ours.predictions[split], best.predictions[split], metric, self.bootstrap)
             for metric in self.metrics[:2]

@@ -12,6 +12,7 @@ import numpy as np
 
 from tunesmith.core.errors import CheckpointError, DataError
 from tunesmith.core.files import read_json
+from tunesmith.core.seeds import derived
 from tunesmith.data.audit import align_labels
 from tunesmith.data.examples import Columns, Examples, find_reader, from_texts, read_examples
 from tunesmith.data.tokens import TokenRows, tokenize
@@ -151,7 +152,7 @@ class Run:
         settings = self.recipe.recipe.evaluation
         found = self._scored(path)
         metrics = metrics_by_name(settings.metrics or self.recipe.task.metrics)
-        return estimate(found, metrics, Bootstrap(settings.resamples, settings.confidence))
+        return estimate(found, metrics, self._bootstrap)
 
     def compare(self, other: Run, path: str) -> list[Difference]:
         """Compare with another run on the same rows by the paired bootstrap.
@@ -168,9 +169,15 @@ class Run:
             raise DataError("the two runs know different labels, so their scores cannot be compared row by row.")
         metrics = metrics_by_name(self.recipe.task.metrics)
         first, second = self._scored(path), other._scored(path)
-        return [paired_difference(first, second, metric, Bootstrap()) for metric in metrics]
+        return [paired_difference(first, second, metric, self._bootstrap) for metric in metrics]
 
     # Inside ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _bootstrap(self) -> Bootstrap:
+        """The resamples that training drew, so that intervals on the same rows agree."""
+        recipe = self.recipe.recipe
+        return Bootstrap(recipe.evaluation.resamples, recipe.evaluation.confidence, derived(recipe.seed, "bootstrap"))
 
     @cached_property
     def _opened(self) -> tuple[Session, Tuned]:

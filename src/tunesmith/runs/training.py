@@ -80,7 +80,8 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
     with meter.stage() as cost, progress.stage("training", total) as bar:
         trained = loop.fit(bar)
     if trained.interrupted:
-        warnings.append(f"training was interrupted; the state after epoch {trained.best_epoch} was kept.")
+        kept = f"after epoch {trained.best_epoch}" if trained.best_epoch else f"after step {trained.steps}"
+        warnings.append(f"training was interrupted; the state {kept} was kept.")
     learned = cost.plus(frozen.costs["train"]) if session.task.starts_from_features else cost
     with progress.stage("evaluation", len(judge.splits), "splits") as bar:
         predictions = {}

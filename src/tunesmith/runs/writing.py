@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tunesmith.core.files import finite, write_json, write_text
+from tunesmith.core.registry import components
 from tunesmith.evaluation.report import Content, render
 from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
@@ -21,6 +22,7 @@ from tunesmith.runs.folder import FINGERPRINT
 from tunesmith.runs.outcome import Outcome
 from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.session import Session
+from tunesmith.training.corpus import resolve_path
 
 
 def write_run(outcome: Outcome, folder: Path) -> None:
@@ -38,14 +40,33 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     save_tensors(folder / "head.safetensors", head)
     write_json(folder / "labels.json", outcome.corpus.label_names)
     write_text(folder / "prompt.yaml", f"template: {checked.recipe.prompt.template!r}\n")
-    settled = {**checked.resolved(), "task": session.task.describe()}
-    write_text(folder / "recipe.yaml", to_yaml(settled))
+    write_text(folder / "recipe.yaml", to_yaml(settled(outcome)))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
     write_text(folder / "history.jsonl", "".join(lines))
     write_json(folder / "metrics.json", summary(outcome))
     write_text(folder / "report.html", render(_content(outcome)))
     write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus.content_hash))
+
+
+def settled(outcome: Outcome) -> dict[str, Any]:
+    """Return the recipe with everything decided and every path absolute, so that it means the same anywhere.
+
+    Args:
+        outcome: of the run.
+    Returns:
+        Plain values.
+    """
+    values = {**outcome.checked.resolved(), "task": outcome.session.task.describe()}
+    source = outcome.session.source
+    if source.local and source.wanted not in components("models"):
+        values["model"]["name"] = str(Path(source.path).absolute())
+    for split in ("train", "validation", "test"):
+        path = values["data"][split]
+        if isinstance(path, str):
+            found = Path(resolve_path(path, outcome.checked.folder))
+            values["data"][split] = str(found.absolute()) if found.exists() else path
+    return values
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
@@ -150,6 +171,6 @@ def _content(outcome: Outcome) -> Content:
         text=rows.text,
         audits={name: part.audit.plain() for name, part in outcome.corpus.splits.items()},
         warnings=outcome.warnings,
-        recipe=to_yaml({**checked.resolved(), "task": outcome.session.task.describe()}),
+        recipe=to_yaml(settled(outcome)),
         facts={**measured, **{key: str(value) for key, value in facts.items()}},
     )

@@ -184,6 +184,8 @@ def _separate(parts: dict[str, _Part], leakage: str) -> list[str]:
 def _hold_out(parts: dict[str, _Part], share: float, seed: int) -> None:
     train = parts["train"]
     kept, held = stratified_share(train.labels, share, seed)
+    copies = np.isin(train.hashes[held], train.hashes[kept])  # a text that also trains must not validate
+    kept, held = np.sort(np.concatenate([kept, held[copies]])), held[~copies]
     if not len(held):
         raise DataError(
             f"{train.examples.path}: a share of {share} of {len(train.labels)} rows leaves none for validation. "

@@ -110,10 +110,12 @@ class Loop:
         self.tuned.train(True)
         began, first = time.perf_counter(), len(self.trained.losses)
         facts: dict[str, float] = {}
-        for batch in self._batches():
-            loss, facts = self.step(batch)
-            bar(batch.layout.rows, f"epoch {epoch} loss {loss:.3f}")
-        self.trained.seconds += time.perf_counter() - began
+        try:
+            for batch in self._batches():
+                loss, facts = self.step(batch)
+                bar(batch.layout.rows, f"epoch {epoch} loss {loss:.3f}")
+        finally:
+            self.trained.seconds += time.perf_counter() - began
         self.tuned.train(False)
         losses, scores = self.trained.losses[first:], self.validate()
         self.trained.history.append({"epoch": epoch, "train loss": sum(losses) / len(losses), **scores, **facts})

@@ -120,4 +120,6 @@ def _predict(loop: Loop, bytes_per_token: float, trainable: int) -> int:
     size = loop.settings.batch_size
     lengths = np.sort(loop.split.tokens.lengths)[::-1]
     tokens = int(min(lengths[:size].sum(), 1.5 * lengths.mean() * size + lengths[0]))
-    return int(resident_bytes() + bytes_per_token * tokens * 1.3 + trainable * 4 * 4)
+    device = loop.tuned.backbone.device
+    held = torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
+    return int(held + bytes_per_token * tokens * 1.3 + trainable * 4 * 4)

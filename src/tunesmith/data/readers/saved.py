@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tunesmith.core.errors import DataError, MissingDependency, unknown
-from tunesmith.core.registry import register
+from tunesmith.core.registry import components, register
 from tunesmith.data.readers.base import Reader, Row
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
-_FILES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".yaml", ".yml")
 
 
 @register("readers")
@@ -32,7 +31,8 @@ class Saved(Reader):
         """
         if Path(path.partition(":")[0]).is_dir():
             return True
-        return bool(_HUB_NAME.fullmatch(path)) and not path.lower().endswith(_FILES)
+        suffixes = tuple(suffix for reader in components("readers").values() for suffix in reader.suffixes)
+        return bool(_HUB_NAME.fullmatch(path)) and not path.lower().endswith(suffixes)
 
     def rows(self) -> Iterator[Row]:
         """Go through the rows; class labels are given by name.

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tunesmith.core.registry import find
 from tunesmith.evaluation.predictions import Sample
 
 
@@ -25,6 +26,53 @@ class Metric:
             A number within `range`; NaN when it is not defined for the sample.
         """
         raise NotImplementedError
+
+
+def is_share(metric: str) -> bool:
+    """Say whether a metric runs from 0 to 1, so that it reads best in percent.
+
+    Args:
+        metric: its name.
+    Returns:
+        Whether it does.
+    """
+    return bool(find("metrics", metric).range == (0.0, 1.0))
+
+
+def worded(metric: str, value: float, low: float, high: float) -> str:
+    """Word a score with its interval: shares in percent, other metrics as they are.
+
+    Args:
+        metric: its name.
+        value: of the score.
+        low: end of the interval.
+        high: end of the interval.
+    Returns:
+        For example "93.1 % (92.2 – 94.0)" or "0.231 (0.214 – 0.250)".
+    """
+    if is_share(metric):
+        return f"{100 * value:.1f} % ({100 * low:.1f} – {100 * high:.1f})"
+    return f"{value:.3f} ({low:.3f} – {high:.3f})"
+
+
+def worded_gain(metric: str, value: float, low: float, high: float, p_value: float) -> str:
+    """Word a gain over the best baseline.
+
+    Args:
+        metric: its name.
+        value: positive when better.
+        low: end of the interval.
+        high: end of the interval.
+        p_value: of no difference.
+    Returns:
+        For example "accuracy: +1.1 points better than the best baseline (+0.3 to +1.9, ...)".
+    """
+    scale, unit, places = (100, " points", 1) if is_share(metric) else (1, "", 3)
+    ends = f"{scale * low:+.{places}f} to {scale * high:+.{places}f}"
+    return (
+        f"{metric}: {scale * value:+.{places}f}{unit} better than the best baseline ({ends}, paired bootstrap, "
+        f"p = {p_value:.3f})"
+    )
 
 
 def per_class(sample: Sample, divide_by: Any) -> float:
