@@ -60,17 +60,17 @@ def worded_gain(metric: str, value: float, low: float, high: float, p_value: flo
 
     Args:
         metric: its name.
-        value: positive when better.
+        value: positive when better, whatever the metric's direction.
         low: end of the interval.
         high: end of the interval.
         p_value: of no difference.
     Returns:
-        For example "accuracy: +1.1 points better than the best baseline (+0.3 to +1.9, ...)".
+        For example "accuracy: +1.1 points against the best baseline (+0.3 to +1.9, ...)".
     """
     scale, unit, places = (100, " points", 1) if is_share(metric) else (1, "", 3)
     ends = f"{scale * low:+.{places}f} to {scale * high:+.{places}f}"
     return (
-        f"{metric}: {scale * value:+.{places}f}{unit} better than the best baseline ({ends}, paired bootstrap, "
+        f"{metric}: {scale * value:+.{places}f}{unit} against the best baseline ({ends}, paired bootstrap, "
         f"p = {p_value:.3f})"
     )
 
