@@ -190,7 +190,12 @@ def against(name: str, rounds: int, count: int | None, test_count: int | None) -
             for worker in WORKERS:
                 found[worker].append(work(worker, folder))
     ratios = {}
-    for key in ("examples_per_second", "peak_bytes", "accuracy"):
+    keys = [
+        "examples_per_second",
+        "peak_bytes",
+        *(["accuracy"] if count is None else []),
+    ]  # 100 steps prove no accuracy
+    for key in keys:
         medians = {worker: statistics.median(run[key] for run in runs) for worker, runs in found.items()}
         ratios[key] = medians["tunesmith"] / medians["peft"]
         print(f"{key}: tunesmith {medians['tunesmith']:.4g}, peft {medians['peft']:.4g}, ratio {ratios[key]:.3f}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import tunesmith
@@ -50,6 +51,38 @@ def test_peft_loads_here(family: str, rslora: bool, tmp_path: Path) -> None:
     tunesmith.attach(model, tmp_path)
     expected = run(theirs.double(), family)
     assert (run(model, family) - expected).abs().max() <= 1e-10 * expected.abs().max() * 1e4  # our copy is float32
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_classifier_with_its_head(ours: bool, tmp_path: Path) -> None:
+    """PEFT keeps the head of a sequence classifier in modules_to_save; it travels both ways."""
+
+    def classifier() -> nn.Module:
+        torch.manual_seed(0)
+        config = transformers.BertConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                                         intermediate_size=48, num_labels=3)  # fmt: skip
+        return transformers.BertForSequenceClassification(config).eval()
+
+    ids = tiny_models()["encoder"].inputs()["input_ids"]
+    model = classifier()
+    if ours:
+        method = Lora(rank=2, layers=("query", "value"), modules_to_save=("classifier",))
+        delta = method.attach(open_seams(model))
+        for parameter in delta.parameters():
+            nn.init.normal_(parameter, std=0.2)
+        save_delta(tmp_path, method, delta, "tiny")
+        theirs = peft.PeftModel.from_pretrained(classifier(), tmp_path).eval()
+    else:
+        config = peft.LoraConfig(r=2, target_modules=["query", "value"], task_type="SEQ_CLS", init_lora_weights=False)
+        theirs = peft.get_peft_model(classifier(), config).eval()
+        nn.init.normal_(theirs.base_model.model.classifier.modules_to_save["default"].weight)
+        theirs.save_pretrained(tmp_path)
+        delta = tunesmith.attach(model, tmp_path)
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        assert (model(ids).logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+        delta.detach()
+        assert torch.equal(model(ids).logits, classifier()(ids).logits)
 
 
 def test_options_we_lack_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from tunesmith.core.errors import CheckpointError
+from tunesmith.core.errors import CheckpointError, TargetError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.methods.base import Method
@@ -38,6 +38,9 @@ class Lora(Method):
         "all-linear", "Linear maps to adapt: all-linear, names, ends of names, patterns with *, or re:REGEX."
     )
     dropout: float = setting(0.0, "Dropout on the input of A.", unit="fraction", ge=0, lt=1)
+    modules_to_save: tuple[str, ...] = setting(
+        (), "Modules that train whole beside the updates, by name or end of name, for example a model's own head."
+    )
 
     @property
     def scale(self) -> float:
@@ -53,9 +56,25 @@ class Lora(Method):
         Returns:
             The delta.
         Raises:
-            TargetError: an entry of `layers` matches nothing.
+            TargetError: an entry of `layers`, or all of `modules_to_save`, matches nothing.
         """
-        return seams.attach(name, {path: self._patch for path in seams.select(self.layers)})
+        whole = self._whole(seams)
+        paths = [path for path in seams.select(self.layers) if f"{path}.weight" not in whole]
+        return seams.attach(name, {path: self._patch for path in paths}, whole)
+
+    def _whole(self, seams: Seams) -> list[str]:
+        """Return the parameters that train whole."""
+        if not self.modules_to_save:
+            return []
+        ends = tuple(f".{module}" for module in self.modules_to_save)
+        named = [path for path, _ in seams.model.named_parameters()]
+        found = [path for path in named if f".{path.rpartition('.')[0]}".endswith(ends)]
+        if not found:
+            raise TargetError(
+                f"modules_to_save: none of {', '.join(self.modules_to_save)} is a module with parameters of "
+                f"{type(seams.model).__name__}."
+            )
+        return found
 
     def _patch(self, seam: LinearSeam) -> nn.Module:
         return LoraPatch(seam, self.rank, self.scale, self.dropout)
@@ -92,6 +111,7 @@ class Lora(Method):
             "lora_dropout": self.dropout,
             "target_modules": sorted(delta.patches),
             "bias": "none",
+            "modules_to_save": list(self.modules_to_save) or None,
             "fan_in_fan_out": any(delta.seams.linear[path].transposed for path in delta.patches),
         }
 
@@ -107,7 +127,7 @@ class Lora(Method):
         Raises:
             CheckpointError: an option that is not supported here yet.
         """
-        for option in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "target_parameters"):
+        for option in ("use_dora", "rank_pattern", "alpha_pattern", "target_parameters"):
             if config.get(option):
                 raise CheckpointError(f"{where}: the option '{option}' of PEFT's LoRA is not supported yet.")
         if config.get("bias", "none") != "none" or config.get("lora_bias"):
@@ -119,7 +139,13 @@ class Lora(Method):
         if isinstance(targets, str) and targets != "all-linear":
             targets = f"re:{targets}"
         layers = targets if isinstance(targets, str) else tuple(targets)
-        return cls(rank=rank, alpha=alpha, layers=layers, dropout=float(config.get("lora_dropout", 0.0)))
+        return cls(
+            rank=rank,
+            alpha=alpha,
+            layers=layers,
+            dropout=float(config.get("lora_dropout", 0.0)),
+            modules_to_save=tuple(config.get("modules_to_save") or ()),
+        )
 
 
 class LoraPatch(nn.Module):

@@ -190,8 +190,8 @@ def _bucket(q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, rule: Rule) -> Tens
 class _DroppedAttention(torch.autograd.Function):
     """Attention with dropout over a whole ragged batch as one node of the graph.
 
-    torch has no fast kernel for dropped attention on CPUs. Written out here, with one node for all buckets, it
-    costs a third of letting autograd record every product.
+    torch has no fast kernel for dropped attention on CPUs. Written out here, with one node for all buckets, autograd
+    does not record every small product of every bucket.
     """
 
     @staticmethod

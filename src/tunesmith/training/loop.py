@@ -113,7 +113,7 @@ class Loop:
         try:
             for batch in self._batches():
                 loss, facts = self.step(batch)
-                bar(batch.layout.rows, f"epoch {epoch} loss {loss:.3f}")
+                bar(batch.layout.rows, f"epoch {epoch} step {self.trained.steps} loss {loss:.3f}")
         finally:
             self.trained.seconds += time.perf_counter() - began
         self.tuned.train(False)
