@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from tunesmith.core.progress import Progress
-from tunesmith.core.registry import find
 from tunesmith.methods.base import Method
 from tunesmith.methods.store import load_delta
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
+from tunesmith.recipe.loading import build_component
 from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
 
@@ -43,17 +43,19 @@ def train(
     return Run(train_recipe(recipe, overrides, overwrite, progress))
 
 
-def attach(model: nn.Module, method_or_folder: Method | str | Path, name: str = "default") -> Delta:
+def attach(model: nn.Module, method_or_folder: Method | str | Path, name: str = "default", **settings: Any) -> Delta:
     """Attach a delta to any model, without a recipe.
 
     Args:
         model: a transformers model or a plain torch module; its parameters are frozen.
         method_or_folder: a method, the name of one, or a folder with a saved delta, ours or PEFT's.
         name: of the delta.
+        **settings: of a method given by name, for example rank=16.
     Returns:
         The delta, active for all rows.
     Raises:
         TargetError: no layer matches.
+        RecipeError: an unknown method, or a setting it does not take.
         CheckpointError: the folder does not fit the model.
     """
     seams = open_seams(model)
@@ -61,7 +63,7 @@ def attach(model: nn.Module, method_or_folder: Method | str | Path, name: str = 
         return method_or_folder.attach(seams, name)
     if Path(method_or_folder).is_dir():
         return load_delta(Path(method_or_folder), seams, name)[1]
-    method: Method = find("methods", str(method_or_folder))()
+    method: Method = build_component("methods", str(method_or_folder), settings)
     return method.attach(seams, name)
 
 

@@ -58,6 +58,8 @@ def test_the_whole_way(recipe_file: Path) -> None:
     assert again.returncode == 2 and "--overwrite" in again.stderr and not again.stdout
     empty = tunesmith("predict", "runs/first", "", cwd=folder)
     assert empty.returncode == 2 and "empty" in empty.stderr
+    place = tunesmith("predict", "runs/first", "runs", cwd=folder)
+    assert place.returncode == 2 and "is a folder" in place.stderr
     missing = tunesmith("predict", "runs/first", "tset.csv", cwd=folder)
     assert missing.returncode == 2 and "Did you mean" in missing.stderr and "test.csv" in missing.stderr
 
@@ -73,6 +75,21 @@ def test_mistakes_exit_with_2_and_no_traceback(recipe_file: Path) -> None:
         assert result.returncode == 2, words
         assert result.stderr.startswith("error: ") and "Traceback" not in result.stderr
     assert tunesmith("train").returncode == 2
+
+
+def test_ctrl_c_before_the_first_step(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tunesmith.cli import main
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunesmith.api.train", interrupted)
+    monkeypatch.setattr(sys, "argv", ["tunesmith", "train", str(recipe_file)])
+    with pytest.raises(SystemExit) as left:
+        main.run()
+    assert left.value.code == 1 and "interrupted before anything was saved" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["methods", "tasks", "metrics", "models", "baselines", "readers"])

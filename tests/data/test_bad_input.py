@@ -104,6 +104,12 @@ def test_ragged_rows_and_repeated_columns(tmp_path: Path) -> None:
         read(tmp_path / "b.csv")
 
 
+def test_semicolons_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text;label\none;x\n")
+    with pytest.raises(DataError, match=r"the header is one column, 'text;label'.*separated by commas"):
+        read(tmp_path / "a.csv")
+
+
 def test_broken_json_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": ')
     with pytest.raises(DataError, match=r"a\.jsonl, line 2: not valid JSON"):

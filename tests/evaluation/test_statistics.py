@@ -39,6 +39,11 @@ def test_rows_must_be_the_same() -> None:
         paired_difference(one, other, metrics_by_name(["accuracy"])[0], Bootstrap())
 
 
+def test_no_error_is_no_certainty() -> None:
+    found = estimate(of_accuracy(np.ones(30, dtype=bool)), metrics_by_name(["accuracy"]), Bootstrap(100))["accuracy"]
+    assert found.value == found.high == 1.0 and found.low == pytest.approx(0.8865, abs=1e-4)
+
+
 def test_the_same_seed_draws_the_same_rows() -> None:
     found = of_accuracy(np.random.default_rng(1).random(50) < 0.5)
     metrics = metrics_by_name(["accuracy", "macro-f1"])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import tunesmith
-from tunesmith.core.errors import CompatibilityError, TargetError
+from tunesmith.core.errors import CompatibilityError, RecipeError, TargetError
 from tunesmith.methods.full import Full
 from tunesmith.methods.lora import Lora
 from tunesmith.models.seams import open_seams
@@ -82,6 +82,20 @@ def test_close_leaves_no_trace() -> None:
     assert model.config._attn_implementation == attention
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert torch.equal(model(ids).last_hidden_state, before)
+
+
+def test_a_delta_leaves_once() -> None:
+    model = encoder()
+    delta = tunesmith.attach(model, "lora", "a", rank=2)
+    delta.detach()
+    with pytest.raises(CompatibilityError, match="no delta named 'a' is attached"):
+        delta.detach()
+    with pytest.raises(CompatibilityError, match="'a' is not attached, so it cannot be merged"):
+        delta.merge()
+    with pytest.raises(RecipeError, match="rank: -1 is not allowed"):
+        tunesmith.attach(model, "lora", "b", rank=-1)
+    with pytest.raises(TargetError, match="has no linear map"):
+        tunesmith.attach(nn.Conv2d(3, 3, 3), "lora")
 
 
 def test_an_opened_model_is_freed() -> None:

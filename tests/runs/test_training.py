@@ -158,6 +158,41 @@ def test_a_template_without_a_field(recipe: Recipe) -> None:
         tunesmith.train({**recipe, "prompt": {"template": "{tetx}"}})
 
 
+def test_labels_that_look_alike_and_few_rows_are_remarked_on(recipe: Recipe, data_folder: Path) -> None:
+    rows = [
+        (f"{text} {extra}", label)
+        for extra in "abcdef"
+        for text, label in (("one", "Yes"), ("two", "yes "), ("three", "no"))
+    ]
+    train = write_csv(data_folder / "alike.csv", rows)
+    run = tunesmith.train({**recipe, "data": {"train": str(train), "validation": 0.4}})
+    warnings = " ".join(run.summary["warnings"])
+    assert "the labels 'Yes' and 'yes ' differ only in letter case or spacing" in warnings
+    assert "rows, so its scores and intervals say little" in warnings and "there is no test file" in warnings
+
+
+def test_the_label_must_not_be_in_the_template(recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match="the field 'label' is the label column: the model would read the answer"):
+        tunesmith.train({**recipe, "prompt": {"template": "{label} {text}"}})
+
+
+def test_no_layers_and_no_pattern(recipe: Recipe) -> None:
+    with pytest.raises(TargetError, match="the list is empty, so nothing would train"):
+        tunesmith.train(recipe, ["method.layers=[]"])
+    with pytest.raises(TargetError, match=r"'re:\(' is not a regular expression"):
+        tunesmith.train(recipe, ["method.layers=re:("])
+
+
+def test_changed_labels_are_refused(recipe: Recipe) -> None:
+    run = tunesmith.train(recipe)
+    (run.folder / "labels.json").write_text('["a", "b", "c"]')
+    with pytest.raises(CheckpointError, match=r"labels\.json was changed"):
+        tunesmith.Run.load(run.folder)
+    (run.folder / "metrics.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"metrics\.json is damaged: 'metrics' is missing"):
+        tunesmith.Run.load(run.folder)
+
+
 def test_early_stopping(recipe: Recipe) -> None:
     run = tunesmith.train(recipe, ["training.epochs=40", "training.patience=2", "training.learning_rate=0.01"])
     epochs = len((run.folder / "history.jsonl").read_text().splitlines())

@@ -16,7 +16,8 @@ def test_pooling_follows_the_model(family: str, pooling: str) -> None:
     model = tiny_models()[family].build()
     model.untrained_pooler = False
     assert TextClassification().prepare(model, {}).pooling == pooling
-    assert TextClassification().prepare(model, {"pooling": "cls"}).pooling == "cls"
+    named = "last" if family != "encoder" else "cls"
+    assert TextClassification().prepare(model, {"pooling": named}).pooling == named
     assert is_causal(model) == (pooling == "last")
 
 
@@ -28,6 +29,8 @@ def test_models_that_do_not_fit_are_refused() -> None:
         with pytest.raises(CompatibilityError, match=message):
             TextClassification().prepare(tiny_models()[family].build(), {})
     model = tiny_models()["decoder"].build()
+    with pytest.raises(RecipeError, match="the first token sees nothing of the rest"):
+        TextClassification(pooling="cls").prepare(model, {})
     with pytest.raises(RecipeError, match="has no trained pooler"):
         TextClassification(pooling="pooler").prepare(model, {})
 

@@ -145,7 +145,9 @@ def run() -> None:
     except TunesmithError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except SystemExit as leaving:
+        if leaving.code != 130:  # what typer makes of Ctrl-C
+            raise
         print("interrupted before anything was saved.", file=sys.stderr)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - our own fault, worded instead of a traceback

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.errors import RecipeError, unknown
+from tunesmith.core.errors import DataError, RecipeError, unknown
 from tunesmith.core.registry import KINDS, setting_fields
 from tunesmith.core.registry import components as registered
 
@@ -26,7 +26,11 @@ def is_file(text: str) -> bool:
         text: as given.
     Returns:
         True for a path that exists, or that looks like a data file.
+    Raises:
+        DataError: it is a folder.
     """
+    if text.strip() and len(text) < 4096 and (text.endswith("/") or Path(text).is_dir()):
+        raise DataError(f"'{text}' is a folder; give a text in quotes or a data file.")
     looks = text.lower().endswith(_DATA) and " " not in text
     return looks or (len(text) < 4096 and "\n" not in text and Path(text).is_file())
 
@@ -39,7 +43,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place < left else "right", overflow="fold")
+        table.add_column(head, justify="left" if place < left else "right", overflow="fold", no_wrap=place >= left)
     for row in rows:
         table.add_row(*row)
     text = io.StringIO()

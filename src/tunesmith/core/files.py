@@ -113,6 +113,17 @@ def sha256_of(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
+def hash_of(value: Any) -> str:
+    """Hash a plain value.
+
+    Args:
+        value: what json can write.
+    Returns:
+        "sha256:" and a hexadecimal number.
+    """
+    return "sha256:" + hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
+
+
 def _write_bytes(path: Path, content: bytes) -> None:
     with open(path, "wb") as file:
         file.write(content)

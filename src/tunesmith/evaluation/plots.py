@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ def _svg(figure: Any) -> str:
     import matplotlib
 
     text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "tunesmith", "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"svg.hashsalt": "tunesmith", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # text stays text: the browser has the fonts
         figure.savefig(text, format="svg", metadata=_BARE, transparent=True)
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
@@ -66,7 +68,15 @@ def learning_curves(losses: Sequence[float], history: Sequence[dict[str, Any]], 
     if 0 < best <= len(ends):
         axes.axvline(ends[best - 1], color=_INK, linewidth=0.8, linestyle=":")
     lines = [*axes.get_lines()[1:3], *right.get_lines()]
-    axes.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=9, loc="center right")
+    axes.legend(
+        lines,
+        [line.get_label() for line in lines],
+        frameon=False,
+        fontsize=9,
+        ncols=3,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+    )
     return _svg(figure)
 
 

@@ -174,7 +174,7 @@ def _comparison(content: Content) -> str:
     for place, line in enumerate(content.contenders):
         ours = " class=ours" if place == len(content.contenders) - 1 else ""
         cells = [_score(name, line.scores[name]) for name in main]
-        cells += [f"{100 * line.share:.3g} %", f"{line.seconds:.1f}", size(line.peak_bytes)]
+        cells += [f"{100 * line.share:.2f} %", f"{line.seconds:.1f}", size(line.peak_bytes)]
         rows.append(
             f"<tr{ours}><td>{_safe(line.name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>"
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -90,6 +92,27 @@ class Bootstrap:
         return float(low), float(high)
 
 
+def wilson(share: float, rows: int, confidence: float) -> tuple[float, float]:
+    """Give the interval of a share of rows where the bootstrap has none: no row counts, or every row.
+
+    Args:
+        share: of the rows. [fraction]
+        rows: how many. [count]
+        confidence: of the interval. [fraction]
+    Returns:
+        (low, high).
+    Example:
+        >>> [round(end, 3) for end in wilson(1.0, 30, 0.95)]
+        [0.886, 1.0]
+
+    Source: Wilson 1927, JASA 22, 209-212.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = (share + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def metrics_by_name(names: Sequence[str]) -> list[Metric]:
     """Build metrics.
 
@@ -121,7 +144,10 @@ def estimate(predictions: Predictions, metrics: Sequence[Metric], bootstrap: Boo
     found = {}
     for column, metric in enumerate(metrics):
         low, high = bootstrap.interval(table[:, column])
-        found[metric.name] = Estimate(metric.compute(whole), low, high)
+        value = metric.compute(whole)
+        if metric.proportion and low == high:
+            low, high = wilson(value, predictions.rows, bootstrap.confidence)
+        found[metric.name] = Estimate(value, low, high)
     return found
 
 

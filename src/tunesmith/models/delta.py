@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from tunesmith.core.errors import CheckpointError
+from tunesmith.core.errors import CheckpointError, CompatibilityError
 
 if TYPE_CHECKING:
     from tunesmith.models.seams import Seams
@@ -96,7 +96,11 @@ class Delta:
 
         Returns:
             The model, which now answers by itself as it did with the delta.
+        Raises:
+            CompatibilityError: the delta is not attached any more.
         """
+        if self.seams.deltas.get(self.name) is not self:
+            raise CompatibilityError(f"delta '{self.name}' is not attached, so it cannot be merged (again).")
         for path, patch in self.patches.items():
             seam = self.seams.linear[path]
             seam.add_to_weight(patch.weight_change(seam))  # type: ignore[operator]

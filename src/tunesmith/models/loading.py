@@ -241,6 +241,7 @@ def _first_line(error: Exception) -> str:
 def _quiet() -> Iterator[None]:
     """Keep transformers' loading bars and notices off the screen; errors still rise."""
     level = transformers_logging.get_verbosity()
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()

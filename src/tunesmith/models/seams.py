@@ -108,6 +108,8 @@ class Seams:
         Args:
             name: of an attached delta.
         """
+        if name not in self.deltas:
+            raise CompatibilityError(f"no delta named '{name}' is attached: it was detached or merged before.")
         if self.routing.active == name:
             self.use(None)
         delta = self.deltas.pop(name)
@@ -181,9 +183,13 @@ class Seams:
         Raises:
             TargetError: an entry matches no linear map; every entry must match one.
         """
+        if not self.linear:
+            raise TargetError(f"layers: {type(self.model).__name__} has no linear map, so nothing would train.")
         if layers == "all-linear":
             return list(self.linear)
         wanted = [layers] if isinstance(layers, str) else list(layers)
+        if not wanted:
+            raise TargetError("layers: the list is empty, so nothing would train. 'all-linear' takes every linear map.")
         found: set[str] = set()
         for entry in wanted:
             matched = [path for path in self.linear if _matches(entry, path)]
@@ -204,7 +210,10 @@ class Seams:
 
 def _matches(entry: str, path: str) -> bool:
     if entry.startswith("re:"):
-        return re.fullmatch(entry[3:], path) is not None
+        try:
+            return re.fullmatch(entry[3:], path) is not None
+        except re.error as error:
+            raise TargetError(f"layers: '{entry}' is not a regular expression: {error}.") from None
     if any(sign in entry for sign in "*?["):
         return fnmatch.fnmatchcase(path, entry) or fnmatch.fnmatchcase(path, f"*.{entry}")
     return path == entry or path.endswith(f".{entry}")

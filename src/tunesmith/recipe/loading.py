@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.lines import parse
-from tunesmith.recipe.schema import Recipe
+from tunesmith.recipe.schema import DataSettings, Recipe
 
 _SHORTHANDS = ("task", "model", "method")
 
@@ -157,9 +158,23 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     allowed = ["auto", "validation loss", "last", *(recipe.evaluation.metrics or task.metrics)]
     if recipe.training.best not in allowed:
         found.append(f"training.best: {unknown('choice', recipe.training.best, allowed)}")
+    found.extend(_across_data(recipe.data))
     share = recipe.data.validation
     if isinstance(share, float | int) and not 0 < share < 1:
         found.append(f"data.validation: the share {share} must lie between 0 and 1, or be a file.")
+    return found
+
+
+def _across_data(data: DataSettings) -> list[str]:
+    found = []
+    if data.text == data.label:
+        found.append(f"data.label: '{data.label}' is also data.text; text and label are two columns.")
+    try:
+        codecs.lookup(data.encoding)
+    except LookupError:
+        found.append(
+            f"data.encoding: '{data.encoding}' is no encoding that Python knows. Common: utf-8, latin-1, gb18030."
+        )
     return found
 
 
@@ -205,6 +220,25 @@ def _worded(source: str, problems: list[str], lines: dict[str, int]) -> str:
         rows.append(f"  {place}{problem}")
     count = f"{len(rows)} mistake{'s' if len(rows) > 1 else ''}"
     return "\n".join([f"{source}: {count}, nothing was loaded.", *rows])
+
+
+def build_component(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
+    """Build one component with settings, with the same errors as in a recipe.
+
+    Args:
+        kind: one of the registry's kinds.
+        name: of the component.
+        settings: of it.
+    Returns:
+        The component.
+    Raises:
+        RecipeError: unknown name or setting, or a value out of bounds.
+    """
+    problems: list[str] = []
+    built = _validated(find(kind, name), dict(settings), "", problems)
+    if problems:
+        raise RecipeError(_worded(name, problems, {}))
+    return built
 
 
 def json_schema() -> dict[str, Any]:

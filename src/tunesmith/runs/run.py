@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import CheckpointError, DataError
-from tunesmith.core.files import read_json
+from tunesmith.core.files import hash_of, read_json
 from tunesmith.core.seeds import derived
 from tunesmith.data.audit import align_labels
 from tunesmith.data.examples import Columns, Examples, find_reader, from_texts, read_examples
@@ -31,6 +32,8 @@ from tunesmith.runs.folder import FINGERPRINT
 from tunesmith.runs.session import Session, open_session
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import read_labelled
+
+_log = logging.getLogger("tunesmith")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,14 @@ class Run:
         self.fingerprint: dict[str, Any] = read_json(self.folder / FINGERPRINT)
         self.labels: list[str] = read_json(self.folder / "labels.json")
         self.summary: dict[str, Any] = read_json(self.folder / "metrics.json")
+        wanted = {"fingerprint.json": (self.fingerprint, "labels_hash"), "metrics.json": (self.summary, "metrics")}
+        for name, (values, key) in wanted.items():
+            if not isinstance(values, dict) or key not in values:
+                raise CheckpointError(
+                    f"{self.folder / name} is damaged: '{key}' is missing. Restore it or train again."
+                )
+        if hash_of(self.labels) != self.fingerprint["labels_hash"]:
+            raise CheckpointError(f"{self.folder / 'labels.json'} was changed: the labels are not those that trained.")
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
@@ -203,8 +214,12 @@ class Run:
 
     def _tokens(self, examples: Examples) -> TokenRows:
         session, _ = self._opened
-        session.template.check([*examples.columns.all(), "text"])
-        return tokenize(session.tokenizer, map(session.template.render, examples.rows()), session.max_tokens)
+        session.template.check({*examples.columns.all(), "text"})
+        tokens = tokenize(session.tokenizer, map(session.template.render, examples.rows()), session.max_tokens)
+        if tokens.truncated:
+            _log.warning("%d of %d texts are longer than %d tokens and were cut.", tokens.truncated, len(tokens),
+                         session.max_tokens)  # fmt: skip
+        return tokens
 
     def _probabilities(self, examples: Examples) -> Array:
         found: Array = self._opened[1].probabilities(self._tokens(examples)).numpy()

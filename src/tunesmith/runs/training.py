@@ -15,14 +15,14 @@ from tunesmith.core.seeds import derived, seed_everything
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.comparing import Frozen, Judge, Meter, Scored, frozen_features, run_baselines
+from tunesmith.runs.comparing import Cost, Frozen, Judge, Meter, Scored, frozen_features, run_baselines
 from tunesmith.runs.folder import check_free, staged
 from tunesmith.runs.outcome import Outcome
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, Split, load_corpus
-from tunesmith.training.loop import Loop
+from tunesmith.training.loop import Loop, Trained
 from tunesmith.training.preflight import Preflight, check
 
 
@@ -68,6 +68,7 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
         Bootstrap(settings.resamples, settings.confidence, derived(recipe.seed, "bootstrap")),
         [name for name in ("validation", "test") if name in corpus.splits],
     )
+    _tell_data(session, corpus, progress)
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
     frozen = frozen_features(session, corpus, _read_frozen(session, judge, names), meter, progress)
     baselines = run_baselines(names, session, corpus, frozen, judge, meter, recipe.seed)
@@ -75,20 +76,10 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
     warnings = [*corpus.warnings, *checked.method.warnings(session.backbone.seams)]
     if "test" not in corpus.splits and recipe.training.best != "last":
         warnings.append("there is no test file: scores are on validation, which chooses the epoch, so they flatter.")
-    _tell(session, corpus, facts, warnings, progress)
-    total = recipe.training.epochs * len(corpus.splits["train"].tokens)
-    with meter.stage() as cost, progress.stage("training", total) as bar:
-        trained = loop.fit(bar)
-    if trained.interrupted:
-        kept = f"after epoch {trained.best_epoch}" if trained.best_epoch else f"after step {trained.steps}"
-        warnings.append(f"training was interrupted; the state {kept} was kept.")
+    _tell_plan(loop, facts, warnings, progress)
+    trained, cost = _train(loop, corpus, meter, progress, warnings)
     learned = cost.plus(frozen.costs["train"]) if session.task.starts_from_features else cost
-    with progress.stage("evaluation", len(judge.splits), "splits") as bar:
-        predictions = {}
-        for name in judge.splits:
-            predictions[name] = _predict(loop.tuned, corpus.splits[name])
-            bar(1)
-    ours = judge.score(Scored(checked.method.name, predictions, facts.share, learned))
+    ours = judge.score(Scored(checked.method.name, _answer(loop.tuned, corpus, judge, progress), facts.share, learned))
     return Outcome(
         checked=checked,
         session=session,
@@ -104,6 +95,28 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
         peak_bytes=meter.peak_bytes,
         warnings=warnings,
     )
+
+
+def _train(loop: Loop, corpus: Corpus, meter: Meter, progress: Progress, warnings: list[str]) -> tuple[Trained, Cost]:
+    """Fit, and say so when the user stopped it."""
+    total = loop.settings.epochs * len(corpus.splits["train"].tokens)
+    with meter.stage() as cost, progress.stage("training", total) as bar:
+        trained = loop.fit(bar)
+    if trained.interrupted:
+        kept = f"after epoch {trained.best_epoch}" if trained.best_epoch else f"after step {trained.steps}"
+        warnings.append(f"training was interrupted; the state {kept} was kept.")
+        progress.say(f"note: {warnings[-1]} It is scored and saved now.")
+    return trained, cost
+
+
+def _answer(tuned: Tuned, corpus: Corpus, judge: Judge, progress: Progress) -> dict[str, Predictions]:
+    """Predict the evaluated splits with the kept state."""
+    found = {}
+    with progress.stage("evaluation", len(judge.splits), "splits") as bar:
+        for name in judge.splits:
+            found[name] = _predict(tuned, corpus.splits[name])
+            bar(1)
+    return found
 
 
 def _read_frozen(session: Session, judge: Judge, baselines: Sequence[str]) -> list[str]:
@@ -159,8 +172,8 @@ def _predict(tuned: Tuned, split: Split) -> Predictions:
     return Predictions(tuned.probabilities(split.tokens).numpy(), split.labels)
 
 
-def _tell(session: Session, corpus: Corpus, facts: Preflight, warnings: list[str], progress: Progress) -> None:
-    """Say what was read and what will train, before the first step."""
+def _tell_data(session: Session, corpus: Corpus, progress: Progress) -> None:
+    """Say what was read."""
     for name, split in corpus.splits.items():
         lengths = split.audit.tokens
         progress.say(
@@ -170,8 +183,17 @@ def _tell(session: Session, corpus: Corpus, facts: Preflight, warnings: list[str
         )
     path = "flat rows, no padding" if session.backbone.proof.fast else f"padded ({session.backbone.proof.reason})"
     progress.say(f"model: {session.source.wanted}, {session.backbone.parameters:,} parameters; batches: {path}")
+
+
+def _tell_plan(loop: Loop, facts: Preflight, warnings: Sequence[str], progress: Progress) -> None:
+    """Say what will train, before the first step."""
+    copies = len(loop.tuned.delta.copies)
+    where = " and ".join(
+        [*([f"{facts.layers} adapted layers"] if facts.layers else []),
+         *([f"{copies} of the model's tensors"] if copies else []), "the head"]
+    )  # fmt: skip
     progress.say(
-        f"training {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {facts.layers} layers and the head; "
+        f"training {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}; "
         f"predicted peak memory {facts.predicted_peak_bytes / 1e6:,.0f} MB"
     )
     for note in (*facts.notes, *warnings):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tunesmith.core.files import finite, write_json, write_text
+from tunesmith.core.files import finite, hash_of, write_json, write_text
 from tunesmith.core.registry import components
 from tunesmith.evaluation.report import Content, render
 from tunesmith.methods.store import save_delta, save_tensors
@@ -22,7 +22,7 @@ from tunesmith.runs.folder import FINGERPRINT
 from tunesmith.runs.outcome import Outcome
 from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.session import Session
-from tunesmith.training.corpus import resolve_path
+from tunesmith.training.corpus import Corpus, resolve_path
 
 
 def write_run(outcome: Outcome, folder: Path) -> None:
@@ -46,7 +46,7 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     write_text(folder / "history.jsonl", "".join(lines))
     write_json(folder / "metrics.json", summary(outcome))
     write_text(folder / "report.html", render(_content(outcome)))
-    write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus.content_hash))
+    write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus))
 
 
 def settled(outcome: Outcome) -> dict[str, Any]:
@@ -105,13 +105,13 @@ def _plain(scored: Scored) -> dict[str, dict[str, dict[str, float]]]:
     return {split: {name: value.plain() for name, value in scores.items()} for split, scores in scored.scores.items()}
 
 
-def fingerprint(session: Session, checked: Checked, data_hash: str) -> dict[str, Any]:
+def fingerprint(session: Session, checked: Checked, corpus: Corpus) -> dict[str, Any]:
     """Identify what a run was made of.
 
     Args:
         session: model and tokenizer.
         checked: the recipe.
-        data_hash: of the rows.
+        corpus: the data.
     Returns:
         Versions, seed and hashes.
     """
@@ -127,7 +127,8 @@ def fingerprint(session: Session, checked: Checked, data_hash: str) -> dict[str,
         "base_model_hash": session.model_hash,
         "tokenizer_hash": session.tokenizer_hash,
         "max_tokens": session.max_tokens,
-        "data_hash": data_hash,
+        "data_hash": corpus.content_hash,
+        "labels_hash": hash_of(corpus.label_names),
     }
 
 
@@ -148,7 +149,7 @@ def _content(outcome: Outcome) -> Content:
         f"{checked.recipe.training.epochs} epochs; scored on {rows.audit.rows:,} rows of {split}. "
         f"Intervals: {100 * judge.bootstrap.confidence:.0f} %, {judge.bootstrap.resamples} bootstrap resamples."
     ]
-    facts = fingerprint(outcome.session, checked, outcome.corpus.content_hash)
+    facts = fingerprint(outcome.session, checked, outcome.corpus)
     measured = {
         "training speed": f"{outcome.trained.examples / max(outcome.trained.seconds, 1e-9):.1f} examples/s",
         "predicted / measured peak memory": f"{outcome.preflight.predicted_peak_bytes / 1e6:.0f} / "

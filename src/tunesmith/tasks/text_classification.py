@@ -68,6 +68,11 @@ class TextClassification(Task):
             raise RecipeError(
                 f"task.pooling: {type(model).__name__} has no trained pooler. Allowed: auto, mean, cls, last."
             )
+        if pooling == "cls" and is_causal(model):
+            raise RecipeError(
+                f"task.pooling: in {type(model).__name__} the first token sees nothing of the rest, so 'cls' would "
+                "predict by chance. Allowed: auto, mean, last."
+            )
         if pooling != "pooler" and getattr(model, "pooler", None) is not None:
             model.pooler = None  # type: ignore[assignment]
         return self.model_copy(update={"pooling": pooling})

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.seeds import derived
 from tunesmith.data import audit
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
@@ -18,6 +18,8 @@ from tunesmith.data.splitting import Index, stratified_share
 from tunesmith.data.tokens import TokenRows, tokenize
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
+
+_FEW = 30  # rows below which a score is remarked on
 
 
 @dataclass
@@ -110,7 +112,12 @@ def load_corpus(
         The splits with their facts and warnings.
     Raises:
         DataError: anything wrong with the data, with file and line.
+        RecipeError: the template shows the label.
     """
+    if data.label in template.fields:
+        raise RecipeError(
+            f"prompt.template: the field '{data.label}' is the label column: the model would read the answer."
+        )
     files = {"train": _read(data.train, data, template, folder)}
     if isinstance(data.validation, str):
         files["validation"] = _read(data.validation, data, template, folder)
@@ -119,7 +126,7 @@ def load_corpus(
     audit.check_classes(files["train"])
     names = sorted(files["train"].label_names)
     parts = {name: _part(name, examples, names) for name, examples in files.items()}
-    warnings = _separate(parts, data.leakage)
+    warnings = [*_alike(names), *_separate(parts, data.leakage)]
     if "validation" not in parts:
         _hold_out(parts, float(data.validation), derived(seed, "split"))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
@@ -181,6 +188,17 @@ def _separate(parts: dict[str, _Part], leakage: str) -> list[str]:
     return [f"{sentence}. data.leakage=drop removes them from train."]
 
 
+def _alike(names: list[str]) -> list[str]:
+    """Remark on labels that differ in letter case or spacing only: they train as different classes."""
+    first: dict[str, str] = {}
+    found = []
+    for name in names:
+        other = first.setdefault(" ".join(name.casefold().split()), name)
+        if other != name:
+            found.append(f"the labels '{other}' and '{name}' differ only in letter case or spacing; are they one?")
+    return found
+
+
 def _hold_out(parts: dict[str, _Part], share: float, seed: int) -> None:
     train = parts["train"]
     kept, held = stratified_share(train.labels, share, seed)
@@ -188,8 +206,10 @@ def _hold_out(parts: dict[str, _Part], share: float, seed: int) -> None:
     kept, held = np.sort(np.concatenate([kept, held[copies]])), held[~copies]
     if not len(held):
         raise DataError(
-            f"{train.examples.path}: a share of {share} of {len(train.labels)} rows leaves none for validation. "
-            "Raise data.validation, or give a validation file."
+            f"{train.examples.path}: a share of {share} of {len(train.labels)} rows with "
+            f"{len(np.unique(train.labels))} labels and {len(np.unique(train.hashes))} different texts leaves none for "
+            "validation (every label keeps a row for training, and copies of a text stay together). Check data.text "
+            "and data.label, raise data.validation, or give a validation file."
         )
     parts["validation"] = _Part(train.examples, train.index[held], train.labels[held], {}, train.hashes[held])
     train.index, train.labels, train.hashes = train.index[kept], train.labels[kept], train.hashes[kept]
@@ -227,6 +247,8 @@ def _remarks(split: Split) -> list[str]:
             f"{split.name}: {facts.truncated} of {facts.rows} rows are longer than {facts.max_tokens} tokens and were "
             f"cut; the longest has {facts.tokens['longest']}. Raise data.max_tokens if the model allows it."
         )
+    if split.name != "train" and facts.rows < _FEW:
+        remarks.append(f"{split.name}: only {facts.rows} rows, so its scores and intervals say little.")
     if split.name == "train" and facts.conflicts:
         remarks.append(f"train: {facts.conflicts} rows repeat an earlier text with another label; check those labels.")
     if split.name == "train" and facts.duplicates > facts.conflicts:

@@ -42,6 +42,11 @@ class Delimited(Reader):
             if not header:
                 raise DataError(f"{self.path} is empty. It needs a header row and one row per example.")
             header[0] = header[0].removeprefix("\ufeff")
+            if len(header) == 1 and any(sign in header[0] for sign in ";\t|"):
+                raise DataError(
+                    f"{self.path}: the header is one column, '{header[0]}'. Cells are separated by commas in a "
+                    ".csv and by tabs in a .tsv file; save it so."
+                )
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
                 raise DataError(f"{self.path}: the column '{twice}' stands twice in the header; rename one.")

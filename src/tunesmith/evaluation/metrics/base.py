@@ -16,6 +16,7 @@ class Metric:
     name: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    proportion: ClassVar[bool] = False  # a share of rows: an interval exists also when no row, or every row, counts
 
     def compute(self, sample: Sample) -> float:
         """Compute the metric.

@@ -14,6 +14,7 @@ class MicroF1(Metric):
     """F1 of all decisions together; equal to accuracy when every row has one label."""
 
     name: ClassVar[str] = "micro-f1"
+    proportion: ClassVar[bool] = True
 
     def compute(self, sample: Sample) -> float:
         """Compute 2 TP / (2 TP + FP + FN) over the whole confusion matrix."""
