@@ -15,6 +15,8 @@ from tunesmith.methods.store import save_delta
 from tunesmith.models.seams import open_seams
 from tunesmith.testing import tiny_models
 
+# Llama's norms cast to float32 whatever the model's type.
+BOUND = {"encoder": 1e-10, "decoder": 1e-6, "transposed-decoder": 1e-10, "encoder-decoder": 1e-10, "vision": 1e-10}
 FAMILIES = ["encoder", "decoder", "transposed-decoder", "encoder-decoder", "vision"]
 
 
@@ -34,9 +36,8 @@ def test_ours_loads_in_peft(family: str, tmp_path: Path) -> None:
         nn.init.normal_(parameter, std=0.2)
     save_delta(tmp_path, method, delta, "tiny")
     theirs = peft.PeftModel.from_pretrained(tiny_models()[family].build().double(), tmp_path).double()
-    delta.load({name: tensor.float().double() for name, tensor in delta.state().items()})  # PEFT reads float32
     difference = (run(theirs, family) - run(model, family)).abs().max()
-    assert difference <= 1e-6 * run(model, family).abs().max()
+    assert difference <= BOUND[family] * run(model, family).abs().max()
 
 
 @pytest.mark.parametrize("rslora", [False, True])
@@ -50,7 +51,7 @@ def test_peft_loads_here(family: str, rslora: bool, tmp_path: Path) -> None:
     model = tiny_models()[family].build().double()
     tunesmith.attach(model, tmp_path)
     expected = run(theirs.double(), family)
-    assert (run(model, family) - expected).abs().max() <= 1e-10 * expected.abs().max() * 1e4  # our copy is float32
+    assert (run(model, family) - expected).abs().max() <= BOUND[family] * expected.abs().max()
 
 
 @pytest.mark.parametrize("ours", [False, True])
