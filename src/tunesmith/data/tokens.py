@@ -66,10 +66,12 @@ def tokenize(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> TokenRows
         # Long rows are cut by the tokenizer, which keeps its final special token; their full length is counted.
         whole = tokenizer(chunk, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
         long = [i for i, row in enumerate(whole) if len(row) > max_tokens]
+        cut: dict[int, list[int]] = {}
         if long:
-            cut = tokenizer([chunk[i] for i in long], truncation=True, max_length=max_tokens)["input_ids"]
+            short = tokenizer([chunk[i] for i in long], truncation=True, max_length=max_tokens)["input_ids"]
+            cut = dict(zip(long, short, strict=True))
         for i, row in enumerate(whole):
-            kept = cut[long.index(i)] if i in long else row
+            kept = cut.get(i, row)
             if not kept:
                 raise DataError(
                     f"the text {chunk[i][:80]!r} (row {len(full) + 1}) gives no token: the model would read nothing."

@@ -29,7 +29,7 @@ class Delta:
         self.name = name
         self.patches = patches
         self.copies = copies
-        self._originals: dict[str, nn.Parameter] = {}
+        self._replaced: list[tuple[nn.Module, str, nn.Parameter]] = []
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Go through what trains.
@@ -111,19 +111,17 @@ class Delta:
         return self.seams.model
 
     def swap_in(self) -> None:
-        """Put the trained copies in the place of the model's parameters; the originals are kept."""
-        for path, copy in self.copies.items():
-            module, leaf = self._owner(path)
-            self._originals[path] = module._parameters[leaf]  # type: ignore[assignment]
-            module._parameters[leaf] = copy
+        """Put the trained copies in the place of the model's parameters, at every module that shares one."""
+        copies = {id(self.seams.parameter(path)): copy for path, copy in self.copies.items()}
+        for module in self.seams.model.modules():
+            for leaf, parameter in module._parameters.items():
+                if parameter is not None and id(parameter) in copies:
+                    self._replaced.append((module, leaf, parameter))
+        for module, leaf, parameter in self._replaced:
+            module._parameters[leaf] = copies[id(parameter)]
 
     def swap_out(self) -> None:
         """Put the model's own parameters back."""
-        for path, original in self._originals.items():
-            module, leaf = self._owner(path)
-            module._parameters[leaf] = original
-        self._originals.clear()
-
-    def _owner(self, path: str) -> tuple[nn.Module, str]:
-        owner, _, leaf = path.rpartition(".")
-        return self.seams.model.get_submodule(owner), leaf
+        for module, leaf, parameter in self._replaced:
+            module._parameters[leaf] = parameter
+        self._replaced.clear()

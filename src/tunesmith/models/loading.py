@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import CheckpointError, RecipeError, SecurityError, nearest
@@ -196,22 +196,6 @@ def sentence_settings(source: Source) -> dict[str, Any]:
         if limit:
             found["max_tokens"] = int(limit)
     return found
-
-
-def architecture_of(source: Source) -> Any:
-    """Read a model's config without its weights.
-
-    Args:
-        source: from `locate`.
-    Returns:
-        A transformers config.
-    Raises:
-        CheckpointError: missing, damaged or unknown.
-    """
-    try:
-        return AutoConfig.from_pretrained(source.path, trust_remote_code=False)
-    except Exception as error:
-        raise _explained(error, source) from error
 
 
 def _explained(error: Exception, source: Source) -> CheckpointError | SecurityError:

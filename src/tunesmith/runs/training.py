@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tunesmith.core.memory import restart_peak
 from tunesmith.core.progress import Progress
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived, seed_everything
@@ -56,6 +57,7 @@ def train_recipe(
 
 def _carry_out(checked: Checked, progress: Progress) -> Outcome:
     began, recipe = time.perf_counter(), checked.recipe
+    restart_peak()  # of an earlier run in this process
     seed_everything(recipe.seed)
     session = open_session(checked)
     corpus = load_corpus(

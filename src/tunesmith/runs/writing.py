@@ -39,7 +39,7 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     head = {name: tensor.detach().cpu().contiguous() for name, tensor in outcome.tuned.head.state_dict().items()}
     save_tensors(folder / "head.safetensors", head)
     write_json(folder / "labels.json", outcome.corpus.label_names)
-    write_text(folder / "prompt.yaml", f"template: {checked.recipe.prompt.template!r}\n")
+    write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
     write_text(folder / "recipe.yaml", to_yaml(settled(outcome)))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]

@@ -118,11 +118,11 @@ def load_corpus(
         raise RecipeError(
             f"prompt.template: the field '{data.label}' is the label column: the model would read the answer."
         )
-    files = {"train": _read(data.train, data, template, folder)}
+    files = {"train": read_labelled(data.train, data, template, folder)}
     if isinstance(data.validation, str):
-        files["validation"] = _read(data.validation, data, template, folder)
+        files["validation"] = read_labelled(data.validation, data, template, folder)
     if data.test is not None:
-        files["test"] = _read(data.test, data, template, folder)
+        files["test"] = read_labelled(data.test, data, template, folder)
     audit.check_classes(files["train"])
     names = sorted(files["train"].label_names)
     parts = {name: _part(name, examples, names) for name, examples in files.items()}
@@ -138,7 +138,7 @@ def load_corpus(
 
 
 def read_labelled(path: str, data: DataSettings, template: Template, folder: Path) -> Examples:
-    """Read one file with the recipe's columns, for an evaluation.
+    """Read one file with the recipe's columns.
 
     Args:
         path: the file.
@@ -147,11 +147,9 @@ def read_labelled(path: str, data: DataSettings, template: Template, folder: Pat
         folder: for relative paths.
     Returns:
         The examples.
+    Raises:
+        DataError: anything wrong with the file, with its line.
     """
-    return _read(path, data, template, folder)
-
-
-def _read(path: str, data: DataSettings, template: Template, folder: Path) -> Examples:
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
     others = tuple(name for name in template.fields if name not in ("text", data.text))
     reader = find_reader(place, data.encoding, data.max_characters)
