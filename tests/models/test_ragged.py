@@ -127,30 +127,43 @@ def test_a_model_without_the_interface_takes_the_padded_path() -> None:
     assert backbone.hidden(batch_of()).shape == (sum(LENGTHS), 32)
 
 
-def test_dropped_attention_equals_the_plain_formula() -> None:
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_dropped_attention_equals_the_plain_formula(prefixed: bool) -> None:
     """The hand-written backward pass against autograd, with the same masks, float64."""
-    from tunesmith.models.attention import Rule, _DroppedAttention
-    from tunesmith.models.dropout import DropoutSource
+    from tunesmith.models.attention import Rule, _DroppedAttention, _in_front
+    from tunesmith.models.routing import Routing
 
-    layout = Layout((2, 3, 5, 5))
+    layout, routing = Layout((2, 3, 5, 5)), Routing()
     draw = torch.Generator().manual_seed(0)
-    for causal, window in ((False, None), (True, None), (False, 3)):
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, dtype=torch.float64, generator=draw, requires_grad=True)
+
+    for causal, window in ((False, None), (True, None), (False, 3), (True, 3)):
         rule = Rule(causal, window, 0.7, 0.3)
-        q, k, v = (torch.randn(15, 2, 4, dtype=torch.float64, generator=draw, requires_grad=True) for _ in range(3))
-        ours = _DroppedAttention.apply(q, k, v, layout, rule, DropoutSource(7))
-        source, plain = DropoutSource(7), []
+        q, k, v = (random(15, 2, 4) for _ in range(3))
+        prefix = [random(2, 3, 4), random(2, 3, 4)] if prefixed else []
+        routing.layout = layout
+        routing.dropout.seed(7)
+        held = [prefixed] * len(layout.buckets)
+        ours = _DroppedAttention.apply(q, k, v, routing, rule, held, *prefix * len(layout.buckets))
+        routing.dropout.seed(7)
+        plain = []
         for bucket in layout.buckets:
             part = slice(bucket.start, bucket.start + bucket.tokens)
             qb, kb, vb = (bucket.spread(tensor[part]) for tensor in (q, k, v))
+            if prefixed:
+                kb, vb = _in_front(prefix[0], kb), _in_front(prefix[1], vb)
             scores = (qb @ kb.transpose(-1, -2)) * 0.7
-            mask = rule.mask(bucket, q.device)
+            mask = rule.mask(bucket, q.device, 3 if prefixed else 0)
             scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
             weights = scores.softmax(-1)
-            plain.append(bucket.gather(weights * source.keep(weights.shape, 0.3) / 0.7 @ vb))
+            plain.append(bucket.gather(weights * routing.dropout.keep(weights.shape, 0.3) / 0.7 @ vb))
         theirs = torch.cat(plain)
         assert relative(ours, theirs) < 1e-14
         wanted = torch.randn(theirs.shape, dtype=torch.float64, generator=draw)
+        inputs = (q, k, v, *prefix)
         for first, second in zip(
-            torch.autograd.grad(ours, (q, k, v), wanted), torch.autograd.grad(theirs, (q, k, v), wanted), strict=True
+            torch.autograd.grad(ours, inputs, wanted), torch.autograd.grad(theirs, inputs, wanted), strict=True
         ):
             assert relative(first, second) < 1e-13

@@ -7,7 +7,6 @@ from torch import nn
 
 import tunesmith
 from tunesmith.core.errors import CompatibilityError, RecipeError, TargetError
-from tunesmith.methods.full import Full
 from tunesmith.methods.lora import Lora
 from tunesmith.models.seams import open_seams
 from tunesmith.testing import tiny_models
@@ -58,11 +57,8 @@ def test_routing_mistakes_are_named() -> None:
         tunesmith.route(model, ["aa"]),
     ):
         pass
-    tunesmith.attach(model, Full(), "whole")
-    with pytest.raises(CompatibilityError, match="cannot share a forward pass"), tunesmith.route(model, ["a", "whole"]):
-        pass
     with (
-        pytest.raises(CompatibilityError, match="2 delta names were given for a batch of 3 rows"),
+        pytest.raises(CompatibilityError, match="2 delta names were given, but '.*' is called with 3 rows"),
         tunesmith.route(model, ["a", None]),
     ):
         model(torch.ones(3, 4, dtype=torch.int64))

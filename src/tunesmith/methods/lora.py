@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from tunesmith.core.errors import CheckpointError, TargetError
 from tunesmith.core.registry import register
@@ -16,6 +14,7 @@ from tunesmith.core.settings import setting
 from tunesmith.methods.base import Method
 from tunesmith.models.delta import Delta
 from tunesmith.models.linear import LinearSeam
+from tunesmith.models.patches import LowRankPatch, Weight
 from tunesmith.models.seams import Seams
 
 
@@ -148,26 +147,18 @@ class Lora(Method):
         )
 
 
-class LoraPatch(nn.Module):
+class LoraPatch(LowRankPatch):
     """A and B of one linear map; the names are PEFT's."""
 
     def __init__(self, seam: LinearSeam, rank: int, scale: float, dropout: float) -> None:
-        super().__init__()
-        dtype = torch.float64 if seam.weight.dtype == torch.float64 else torch.float32
-        self.lora_A = skip_init(nn.Linear, seam.width_in, rank, bias=False, dtype=dtype)
-        self.lora_B = skip_init(nn.Linear, rank, seam.width_out, bias=False, dtype=dtype)
+        super().__init__(dropout)
+        down, up = seam.low_rank_shapes(rank)
+        self.lora_A = Weight(down, seam)
+        self.lora_B = Weight(up, seam)
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
         self.scale = scale
-        self.dropout = dropout
 
-    def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
-        """Compute the adapted map: x (..., in) -> (..., out)."""
-        if self.training and self.dropout > 0.0:
-            low = self.lora_B(self.lora_A(nn.functional.dropout(x, self.dropout).to(self.lora_A.weight.dtype)))
-            return seam.base(x) + (self.scale * low).to(x.dtype)
-        return seam.plus_low_rank(x, self.lora_A.weight, self.lora_B.weight, self.scale)
-
-    def weight_change(self, seam: LinearSeam) -> Tensor:
-        """Return what merging adds to W, (out, in)."""
-        return self.scale * (self.lora_B.weight @ self.lora_A.weight)
+    def product(self, seam: LinearSeam) -> tuple[Tensor, Tensor, float]:
+        """Return A, B and the scale."""
+        return self.lora_A.weight, self.lora_B.weight, self.scale

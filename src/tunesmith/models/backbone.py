@@ -81,7 +81,7 @@ class Backbone:
             Last hidden states, (N, D), in the batch's order of tokens.
         """
         batch = batch.to(self.device)
-        with self.seams.route(batch.names) if batch.names is not None else nullcontext():
+        with self.seams.route(batch.layout.names) if batch.layout.names is not None else nullcontext():
             if self.proof.fast:
                 return self._flat(batch, self.proof.position_offset)
             return self._padded(batch)

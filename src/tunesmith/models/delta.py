@@ -22,14 +22,37 @@ class Delta:
         name: of the delta.
         patches: per linear map's path, the module that computes with it.
         copies: per parameter's dotted name, the trained copy that stands in for it while the delta is active.
+        prompt: soft prompt at the attention or the embedding seam, or None.
     """
 
-    def __init__(self, seams: Seams, name: str, patches: dict[str, nn.Module], copies: dict[str, nn.Parameter]) -> None:
+    def __init__(
+        self,
+        seams: Seams,
+        name: str,
+        patches: dict[str, nn.Module],
+        copies: dict[str, nn.Parameter],
+        prompt: nn.Module | None = None,
+    ) -> None:
         self.seams = seams
         self.name = name
         self.patches = patches
         self.copies = copies
-        self._replaced: list[tuple[nn.Module, str, nn.Parameter]] = []
+        self.prompt = prompt
+        self.places = seams.owners(copies)  # (path of the module, its parameter's name, the copy)
+        self._replaced: list[tuple[nn.Module, str, nn.Parameter | None]] = []
+
+    def modules(self) -> list[nn.Module]:
+        """Return the modules that hold what trains, copies aside."""
+        return [*self.patches.values(), *([self.prompt] if self.prompt is not None else [])]
+
+    def train(self, training: bool) -> None:
+        """Switch the delta's own dropout on or off.
+
+        Args:
+            training: True for a training step.
+        """
+        for module in self.modules():
+            module.train(training)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Go through what trains.
@@ -41,6 +64,8 @@ class Delta:
             for name, parameter in patch.named_parameters():
                 yield f"{path}.{name}", parameter
         yield from self.copies.items()
+        if self.prompt is not None:
+            yield from self.prompt.named_parameters()
 
     def parameters(self) -> list[nn.Parameter]:
         """Return what trains, for an optimizer."""
@@ -101,9 +126,17 @@ class Delta:
         """
         if self.seams.deltas.get(self.name) is not self:
             raise CompatibilityError(f"delta '{self.name}' is not attached, so it cannot be merged (again).")
+        if self.prompt is not None:
+            raise CompatibilityError(
+                f"delta '{self.name}' has a soft prompt, which no weight can hold, so it cannot be merged. "
+                "Keep it attached."
+            )
         for path, patch in self.patches.items():
             seam = self.seams.linear[path]
-            seam.add_to_weight(patch.weight_change(seam))  # type: ignore[operator]
+            change, shift = patch.weight_change(seam), patch.bias_change(seam)  # type: ignore[operator]
+            seam.add_to_weight(change)
+            if shift is not None:
+                seam.add_to_bias(shift)
         values = {path: copy.detach() for path, copy in self.copies.items()}
         self.detach()
         for path, value in values.items():
@@ -112,13 +145,10 @@ class Delta:
 
     def swap_in(self) -> None:
         """Put the trained copies in the place of the model's parameters, at every module that shares one."""
-        copies = {id(self.seams.parameter(path)): copy for path, copy in self.copies.items()}
-        for module in self.seams.model.modules():
-            for leaf, parameter in module._parameters.items():
-                if parameter is not None and id(parameter) in copies:
-                    self._replaced.append((module, leaf, parameter))
-        for module, leaf, parameter in self._replaced:
-            module._parameters[leaf] = copies[id(parameter)]
+        for path, leaf, copy in self.places:
+            module = self.seams.model.get_submodule(path)
+            self._replaced.append((module, leaf, module._parameters[leaf]))
+            module._parameters[leaf] = copy
 
     def swap_out(self) -> None:
         """Put the model's own parameters back."""

@@ -7,12 +7,15 @@ within 1 / 65536) at about a quarter of the time. One byte per element is kept f
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from tunesmith.models.routing import Routing
 
 
 class DropoutSource:
@@ -77,7 +80,11 @@ def drop(x: Tensor, rate: float, source: DropoutSource) -> Tensor:
         return x
     if x.device.type != "cpu" or rate >= 1.0:
         return nn.functional.dropout(x, rate)
-    dropped: Tensor = _Drop.apply(x, source.keep(x.shape, rate), 1.0 / (1.0 - rate))  # type: ignore[no-untyped-call]
+    return _dropped(x, source.keep(x.shape, rate), rate)
+
+
+def _dropped(x: Tensor, keep: Tensor, rate: float) -> Tensor:
+    dropped: Tensor = _Drop.apply(x, keep, 1.0 / (1.0 - rate))  # type: ignore[no-untyped-call]
     return dropped
 
 
@@ -86,15 +93,23 @@ class DropoutSeam:
 
     Args:
         module: the dropout layer.
-        source: where masks come from.
+        routing: knows where the masks of each row's delta come from.
     """
 
-    def __init__(self, module: nn.Dropout, source: DropoutSource) -> None:
+    def __init__(self, module: nn.Dropout, routing: Routing) -> None:
         self.module = module
-        self.source = source
+        self.routing = routing
 
     def __call__(self, input: Tensor) -> Tensor:
         """Drop while the module trains."""
-        if not self.module.training:
+        rate = self.module.p
+        if not self.module.training or rate <= 0.0:
             return input
-        return drop(input, self.module.p, self.source)
+        if self.routing.names is None or not self.routing.sources or input.device.type != "cpu" or rate >= 1.0:
+            return drop(input, rate, self.routing.source())
+        spans, keeps = self.routing.spans(input, "dropout"), []
+        for span in spans:
+            shape = list(input.shape)
+            shape[span.dim] = span.size
+            keeps.append(self.routing.sources.get(span.name or "", self.routing.dropout).keep(torch.Size(shape), rate))
+        return _dropped(input, torch.cat(keeps, dim=spans[0].dim), rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -24,6 +24,7 @@ class Bucket:
         cells: (n * T,), which token fills each cell; None when all rows have length T.
         held: (tokens,), which cells hold a token; None as above.
         real: (n, 1, 1, T), bool, True where a cell holds a token; None as above.
+        name: of the rows' delta, where rows of one batch use several.
     """
 
     rows: int
@@ -33,26 +34,29 @@ class Bucket:
     cells: Tensor | None = None
     held: Tensor | None = None
     real: Tensor | None = None
+    name: str | None = None
 
     @classmethod
-    def of(cls, lengths: Sequence[int], start: int) -> Bucket:
+    def of(cls, lengths: Sequence[int], start: int, name: str | None = None) -> Bucket:
         """Make the bucket of neighbouring rows.
 
         Args:
             lengths: of the rows, rising.
             start: first token of the first row.
+            name: of their delta.
         Returns:
             The bucket.
         """
         rows, longest, tokens = len(lengths), max(lengths), sum(lengths)
         if min(lengths) == longest:
-            return cls(rows, longest, start, tokens)
+            return cls(rows, longest, start, tokens, name=name)
         sizes = torch.tensor(lengths)[:, None]
         places = torch.arange(longest)[None, :]
         starts = torch.tensor([0, *accumulate(lengths)][:-1])[:, None]
         real = places < sizes
         cells = (starts + torch.minimum(places, sizes - 1)).reshape(-1)
-        return cls(rows, longest, start, tokens, cells, real.reshape(-1).nonzero()[:, 0], real[:, None, None, :])
+        held = real.reshape(-1).nonzero()[:, 0]
+        return cls(rows, longest, start, tokens, cells, held, real[:, None, None, :], name)
 
     def spread(self, flat: Tensor) -> Tensor:
         """Lay the bucket's tokens out as heads of a block.
@@ -82,10 +86,12 @@ class Layout:
     """Where the rows of a flat batch lie; rows of equal length stand together.
 
     Args:
-        lengths: tokens per row, each at least 1, equal ones adjacent. [count]
+        lengths: tokens per row, each at least 1, equal ones of a delta adjacent. [count]
+        names: the delta of each row, those of one delta adjacent; None when all rows use the active one.
     """
 
     lengths: tuple[int, ...]
+    names: tuple[str | None, ...] | None = None
 
     @cached_property
     def starts(self) -> list[int]:
@@ -104,14 +110,17 @@ class Layout:
 
     @cached_property
     def buckets(self) -> list[Bucket]:
-        """Adjacent rows of like length, so that attention runs as few products.
+        """Adjacent rows of like length and of one delta, so that attention runs as few products.
 
-        A bucket holds rows of at most a quarter and 8 tokens more than its shortest one.
+        A bucket holds rows of at most a quarter and 8 tokens more than its shortest one. It never crosses deltas: each
+        delta's attention is computed exactly as in a batch of its own.
         """
+        names = self.names or (None,) * self.rows
         buckets, first = [], 0
         for row in range(1, self.rows + 1):
-            if row == self.rows or self.lengths[row] > 1.25 * self.lengths[first] + 8:
-                buckets.append(Bucket.of(self.lengths[first:row], self.starts[first]))
+            full = row == self.rows or names[row] != names[first]
+            if full or self.lengths[row] > 1.25 * self.lengths[first] + 8 or self.lengths[row] < self.lengths[first]:
+                buckets.append(Bucket.of(self.lengths[first:row], self.starts[first], names[first]))
                 first = row
         return buckets
 
@@ -145,7 +154,6 @@ class RaggedBatch:
         index: (R,), int64, which example each row is; rows are ordered by length, not by example.
         labels: (R,) or None, one label id per row, in row order.
         segments: (N,) or None, token type ids where the tokenizer makes them.
-        names: the delta of each row, or None when all rows use the active one.
     """
 
     ids: Tensor
@@ -153,7 +161,6 @@ class RaggedBatch:
     index: Tensor
     labels: Tensor | None = None
     segments: Tensor | None = None
-    names: tuple[str | None, ...] | None = field(default=None)
 
     def to(self, device: torch.device) -> RaggedBatch:
         """Return the batch with its tensors on a device.
@@ -175,25 +182,27 @@ def ragged(
     rows: Sequence[Sequence[int] | Tensor],
     index: Sequence[int] | None = None,
     labels: Sequence[int] | None = None,
+    names: Sequence[str | None] | None = None,
 ) -> RaggedBatch:
-    """Make a ragged batch; rows are sorted by length so that attention meets few groups.
+    """Make a ragged batch; rows are sorted by delta, then by length so that attention meets few groups.
 
     Args:
         rows: token ids of each row, none empty.
         index: which example each row is; 0, 1, ... when None.
         labels: one label id per row, in the order of `rows`.
+        names: one delta name (or None) per row, in the order of `rows`.
     Returns:
         The batch; `index` says which row came from where.
     Example:
         >>> ragged([[5, 6, 7], [8]]).ids.tolist()
         [8, 5, 6, 7]
     """
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    order = sorted(range(len(rows)), key=lambda i: (names[i] or "" if names else "", len(rows[i])))
     index = range(len(rows)) if index is None else index
     ids = torch.cat([torch.as_tensor(rows[i], dtype=torch.int64) for i in order])
     return RaggedBatch(
         ids=ids,
-        layout=Layout(tuple(len(rows[i]) for i in order)),
+        layout=Layout(tuple(len(rows[i]) for i in order), tuple(names[i] for i in order) if names else None),
         index=torch.tensor([index[i] for i in order]),
         labels=None if labels is None else torch.tensor([labels[i] for i in order]),
     )

@@ -1,28 +1,30 @@
-"""The linear seam: every linear map of a model, seen in one way.
+"""The linear seam: every map of a model that is linear in its weight, seen in one way.
 
 A seam stands in for the module's forward. Without a delta it is the module's own forward; with one, the delta's
-patch computes the output from the input and the frozen map.
+patch computes the output from the input and the frozen map, or the delta's copies stand in for the parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from tunesmith.models.routing import Routing
+from tunesmith.models.dropout import drop
+from tunesmith.models.low_rank import grouped_low_rank, one_low_rank
+from tunesmith.models.routing import Routing, Span
 
 
-class LinearSeam:
-    """One linear map: y = x W^T + b, with the patches of the deltas attached to it.
+class Seam:
+    """One module that owns parameters, with what deltas put in its place.
 
     Args:
         path: dotted name of the module in the model.
-        module: nn.Linear, or transformers' Conv1D, which stores W transposed.
+        module: the module.
         routing: which rows use which delta.
     """
 
@@ -31,14 +33,90 @@ class LinearSeam:
         self.module = module
         self.routing = routing
         self.patches: dict[str, nn.Module] = {}
-        self.base: Callable[[Tensor], Tensor] = module.forward
+        self.copies: dict[str, dict[str, nn.Parameter]] = {}
+        self.base: Callable[..., Any] = module.forward
+
+    def __call__(self, x: Tensor, *rest: Any, **settings: Any) -> Any:
+        """Call the module with the patches and copies of the rows' deltas."""
+        if self.routing.names is None:
+            return self._one(x, rest, settings)
+        if not self.routing.touches(self.patches) and not self.routing.touches(self.copies):
+            return self.base(x, *rest, **settings)
+        if not self.routing.layout and x.shape[0] == 1 < len(self.routing.names):  # shared by all rows, as positions
+            x = x.expand(len(self.routing.names), *x.shape[1:])
+        return self._mixed(x, self.routing.spans(x, self.path), rest, settings)
+
+    def _mixed(self, x: Tensor, spans: list[Span], rest: tuple[Any, ...], settings: dict[str, Any]) -> Tensor:
+        dim, outputs = spans[0].dim, []
+        for span, piece in zip(spans, x.split([span.size for span in spans], dim=dim), strict=True):
+            with self.routing.only(span.name):
+                outputs.append(self._one(piece, rest, settings))
+        return torch.cat(outputs, dim=dim)
+
+    def _one(self, x: Tensor, rest: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+        """Compute with the active delta; its copies stand in for the whole pass unless rows are mixed."""
+        name = self.routing.active or ""
+        patch, copies = self.patches.get(name), self.copies.get(name)
+        if copies and self.routing.swapped != name:
+            with self._standing_in(copies):
+                return self.base(x, *rest, **settings) if patch is None else patch(x, self)
+        return self.base(x, *rest, **settings) if patch is None else patch(x, self)
+
+    @contextmanager
+    def _standing_in(self, copies: dict[str, nn.Parameter]) -> Iterator[None]:
+        own = self.module._parameters
+        before = {leaf: own[leaf] for leaf in copies}
+        own.update(copies)
+        try:
+            yield
+        finally:
+            own.update(before)
+
+    def drop(self, x: Tensor, rate: float) -> Tensor:
+        """Zero elements of a patch's input at random, from the delta's own stream.
+
+        Args:
+            x: any shape.
+            rate: probability of dropping. [fraction]
+        Returns:
+            The shape and dtype of x.
+        """
+        return drop(x, rate, self.routing.source())
+
+
+class LinearSeam(Seam):
+    """One linear map: y = x W^T + b.
+
+    nn.Linear, transformers' Conv1D (which stores W transposed) and linears whose weight is quantised.
+    """
+
+    module: nn.Module
+
+    def __init__(self, path: str, module: nn.Module, routing: Routing) -> None:
+        super().__init__(path, module, routing)
         self.transposed = isinstance(module, Conv1D)
 
     @property
+    def stored(self) -> Tensor:
+        """The weight as the module holds it."""
+        return self.module.weight  # type: ignore[return-value]
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the weight is held in fewer bits than it computes with."""
+        return type(self.stored.data) is not Tensor
+
+    @property
     def weight(self) -> Tensor:
-        """W, (out, in); a view where the module stores it transposed."""
-        weight: Tensor = self.module.weight  # type: ignore[assignment]
-        return weight.t() if self.transposed else weight
+        """W as a matrix, (out, in); a view where possible, a copy of full precision where it is quantised."""
+        if self.quantised:
+            return self.stored.dequantize()
+        return self.stored.t() if self.transposed else self.stored
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What patches compute in: float64 for a float64 map, else float32."""
+        return torch.float64 if self.stored.dtype == torch.float64 else torch.float32
 
     @property
     def bias(self) -> Tensor | None:
@@ -47,31 +125,63 @@ class LinearSeam:
 
     @property
     def width_in(self) -> int:
-        """D of the input."""
-        return self.weight.shape[1]
+        """Columns of W."""
+        return self.stored.shape[0] if self.transposed else self.stored.shape[1]
 
     @property
     def width_out(self) -> int:
-        """D of the output."""
-        return self.weight.shape[0]
+        """Rows of W."""
+        return self.stored.shape[1] if self.transposed else self.stored.shape[0]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map x (..., in) to (..., out) with the patches of the rows' deltas."""
-        spans = self.routing.spans(x, self.patches)
-        if not spans:
-            return self.base(x)
-        if len(spans) == 1:
-            return self._one(spans[0][0], x)
-        dim, sizes = spans[0][1].dim, [span.size for _, span in spans]
-        pieces = zip([name for name, _ in spans], x.split(sizes, dim=dim), strict=True)
-        return torch.cat([self._one(name, piece) for name, piece in pieces], dim=dim)
+    def low_rank_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of the two factors of a low-rank change.
 
-    def _one(self, name: str | None, x: Tensor) -> Tensor:
-        patch = self.patches.get(name) if name is not None else None
-        if patch is None:
-            return self.base(x)
-        output: Tensor = patch(x, self)
-        return output
+        Args:
+            rank: inner width. [count]
+        Returns:
+            Of `down` and of `up`, as `plus_low_rank` takes them.
+        """
+        return (rank, self.width_in), (self.width_out, rank)
+
+    def product(self, down: Tensor, up: Tensor) -> Tensor:
+        """Multiply two factors out.
+
+        Args:
+            down: first factor.
+            up: second factor.
+        Returns:
+            What they add to W, (out, in).
+        """
+        return up.flatten(1) @ down.flatten(1)
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Map with another matrix in the place of W.
+
+        Args:
+            x: input of the module.
+            weight: (out, in).
+            bias: (out,) or None.
+        Returns:
+            Output of the module.
+        """
+        return nn.functional.linear(x, weight, bias)
+
+    def low_rank(self, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+        """Map by the low-rank product alone.
+
+        Args:
+            x: input of the module.
+            down: first factor.
+            up: second factor.
+        Returns:
+            Output of the module's shape, in the factors' dtype.
+        """
+        return (x.to(down.dtype) @ down.t()) @ up.t()
+
+    @property
+    def fused(self) -> bool:
+        """Whether the frozen map and a low-rank product can run as one node of the graph."""
+        return not self.quantised and not self.stored.requires_grad
 
     def plus_low_rank(self, x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
         """Frozen map plus a product of low rank, in one step that keeps only x.
@@ -86,14 +196,30 @@ class LinearSeam:
         Returns:
             (..., out), dtype of x.
         """
-        frozen = not self.weight.requires_grad and (self.bias is None or not self.bias.requires_grad)
-        if frozen and x.dtype == self.weight.dtype == down.dtype:
-            y: Tensor = _PlusLowRank.apply(  # type: ignore[no-untyped-call]
-                x, self.weight, self.bias, down, up, scale
-            )
-            return y
-        low = (x.to(down.dtype) @ down.t()) @ up.t()
-        return self.base(x) + (scale * low).to(x.dtype)
+        if self.fused and x.dtype == self.stored.dtype == down.dtype:
+            return one_low_rank(x, self.weight, self.bias, down, up, scale)
+        y: Tensor = self.base(x)
+        return y + (scale * self.low_rank(x, down, up)).to(y.dtype)
+
+    def _mixed(self, x: Tensor, spans: list[Span], rest: tuple[Any, ...], settings: dict[str, Any]) -> Tensor:
+        """Run the frozen map once for all rows where every delta only adds a low-rank product."""
+        factors = [self._factors(span.name) for span in spans] if type(self) is LinearSeam and self.fused else [None]
+        if any(found is None for found in factors):
+            return super()._mixed(x, spans, rest, settings)
+        per_part = x[..., 0].numel() // x.shape[spans[0].dim]
+        sizes = [span.size * per_part for span in spans]
+        return grouped_low_rank(x, self.weight, self.bias, sizes, [found or () for found in factors])
+
+    def _factors(self, name: str | None) -> tuple[Any, ...] | None:
+        """Return (down, up, scale) of a delta here, () when it has none, None when it does more than that."""
+        if self.copies.get(name or ""):
+            return None
+        patch = self.patches.get(name or "")
+        if patch is None:
+            return ()
+        factors = getattr(patch, "factors", None)
+        found: tuple[Any, ...] | None = None if factors is None else factors(self)
+        return found if found is None or found[0].dtype == self.stored.dtype else None
 
     @torch.no_grad()
     def add_to_weight(self, change: Tensor) -> None:
@@ -102,49 +228,108 @@ class LinearSeam:
         Args:
             change: (out, in).
         """
-        weight: Tensor = self.module.weight  # type: ignore[assignment]
-        weight += (change.t() if self.transposed else change).to(weight.dtype)
+        stored = self.stored
+        stored += (change.t() if self.transposed else change).reshape(stored.shape).to(stored.dtype)
+
+    @torch.no_grad()
+    def add_to_bias(self, change: Tensor) -> None:
+        """Add to b for good; used by merge.
+
+        Args:
+            change: (out,).
+        """
+        if self.bias is None:
+            self.module.bias = nn.Parameter(change.to(self.stored.dtype), requires_grad=False)
+        else:
+            self.bias.add_(change.to(self.bias.dtype))
 
 
-class _PlusLowRank(torch.autograd.Function):
-    """y = x W^T + b + s (x A^T) B^T with frozen W and b.
+class ConvSeam(LinearSeam):
+    """One convolution (nn.Conv1d, nn.Conv2d); its W has one column per input channel and kernel cell."""
 
-    Saves x and the (rank, N) product. The narrow products are written with rank as the first dimension: on CPUs
-    that is two to four times faster than the other way round.
-    """
+    @property
+    def weight(self) -> Tensor:
+        """The kernels as a matrix, (out, in * kernel)."""
+        return self.stored.flatten(1)
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
-    ) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])  # (N, in)
-        low = down @ flat.t()  # (rank, N)
-        y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())  # (N, out)
-        y.addmm_(low.t(), up.t(), alpha=scale)
-        ctx.save_for_backward(flat, low, weight, down, up)
-        ctx.scale = scale
-        return y.view(*x.shape[:-1], y.shape[-1])
+    @property
+    def width_in(self) -> int:
+        """Columns of W."""
+        return self.stored[0].numel()
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, Tensor | None, None]:
-        flat, low, weight, down, up = ctx.saved_tensors
-        dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
-        narrow = (up.t().contiguous() @ dy.t()).mul_(ctx.scale)  # (rank, N)
-        d_down = narrow @ flat if ctx.needs_input_grad[3] else None
-        d_up = (low @ dy).mul_(ctx.scale).t() if ctx.needs_input_grad[4] else None
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = (dy @ weight).addmm_(narrow.t(), down).view(*grad.shape[:-1], flat.shape[-1])
-        return dx, None, None, d_down, d_up, None
+    def low_rank_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of kernels to `rank` channels and of kernels of size one back."""
+        kernel = self.stored.shape[2:]
+        return (rank, *self.stored.shape[1:]), (self.width_out, rank, *([1] * len(kernel)))
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve with other kernels, (out, in * kernel)."""
+        y: Tensor = self.module._conv_forward(x, weight.view(self.stored.shape), bias)  # type: ignore[operator]
+        return y
+
+    def low_rank(self, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+        """Convolve to few channels, then mix them."""
+        narrow: Tensor = self.module._conv_forward(x.to(down.dtype), down, None)  # type: ignore[operator]
+        mix = nn.functional.conv1d if up.dim() == 3 else nn.functional.conv2d
+        return mix(narrow, up)
+
+    @property
+    def fused(self) -> bool:
+        """Convolutions have no fused form."""
+        return False
 
 
-def is_linear(module: nn.Module) -> bool:
-    """Say whether a module is a linear map that the seam can open.
+class EmbeddingSeam(LinearSeam):
+    """One table of embeddings; x holds ids and W, (D, V), is the table transposed."""
+
+    def __init__(self, path: str, module: nn.Module, routing: Routing) -> None:
+        super().__init__(path, module, routing)
+        self.transposed = True
+
+    @property
+    def bias(self) -> None:
+        """A table has no bias."""
+        return None
+
+    @property
+    def scale(self) -> Any:
+        """What some models multiply embeddings by."""
+        return getattr(self.module, "embed_scale", 1.0)
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Look ids up in another table, (D, V)."""
+        return nn.functional.embedding(x, weight.t(), self.module.padding_idx) * self.scale  # type: ignore[arg-type]
+
+    def low_rank(self, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+        """Look ids up in the narrow table, then widen."""
+        return (nn.functional.embedding(x, down.t()) @ up.t()) * self.scale
+
+    @property
+    def fused(self) -> bool:
+        """Tables have no fused form."""
+        return False
+
+
+_KINDS: tuple[tuple[type[nn.Module], type[LinearSeam]], ...] = (
+    (nn.Linear, LinearSeam),
+    (Conv1D, LinearSeam),
+    (nn.Conv1d, ConvSeam),
+    (nn.Conv2d, ConvSeam),
+    (nn.Embedding, EmbeddingSeam),
+)
+
+
+def linear_seam(path: str, module: nn.Module, routing: Routing) -> LinearSeam | None:
+    """Open a module at the linear seam.
 
     Args:
+        path: its dotted name.
         module: any module.
+        routing: of the model.
     Returns:
-        True for nn.Linear and transformers' Conv1D.
+        The seam; None when the module is not linear in one weight.
     """
-    return isinstance(module, nn.Linear | Conv1D)
+    for kind, seam in _KINDS:
+        if isinstance(module, kind):
+            return seam(path, module, routing)
+    return None

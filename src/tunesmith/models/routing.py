@@ -10,18 +10,21 @@ from itertools import groupby
 from torch import Tensor
 
 from tunesmith.core.errors import CompatibilityError
+from tunesmith.models.dropout import DropoutSource
 from tunesmith.models.layout import Layout
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a seam's input.
+    """A stretch of a seam's input that belongs to one delta.
 
     Args:
+        name: of the delta; None for the base.
         dim: the dimension that is cut.
         size: how much of it.
     """
 
+    name: str | None
     dim: int
     size: int
 
@@ -34,52 +37,95 @@ class Routing:
 
     def __init__(self) -> None:
         self.active: str | None = None
+        self.swapped: str | None = None  # the delta whose copies stand in everywhere
         self.layout: Layout | None = None
-        self._names: tuple[str | None, ...] | None = None
+        self.names: tuple[str | None, ...] | None = None
+        self.dropout = DropoutSource()
+        self.sources: dict[str, DropoutSource] = {}
 
     @contextmanager
-    def rows(self, names: Sequence[str | None]) -> Iterator[None]:
+    def rows(self, names: Sequence[str | None] | None) -> Iterator[None]:
         """Give each row its delta for the forward passes inside the block.
 
         Args:
             names: one per row of the batch; None stands for the base.
         """
-        before = self._names
-        self._names = tuple(names)
+        before = self.names
+        self.names = None if names is None else tuple(names)
         try:
             yield
         finally:
-            self._names = before
+            self.names = before
 
-    def spans(self, x: Tensor, attached: Container[str | None]) -> list[tuple[str | None, Span]]:
-        """Cut a seam's input into stretches of one delta each.
+    @contextmanager
+    def only(self, name: str | None) -> Iterator[None]:
+        """Use one delta for all rows inside the block; for work inside a pass on a part of its rows.
 
         Args:
-            x: (..., D), flat (1, N, D) or (N, D) under a layout, else (B, T, D) or (B, D).
-            attached: the deltas that have a patch at this seam.
-        Returns:
-            (delta, stretch) in the order of x; empty when the base alone is to run.
-        Raises:
-            CompatibilityError: the names do not fit the rows of x.
+            name: of the delta.
         """
-        if self._names is None:
-            return [(self.active, Span(0, x.shape[0]))] if self.active in attached else []
-        if not any(name in attached for name in self._names):
-            return []
-        runs = [(name, len(list(run))) for name, run in groupby(self._names)]
+        active, names = self.active, self.names
+        self.active, self.names = name, None
+        try:
+            yield
+        finally:
+            self.active, self.names = active, names
+
+    @property
+    def used(self) -> list[str]:
+        """The deltas that the present pass uses, sorted."""
+        names = (self.active,) if self.names is None else self.names
+        return sorted({name for name in names if name is not None})
+
+    def source(self) -> DropoutSource:
+        """Return where the active delta's dropout is drawn: its own stream when it has one."""
+        return self.sources.get(self.active or "", self.dropout)
+
+    def touches(self, attached: Container[str | None]) -> bool:
+        """Say whether a row of the present pass uses one of these deltas.
+
+        Args:
+            attached: names of deltas.
+        Returns:
+            True when one does.
+        """
+        if self.names is None:
+            return self.active in attached
+        return any(name in attached for name in self.names)
+
+    def spans(self, x: Tensor, where: str) -> list[Span]:
+        """Cut a mixed pass's tensor into stretches of one delta each.
+
+        Args:
+            x: tokens of a flat batch in its first or second dimension, else rows in its first.
+            where: the module that was called, for errors.
+        Returns:
+            Stretches in the order of x.
+        Raises:
+            CompatibilityError: x does not hold one part per row.
+        """
+        assert self.names is not None
+        runs = [(name, len(list(run))) for name, run in groupby(self.names)]
         if self.layout is None:
-            return [(name, Span(0, size)) for name, size in self._checked(runs, x.shape[0])]
+            _check_rows(len(self.names), x.shape[0], where)
+            return [Span(name, 0, size) for name, size in runs]
+        _check_rows(len(self.names), self.layout.rows, where)
+        if self.layout.tokens not in x.shape[:2]:
+            raise CompatibilityError(
+                f"'{where}' is called with shape {tuple(x.shape)}, which does not hold one part per token of the "
+                f"batch ({self.layout.tokens}); deltas cannot be mixed there. Give each delta batches of its own."
+            )
+        dim = 0 if x.shape[0] == self.layout.tokens else 1
         starts, row, spans = self.layout.starts, 0, []
-        self._checked(runs, self.layout.rows)
         for name, size in runs:
-            spans.append((name, Span(x.dim() - 2, starts[row + size] - starts[row])))
+            spans.append(Span(name, dim, starts[row + size] - starts[row]))
             row += size
         return spans
 
-    def _checked(self, runs: list[tuple[str | None, int]], rows: int) -> list[tuple[str | None, int]]:
-        named = sum(size for _, size in runs)
-        if named != rows:
-            raise CompatibilityError(
-                f"{named} delta names were given for a batch of {rows} rows; give one name (or None) per row."
-            )
-        return runs
+
+def _check_rows(named: int, rows: int, where: str) -> None:
+    if named != rows:
+        raise CompatibilityError(
+            f"{named} delta names were given, but '{where}' is called with {rows} rows; give one name (or None) "
+            "per row. A model that regroups rows inside cannot mix deltas: give each delta batches of its own."
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tunesmith.core.errors import CompatibilityError, TargetError, nearest, unknown
 from tunesmith.models.attention import NAME, AttentionSeam, close_attention, open_attention
 from tunesmith.models.delta import Delta
-from tunesmith.models.dropout import DropoutSeam, DropoutSource
-from tunesmith.models.linear import LinearSeam, is_linear
+from tunesmith.models.dropout import DropoutSeam
+from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam, Seam, linear_seam
 from tunesmith.models.routing import Routing
 
 _ATTRIBUTE = "_tunesmith_seams"  # on the model itself, so that both are freed together
@@ -30,20 +30,26 @@ class Seams:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.routing = Routing()
-        self.dropout = DropoutSource()
         self.deltas: dict[str, Delta] = {}
-        self.linear = {
-            path: LinearSeam(path, module, self.routing) for path, module in model.named_modules() if is_linear(module)
-        }
+        self.linear = dict(self._open_linear())
+        self.modules: dict[str, Seam] = dict(self.linear)  # grows by the owners of parameters that a delta copies
         for seam in self.linear.values():
             seam.module.forward = seam
         for module in model.modules():
             if isinstance(module, nn.Dropout):
-                module.forward = DropoutSeam(module, self.dropout)  # type: ignore[method-assign]
+                module.forward = DropoutSeam(module, self.routing)  # type: ignore[method-assign]
         self._frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
         self.attention = self._open_attention()
+
+    def _open_linear(self) -> Iterator[tuple[str, LinearSeam]]:
+        """Find the linear maps; those inside nn.MultiheadAttention are never called, so they are left out."""
+        closed = [path for path, module in self.model.named_modules() if isinstance(module, nn.MultiheadAttention)]
+        for path, module in self.model.named_modules():
+            seam = linear_seam(path, module, self.routing)
+            if seam is not None and not path.startswith(tuple(f"{inside}." for inside in closed)):
+                yield path, seam
 
     def _open_attention(self) -> bool:
         """Put our attention function in place; False when the model does not use the interface."""
@@ -55,7 +61,7 @@ class Seams:
             choose(NAME)
         except (ValueError, ImportError):
             return False
-        open_attention(self.model, AttentionSeam(self.routing, self.dropout))
+        open_attention(self.model, AttentionSeam(self.routing))
         return True
 
     def close(self) -> None:
@@ -78,13 +84,15 @@ class Seams:
         name: str,
         patches: dict[str, Callable[[LinearSeam], nn.Module]] | None = None,
         parameters: Iterable[str] = (),
+        prompt: nn.Module | None = None,
     ) -> Delta:
-        """Attach a delta: patches at linear maps, or trained copies of the model's own parameters.
+        """Attach a delta: patches at linear maps, trained copies of the model's own parameters, a soft prompt.
 
         Args:
             name: of the delta, free so far.
             patches: per linear map's path, a function that builds its patch.
             parameters: dotted names of parameters that the delta replaces by trained copies.
+            prompt: keys and values, or virtual tokens, that every row of the delta sees.
         Returns:
             The delta, active for all rows.
         Raises:
@@ -94,13 +102,37 @@ class Seams:
             raise CompatibilityError(f"a delta named '{name}' is attached already; detach it or choose another name.")
         built = {path: build(self.linear[path]) for path, build in (patches or {}).items()}
         for path, patch in built.items():
-            weight = self.linear[path].weight
-            patch.to(device=weight.device)
+            patch.to(device=self.linear[path].stored.device)
             self.linear[path].patches[name] = patch
         copies = {path: nn.Parameter(self.parameter(path).detach().clone()) for path in parameters}
-        self.deltas[name] = Delta(self, name, built, copies)
+        delta = self.deltas[name] = Delta(self, name, built, copies, prompt)
+        for path, leaf, copy in delta.places:
+            self._seam(path).copies.setdefault(name, {})[leaf] = copy
         self.use(name)
-        return self.deltas[name]
+        return delta
+
+    def _seam(self, path: str) -> Seam:
+        """Open one module that owns parameters, once."""
+        if path not in self.modules:
+            seam = self.modules[path] = Seam(path, self.model.get_submodule(path), self.routing)
+            seam.module.forward = seam
+        return self.modules[path]
+
+    def owners(self, copies: dict[str, nn.Parameter]) -> list[tuple[str, str, nn.Parameter]]:
+        """Find every place that a copied parameter has in the model; tied ones have several.
+
+        Args:
+            copies: dotted name of a parameter to its copy.
+        Returns:
+            (module's path, parameter's name there, copy).
+        """
+        own = {id(self.parameter(path)): copy for path, copy in copies.items()}
+        return [
+            (path, leaf, own[id(parameter)])
+            for path, module in self.model.named_modules(remove_duplicate=False)
+            for leaf, parameter in module._parameters.items()
+            if id(parameter) in own
+        ]
 
     def detach(self, name: str) -> None:
         """Take a delta off; the model answers as before, bit for bit.
@@ -113,8 +145,11 @@ class Seams:
         if self.routing.active == name:
             self.use(None)
         delta = self.deltas.pop(name)
+        self.routing.sources.pop(name, None)
         for path in delta.patches:
             del self.linear[path].patches[name]
+        for path, _, _ in delta.places:
+            self.modules[path].copies.pop(name, None)
 
     def use(self, name: str | None) -> None:
         """Choose the delta for all rows.
@@ -125,7 +160,7 @@ class Seams:
         before = self.deltas.get(self.routing.active or "")
         if before is not None:
             before.swap_out()
-        self.routing.active = name
+        self.routing.active = self.routing.swapped = name
         if name is not None:
             self.deltas[name].swap_in()
 
@@ -136,26 +171,16 @@ class Seams:
         Args:
             names: one per row of the batch; None stands for the untouched base.
         Raises:
-            CompatibilityError: an unknown name, or a delta that replaces parameters among others: such a
-                delta serves all rows of a pass or none.
+            CompatibilityError: an unknown name.
         """
         for name in sorted({name for name in names if name is not None}):
             if name not in self.deltas:
                 raise CompatibilityError(unknown("delta", name, self.deltas))
-            if self.deltas[name].copies and len(set(names)) > 1:
-                raise CompatibilityError(
-                    f"delta '{name}' replaces parameters of the model, so it cannot share a forward pass with "
-                    "other deltas; give it batches of its own."
-                )
         before = self.routing.active
-        if len(set(names)) > 1:
-            self.use(None)
-            scope: AbstractContextManager[None] = self.routing.rows(names)
-        else:
-            self.use(names[0])
-            scope = nullcontext()
+        mixed = len(set(names)) > 1
+        self.use(None if mixed else names[0])
         try:
-            with scope:
+            with self.routing.rows(names if mixed else None):
                 yield
         finally:
             self.use(before)
@@ -176,8 +201,9 @@ class Seams:
         """Find the linear maps that a method should adapt.
 
         Args:
-            layers: "all-linear", or one or several of: a dotted name, the end of one (`query`,
-                `attention.self.query`), a pattern with `*`, or `re:` and a regular expression.
+            layers: "all-linear" (convolutions, embeddings and the output map over the vocabulary left out), or one
+                or several of: a dotted name, the end of one (`query`, `attention.self.query`), a pattern with `*`,
+                or `re:` and a regular expression.
         Returns:
             Dotted names in the model's order.
         Raises:
@@ -186,7 +212,7 @@ class Seams:
         if not self.linear:
             raise TargetError(f"layers: {type(self.model).__name__} has no linear map, so nothing would train.")
         if layers == "all-linear":
-            return list(self.linear)
+            return self._all_linear()
         wanted = [layers] if isinstance(layers, str) else list(layers)
         if not wanted:
             raise TargetError("layers: the list is empty, so nothing would train. 'all-linear' takes every linear map.")
@@ -197,6 +223,21 @@ class Seams:
                 raise TargetError(self._no_match(entry))
             found.update(matched)
         return [path for path in self.linear if path in found]
+
+    def _all_linear(self) -> list[str]:
+        find = getattr(self.model, "get_output_embeddings", None)
+        output = find() if find is not None else None
+        found = [
+            path
+            for path, seam in self.linear.items()
+            if not isinstance(seam, ConvSeam | EmbeddingSeam) and seam.module is not output
+        ]
+        if not found:
+            raise TargetError(
+                f"layers: {type(self.model).__name__} has convolutions or embeddings but no plain linear map. Name the "
+                f"ones to adapt, for example '{next(iter(self.linear))}'."
+            )
+        return found
 
     def _no_match(self, entry: str) -> str:
         ends = sorted({path.rsplit(".", 1)[-1] for path in self.linear})

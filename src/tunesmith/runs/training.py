@@ -152,7 +152,7 @@ def _prepare(
     )
     facts = check(loop)
     seed_everything(derived(recipe.seed, "training"))
-    backbone.seams.dropout.seed(derived(recipe.seed, "dropout"))
+    backbone.seams.routing.dropout.seed(derived(recipe.seed, "dropout"))
     return loop, facts
 
 

@@ -43,8 +43,7 @@ class Tuned:
         """
         self.backbone.model.train(training)
         self.head.train(training)
-        for patch in self.delta.patches.values():
-            patch.train(training)
+        self.delta.train(training)
 
     def loss(self, batch: RaggedBatch, smoothing: float) -> Tensor:
         """Compute a batch's loss.

@@ -118,8 +118,6 @@ def _check_training(model: nn.Module, delta: Delta, inputs: dict[str, Tensor]) -
 
 def _check_rows(model: nn.Module, delta: Delta, inputs: dict[str, Tensor], base: Tensor, tuned: Tensor) -> None:
     """Rows without a delta answer as the base, rows with it as tuned, in one pass."""
-    if delta.copies:
-        return
     with delta.seams.route([None, delta.name]):
         mixed = _output(model, inputs)
     assert torch.allclose(mixed[0], base[0], atol=1e-5), "a row routed to the base must answer as the base"

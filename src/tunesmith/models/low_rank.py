@@ -1,0 +1,107 @@
+"""A frozen linear map plus low-rank products, as one node of the graph.
+
+The narrow products are written with rank as the first dimension: on CPUs that is two to four times faster than the
+other way round. Only the input and the (rank, N) products are kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def one_low_rank(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """y = x W^T + b + scale * (x down^T) up^T.
+
+    Args:
+        x: (..., in).
+        weight: W, (out, in), frozen.
+        bias: b, (out,), or None.
+        down: (rank, in).
+        up: (out, rank).
+        scale: of the product.
+    Returns:
+        (..., out).
+    """
+    y: Tensor = _LowRank.apply(x, weight, bias, (), (scale,), down, up)  # type: ignore[no-untyped-call]
+    return y
+
+
+def grouped_low_rank(
+    x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Sequence[int], factors: Sequence[tuple[Any, ...]]
+) -> Tensor:
+    """One frozen map for all tokens, and to each stretch of tokens its own low-rank product.
+
+    Args:
+        x: (..., in), N tokens together.
+        weight: W, (out, in), frozen.
+        bias: b, (out,), or None.
+        sizes: tokens of each stretch, in the order of x.
+        factors: (down, up, scale) of each stretch; () for none.
+    Returns:
+        (..., out).
+    """
+    stretches: list[tuple[int, int]] = []
+    scales: list[float] = []
+    tensors: list[Tensor] = []
+    start = 0
+    for size, found in zip(sizes, factors, strict=True):
+        if found:
+            stretches.append((start, start + size))
+            tensors += found[:2]
+            scales.append(found[2])
+        start += size
+    y: Tensor = _LowRank.apply(x, weight, bias, tuple(stretches), tuple(scales), *tensors)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _LowRank(torch.autograd.Function):
+    """Several low-rank products beside one frozen map. No stretches: the one product is for all tokens."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stretches: tuple[tuple[int, int], ...],
+        scales: tuple[float, ...],
+        *factors: Tensor,
+    ) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])  # (N, in)
+        parts = stretches or ((0, len(flat)),)
+        y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())  # (N, out)
+        lows = []
+        for (start, end), scale, down, up in zip(parts, scales, factors[::2], factors[1::2], strict=True):
+            low = down @ flat[start:end].t()  # (rank, n)
+            y[start:end].addmm_(low.t(), up.t(), alpha=scale)
+            lows.append(low)
+        ctx.save_for_backward(flat, weight, *factors, *lows)
+        ctx.parts, ctx.scales = parts, scales
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        flat, weight, *rest = ctx.saved_tensors
+        pairs = len(ctx.parts)
+        factors, lows = rest[: 2 * pairs], rest[2 * pairs :]
+        dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
+        dx = dy @ weight if ctx.needs_input_grad[0] else None
+        found: list[Tensor | None] = []
+        for number, (start, end) in enumerate(ctx.parts):
+            down, up = factors[2 * number : 2 * number + 2]
+            part = dy[start:end]
+            narrow = (up.t().contiguous() @ part.t()).mul_(ctx.scales[number])  # (rank, n)
+            wanted = ctx.needs_input_grad[5 + 2 * number : 7 + 2 * number]
+            found.append(narrow @ flat[start:end] if wanted[0] else None)
+            found.append((lows[number] @ part).mul_(ctx.scales[number]).t() if wanted[1] else None)
+            if dx is not None:
+                dx[start:end].addmm_(narrow.t(), down)
+        d_bias = dy.sum(0) if ctx.needs_input_grad[2] else None
+        d_x = None if dx is None else dx.view(*grad.shape[:-1], flat.shape[-1])
+        return d_x, None, d_bias, None, None, *found

@@ -1,0 +1,138 @@
+"""What a method puts at a linear map: the forms that methods share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.models.linear import LinearSeam
+
+
+class Patch(nn.Module):
+    """What one delta does at one linear map. Its parameters train; their names are PEFT's."""
+
+    def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
+        """Compute the adapted map.
+
+        Args:
+            x: input of the map.
+            seam: the frozen map.
+        Returns:
+            Output of the map's shape and dtype.
+        """
+        raise NotImplementedError
+
+    def weight_change(self, seam: LinearSeam) -> Tensor:
+        """Return what merging adds to W.
+
+        Args:
+            seam: the frozen map.
+        Returns:
+            (out, in).
+        """
+        raise NotImplementedError
+
+    def bias_change(self, seam: LinearSeam) -> Tensor | None:
+        """Return what merging adds to b.
+
+        Args:
+            seam: the frozen map.
+        Returns:
+            (out,), or None for nothing.
+        """
+        return None
+
+
+class LowRankPatch(Patch):
+    """W grows by scale * up down; a method says what the factors are.
+
+    Args:
+        dropout: on the input of `down`, while training. [fraction]
+    """
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def product(self, seam: LinearSeam) -> tuple[Tensor, Tensor, float]:
+        """Return the factors.
+
+        Args:
+            seam: the frozen map.
+        Returns:
+            down and up in the shapes of `seam.low_rank_shapes`, and the scale.
+        """
+        raise NotImplementedError
+
+    def factors(self, seam: LinearSeam) -> tuple[Tensor, Tensor, float] | None:
+        """Return the factors when they are all this patch does now; None while it drops inputs.
+
+        Args:
+            seam: the frozen map.
+        Returns:
+            As `product`.
+        """
+        return None if self.training and self.dropout > 0.0 else self.product(seam)
+
+    def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
+        """Compute the adapted map."""
+        down, up, scale = self.product(seam)
+        if self.training and self.dropout > 0.0:
+            y: Tensor = seam.base(x)
+            return y + (scale * seam.low_rank(seam.drop(x, self.dropout), down, up)).to(y.dtype)
+        return seam.plus_low_rank(x, down, up, scale)
+
+    def weight_change(self, seam: LinearSeam) -> Tensor:
+        """Return what merging adds to W, (out, in)."""
+        down, up, scale = self.product(seam)
+        return scale * seam.product(down, up)
+
+
+class DensePatch(Patch):
+    """W grows by a full matrix that a method makes from few parameters.
+
+    Args:
+        dropout: on the input of the change, while training. [fraction]
+    """
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
+        """Compute the adapted map with one product."""
+        change = self.weight_change(seam)
+        if seam.quantised or (self.training and self.dropout > 0.0):
+            y: Tensor = seam.base(x)
+            dropped = seam.drop(x, self.dropout) if self.training and self.dropout > 0.0 else x
+            return y + seam.apply(dropped, change.to(y.dtype), None)
+        return seam.apply(x, seam.weight + change.to(seam.stored.dtype), seam.bias)
+
+
+def parameter(shape: tuple[int, ...], seam: LinearSeam) -> nn.Parameter:
+    """Make an unset parameter in the dtype that patches of a map compute in.
+
+    Args:
+        shape: of it.
+        seam: the map.
+    Returns:
+        A parameter on the map's device; its values are arbitrary.
+    """
+    return nn.Parameter(torch.empty(shape, dtype=seam.dtype, device=seam.stored.device))
+
+
+class Weight(nn.Module):
+    """A parameter called `weight`, where PEFT's names want one.
+
+    Args:
+        shape: of it.
+        seam: the map it belongs to.
+    """
+
+    weight: Any
+
+    def __init__(self, shape: tuple[int, ...], seam: LinearSeam) -> None:
+        super().__init__()
+        self.weight = parameter(shape, seam)
