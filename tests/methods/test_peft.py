@@ -89,7 +89,7 @@ def test_a_classifier_with_its_head(ours: bool, tmp_path: Path) -> None:
 def test_options_we_lack_are_refused(tmp_path: Path) -> None:
     config = peft.LoraConfig(r=4, target_modules=["query"], use_dora=True)
     peft.get_peft_model(tiny_models()["encoder"].build(), config).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="option 'use_dora' of PEFT's LoRA is not supported yet"):
+    with pytest.raises(CheckpointError, match="option 'use_dora' = True of PEFT's LORA is not supported"):
         tunesmith.attach(tiny_models()["encoder"].build(), tmp_path)
 
 

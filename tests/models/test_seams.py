@@ -91,7 +91,9 @@ def test_a_delta_leaves_once() -> None:
     with pytest.raises(RecipeError, match="rank: -1 is not allowed"):
         tunesmith.attach(model, "lora", "b", rank=-1)
     with pytest.raises(TargetError, match="has no linear map"):
-        tunesmith.attach(nn.Conv2d(3, 3, 3), "lora")
+        tunesmith.attach(nn.ReLU(), "lora")
+    with pytest.raises(TargetError, match="no plain linear map. Name the ones to adapt, for example '0'"):
+        tunesmith.attach(nn.Sequential(nn.Conv2d(3, 3, 3)), "lora")
 
 
 def test_an_opened_model_is_freed() -> None:

@@ -2,13 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from tunesmith.core.errors import CheckpointError
-from tunesmith.core.settings import Component
+from torch import Tensor
+
+from tunesmith.core.errors import CheckpointError, TargetError
+from tunesmith.core.settings import Component, setting
 from tunesmith.models.delta import Delta
+from tunesmith.models.linear import LinearSeam
+from tunesmith.models.patches import Patch
 from tunesmith.models.seams import Seams
+
+PREFIX = "base_model.model."  # of every name in a PEFT weights file, soft prompts aside
+
+
+@dataclass(frozen=True)
+class PeftFolder:
+    """A delta folder in Hugging Face PEFT's layout, as read.
+
+    Args:
+        config: content of adapter_config.json.
+        tensors: content of the weights file, PEFT's names.
+        where: the folder's config file, for errors.
+    """
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    where: str
+
+    def modules(self, leaves: Sequence[str]) -> tuple[str, ...]:
+        """Find which modules have tensors of a method.
+
+        Args:
+            leaves: what the method's tensors are called below their module, for example "lora_A.weight".
+        Returns:
+            Dotted names of modules in the model, in the file's order.
+        """
+        found: dict[str, None] = {}
+        for name in self.tensors:
+            for leaf in leaves:
+                if name.endswith(f".{leaf}"):
+                    found[name.removeprefix(PREFIX).removesuffix(f".{leaf}")] = None
+        return tuple(found)
+
+    def refuse(self, options: Sequence[str]) -> None:
+        """Raise a CheckpointError when the config asks for one of these options.
+
+        Args:
+            options: keys of the config that are not supported.
+        """
+        for option in options:
+            if self.config.get(option):
+                raise CheckpointError(
+                    f"{self.where}: the option '{option}' = {self.config[option]!r} of PEFT's "
+                    f"{self.config.get('peft_type')} is not supported."
+                )
 
 
 class Method(Component):
@@ -16,16 +66,21 @@ class Method(Component):
 
     Freezing, saving, loading, counting, detaching and device placement are generic; a method says only what it
     attaches and, where Hugging Face PEFT has it, how its settings read there.
+
+    `needs` names what a model must have, else `attach` raises a TunesmithError: "bias" (bias terms), "tokens" (it
+    reads token ids), "attention" (it opens at the attention seam), "linear" (plain linear maps).
+    `neutral` says that a fresh delta leaves the model's answers as they were.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     mergeable: ClassVar[bool] = True
-    needs_bias: ClassVar[bool] = False  # models without bias terms are refused with a TargetError
+    neutral: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset()
     peft_type: ClassVar[str | None] = None
 
     def attach(self, seams: Seams, name: str = "default") -> Delta:
-        """Attach a fresh delta of this method; at the start the model answers as without it.
+        """Attach a fresh delta of this method.
 
         Args:
             seams: of the model.
@@ -45,6 +100,74 @@ class Method(Component):
         """
         return []
 
+    # Training -------------------------------------------------------------------------------------------------
+
+    @property
+    def data_driven(self) -> bool:
+        """Whether `initialise` wants to see training batches."""
+        return False
+
+    def initialise(self, delta: Delta, run: Callable[[], None]) -> None:
+        """Set starting values from what the model does on training batches.
+
+        Args:
+            delta: freshly attached by this method.
+            run: sends a few batches through the model.
+        """
+
+    def rate_ratio(self, parameter: str) -> float:
+        """Return what the learning rate is multiplied by for one parameter.
+
+        Args:
+            parameter: its name in the delta.
+        Returns:
+            A positive number.
+        """
+        return 1.0
+
+    def penalty(self, delta: Delta) -> Tensor | None:
+        """Return what is added to the loss of a step, or None.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            A scalar that carries gradients.
+        """
+        return None
+
+    def adjust(self, delta: Delta, step: int, total: int) -> None:
+        """Change the delta after an optimizer update, while the step's gradients are still there.
+
+        Args:
+            delta: attached by this method.
+            step: 1 for the first.
+            total: steps of the run. [count]
+        """
+
+    # Saving ---------------------------------------------------------------------------------------------------
+
+    def tensors(self, delta: Delta) -> dict[str, Tensor]:
+        """Return what is saved, named as in a PEFT weights file.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            Name to tensor, on the CPU.
+        """
+        return {PREFIX + name: tensor for name, tensor in delta.state().items()}
+
+    def load(self, delta: Delta, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Take over saved tensors.
+
+        Args:
+            delta: freshly attached by this method.
+            tensors: as `tensors` returns them, or as PEFT wrote them.
+            where: their file, for errors.
+        Raises:
+            CheckpointError: they do not fit.
+        """
+        delta.load({name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}, where)
+
     def to_peft(self, delta: Delta) -> dict[str, Any]:
         """Word the settings as Hugging Face PEFT's adapter_config.json.
 
@@ -56,15 +179,131 @@ class Method(Component):
         return {}
 
     @classmethod
-    def from_peft(cls, config: Mapping[str, Any], where: str) -> Self:
-        """Read the settings from PEFT's adapter_config.json.
+    def from_peft(cls, folder: PeftFolder) -> Self:
+        """Read the settings from a PEFT folder.
 
         Args:
-            config: the file's content.
-            where: its name, for errors.
+            folder: as read.
         Returns:
             The method.
         Raises:
             CheckpointError: it asks for something this method does not do.
         """
-        raise CheckpointError(f"{where}: '{cls.name}' has no PEFT layout.")
+        raise CheckpointError(f"{folder.where}: '{cls.name}' has no PEFT layout.")
+
+
+class LayerMethod(Method):
+    """Base of methods that put a patch at chosen linear maps, and train some modules whole if asked to."""
+
+    default_layers: ClassVar[str] = "all-linear"
+    leaves: ClassVar[tuple[str, ...]] = ()  # what PEFT calls the tensors below a module; the first is always there
+
+    layers: str | tuple[str, ...] = setting(
+        "auto", "Linear maps to adapt: auto, all-linear, names, ends of names, patterns with *, or re:REGEX."
+    )
+    modules_to_save: tuple[str, ...] = setting(
+        (), "Modules that train whole beside the patches, by name or end of name, for example a model's own head."
+    )
+
+    def patch(self, seam: LinearSeam) -> Patch:
+        """Build the patch of one map.
+
+        Args:
+            seam: the map.
+        Returns:
+            A fresh patch.
+        """
+        raise NotImplementedError
+
+    def chosen(self, seams: Seams) -> list[str]:
+        """Find the maps to adapt.
+
+        Args:
+            seams: of the model.
+        Returns:
+            Their paths in the model's order.
+        Raises:
+            TargetError: an entry of `layers` matches nothing.
+        """
+        return seams.select(self.default_layers if self.layers == "auto" else self.layers)
+
+    def attach(self, seams: Seams, name: str = "default") -> Delta:
+        """Attach a patch to every chosen linear map.
+
+        Args:
+            seams: of the model.
+            name: of the delta.
+        Returns:
+            The delta.
+        Raises:
+            TargetError: an entry of `layers`, or one of `modules_to_save`, matches nothing.
+        """
+        whole = self.whole(seams)
+        paths = [path for path in self.chosen(seams) if f"{path}.weight" not in whole]
+        return seams.attach(name, {path: self.patch for path in paths}, [*whole, *self.extra(seams, paths)])
+
+    def extra(self, seams: Seams, paths: Sequence[str]) -> list[str]:
+        """Return parameters of the model that train besides, none by default.
+
+        Args:
+            seams: of the model.
+            paths: of the adapted maps.
+        Returns:
+            Dotted names of parameters.
+        """
+        return []
+
+    def whole(self, seams: Seams) -> list[str]:
+        """Return the parameters of `modules_to_save`.
+
+        Args:
+            seams: of the model.
+        Returns:
+            Dotted names of parameters.
+        Raises:
+            TargetError: one of them is no module with parameters.
+        """
+        named = [path for path, _ in seams.model.named_parameters()]
+        found: dict[str, None] = {}
+        missing = []
+        for module in self.modules_to_save:
+            ours = [path for path in named if f".{path}".rpartition(".")[0].endswith(f".{module}")]
+            inside = [path for path in named if f".{module}." in f".{path}"]
+            found |= dict.fromkeys([*ours, *inside])
+            if not ours and not inside:
+                missing.append(module)
+        if missing and len(missing) == len(self.modules_to_save):
+            raise TargetError(
+                f"modules_to_save: none of {', '.join(missing)} is a module with parameters of "
+                f"{type(seams.model).__name__}."
+            )
+        return [path for path in named if path in found]
+
+    def to_peft(self, delta: Delta) -> dict[str, Any]:
+        """Word what all such methods of PEFT share.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            target_modules, modules_to_save and fan_in_fan_out.
+        """
+        return {
+            "target_modules": sorted(delta.patches),
+            "modules_to_save": list(self.modules_to_save) or None,
+            "fan_in_fan_out": any(delta.seams.linear[path].stores_transposed for path in delta.patches),
+        }
+
+    @classmethod
+    def peft_layers(cls, folder: PeftFolder) -> dict[str, Any]:
+        """Read `layers` and `modules_to_save` from a PEFT folder.
+
+        Args:
+            folder: as read.
+        Returns:
+            The two settings; layers by full name, as the weights have them.
+        """
+        config = folder.config
+        found = folder.modules(cls.leaves)
+        if not found:
+            raise CheckpointError(f"{folder.where}: the weights hold no tensor of {config.get('peft_type')}.")
+        return {"layers": found, "modules_to_save": tuple(config.get("modules_to_save") or ())}

@@ -19,7 +19,7 @@ class BitFit(Method):
     """
 
     name: ClassVar[str] = "bitfit"
-    needs_bias: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"bias"})
     paper: ClassVar[str] = "Ben Zaken et al. 2021, arXiv:2106.10199"
 
     def attach(self, seams: Seams, name: str = "default") -> Delta:

@@ -18,11 +18,10 @@ from torch import Tensor
 from tunesmith.core.errors import CheckpointError, SecurityError
 from tunesmith.core.files import read_json, write_atomic, write_json
 from tunesmith.core.registry import components, find
-from tunesmith.methods.base import Method
+from tunesmith.methods.base import Method, PeftFolder
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import Seams
 
-_PREFIX = "base_model.model."
 CONFIG, WEIGHTS, METHOD = "adapter_config.json", "adapter_model.safetensors", "method.json"
 
 
@@ -36,7 +35,7 @@ def save_delta(folder: Path, method: Method, delta: Delta, base_name: str) -> No
         base_name: name or folder of the base model, for PEFT users.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{_PREFIX}{name}": tensor.contiguous() for name, tensor in delta.state().items()}
+    tensors = {name: tensor.contiguous() for name, tensor in method.tensors(delta).items()}
     save_tensors(folder / WEIGHTS, tensors)
     config = {
         "peft_type": method.peft_type,
@@ -62,22 +61,23 @@ def load_delta(folder: Path, seams: Seams, name: str = "default") -> tuple[Metho
         CheckpointError: missing, damaged, foreign or not supported.
         SecurityError: the weights are pickled.
     """
-    method = read_method(folder)
     tensors = _read_weights(folder)
+    method = read_method(folder, tensors)
     delta = method.attach(seams, name)
     try:
-        delta.load(tensors, where=str(folder / WEIGHTS))
+        method.load(delta, tensors, where=str(folder / WEIGHTS))
     except CheckpointError:
         delta.detach()
         raise
     return method, delta
 
 
-def read_method(folder: Path) -> Method:
+def read_method(folder: Path, tensors: dict[str, Tensor] | None = None) -> Method:
     """Read which method, with which settings, a delta folder holds.
 
     Args:
         folder: as for `load_delta`.
+        tensors: of its weights file; read when None.
     Returns:
         The method.
     Raises:
@@ -90,7 +90,8 @@ def read_method(folder: Path) -> Method:
     kind = config.get("peft_type")
     for method in components("methods").values():
         if kind is not None and method.peft_type == kind:
-            read: Method = method.from_peft(config, str(folder / CONFIG))
+            found = _read_weights(folder) if tensors is None else tensors
+            read: Method = method.from_peft(PeftFolder(config, found, str(folder / CONFIG)))
             return read
     known = sorted(method.peft_type for method in components("methods").values() if method.peft_type)
     raise CheckpointError(f"{folder / CONFIG}: peft_type '{kind}' is not supported. Supported: {', '.join(known)}")
@@ -158,5 +159,4 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             f"{folder} holds its weights only as adapter_model.bin. A pickle can run code when opened, so it is "
             "refused. Load it with PEFT where you trust it and save it again: PEFT then writes safetensors."
         )
-    tensors = read_tensors(folder / WEIGHTS)
-    return {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
+    return read_tensors(folder / WEIGHTS)

@@ -114,6 +114,11 @@ class LinearSeam(Seam):
         return self.stored.t() if self.transposed else self.stored
 
     @property
+    def stores_transposed(self) -> bool:
+        """Whether the module is a Conv1D; PEFT calls that fan_in_fan_out."""
+        return isinstance(self.module, Conv1D)
+
+    @property
     def dtype(self) -> torch.dtype:
         """What patches compute in: float64 for a float64 map, else float32."""
         return torch.float64 if self.stored.dtype == torch.float64 else torch.float32

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from tunesmith.core.errors import TargetError
+from tunesmith.core.errors import TunesmithError
 from tunesmith.methods.base import Method
 from tunesmith.methods.store import load_delta, save_delta
 from tunesmith.models.delta import Delta
@@ -30,14 +30,15 @@ def check_method(kind: type[Method], tiny: TinyModel) -> None:
     """
     _check_settings(kind)
     method, model, inputs = kind(), tiny.build(), tiny.inputs()
-    if kind.needs_bias and not any(name.endswith("bias") for name, _ in model.named_parameters()):
+    if not kind.needs <= tiny.has:
         _check_refusal(method, model)
         return
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     base = _output(model, inputs)
 
     delta = _attached(method, model)
-    assert torch.equal(_output(model, inputs), base), "a fresh delta must leave the model's answer as it was"
+    fresh = torch.allclose(_output(model, inputs), base, atol=1e-5)
+    assert fresh == kind.neutral, "a fresh delta leaves the model's answer as it was exactly when `neutral` says so"
     _check_gradients(model, delta, inputs)
     if delta.parameters():
         _check_training(model, delta, inputs)
@@ -69,9 +70,10 @@ def _check_settings(kind: type[Method]) -> None:
 def _check_refusal(method: Method, model: nn.Module) -> None:
     try:
         method.attach(open_seams(model))
-    except TargetError:
+    except TunesmithError as error:
+        assert type(model).__name__ in str(error), f"the refusal must name the model: {error}"
         return
-    raise AssertionError("a method that needs biases must refuse a model without")
+    raise AssertionError(f"'{method.name}' needs {sorted(method.needs)} and must refuse a model without")
 
 
 def _attached(method: Method, model: nn.Module) -> Delta:

@@ -17,10 +17,12 @@ class TinyModel:
     Args:
         build: makes a model with random weights, the same ones each time.
         inputs: makes a batch of two rows.
+        has: what methods may need of a model; see Method.needs.
     """
 
     build: Callable[[], nn.Module]
     inputs: Callable[[], dict[str, Tensor]]
+    has: frozenset[str]
 
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -73,10 +75,11 @@ def tiny_models() -> dict[str, TinyModel]:
     Returns:
         Family to model: encoder, decoder, decoder with transposed linears, encoder-decoder, vision.
     """
+    text = frozenset({"linear", "attention", "tokens"})
     return {
-        "encoder": TinyModel(_encoder, _tokens),
-        "decoder": TinyModel(_decoder, _tokens),
-        "transposed-decoder": TinyModel(_transposed_decoder, _tokens),
-        "encoder-decoder": TinyModel(_encoder_decoder, _tokens),
-        "vision": TinyModel(_vision, _pixels),
+        "encoder": TinyModel(_encoder, _tokens, text | {"bias"}),
+        "decoder": TinyModel(_decoder, _tokens, text),
+        "transposed-decoder": TinyModel(_transposed_decoder, _tokens, text | {"bias"}),
+        "encoder-decoder": TinyModel(_encoder_decoder, _tokens, text | {"bias"}),
+        "vision": TinyModel(_vision, _pixels, text - {"tokens"} | {"bias"}),
     }
