@@ -50,7 +50,7 @@ def test_it_learns(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("method", components("methods"))
 def test_every_method_trains_and_answers_alike_after_loading(recipe: Recipe, method: str) -> None:
-    run = tunesmith.train({**recipe, "method": method})
+    run = tunesmith.train({**recipe, "method": {"name": method, **components("methods")[method].example}})
     scores = tunesmith.Run.load(run.folder).evaluate(recipe["data"]["test"])
     assert scores["log-loss"].value == pytest.approx(run.metrics["test"]["log-loss"]["value"], rel=1e-6)
 

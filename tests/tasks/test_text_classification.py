@@ -5,7 +5,8 @@ import transformers
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.models.backbone import pool
 from tunesmith.models.layout import Layout
-from tunesmith.tasks.text_classification import TextClassification, is_causal
+from tunesmith.models.structure import is_causal
+from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.testing import tiny_models
 
 

@@ -37,6 +37,7 @@ def test_equal_to_torch_adamw_with_clipping() -> None:
         reference.step()
         reference.zero_grad()
         facts = optimizer.step()
+        optimizer.clear()
         assert facts["gradient_norm"] == pytest.approx(norm.item())
         assert facts["learning_rate"] == pytest.approx(0.1 * (1 - step / 5))
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(ours, theirs, strict=True))

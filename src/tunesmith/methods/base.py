@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.core.errors import CheckpointError, TargetError
 from tunesmith.core.settings import Component, setting
@@ -70,6 +70,7 @@ class Method(Component):
     `needs` names what a model must have, else `attach` raises a TunesmithError: "bias" (bias terms), "tokens" (it
     reads token ids), "attention" (it opens at the attention seam), "linear" (plain linear maps).
     `neutral` says that a fresh delta leaves the model's answers as they were.
+    `example` holds settings for trying the method out where it cannot do without, as the contract does.
     """
 
     name: ClassVar[str]
@@ -78,6 +79,7 @@ class Method(Component):
     neutral: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
     peft_type: ClassVar[str | None] = None
+    example: ClassVar[dict[str, Any]] = {}
 
     def attach(self, seams: Seams, name: str = "default") -> Delta:
         """Attach a fresh delta of this method.
@@ -146,6 +148,24 @@ class Method(Component):
 
     # Saving ---------------------------------------------------------------------------------------------------
 
+    def blank(self) -> Self:
+        """Return the method that attaches what saved tensors then fill; costly starting values can be left out.
+
+        Returns:
+            This method, unless a method says otherwise.
+        """
+        return self
+
+    def saved(self, delta: Delta) -> Self:
+        """Return the method as it is written beside its tensors: what it looked up at attaching is spelt out.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            This method, unless a method says otherwise.
+        """
+        return self
+
     def tensors(self, delta: Delta) -> dict[str, Tensor]:
         """Return what is saved, named as in a PEFT weights file.
 
@@ -155,6 +175,16 @@ class Method(Component):
             Name to tensor, on the CPU.
         """
         return {PREFIX + name: tensor for name, tensor in delta.state().items()}
+
+    def extras(self, delta: Delta) -> dict[str, Tensor]:
+        """Return what continued training needs beyond `tensors`; PEFT's layout has no place for it.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            Name to tensor, on the CPU; empty for most methods. `load` takes it in the place of `tensors`.
+        """
+        return {}
 
     def load(self, delta: Delta, tensors: Mapping[str, Tensor], where: str) -> None:
         """Take over saved tensors.
@@ -197,6 +227,7 @@ class LayerMethod(Method):
 
     default_layers: ClassVar[str] = "all-linear"
     leaves: ClassVar[tuple[str, ...]] = ()  # what PEFT calls the tensors below a module; the first is always there
+    lacks: ClassVar[tuple[type[LinearSeam], ...]] = ()  # kinds of linear maps that the method has no form for
 
     layers: str | tuple[str, ...] = setting(
         "auto", "Linear maps to adapt: auto, all-linear, names, ends of names, patterns with *, or re:REGEX."
@@ -240,7 +271,26 @@ class LayerMethod(Method):
         """
         whole = self.whole(seams)
         paths = [path for path in self.chosen(seams) if f"{path}.weight" not in whole]
-        return seams.attach(name, {path: self.patch for path in paths}, [*whole, *self.extra(seams, paths)])
+        return seams.attach(name, self.builders(seams, paths), [*whole, *self.extra(seams, paths)])
+
+    def builders(self, seams: Seams, paths: Sequence[str]) -> dict[str, Callable[[LinearSeam], nn.Module]]:
+        """Say how each map's patch is built; a method whose patches share something makes it here.
+
+        Args:
+            seams: of the model.
+            paths: of the maps to adapt.
+        Returns:
+            Path to a function that builds the patch of its map.
+        Raises:
+            TargetError: a map is of a kind that the method has no form for.
+        """
+        for path in paths:
+            if isinstance(seams.linear[path], self.lacks):
+                raise TargetError(
+                    f"layers: '{path}' is an {type(seams.linear[path].module).__name__}, which '{self.name}' cannot "
+                    "adapt. Leave it out of `layers`."
+                )
+        return dict.fromkeys(paths, self.patch)
 
     def extra(self, seams: Seams, paths: Sequence[str]) -> list[str]:
         """Return parameters of the model that train besides, none by default.

@@ -15,14 +15,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tunesmith.core.errors import CheckpointError, SecurityError
+from tunesmith.core.errors import CheckpointError
 from tunesmith.core.files import read_json, write_atomic, write_json
 from tunesmith.core.registry import components, find
 from tunesmith.methods.base import Method, PeftFolder
+from tunesmith.methods.legacy import read_pickled
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import Seams
 
 CONFIG, WEIGHTS, METHOD = "adapter_config.json", "adapter_model.safetensors", "method.json"
+LEGACY = "adapter_model.bin"  # of older versions of PEFT; read only where there are no safetensors
+EXTRAS = "reparameterisation.safetensors"  # what only continued training needs, where there is such a thing
 
 
 def save_delta(folder: Path, method: Method, delta: Delta, base_name: str) -> None:
@@ -35,8 +38,9 @@ def save_delta(folder: Path, method: Method, delta: Delta, base_name: str) -> No
         base_name: name or folder of the base model, for PEFT users.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.contiguous() for name, tensor in method.tensors(delta).items()}
-    save_tensors(folder / WEIGHTS, tensors)
+    extras = method.extras(delta)
+    if extras:
+        save_tensors(folder / EXTRAS, {name: tensor.contiguous() for name, tensor in extras.items()})
     config = {
         "peft_type": method.peft_type,
         "base_model_name_or_path": base_name,
@@ -44,8 +48,38 @@ def save_delta(folder: Path, method: Method, delta: Delta, base_name: str) -> No
         "inference_mode": True,
         **method.to_peft(delta),
     }
+    write_folder(folder, config, method.tensors(delta))
+    write_json(folder / METHOD, method.saved(delta).describe())
+
+
+def write_folder(
+    folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], weights: str = WEIGHTS
+) -> None:
+    """Write a config and its tensors, each file whole or absent.
+
+    Args:
+        folder: made when absent.
+        config: content of adapter_config.json.
+        tensors: on the CPU.
+        weights: name of their file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / weights, {name: tensor.contiguous() for name, tensor in tensors.items()})
     write_json(folder / CONFIG, dict(sorted(config.items())))
-    write_json(folder / METHOD, method.describe())
+
+
+def read_folder(folder: Path) -> PeftFolder:
+    """Read a delta folder in PEFT's layout without a model.
+
+    Args:
+        folder: holds adapter_config.json and adapter_model.safetensors, or a legacy adapter_model.bin.
+    Returns:
+        Config and tensors.
+    Raises:
+        CheckpointError: missing or damaged.
+        SecurityError: the legacy file holds more than tensors.
+    """
+    return PeftFolder(read_json(folder / CONFIG), _read_weights(folder), str(folder / CONFIG))
 
 
 def load_delta(folder: Path, seams: Seams, name: str = "default") -> tuple[Method, Delta]:
@@ -59,13 +93,15 @@ def load_delta(folder: Path, seams: Seams, name: str = "default") -> tuple[Metho
         The method and the attached delta.
     Raises:
         CheckpointError: missing, damaged, foreign or not supported.
-        SecurityError: the weights are pickled.
+        SecurityError: a legacy adapter_model.bin holds more than tensors.
     """
     tensors = _read_weights(folder)
     method = read_method(folder, tensors)
-    delta = method.attach(seams, name)
+    source = folder / (EXTRAS if (folder / METHOD).is_file() and (folder / EXTRAS).is_file() else WEIGHTS)
+    tensors = read_tensors(source) if source.name == EXTRAS else tensors
+    delta = method.blank().attach(seams, name)
     try:
-        method.load(delta, tensors, where=str(folder / WEIGHTS))
+        method.load(delta, tensors, where=str(source))
     except CheckpointError:
         delta.detach()
         raise
@@ -91,7 +127,10 @@ def read_method(folder: Path, tensors: dict[str, Tensor] | None = None) -> Metho
     for method in components("methods").values():
         if kind is not None and method.peft_type == kind:
             found = _read_weights(folder) if tensors is None else tensors
-            read: Method = method.from_peft(PeftFolder(config, found, str(folder / CONFIG)))
+            try:
+                read: Method = method.from_peft(PeftFolder(config, found, str(folder / CONFIG)))
+            except ValidationError as error:
+                raise CheckpointError(f"{folder / CONFIG}: {_problems(error)}. {kind} needs other values.") from None
             return read
     known = sorted(method.peft_type for method in components("methods").values() if method.peft_type)
     raise CheckpointError(f"{folder / CONFIG}: peft_type '{kind}' is not supported. Supported: {', '.join(known)}")
@@ -112,9 +151,12 @@ def build_method(name: str, values: dict[str, Any], where: str) -> Method:
     try:
         method: Method = find("methods", name)(**values)
     except ValidationError as error:
-        problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
-        raise CheckpointError(f"{where}: {problems}. It was written by another version.") from None
+        raise CheckpointError(f"{where}: {_problems(error)}. It was written by another version.") from None
     return method
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -154,9 +196,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
-    if not (folder / WEIGHTS).is_file() and (folder / "adapter_model.bin").is_file():
-        raise SecurityError(
-            f"{folder} holds its weights only as adapter_model.bin. A pickle can run code when opened, so it is "
-            "refused. Load it with PEFT where you trust it and save it again: PEFT then writes safetensors."
-        )
+    if not (folder / WEIGHTS).is_file() and (folder / LEGACY).is_file():
+        return read_pickled(folder / LEGACY)
     return read_tensors(folder / WEIGHTS)

@@ -9,9 +9,64 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CheckpointError, CompatibilityError
+from tunesmith.models.quantized import dense
 
 if TYPE_CHECKING:
     from tunesmith.models.seams import Seams
+
+
+class ChangedTensors:
+    """The parameters that a merge put aside, each at its place in the model.
+
+    Args:
+        seams: of the model.
+    """
+
+    def __init__(self, seams: Seams) -> None:
+        self.seams = seams
+        self.places: list[tuple[nn.Module, str, nn.Parameter | None]] = []
+
+    def replace(self, module: nn.Module, leaf: str) -> None:
+        """Put a plain copy in the place of a parameter; tied places keep the untouched one.
+
+        Args:
+            module: that owns it.
+            leaf: its name there; it may be None, as a missing bias is.
+        """
+        own = module._parameters[leaf]
+        self._put(module, leaf, None if own is None else nn.Parameter(dense(own.detach()).clone(), False))
+
+    def share(self, module: nn.Module, leaf: str, leader: nn.Module) -> None:
+        """Put another module's present parameter in the place of one, so that the two stay tied.
+
+        Args:
+            module: that owns the one.
+            leaf: its name there and in the other.
+            leader: the other module.
+        """
+        self._put(module, leaf, leader._parameters[leaf])
+
+    def replace_all(self, places: list[tuple[str, str, nn.Parameter]]) -> None:
+        """Put trained copies into the model, one tensor for all places that share a copy.
+
+        Args:
+            places: path of the module, the parameter's name there, the copy.
+        """
+        new: dict[int, nn.Parameter] = {}
+        for path, leaf, copy in places:
+            value = new.setdefault(id(copy), nn.Parameter(copy.detach().clone(), False))
+            self._put(self.seams.model.get_submodule(path), leaf, value)
+
+    def _put(self, module: nn.Module, leaf: str, value: nn.Parameter | None) -> None:
+        own = module._parameters[leaf]
+        self.places.append((module, leaf, own))
+        module._parameters[leaf] = value
+
+    def restore(self) -> None:
+        """Put every parameter back, the very tensor that was there."""
+        for module, leaf, own in reversed(self.places):
+            module._parameters[leaf] = own
+        self.places.clear()
 
 
 class Delta:
@@ -38,7 +93,9 @@ class Delta:
         self.patches = patches
         self.copies = copies
         self.prompt = prompt
+        self.views: list[str] = []  # deltas that share this one's parameters and leave with it
         self.places = seams.owners(copies)  # (path of the module, its parameter's name, the copy)
+        self.untouched: ChangedTensors | None = None  # while merged
         self._replaced: list[tuple[nn.Module, str, nn.Parameter | None]] = []
 
     def modules(self) -> list[nn.Module]:
@@ -116,13 +173,17 @@ class Delta:
         self.seams.detach(self.name)
 
     @torch.no_grad()
-    def merge(self) -> nn.Module:
+    def merge(self, keep: bool = True) -> nn.Module:
         """Write the delta into the base weights and take it off.
 
+        The changed tensors are new ones; a quantised one is read back first and stays in full precision.
+
+        Args:
+            keep: hold the untouched tensors for `unmerge`; costs the memory of what changed.
         Returns:
             The model, which now answers by itself as it did with the delta.
         Raises:
-            CompatibilityError: the delta is not attached any more.
+            CompatibilityError: the delta is not attached any more, or no weight can hold it.
         """
         if self.seams.deltas.get(self.name) is not self:
             raise CompatibilityError(f"delta '{self.name}' is not attached, so it cannot be merged (again).")
@@ -131,16 +192,48 @@ class Delta:
                 f"delta '{self.name}' has a soft prompt, which no weight can hold, so it cannot be merged. "
                 "Keep it attached."
             )
-        for path, patch in self.patches.items():
-            seam = self.seams.linear[path]
-            change, shift = patch.weight_change(seam), patch.bias_change(seam)  # type: ignore[operator]
-            seam.add_to_weight(change)
-            if shift is not None:
-                seam.add_to_bias(shift)
-        values = {path: copy.detach() for path, copy in self.copies.items()}
+        changed = ChangedTensors(self.seams)
+        shifts = []
+        try:
+            for path, patch in self.patches.items():
+                seam = self.seams.linear[path]
+                shift = patch.bias_change(seam)  # type: ignore[operator]
+                if patch.follows is None:
+                    changed.replace(seam.module, "weight")
+                    patch.write(seam)  # type: ignore[operator]
+                else:
+                    changed.share(seam.module, "weight", self.seams.linear[patch.follows].module)  # type: ignore[index]
+                if shift is not None:
+                    shifts.append((seam, shift))
+        except BaseException:
+            changed.restore()
+            raise
         self.detach()
-        for path, value in values.items():
-            self.seams.parameter(path).copy_(value)
+        changed.replace_all(self.places)
+        for seam, shift in shifts:  # after the copies: a patch may shift a bias that is also a copy
+            changed.replace(seam.module, "bias")
+            seam.add_to_bias(shift)
+        self.seams.forget_prefixes()
+        self.untouched = changed if keep else None
+        return self.seams.model
+
+    def unmerge(self) -> nn.Module:
+        """Undo `merge`: the base weights are the untouched ones, bit for bit, and the delta is attached again.
+
+        Returns:
+            The model.
+        Raises:
+            CompatibilityError: the delta was not merged, its name is taken by now, or the tensors were not kept.
+        """
+        if self.untouched is None:
+            raise CompatibilityError(
+                f"delta '{self.name}' is not merged, or was merged with keep=False, so there is nothing to go back to."
+            )
+        if self.name in self.seams.deltas:
+            raise CompatibilityError(f"a delta named '{self.name}' was attached meanwhile; detach it first.")
+        self.untouched.restore()
+        self.untouched = None
+        self.seams.place(self)
         return self.seams.model
 
     def swap_in(self) -> None:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.dropout import drop
-from tunesmith.models.low_rank import grouped_low_rank, one_low_rank
+from tunesmith.models.low_rank import frozen_linear, grouped_low_rank, one_low_rank
+from tunesmith.models.quantized import dense, is_quantised, requantise
 from tunesmith.models.routing import Routing, Span
 
 
@@ -43,7 +45,7 @@ class Seam:
         if not self.routing.touches(self.patches) and not self.routing.touches(self.copies):
             return self.base(x, *rest, **settings)
         if not self.routing.layout and x.shape[0] == 1 < len(self.routing.names):  # shared by all rows, as positions
-            x = x.expand(len(self.routing.names), *x.shape[1:])
+            x = x.expand(len(self.routing.names) * self.routing.repeat, *x.shape[1:])
         return self._mixed(x, self.routing.spans(x, self.path), rest, settings)
 
     def _mixed(self, x: Tensor, spans: list[Span], rest: tuple[Any, ...], settings: dict[str, Any]) -> Tensor:
@@ -95,6 +97,14 @@ class LinearSeam(Seam):
     def __init__(self, path: str, module: nn.Module, routing: Routing) -> None:
         super().__init__(path, module, routing)
         self.transposed = isinstance(module, Conv1D)
+        if self.quantised:
+            self.base = self._read_back
+
+    def _read_back(self, x: Tensor) -> Tensor:
+        """Map by a quantised weight, or by the copy that stands in for it."""
+        if self.quantised:
+            return frozen_linear(x, self.stored, self.bias)
+        return nn.functional.linear(x, self.stored, self.bias)
 
     @property
     def stored(self) -> Tensor:
@@ -104,13 +114,13 @@ class LinearSeam(Seam):
     @property
     def quantised(self) -> bool:
         """Whether the weight is held in fewer bits than it computes with."""
-        return type(self.stored.data) is not Tensor
+        return is_quantised(self.stored)
 
     @property
     def weight(self) -> Tensor:
         """W as a matrix, (out, in); a view where possible, a copy of full precision where it is quantised."""
         if self.quantised:
-            return self.stored.dequantize()
+            return dense(self.stored)
         return self.stored.t() if self.transposed else self.stored
 
     @property
@@ -201,8 +211,8 @@ class LinearSeam(Seam):
         Returns:
             (..., out), dtype of x.
         """
-        if self.fused and x.dtype == self.stored.dtype == down.dtype:
-            return one_low_rank(x, self.weight, self.bias, down, up, scale)
+        if (self.fused or self.quantised) and x.dtype == self.stored.dtype == down.dtype:
+            return one_low_rank(x, self.stored if self.quantised else self.weight, self.bias, down, up, scale)
         y: Tensor = self.base(x)
         return y + (scale * self.low_rank(x, down, up)).to(y.dtype)
 
@@ -232,9 +242,29 @@ class LinearSeam(Seam):
 
         Args:
             change: (out, in).
+        Raises:
+            CompatibilityError: W is quantised.
         """
         stored = self.stored
+        if self.quantised:
+            raise CompatibilityError(
+                f"'{self.path}' is quantised: rounding the merged weight again would change the answers. Keep the "
+                "delta attached, or load the base in full precision (without model.quantization) and merge there."
+            )
         stored += (change.t() if self.transposed else change).reshape(stored.shape).to(stored.dtype)
+
+    @torch.no_grad()
+    def requantise(self, change: Tensor) -> float:
+        """Add to a quantised W for good and quantise the sum.
+
+        Args:
+            change: (out, in).
+        Returns:
+            What that lost: the norm of the error over the norm of the sum. [fraction]
+        """
+        fewer, lost = requantise(self.stored, change)
+        self.module.weight = nn.Parameter(fewer, requires_grad=False)
+        return lost
 
     @torch.no_grad()
     def add_to_bias(self, change: Tensor) -> None:
@@ -269,7 +299,7 @@ class ConvSeam(LinearSeam):
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve with other kernels, (out, in * kernel)."""
-        y: Tensor = self.module._conv_forward(x, weight.view(self.stored.shape), bias)  # type: ignore[operator]
+        y: Tensor = self.module._conv_forward(x, weight.reshape(self.stored.shape), bias)  # type: ignore[operator]
         return y
 
     def low_rank(self, x: Tensor, down: Tensor, up: Tensor) -> Tensor:

@@ -13,6 +13,22 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tunesmith.models.quantized import dense, held_linear, is_quantised
+
+
+def frozen_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """y = x W^T + b, keeping nothing for the backward pass but W as it is held.
+
+    Args:
+        x: (..., in).
+        weight: W, (out, in), frozen, plain or quantised.
+        bias: b, (out,), or None.
+    Returns:
+        (..., out).
+    """
+    y: Tensor = _LowRank.apply(x, weight, bias, (), ())  # type: ignore[no-untyped-call]
+    return y
+
 
 def one_low_rank(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float) -> Tensor:
     """y = x W^T + b + scale * (x down^T) up^T.
@@ -60,7 +76,10 @@ def grouped_low_rank(
 
 
 class _LowRank(torch.autograd.Function):
-    """Several low-rank products beside one frozen map. No stretches: the one product is for all tokens."""
+    """Several low-rank products beside one frozen map. No stretches: the one product is for all tokens.
+
+    A quantised W is kept as it is held and read back in each direction.
+    """
 
     @staticmethod
     def forward(
@@ -73,14 +92,19 @@ class _LowRank(torch.autograd.Function):
         *factors: Tensor,
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])  # (N, in)
-        parts = stretches or ((0, len(flat)),)
-        y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())  # (N, out)
+        parts = stretches or (((0, len(flat)),) if factors else ())
+        ctx.quantised = weight if is_quantised(weight) else None
+        if ctx.quantised is not None:
+            y = held_linear(flat, weight, bias)  # (N, out)
+        else:
+            y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
         lows = []
         for (start, end), scale, down, up in zip(parts, scales, factors[::2], factors[1::2], strict=True):
             low = down @ flat[start:end].t()  # (rank, n)
             y[start:end].addmm_(low.t(), up.t(), alpha=scale)
             lows.append(low)
-        ctx.save_for_backward(flat, weight, *factors, *lows)
+        kept = None if ctx.quantised is not None else weight
+        ctx.save_for_backward(flat if factors else None, kept, *factors, *lows)
         ctx.parts, ctx.scales = parts, scales
         return y.view(*x.shape[:-1], y.shape[-1])
 
@@ -91,6 +115,7 @@ class _LowRank(torch.autograd.Function):
         pairs = len(ctx.parts)
         factors, lows = rest[: 2 * pairs], rest[2 * pairs :]
         dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
+        weight = weight if ctx.quantised is None else dense(ctx.quantised)
         dx = dy @ weight if ctx.needs_input_grad[0] else None
         found: list[Tensor | None] = []
         for number, (start, end) in enumerate(ctx.parts):
@@ -103,5 +128,5 @@ class _LowRank(torch.autograd.Function):
             if dx is not None:
                 dx[start:end].addmm_(narrow.t(), down)
         d_bias = dy.sum(0) if ctx.needs_input_grad[2] else None
-        d_x = None if dx is None else dx.view(*grad.shape[:-1], flat.shape[-1])
+        d_x = None if dx is None else dx.view(*grad.shape[:-1], dx.shape[-1])
         return d_x, None, d_bias, None, None, *found

@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tunesmith.models.linear import LinearSeam
 
 
 class Patch(nn.Module):
     """What one delta does at one linear map. Its parameters train; their names are PEFT's."""
+
+    follows: str | None = None  # path of the map whose weight is also this one's, and whose patch merges for both
 
     def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
         """Compute the adapted map.
@@ -33,6 +36,14 @@ class Patch(nn.Module):
             (out, in).
         """
         raise NotImplementedError
+
+    def write(self, seam: LinearSeam) -> None:
+        """Change W for good; used by merge.
+
+        Args:
+            seam: the map.
+        """
+        seam.add_to_weight(self.weight_change(seam))
 
     def bias_change(self, seam: LinearSeam) -> Tensor | None:
         """Return what merging adds to b.
@@ -101,14 +112,60 @@ class DensePatch(Patch):
         super().__init__()
         self.dropout = dropout
 
+    def change(self, seam: LinearSeam) -> Tensor:
+        """Return the change that this pass computes with.
+
+        Args:
+            seam: the frozen map.
+        Returns:
+            As `weight_change`, unless a method drops part of it while training.
+        """
+        return self.weight_change(seam)
+
     def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
         """Compute the adapted map with one product."""
-        change = self.weight_change(seam)
+        change = self.change(seam)
         if seam.quantised or (self.training and self.dropout > 0.0):
             y: Tensor = seam.base(x)
             dropped = seam.drop(x, self.dropout) if self.training and self.dropout > 0.0 else x
             return y + seam.apply(dropped, change.to(y.dtype), None)
         return seam.apply(x, seam.weight + change.to(seam.stored.dtype), seam.bias)
+
+
+class RowDropPatch(DensePatch):
+    """A full change of which rows, or the whole, are left out at random while training.
+
+    Args:
+        row_rate: probability that a row of the change is left out. [fraction]
+        whole_rate: probability that all of the change is left out of a step. [fraction]
+        rescale: divide the rows that stay by their share.
+    """
+
+    def __init__(self, row_rate: float = 0.0, whole_rate: float = 0.0, rescale: bool = False) -> None:
+        super().__init__()
+        self.row_rate, self.whole_rate, self.rescale = row_rate, whole_rate, rescale
+
+    def rows(self, seam: LinearSeam) -> Tensor | None:
+        """Draw what each row of the change counts in this pass.
+
+        Args:
+            seam: the frozen map.
+        Returns:
+            (out, 1), or None when nothing is dropped.
+        """
+        if not self.training or self.row_rate == self.whole_rate == 0.0:
+            return None
+        source = seam.routing.source()
+        rows = source.keep(torch.Size((seam.width_out, 1)), self.row_rate).to(seam.dtype)
+        if self.rescale and rows.any():
+            rows = rows / rows.mean()
+        return (rows * source.keep(torch.Size((1, 1)), self.whole_rate)).to(seam.stored.device)
+
+    def change(self, seam: LinearSeam) -> Tensor:
+        """Return the change without the dropped rows; only the parameters are kept for the backward pass."""
+        change: Tensor = checkpoint(self.weight_change, seam, use_reentrant=False, preserve_rng_state=False)
+        rows = self.rows(seam)
+        return change if rows is None else change * rows
 
 
 def parameter(shape: tuple[int, ...], seam: LinearSeam) -> nn.Parameter:

@@ -40,6 +40,7 @@ class Routing:
         self.swapped: str | None = None  # the delta whose copies stand in everywhere
         self.layout: Layout | None = None
         self.names: tuple[str | None, ...] | None = None
+        self.repeat = 1  # adjacent rows per name: the beams of a search
         self.dropout = DropoutSource()
         self.sources: dict[str, DropoutSource] = {}
 
@@ -70,6 +71,21 @@ class Routing:
             yield
         finally:
             self.active, self.names = active, names
+
+    @contextmanager
+    def batch(self, rows: int) -> Iterator[None]:
+        """Note how many rows a padded pass really has: a search over several beams repeats each of the caller's.
+
+        Args:
+            rows: of the batch. [count]
+        """
+        before = self.repeat
+        named = len(self.names or ())
+        self.repeat = rows // named if named and self.layout is None and rows % named == 0 else 1
+        try:
+            yield
+        finally:
+            self.repeat = before
 
     @property
     def used(self) -> list[str]:
@@ -107,8 +123,8 @@ class Routing:
         assert self.names is not None
         runs = [(name, len(list(run))) for name, run in groupby(self.names)]
         if self.layout is None:
-            _check_rows(len(self.names), x.shape[0], where)
-            return [Span(name, 0, size) for name, size in runs]
+            _check_rows(len(self.names), x.shape[0] // self.repeat, where)
+            return [Span(name, 0, size * self.repeat) for name, size in runs]
         _check_rows(len(self.names), self.layout.rows, where)
         if self.layout.tokens not in x.shape[:2]:
             raise CompatibilityError(

@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,12 @@ from tunesmith.core.errors import CompatibilityError, TargetError, nearest, unkn
 from tunesmith.models.attention import NAME, AttentionSeam, close_attention, open_attention
 from tunesmith.models.delta import Delta
 from tunesmith.models.dropout import DropoutSeam
+from tunesmith.models.hosting import DecoderSeam, HostSeam
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam, Seam, linear_seam
+from tunesmith.models.quantized import dense
 from tunesmith.models.routing import Routing
+from tunesmith.models.soft_prompts import Place
+from tunesmith.models.structure import is_causal
 
 _ATTRIBUTE = "_tunesmith_seams"  # on the model itself, so that both are freed together
 
@@ -29,7 +34,10 @@ class Seams:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.tokenizer: Any = None  # of the model, where known: methods may start from a text
         self.routing = Routing()
+        self.attending = AttentionSeam(self.routing)
+        self.hosts: list[HostSeam] = []  # opened by the first soft prompt
         self.deltas: dict[str, Delta] = {}
         self.linear = dict(self._open_linear())
         self.modules: dict[str, Seam] = dict(self.linear)  # grows by the owners of parameters that a delta copies
@@ -38,9 +46,10 @@ class Seams:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.forward = DropoutSeam(module, self.routing)  # type: ignore[method-assign]
-        self._frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
+        # By name, as a merge puts new tensors in their places.
+        self._frozen = [path for path, own in model.named_parameters(remove_duplicate=False) if own.requires_grad]
+        for path in self._frozen:
+            self.parameter(path).requires_grad_(False)
         self.attention = self._open_attention()
 
     def _open_linear(self) -> Iterator[tuple[str, LinearSeam]]:
@@ -61,17 +70,19 @@ class Seams:
             choose(NAME)
         except (ValueError, ImportError):
             return False
-        open_attention(self.model, AttentionSeam(self.routing))
+        open_attention(self.model, self.attending)
         return True
 
     def close(self) -> None:
         """Give the model back as it was: no delta, no seam, its own attention."""
         for name in list(self.deltas):
             self.detach(name)
+        for host in self.hosts:
+            host.close()
         for module in self.model.modules():
             module.__dict__.pop("forward", None)
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
+        for path in self._frozen:
+            self.parameter(path).requires_grad_(True)
         if self.attention:
             close_attention(self.model)
             self.model.set_attn_implementation(self._attention_before)  # type: ignore[operator]
@@ -98,18 +109,78 @@ class Seams:
         Raises:
             CompatibilityError: the name is taken.
         """
+        if prompt is not None:
+            self._open_hosts()
+            prompt.to(device=device_of(self.model))
         if name in self.deltas:
             raise CompatibilityError(f"a delta named '{name}' is attached already; detach it or choose another name.")
         built = {path: build(self.linear[path]) for path, build in (patches or {}).items()}
         for path, patch in built.items():
             patch.to(device=self.linear[path].stored.device)
-            self.linear[path].patches[name] = patch
-        copies = {path: nn.Parameter(self.parameter(path).detach().clone()) for path in parameters}
-        delta = self.deltas[name] = Delta(self, name, built, copies, prompt)
-        for path, leaf, copy in delta.places:
-            self._seam(path).copies.setdefault(name, {})[leaf] = copy
-        self.use(name)
+        copies = {path: nn.Parameter(dense(self.parameter(path)).detach().clone()) for path in parameters}
+        delta = Delta(self, name, built, copies, prompt)
+        self.place(delta)
         return delta
+
+    def place(self, delta: Delta) -> None:
+        """Put a delta's patches and copies at their places and use it for all rows.
+
+        Args:
+            delta: built for this model and not attached now; its name is free.
+        """
+        self.deltas[delta.name] = delta
+        for path, patch in delta.patches.items():
+            self.linear[path].patches[delta.name] = patch
+        for path, leaf, copy in delta.places:
+            self._seam(path).copies.setdefault(delta.name, {})[leaf] = copy
+        self.use(delta.name)
+
+    # Soft prompts ---------------------------------------------------------------------------------------------
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """The encoder of a model that has a decoder beside it."""
+        config: Any = getattr(self.model, "config", None)
+        if not getattr(config, "is_encoder_decoder", False):
+            return None
+        return self.model.base_model.get_encoder()  # type: ignore[operator,union-attr]
+
+    @property
+    def reader(self) -> nn.Module:
+        """The part that reads the input: the encoder, or the whole model without its head."""
+        return self.encoder or getattr(self.model, "base_model", self.model)  # type: ignore[return-value]
+
+    @property
+    def embedding_weight(self) -> Tensor:
+        """The table of input embeddings, (V, D)."""
+        return self.reader.get_input_embeddings().weight  # type: ignore[operator]
+
+    def place_of_virtual_tokens(self, wanted: str) -> Place:
+        """Settle where virtual tokens stand in a row.
+
+        Args:
+            wanted: "auto", "start" or "after-first".
+        Returns:
+            For auto: after the first token of an encoder, which heads may read; else the start.
+        """
+        if wanted != "auto":
+            return wanted  # type: ignore[return-value]
+        return "start" if self.encoder is not None or is_causal(self.reader) else "after-first"
+
+    def _open_hosts(self) -> None:
+        """Open the parts of the model where soft prompts come in, once."""
+        if self.hosts:
+            return
+        self.hosts.append(HostSeam(self.reader, self))
+        if self.encoder is not None:
+            self.hosts.append(DecoderSeam(self.model.base_model.get_decoder(), self))  # type: ignore[operator,union-attr]
+        for host in self.hosts:
+            host.module.forward = host
+
+    def forget_prefixes(self) -> None:
+        """Compute the keys and values of soft prompts anew: the model under them has changed."""
+        for host in self.hosts:
+            host.kept.clear()
 
     def _seam(self, path: str) -> Seam:
         """Open one module that owns parameters, once."""
@@ -145,6 +216,9 @@ class Seams:
         if self.routing.active == name:
             self.use(None)
         delta = self.deltas.pop(name)
+        for view in delta.views:
+            self.detach(view)
+        self.forget_prefixes()
         self.routing.sources.pop(name, None)
         for path in delta.patches:
             del self.linear[path].patches[name]
@@ -178,6 +252,8 @@ class Seams:
                 raise CompatibilityError(unknown("delta", name, self.deltas))
         before = self.routing.active
         mixed = len(set(names)) > 1
+        if mixed and hasattr(self.model, "base_model"):
+            self._open_hosts()  # they know how many rows a batch has
         self.use(None if mixed else names[0])
         try:
             with self.routing.rows(names if mixed else None):
@@ -218,7 +294,7 @@ class Seams:
             raise TargetError("layers: the list is empty, so nothing would train. 'all-linear' takes every linear map.")
         found: set[str] = set()
         for entry in wanted:
-            matched = [path for path in self.linear if _matches(entry, path)]
+            matched = [path for path in self.linear if matches(entry, path)]
             if not matched:
                 raise TargetError(self._no_match(entry))
             found.update(matched)
@@ -249,15 +325,37 @@ class Seams:
         )
 
 
-def _matches(entry: str, path: str) -> bool:
+def matches(entry: str, path: str, setting: str = "layers") -> bool:
+    """Say whether an entry means a module.
+
+    Args:
+        entry: a dotted name, the end of one, a pattern with `*`, or `re:` and a regular expression.
+        path: dotted name of the module.
+        setting: where the entry stands, for errors.
+    Returns:
+        True when it does.
+    Raises:
+        TargetError: it is no regular expression.
+    """
     if entry.startswith("re:"):
         try:
             return re.fullmatch(entry[3:], path) is not None
         except re.error as error:
-            raise TargetError(f"layers: '{entry}' is not a regular expression: {error}.") from None
+            raise TargetError(f"{setting}: '{entry}' is not a regular expression: {error}.") from None
     if any(sign in entry for sign in "*?["):
         return fnmatch.fnmatchcase(path, entry) or fnmatch.fnmatchcase(path, f"*.{entry}")
     return path == entry or path.endswith(f".{entry}")
+
+
+def is_open(model: nn.Module) -> bool:
+    """Say whether a model is open at its seams.
+
+    Args:
+        model: any torch module.
+    Returns:
+        True from `open_seams` until `close`.
+    """
+    return _ATTRIBUTE in model.__dict__
 
 
 def open_seams(model: nn.Module) -> Seams:

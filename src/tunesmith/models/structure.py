@@ -75,3 +75,15 @@ def _parts(block: nn.Module) -> list[str]:
     for name, child in block.named_children():
         names += [f"{name}.{number}" for number in range(len(child))] if isinstance(child, nn.ModuleList) else [name]
     return names
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Say whether tokens see only what came before.
+
+    Args:
+        model: a transformers model or a part of one.
+    Returns:
+        True for decoders.
+    """
+    flags = [module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)]
+    return bool(flags) and all(flags)

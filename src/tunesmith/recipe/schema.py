@@ -26,6 +26,9 @@ class ModelSettings(Settings):
     name: str = setting("minilm", "Embedded name, local folder, or hub name (owner/name).")
     device: str = setting("auto", "Where to run: auto, cpu, cuda, cuda:1, mps.")
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = setting("float32", "Type of the base weights.")
+    quantization: Literal["int8", "int4"] | None = setting(
+        None, "Bits in which the frozen linear maps are stored (int4: NF4, as in QLoRA); full precision when empty."
+    )
 
 
 class DataSettings(Settings):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from tunesmith.evaluation.statistics import Difference
 from tunesmith.recipe.loading import Checked
@@ -32,6 +33,7 @@ class Outcome:
         seconds: of the whole run.
         peak_bytes: most memory held.
         warnings: sentences for the user.
+        quantization: what the quantised base lost against full precision; empty for a base in full precision.
     """
 
     checked: Checked
@@ -47,6 +49,7 @@ class Outcome:
     seconds: float
     peak_bytes: int
     warnings: list[str]
+    quantization: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split(self) -> str:

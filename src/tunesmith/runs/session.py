@@ -20,6 +20,7 @@ from tunesmith.models.loading import (
     locate,
     sentence_settings,
 )
+from tunesmith.models.quantized import Quantised, quantise
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.loading import Checked
 from tunesmith.tasks.base import Task
@@ -40,6 +41,7 @@ class Session:
         task: with every setting decided.
         template: of the prompt.
         max_tokens: longest row. [tokens]
+        quantised: what quantising the model did; None for a model in full precision.
     """
 
     source: Source
@@ -50,6 +52,7 @@ class Session:
     task: Task
     template: Template
     max_tokens: int
+    quantised: Quantised | None = None
 
 
 def open_session(checked: Checked) -> Session:
@@ -62,6 +65,7 @@ def open_session(checked: Checked) -> Session:
     Raises:
         RecipeError: a device, a pooling or a length that the model does not have.
         CheckpointError: the model cannot be loaded.
+        MissingDependency: a quantised model without torchao.
     """
     recipe = checked.recipe
     template = Template(recipe.prompt.template)
@@ -74,6 +78,7 @@ def open_session(checked: Checked) -> Session:
     facts = sentence_settings(source)
     task = checked.task.prepare(model, facts)
     _set_dropout(model, recipe.training.dropout)
+    quantised = quantise(model, recipe.model.quantization) if recipe.model.quantization else None
     backbone = Backbone(model)
     return Session(
         source=source,
@@ -84,6 +89,7 @@ def open_session(checked: Checked) -> Session:
         task=task,
         template=template,
         max_tokens=_limit(recipe.data.max_tokens, backbone, tokenizer, facts),
+        quantised=quantised,
     )
 
 

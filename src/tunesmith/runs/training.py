@@ -19,12 +19,14 @@ from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Frozen, Judge, Meter, Scored, frozen_features, run_baselines
 from tunesmith.runs.folder import check_free, staged
 from tunesmith.runs.outcome import Outcome
+from tunesmith.runs.quantization import compare_with_full_precision, worded
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, Split, load_corpus
 from tunesmith.training.loop import Loop, Trained
 from tunesmith.training.preflight import Preflight, check
+from tunesmith.training.starting import show
 
 
 def train_recipe(
@@ -75,7 +77,8 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
     frozen = frozen_features(session, corpus, _read_frozen(session, judge, names), meter, progress)
     baselines = run_baselines(names, session, corpus, frozen, judge, meter, recipe.seed)
     loop, facts = _prepare(checked, session, corpus, frozen, judge)
-    warnings = [*corpus.warnings, *checked.method.warnings(session.backbone.seams)]
+    stored = [] if session.quantised is None else [session.quantised.sentence]
+    warnings = [*corpus.warnings, *stored, *checked.method.warnings(session.backbone.seams)]
     if "test" not in corpus.splits and recipe.training.best != "last":
         warnings.append("there is no test file: scores are on validation, which chooses the epoch, so they flatter.")
     _tell_plan(loop, facts, warnings, progress)
@@ -95,8 +98,20 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
         judge=judge,
         seconds=time.perf_counter() - began,
         peak_bytes=meter.peak_bytes,
+        quantization=_compare_base(session, corpus, frozen, judge, progress, warnings),
         warnings=warnings,
     )
+
+
+def _compare_base(
+    session: Session, corpus: Corpus, frozen: Frozen, judge: Judge, progress: Progress, warnings: list[str]
+) -> dict[str, Any]:
+    """Say what a quantised base lost; last, so that the full-precision model does not count as the run's memory."""
+    found = compare_with_full_precision(session, corpus, frozen, judge, progress)
+    if found:
+        warnings.append(worded(found))
+        progress.say(f"note: {warnings[-1]}")
+    return found
 
 
 def _train(loop: Loop, corpus: Corpus, meter: Meter, progress: Progress, warnings: list[str]) -> tuple[Trained, Cost]:
@@ -123,7 +138,7 @@ def _answer(tuned: Tuned, corpus: Corpus, judge: Judge, progress: Progress) -> d
 
 def _read_frozen(session: Session, judge: Judge, baselines: Sequence[str]) -> list[str]:
     """Return the splits whose features under the untuned model somebody reads."""
-    if baselines:
+    if baselines or session.quantised is not None:
         return ["train", *judge.splits]
     return ["train"] if session.task.starts_from_features else []
 
@@ -135,6 +150,9 @@ def _prepare(
     recipe, backbone, split = checked.recipe, session.backbone, corpus.splits["train"]
     seed_everything(derived(recipe.seed, "weights"))
     delta = checked.method.attach(backbone.seams)
+    if checked.method.data_driven:
+        seed = derived(recipe.seed, "initialise")
+        checked.method.initialise(delta, lambda: show(backbone, delta, split, recipe.training.batch_size, seed))
     head = session.task.head(backbone.width, len(corpus.label_names)).to(backbone.device)
     if recipe.model.dtype == "float64":
         head.double()
@@ -149,6 +167,7 @@ def _prepare(
         recipe.seed,
         validate=lambda: _validate(tuned, corpus.splits["validation"], judge),
         best=_best(recipe.training.best, judge),
+        method=checked.method,
     )
     facts = check(loop)
     seed_everything(derived(recipe.seed, "training"))

@@ -97,6 +97,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "interrupted": trained.interrupted,
         "fast_path": asdict(outcome.session.backbone.proof),
         "data": {name: split.audit.plain() for name, split in outcome.corpus.splits.items()},
+        "quantization": outcome.quantization,
         "warnings": outcome.warnings,
     }
 

@@ -12,6 +12,7 @@ from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.models.backbone import Backbone, pool
 from tunesmith.models.layout import Layout, RaggedBatch
+from tunesmith.models.structure import is_causal
 from tunesmith.tasks.base import Task
 
 
@@ -186,14 +187,3 @@ class CosineHead(nn.Module):
         normal = nn.functional.normalize
         return self.scale * nn.functional.linear(normal(x, dim=-1), normal(self.weight, dim=-1))
 
-
-def is_causal(model: nn.Module) -> bool:
-    """Say whether tokens see only what came before.
-
-    Args:
-        model: a transformers model.
-    Returns:
-        True for decoders.
-    """
-    flags = [module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)]
-    return bool(flags) and all(flags)

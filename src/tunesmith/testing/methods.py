@@ -29,7 +29,7 @@ def check_method(kind: type[Method], tiny: TinyModel) -> None:
         AssertionError: a promise is broken; the message says which.
     """
     _check_settings(kind)
-    method, model, inputs = kind(), tiny.build(), tiny.inputs()
+    method, model, inputs = kind(**kind.example), tiny.build(), tiny.inputs()
     if not kind.needs <= tiny.has:
         _check_refusal(method, model)
         return

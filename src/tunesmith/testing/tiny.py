@@ -55,7 +55,7 @@ def _transposed_decoder() -> nn.Module:
 
 def _encoder_decoder() -> nn.Module:
     config = transformers.BartConfig(
-        vocab_size=_WORDS, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        vocab_size=_WORDS, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
         decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64,
     )  # fmt: skip
     return _model(config)

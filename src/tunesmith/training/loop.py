@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.progress import Bar
 from tunesmith.core.seeds import derived
+from tunesmith.methods.base import Method
+from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
@@ -57,6 +59,7 @@ class Loop:
         seed: of the run.
         validate: scores of the present state.
         best: the score that decides, and whether higher is better.
+        method: that attached the delta; it may set rates, add to the loss and change the delta between steps.
     """
 
     def __init__(
@@ -67,13 +70,15 @@ class Loop:
         seed: int,
         validate: Validate,
         best: tuple[str, bool],
+        method: Method,
     ) -> None:
         self.tuned, self.split, self.settings, self.validate = tuned, split, settings, validate
+        self.method = method
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
         head_rate = settings.head_learning_rate or settings.learning_rate
         self.optimizer = Optimizer(
-            [(tuned.delta.parameters(), settings.learning_rate), (list(tuned.head.parameters()), head_rate)],
+            [*delta_parts(method, tuned.delta, settings.learning_rate), (list(tuned.head.parameters()), head_rate)],
             weight_decay=settings.weight_decay,
             total=math.ceil(len(split.tokens) / settings.batch_size) * settings.epochs,
             warmup_fraction=settings.warmup_fraction,
@@ -127,7 +132,7 @@ class Loop:
         Args:
             batch: with labels.
         Returns:
-            The loss, and learning_rate and gradient_norm.
+            The loss without the method's penalty, and learning_rate and gradient_norm.
         Raises:
             TunesmithError: the loss is no longer a number.
         """
@@ -138,9 +143,12 @@ class Loop:
                 f"the loss is {value} at step {self.trained.steps + 1}: training diverged. "
                 f"Lower training.learning_rate (now {self.settings.learning_rate:g}) or set training.clip_norm."
             )
-        loss.backward()
+        penalty = self.method.penalty(self.tuned.delta)
+        (loss if penalty is None else loss + penalty).backward()
         facts = self.optimizer.step()
         self.trained.steps += 1
+        self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
+        self.optimizer.clear()
         self.trained.examples += batch.layout.rows
         self.trained.losses.append(value)
         return value, facts
@@ -153,8 +161,7 @@ class Loop:
         Returns:
             The batch, with labels.
         """
-        rows = [torch.from_numpy(self.split.tokens[number]) for number in numbers]
-        return ragged(rows, numbers, [int(self.split.labels[number]) for number in numbers])
+        return batch_of(self.split, numbers)
 
     def _batches(self) -> Iterator[RaggedBatch]:
         order = torch.randperm(len(self.split.tokens), generator=self._order).tolist()
@@ -174,3 +181,32 @@ class Loop:
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.settings.patience
         return patience is not None and epoch - self.trained.best_epoch >= patience
+
+
+def batch_of(split: Split, numbers: list[int]) -> RaggedBatch:
+    """Put rows of a split into a batch.
+
+    Args:
+        split: any.
+        numbers: which of its rows.
+    Returns:
+        The batch, with labels.
+    """
+    rows = [torch.from_numpy(split.tokens[number]) for number in numbers]
+    return ragged(rows, numbers, [int(split.labels[number]) for number in numbers])
+
+
+def delta_parts(method: Method, delta: Delta, rate: float) -> list[tuple[list[nn.Parameter], float]]:
+    """Part a delta's parameters by their learning rate.
+
+    Args:
+        method: that attached it.
+        delta: in training.
+        rate: learning rate of the run.
+    Returns:
+        Parameters and rate of each part; first those of the run's own rate, possibly none.
+    """
+    parts: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in delta.named_parameters():
+        parts.setdefault(method.rate_ratio(name), []).append(parameter)
+    return [(parameters, rate * ratio) for ratio, parameters in parts.items()]

@@ -41,7 +41,7 @@ class Optimizer:
     """AdamW over the delta and the head, with a schedule and clipping.
 
     Args:
-        parts: per part, its parameters and its highest learning rate.
+        parts: per part, its parameters, possibly none, and its highest learning rate.
         weight_decay: decoupled; on matrices only.
         total: steps of the run. [count]
         warmup_fraction: share of them in which the rate rises.
@@ -61,6 +61,7 @@ class Optimizer:
         clip_norm: float | None,
     ) -> None:
         groups: list[dict[str, Any]] = []
+        parts = list(parts)
         for parameters, rate in parts:
             for matrices in (True, False):
                 chosen = [p for p in parameters if (p.dim() > 1) == matrices]
@@ -70,22 +71,26 @@ class Optimizer:
         fused = self.parameters[0].device.type in ("cpu", "cuda")
         self._adamw = torch.optim.AdamW(groups, fused=fused)
         self._highest: list[float] = [group["lr"] for group in groups]
-        self._total, self._schedule, self._clip = total, schedule, clip_norm
+        self._first_rate = parts[0][1]
+        self.total, self._schedule, self._clip = total, schedule, clip_norm
         self._warmup = round(warmup_fraction * total)
         self._step = 0
 
     def step(self) -> dict[str, float]:
-        """Clip, update and clear the gradients.
+        """Clip and update; the clipped gradients stay until `clear`.
 
         Returns:
             learning_rate of the first part and gradient_norm before clipping.
         """
-        scale = scale_at(self._step, self._total, self._warmup, self._schedule)
+        scale = scale_at(self._step, self.total, self._warmup, self._schedule)
         for group, highest in zip(self._adamw.param_groups, self._highest, strict=True):
             group["lr"] = highest * scale
         limit = math.inf if self._clip is None else self._clip
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
         self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
         self._step += 1
-        return {"learning_rate": self._adamw.param_groups[0]["lr"], "gradient_norm": float(norm)}
+        return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
+
+    def clear(self) -> None:
+        """Forget the step's gradients."""
+        self._adamw.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from tunesmith.core.errors import CompatibilityError, DataError
 from tunesmith.core.memory import resident_bytes
 from tunesmith.models.delta import Delta
+from tunesmith.models.quantized import is_quantised
 from tunesmith.training.loop import Loop
 
 _ROWS = 4  # of the probing batch: the longest ones
@@ -90,18 +91,19 @@ def _check_gradients(delta: Delta) -> list[str]:
             "reach the loss, so its delta would never train. Leave it out of method.layers."
         )
     zero = [name for name, p in delta.named_parameters() if p.grad is not None and not p.grad.any()]
-    silent_patches = [
-        path
-        for path, patch in delta.patches.items()
-        if all(p.grad is not None and not p.grad.any() for p in patch.parameters())
-    ]
+    silent_patches = [path for path, patch in delta.patches.items() if _all_zero(list(patch.parameters()))]
     return [name for name in zero if name in delta.copies] + silent_patches
+
+
+def _all_zero(parameters: Sequence[Tensor]) -> bool:
+    """A patch without parameters of its own, as one that follows a tied table, is not silent."""
+    return bool(parameters) and all(p.grad is not None and not p.grad.any() for p in parameters)
 
 
 @contextmanager
 def _saved_bytes(weights: Sequence[Tensor]) -> Iterator[list[int]]:
     """Count the bytes that autograd keeps for the backward pass, each storage once, weights left out."""
-    seen = {weight.untyped_storage().data_ptr() for weight in weights}
+    seen = {weight.untyped_storage().data_ptr() for weight in weights if not is_quantised(weight)}
     total = [0]
 
     def pack(tensor: Tensor) -> Tensor:

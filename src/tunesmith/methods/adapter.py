@@ -1,0 +1,221 @@
+"""Bottleneck adapters: a narrow network behind or beside a sublayer's last linear map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from tunesmith.core.errors import RecipeError, TargetError
+from tunesmith.core.registry import register
+from tunesmith.core.settings import setting
+from tunesmith.methods.base import LayerMethod
+from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam
+from tunesmith.models.patches import Patch, parameter
+from tunesmith.models.seams import Seams
+from tunesmith.models.structure import sublayer_outputs
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": nn.functional.relu,
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "leaky-relu": nn.functional.leaky_relu,
+    "none": lambda x: x,
+}
+_SUBLAYERS = {
+    "houlsby": ("attention", "feed-forward"),
+    "pfeiffer": ("feed-forward",),
+    "parallel": ("feed-forward",),
+}
+
+
+@register("methods")
+class Adapter(LayerMethod):
+    """A narrow network with a skip connection at the last map of a sublayer, with up = 0 at the start.
+
+    houlsby (behind attention and feed-forward), pfeiffer (behind feed-forward): y' = y + scale * up(act(down(y)))
+    parallel (beside feed-forward): y' = y + scale * up(act(down(x))), x the input of the sublayer's last map
+
+    Source: Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00247; He et al. 2021,
+    arXiv:2110.04366, eq. 8. Differs: the adapter stands before the sublayer's own dropout, and the parallel one reads
+    the (wider) input of the feed-forward's last map, where the paper reads the input of its first one.
+    """
+
+    name: ClassVar[str] = "adapter"
+    paper: ClassVar[str] = "Houlsby et al. 2019, arXiv:1902.00751"
+    mergeable: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"linear", "attention"})
+
+    variant: Literal["houlsby", "pfeiffer", "parallel"] = setting(
+        "pfeiffer", "houlsby: behind attention and feed-forward; pfeiffer: behind feed-forward; parallel: beside it."
+    )
+    reduction_factor: float = setting(16.0, "Width of the map over the width of the adapter.", ge=1, le=4096)
+    width: int | None = setting(
+        None, "Inner width of the adapter; from reduction_factor when empty.", unit="count", ge=1, le=65536
+    )
+    activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid", "leaky-relu", "none"] = setting(
+        "relu", "Non-linearity between the two narrow maps."
+    )
+    residual: bool = setting(True, "Add the adapter to the sublayer's output; false puts it in the output's place.")
+    scale: float | None = setting(None, "Factor of the adapter; 4 for parallel and 1 otherwise when empty.", gt=0)
+    dropout: float = setting(0.0, "Dropout on the adapter's input.", unit="fraction", ge=0, lt=1)
+
+    def chosen(self, seams: Seams) -> list[str]:
+        """Find the maps to adapt.
+
+        Args:
+            seams: of the model.
+        Returns:
+            Their paths in the model's order.
+        Raises:
+            TargetError: no such map, or one that is a convolution or a table.
+            RecipeError: a parallel adapter without the sum that makes it one.
+        """
+        if self.variant == "parallel" and not self.residual:
+            raise RecipeError(
+                "method.residual=false: a parallel adapter is a sum with the sublayer's output. Set method.residual="
+                "true, or choose method.variant=pfeiffer."
+            )
+        if self.layers == "auto":
+            found = sublayer_outputs(seams.model, seams.linear)
+            wanted = {path for kind in _SUBLAYERS[self.variant] for path in found[kind]}
+            return [path for path in seams.linear if path in wanted]
+        paths = seams.select(self.layers)
+        odd = [path for path in paths if isinstance(seams.linear[path], ConvSeam | EmbeddingSeam)]
+        if odd:
+            raise TargetError(
+                f"layers: '{odd[0]}' is a {type(seams.linear[odd[0]].module).__name__}; a bottleneck adapter stands at "
+                "plain linear maps. Leave it out of method.layers."
+            )
+        return paths
+
+    def patch(self, seam: LinearSeam) -> Patch:
+        """Build the adapter of one map.
+
+        Args:
+            seam: the map.
+        Returns:
+            The patch.
+        """
+        width = self.width or max(1, round(seam.width_out / self.reduction_factor))
+        scale = self.scale or (4.0 if self.variant == "parallel" else 1.0)
+        return AdapterPatch(seam, width, scale, self)
+
+    def warnings(self, seams: Seams) -> list[str]:
+        """Warn of an adapter that cuts its sublayer off.
+
+        Args:
+            seams: of the model.
+        Returns:
+            At most one sentence.
+        """
+        if self.residual:
+            return []
+        return ["method.residual=false: fresh adapters cut the sublayers' outputs off, so training starts from noise."]
+
+
+class Narrow(nn.Module):
+    """Weight and bias of one of an adapter's maps, (out, in) and (out,)."""
+
+    def __init__(self, seam: LinearSeam, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = parameter((outputs, inputs), seam)
+        self.bias = parameter((outputs,), seam)
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.bias)
+
+
+class AdapterPatch(Patch):
+    """The two narrow maps of one adapter.
+
+    Args:
+        seam: the map.
+        width: between the two maps. [count]
+        scale: of the adapter's output.
+        settings: of the method.
+    """
+
+    def __init__(self, seam: LinearSeam, width: int, scale: float, settings: Adapter) -> None:
+        super().__init__()
+        self.parallel, self.residual = settings.variant == "parallel", settings.residual
+        self.scale, self.dropout = scale, settings.dropout
+        self.activation = _ACTIVATIONS[settings.activation]
+        self.adapter_down = Narrow(seam, seam.width_in if self.parallel else seam.width_out, width)
+        self.adapter_up = Narrow(seam, width, seam.width_out)
+        if self.residual:
+            nn.init.zeros_(self.adapter_up.weight)
+
+    def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
+        """Compute the adapted map."""
+        y: Tensor = seam.base(x)
+        read = x if self.parallel else y
+        dropped = seam.drop(read, self.dropout) if self.training and self.dropout > 0.0 else read
+        tensors = (self.adapter_down.weight, self.adapter_down.bias, self.adapter_up.weight, self.adapter_up.bias)
+        if y.dtype == self.adapter_up.weight.dtype:
+            skip = (None if dropped is y else y) if self.residual else None
+            itself = self.residual and dropped is y
+            found: Tensor = _Bottleneck.apply(  # type: ignore[no-untyped-call]
+                dropped, skip, itself, self.activation, self.scale, *tensors
+            )
+            return found
+        added = self.scale * _plain(dropped.to(self.adapter_up.weight.dtype), self.activation, *tensors)
+        return y + added.to(y.dtype) if self.residual else added.to(y.dtype)
+
+
+def _plain(
+    x: Tensor, act: Callable[[Tensor], Tensor], down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor
+) -> Tensor:
+    return nn.functional.linear(act(nn.functional.linear(x, down, down_bias)), up, up_bias)
+
+
+class _Bottleneck(torch.autograd.Function):
+    """skip + scale * up(act(down(x))) as one node that keeps x and the narrow states; the wide sum is made in place.
+
+    `skip` may be x itself (`itself`), another tensor, or nothing. The narrow dimension comes first, which is faster
+    on CPUs.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        skip: Tensor | None,
+        itself: bool,
+        act: Callable[[Tensor], Tensor],
+        scale: float,
+        *tensors: Tensor,
+    ) -> Tensor:
+        down, down_bias, up, up_bias = tensors
+        flat = x.reshape(-1, x.shape[-1])  # (N, in)
+        before = torch.addmm(down_bias[:, None], down, flat.t())  # (width, N)
+        after = act(before)
+        beside = flat if itself else None if skip is None else skip.reshape(-1, skip.shape[-1])
+        shift = scale * up_bias
+        y = shift.expand(len(flat), -1).clone() if beside is None else beside + shift  # (N, out)
+        y.addmm_(after.t(), up.t(), alpha=scale)
+        ctx.save_for_backward(flat, before, after, down, up)
+        ctx.itself, ctx.act, ctx.scale = itself, act, scale
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        flat, before, after, down, up = ctx.saved_tensors
+        dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
+        narrow = (up.t().contiguous() @ dy.t()).mul_(ctx.scale)  # (width, N)
+        with torch.enable_grad():
+            start = before.detach().requires_grad_()
+            (narrow,) = torch.autograd.grad(ctx.act(start), start, narrow)
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            wide = torch.addmm(dy, narrow.t(), down) if ctx.itself else narrow.t() @ down
+            d_x = wide.view(*grad.shape[:-1], flat.shape[-1])
+        d_skip = grad if ctx.needs_input_grad[1] else None
+        d_up = (after @ dy).mul_(ctx.scale).t()
+        return d_x, d_skip, None, None, None, narrow @ flat, narrow.sum(1), d_up, dy.sum(0).mul_(ctx.scale)

@@ -1,0 +1,99 @@
+"""P-tuning: virtual tokens whose embeddings a small network makes."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+from torch import Tensor, nn
+
+from tunesmith.core.registry import register
+from tunesmith.core.settings import setting
+from tunesmith.methods.base import PeftFolder
+from tunesmith.methods.soft import SoftPromptMethod
+from tunesmith.models.delta import Delta
+from tunesmith.models.reparameterised import Reparameterised
+from tunesmith.models.seams import Seams
+from tunesmith.models.soft_prompts import Place, Plain, SoftPrompt, TokenPrompt
+
+
+@register("methods")
+class PTuning(SoftPromptMethod):
+    """Prompt tuning through an MLP or an LSTM, which ties the virtual tokens together while they train.
+
+    Source: Liu et al. 2021, arXiv:2103.10385.
+    """
+
+    name: ClassVar[str] = "p-tuning"
+    paper: ClassVar[str] = "Liu et al. 2021, arXiv:2103.10385"
+    needs: ClassVar[frozenset[str]] = frozenset({"tokens", "attention"})
+    peft_type: ClassVar[str | None] = "P_TUNING"
+
+    encoder: Literal["mlp", "lstm", "none"] = setting(
+        "mlp", "Network that makes the embeddings; none once only what it made is left, as in PEFT's files."
+    )
+    encoder_width: int | None = setting(None, "Width of the network; the model's when empty.", ge=1)
+    encoder_dropout: float = setting(0.0, "Dropout inside the LSTM.", unit="fraction", ge=0, lt=1)
+    place: Literal["auto", "start", "after-first"] = setting(
+        "auto",
+        "Where they stand in an encoder's rows; auto: after the first token, which heads may read; PEFT: start.",
+    )
+
+    def build(self, seams: Seams) -> SoftPrompt:
+        """Build the prompt.
+
+        Args:
+            seams: of the model.
+        Returns:
+            A fresh prompt.
+        """
+        self.check_reads_tokens(seams)
+        start, place = self.start_embeddings(seams), seams.place_of_virtual_tokens(self.place)
+        if self.encoder == "none":
+            return MadeTokens(start, place)
+        width = start.shape[1]
+        made = Reparameterised(start, width, self.encoder_width or width, self.encoder, self.encoder_dropout)
+        return EncodedTokens(made, len(start), place)
+
+    def to_peft(self, delta: Delta) -> dict[str, Any]:
+        """Word the settings as a PEFT PromptEncoderConfig.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            The keys of adapter_config.json; no peft_type where PEFT would put the tokens elsewhere.
+        """
+        shared = super().to_peft(delta)
+        kind = "LSTM" if self.encoder == "lstm" else "MLP"
+        width = self.encoder_width or shared["token_dim"]
+        return {**shared, "encoder_reparameterization_type": kind, "encoder_hidden_size": width}
+
+    @classmethod
+    def from_peft(cls, folder: PeftFolder) -> Self:
+        """Read a PEFT PromptEncoderConfig; the file holds what its network made.
+
+        Args:
+            folder: as read.
+        Returns:
+            The method.
+        """
+        return cls(length=cls.peft_length(folder), start="random", encoder="none", place="start")
+
+
+class MadeTokens(Plain, TokenPrompt):
+    """Virtual tokens held as their embeddings."""
+
+    def __init__(self, start: Tensor, place: Place) -> None:
+        super().__init__(len(start), place)
+        self.prompt_embeddings = nn.Parameter(start.clone())
+
+
+class EncodedTokens(TokenPrompt):
+    """Virtual tokens that a network makes."""
+
+    def __init__(self, made: Reparameterised, length: int, place: Place) -> None:
+        super().__init__(length, place)
+        self.made = made
+
+    def flat(self) -> Tensor:
+        """Return the embeddings, (P, D)."""
+        return self.made()

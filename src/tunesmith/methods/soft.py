@@ -1,0 +1,209 @@
+"""What the methods of soft prompts share: length, start, PEFT's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from tunesmith.core.errors import CheckpointError, CompatibilityError
+from tunesmith.core.settings import setting
+from tunesmith.methods.base import Method, PeftFolder
+from tunesmith.models.delta import Delta
+from tunesmith.models.seams import Seams
+from tunesmith.models.soft_prompts import SoftPrompt
+
+Start = Literal["vocabulary", "text", "random"]
+_STD = 0.02
+
+
+class SoftPromptMethod(Method):
+    """Base of methods that train what rows see besides their own tokens; the model's weights are untouched."""
+
+    mergeable: ClassVar[bool] = False
+    neutral: ClassVar[bool] = False
+
+    length: int = setting(20, "Virtual tokens.", unit="tokens", ge=1, le=4096)
+    start: Start = setting(
+        "vocabulary", "Where they start: tokens drawn from the vocabulary, the tokens of start_text, or random numbers."
+    )
+    start_text: str | None = setting(None, "Text that virtual tokens start from, repeated or cut to the length.")
+
+    def build(self, seams: Seams) -> SoftPrompt:
+        """Build the prompt.
+
+        Args:
+            seams: of the model.
+        Returns:
+            A fresh prompt.
+        """
+        raise NotImplementedError
+
+    def attach(self, seams: Seams, name: str = "default") -> Delta:
+        """Attach a soft prompt.
+
+        Args:
+            seams: of the model.
+            name: of the delta.
+        Returns:
+            The delta.
+        Raises:
+            CompatibilityError: the model has no place for it.
+        """
+        prompt = self.build(seams)
+        prompt.to(dtype=torch.float64 if next(seams.model.parameters()).dtype == torch.float64 else torch.float32)
+        return seams.attach(name, prompt=prompt)
+
+    # Starts ---------------------------------------------------------------------------------------------------
+
+    def check_reads_tokens(self, seams: Seams) -> None:
+        """Refuse models that do not read token ids.
+
+        Args:
+            seams: of the model.
+        Raises:
+            CompatibilityError: it reads something else.
+        """
+        wanted = getattr(seams.model, "main_input_name", None)
+        if wanted != "input_ids" or not hasattr(seams.model, "get_input_embeddings"):
+            raise CompatibilityError(
+                f"method {self.name}: {type(seams.model).__name__} reads '{wanted or 'no named input'}', not tokens, "
+                "so it has no place for virtual ones. Choose another method, for example lora."
+            )
+
+    def start_ids(self, seams: Seams) -> Tensor:
+        """Choose the tokens that virtual ones start from.
+
+        Args:
+            seams: of the model.
+        Returns:
+            (P,), int64.
+        Raises:
+            CompatibilityError: start is `text` and there is no text or no tokenizer.
+        """
+        tokenizer = seams.tokenizer
+        if self.start == "text":
+            if not self.start_text or tokenizer is None:
+                missing = "start_text is empty" if not self.start_text else "the model's tokenizer is not known"
+                raise CompatibilityError(
+                    f"method {self.name}: start=text, but {missing}. Give start_text, and without a recipe the "
+                    "tokenizer: tunesmith.attach(model, ..., tokenizer=tokenizer); or choose start=vocabulary."
+                )
+            ids = tokenizer(self.start_text, add_special_tokens=False)["input_ids"]
+            return torch.tensor((ids * (self.length // len(ids) + 1))[: self.length])
+        special = set(tokenizer.all_special_ids) if tokenizer is not None else set()
+        usable = torch.tensor([i for i in range(len(seams.embedding_weight)) if i not in special])
+        return usable[torch.randint(len(usable), (self.length,))]
+
+    def start_embeddings(self, seams: Seams) -> Tensor:
+        """Return where virtual tokens start.
+
+        Args:
+            seams: of the model.
+        Returns:
+            (P, D), float32 or wider.
+        """
+        table = seams.embedding_weight
+        if self.start == "random":
+            return torch.randn(self.length, table.shape[1]) * table.float().std().cpu()
+        return table[self.start_ids(seams).to(table.device)].detach().cpu()
+
+    def blank(self) -> Self:
+        """Return the method without a start that needs a tokenizer or a pass through the model."""
+        return self.model_copy(update={"start": "random"})
+
+    # Saving ---------------------------------------------------------------------------------------------------
+
+    def tensors(self, delta: Delta) -> dict[str, Tensor]:
+        """Return what the prompt comes to, under PEFT's names.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            Name to tensor, on the CPU.
+        """
+        return _prompt(delta).exported()
+
+    def extras(self, delta: Delta) -> dict[str, Tensor]:
+        """Return everything training needs, where that is more than the prompt itself.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            Name to tensor; empty when `tensors` holds it all.
+        """
+        state = {name: tensor.detach().cpu().clone() for name, tensor in _prompt(delta).state_dict().items()}
+        return {} if state.keys() == self.tensors(delta).keys() else state
+
+    def load(self, delta: Delta, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Take over a saved prompt.
+
+        Args:
+            delta: freshly attached by this method.
+            tensors: as `tensors` or `extras` return them.
+            where: their file, for errors.
+        """
+        prompt = _prompt(delta)
+        if tensors.keys() == prompt.state_dict().keys():
+            try:
+                prompt.load_state_dict(dict(tensors))
+            except RuntimeError as error:
+                raise CheckpointError(f"{where} does not fit the model: {error}") from None
+        elif any("." in name for name in prompt.state_dict()):
+            raise CheckpointError(
+                f"{where} holds only what the network made; the network itself, reparameterisation.safetensors, is "
+                "missing beside it. Restore it; or, to use the prompt without it, delete method.json: the folder then "
+                "reads as PEFT's."
+            )
+        else:
+            prompt.load_exported(tensors, where)
+
+    # PEFT -----------------------------------------------------------------------------------------------------
+
+    def to_peft(self, delta: Delta) -> dict[str, Any]:
+        """Word what all soft prompts of PEFT share.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            The keys of adapter_config.json; no peft_type where PEFT would put the tokens elsewhere.
+        """
+        seams = delta.seams
+        elsewhere = getattr(delta.prompt, "place", "start") != "start"
+        output = getattr(seams.model, "get_output_embeddings", lambda: None)()
+        task = (
+            "SEQ_2_SEQ_LM" if seams.encoder is not None else "CAUSAL_LM" if output is not None else "FEATURE_EXTRACTION"
+        )
+        config: Any = seams.model.config
+        return {
+            **({"peft_type": None} if elsewhere else {}),
+            "task_type": task,
+            "num_virtual_tokens": self.length,
+            "num_transformer_submodules": 1,
+            "token_dim": int(_prompt(delta).exported()["prompt_embeddings"].shape[1]),
+            "num_layers": config.num_hidden_layers,
+            "num_attention_heads": config.num_attention_heads,
+        }
+
+    @classmethod
+    def peft_length(cls, folder: PeftFolder) -> int:
+        """Read the number of virtual tokens.
+
+        Args:
+            folder: as read.
+        Returns:
+            P.
+        """
+        length = folder.config.get("num_virtual_tokens")
+        if not isinstance(length, int) or length < 1:
+            raise CheckpointError(
+                f"{folder.where}: num_virtual_tokens is {length!r}; a whole number above 0 is needed."
+            )
+        return length
+
+
+def _prompt(delta: Delta) -> SoftPrompt:
+    assert isinstance(delta.prompt, SoftPrompt)
+    return delta.prompt
