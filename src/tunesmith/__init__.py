@@ -15,10 +15,25 @@ _PUBLIC = {
     "train": "tunesmith.api",
     "attach": "tunesmith.api",
     "route": "tunesmith.api",
+    "merge": "tunesmith.api",
+    "unmerge": "tunesmith.api",
+    "convert": "tunesmith.api",
+    "merge_deltas": "tunesmith.api",
     "TunesmithError": "tunesmith.core.errors",
 }
 
-__all__ = ["Run", "TunesmithError", "__version__", "attach", "route", "train"]
+__all__ = [
+    "Run",
+    "TunesmithError",
+    "__version__",
+    "attach",
+    "convert",
+    "merge",
+    "merge_deltas",
+    "route",
+    "train",
+    "unmerge",
+]
 
 
 def __getattr__(name: str) -> Any:

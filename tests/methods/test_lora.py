@@ -21,6 +21,12 @@ from tunesmith.models.seams import open_seams
 from tunesmith.testing import tiny_models
 from tunesmith.training.optimizing import Optimizer
 
+# PEFT's notes on its own saving and merging
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*(lora_bias|invalid shape):peft.utils.warning.PeftWarning"),
+    pytest.mark.filterwarnings("ignore:PiSSA changes the base weights"),
+]
+
 
 def t5() -> nn.Module:
     torch.manual_seed(0)
@@ -128,7 +134,6 @@ PEFT_OPTIONS: dict[str, dict[str, Any]] = {
 PEFT_CASES = [(f, o) for f in BUILD for o in PEFT_OPTIONS if (f, o[:9]) != ("embedding", "lora_bias")]
 
 
-@pytest.mark.filterwarnings("ignore:.*lora_bias=True.*:peft.utils.warning.PeftWarning")
 @pytest.mark.parametrize(("family", "option"), PEFT_CASES)
 def test_peft_loads_here(family: str, option: str, tmp_path: Path) -> None:
     more = dict(PEFT_OPTIONS[option])
@@ -163,7 +168,7 @@ def test_convolutions_are_as_in_peft(kind: Any, dora: bool, tmp_path: Path) -> N
     save_delta(tmp_path, method, shaken(method.attach(open_seams(model))), "tiny")
     theirs = peft.PeftModel.from_pretrained(build(), tmp_path).eval()
     with torch.no_grad():
-        assert far(model(x), theirs(x)) <= 1e-10
+        assert far(model(x), theirs.base_model(x)) <= 1e-10
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -176,7 +181,7 @@ def test_pissa_of_peft(rslora: bool, transposed: bool, tmp_path: Path) -> None:
     theirs = peft.get_peft_model(BUILD[family](), config).eval()
     start = tmp_path / "start"
     theirs.peft_config["default"].init_lora_weights = True
-    theirs.save_pretrained(start)
+    theirs.save_pretrained(start)  # the initial pair
     theirs.peft_config["default"].init_lora_weights = "pissa"
     torch.manual_seed(5)
     with torch.no_grad():
@@ -194,18 +199,14 @@ def test_pissa_of_peft(rslora: bool, transposed: bool, tmp_path: Path) -> None:
         assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("family", ["encoder", "transposed-decoder", "resnet", "embedding"])
-@pytest.mark.parametrize("settings", [{"init": "pissa"}, {"init": "orthogonal"}, {"dora": True}, {"init": "gaussian"},
-                                      {"dora": True, "init": "pissa"}, {"b_bias": True}], ids=str)  # fmt: skip
-def test_a_fresh_delta_is_neutral(family: str, settings: dict[str, Any]) -> None:
-    if family == "embedding" and "b_bias" in settings:
-        pytest.skip("an embedding has no b_bias")
+@pytest.mark.parametrize(("family", "option"), CASES)
+def test_a_fresh_delta_is_neutral(family: str, option: str) -> None:
     model = BUILD[family]().double()
     base = run(model, family)
-    delta = Lora(rank=3, layers=LAYERS[family], **settings).attach(open_seams(model))
-    assert far(run(model, family), base) <= 1e-12
+    delta = Lora(rank=3, layers=LAYERS[family], **OPTIONS[option]).attach(open_seams(model))
+    assert far(run(model, family), base) <= (1e-6 if family == "decoder" else 1e-12)
     down, up = next(iter(delta.patches.values())).pair
-    if settings.get("init") in ("pissa", "orthogonal"):
+    if OPTIONS[option].get("init") in ("pissa", "orthogonal"):
         assert down.abs().max() > 0 and up.abs().max() > 0, "both factors learn from the first step"
 
 
@@ -232,11 +233,8 @@ def test_a_wide_matrix_is_split_by_chance_as_well(monkeypatch: pytest.MonkeyPatc
     assert torch.allclose(found[1] @ found[0], exact[1] @ exact[0], atol=1e-8)
 
 
-@pytest.mark.parametrize("family", ["encoder", "transposed-decoder", "resnet", "embedding", "t5"])
-@pytest.mark.parametrize("option", ["dora", "pissa", "dora_pissa", "b_bias", "b_bias_adapted", "rank_stabilised"])
+@pytest.mark.parametrize(("family", "option"), [case for case in CASES if case[0] not in ("decoder", "vision")])
 def test_merging_changes_nothing(family: str, option: str) -> None:
-    if family == "embedding" and option.startswith("b_bias"):
-        pytest.skip("an embedding has no b_bias")
     model = BUILD[family]().double()
     delta = shaken(Lora(rank=4, layers=LAYERS[family], **OPTIONS[option]).attach(open_seams(model)))
     tuned = run(model, family)
@@ -277,7 +275,7 @@ def test_dora_drops_as_peft_does(tmp_path: Path) -> None:
     y = model(x)
     down, up, scale = patch.product(seam)
     gain = patch.lora_magnitude_vector / (seam.weight + scale * up @ down).norm(dim=1)
-    plain = seam.base(x) + (gain - 1) * (kept[0] @ seam.weight.t()) + gain * scale * kept[0] @ down.t() @ up.t()
+    plain = seam.base(x) + (gain - 1) * (kept[0] @ seam.weight.t()) + gain * scale * (kept[0] @ down.t() @ up.t())
     assert torch.allclose(y, plain, rtol=1e-12) and (kept[0] == 0).any()
 
 
@@ -291,13 +289,16 @@ def test_dora_norm_follows_every_change() -> None:
 
     def right() -> bool:
         down, up, scale = patch.product(seam)
-        return torch.allclose(patch.norm(seam), (seam.weight + scale * up @ down).norm(dim=1), rtol=1e-12)
+        with torch.no_grad():
+            return torch.allclose(patch.norm(seam), (seam.weight + scale * up @ down).norm(dim=1), rtol=1e-12)
 
     optimizer = Optimizer([(delta.parameters(), 0.1)], weight_decay=0.0, total=9, warmup_fraction=0.0,
                           schedule="constant", clip_norm=None)  # fmt: skip
     state = delta.state()
     for _ in range(3):
-        before = patch.norm(seam).clone()
+        with torch.no_grad():
+            before = patch.norm(seam).clone()
+            assert patch.norm(seam) is patch.norm(seam), "kept while nothing changes"
         model(torch.randn(4, 6, dtype=torch.float64)).pow(2).sum().backward()
         optimizer.step()
         assert right() and not torch.equal(patch.norm(seam), before)
@@ -321,6 +322,27 @@ def test_dora_norm_survives_cancelling_rows() -> None:
     assert torch.allclose(patch.norm(seam).double(), exact, rtol=1e-3)
 
 
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_dora_on_a_quantised_base(bits: str) -> None:
+    pytest.importorskip("torchao")
+    from tunesmith.models.quantized import quantise
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64))
+    quantise(model, bits)
+    x = torch.randn(5, 64)
+    with torch.no_grad():
+        base = model(x)
+    delta = Lora(rank=4, layers="0", dora=True).attach(open_seams(model))
+    patch, seam = delta.patches["0"], delta.seams.linear["0"]
+    assert seam.quantised and far(model(x).detach(), base) <= 1e-6
+    shaken(delta)
+    down, up, scale = patch.product(seam)
+    whole = seam.weight + scale * up @ down
+    plain = (x @ whole.t()) * (patch.lora_magnitude_vector / whole.norm(dim=1)) + seam.bias
+    assert far(model(x).detach(), plain.detach()) <= 1e-5
+
+
 # Starting values from data ------------------------------------------------------------------------------------
 
 
@@ -330,8 +352,11 @@ def test_activations_catch_more_of_the_inputs_than_chance(tmp_path: Path) -> Non
     delta = method.attach(open_seams(model))
     assert method.data_driven and not Lora().data_driven
     base, seen = run(model, "encoder"), {}
-    hooks = [patch.register_forward_pre_hook(lambda _, given, path=path: seen.setdefault(path, given[0].flatten(0, 1)))
-             for path, patch in delta.patches.items()]  # fmt: skip
+
+    def note(path: str) -> Callable[..., None]:
+        return lambda _, given: seen.update({path: given[0].flatten(0, 1)})
+
+    hooks = [patch.register_forward_pre_hook(note(path)) for path, patch in delta.patches.items()]
 
     def caught() -> float:
         shares = []

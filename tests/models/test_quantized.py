@@ -1,4 +1,4 @@
-"""A quantised base: it stores less, keeps nothing more for the backward pass, and gradients are those of what it stores."""
+"""A quantised base: it stores less, keeps no more for the backward pass, and has the gradients of what it stores."""
 
 import sys
 from pathlib import Path

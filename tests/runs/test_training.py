@@ -86,7 +86,7 @@ def test_interrupt_leaves_a_loadable_run(recipe: Recipe, monkeypatch: pytest.Mon
     step = Loop.step
 
     def interrupted(self: Loop, batch: Any) -> Any:
-        if self.trained.steps == 8:
+        if self.trials[0].trained.steps == 8:
             raise KeyboardInterrupt
         return step(self, batch)
 
@@ -100,7 +100,7 @@ def test_interrupt_in_the_first_epoch(recipe: Recipe, monkeypatch: pytest.Monkey
     step = Loop.step
 
     def interrupted(self: Loop, batch: Any) -> Any:
-        if self.trained.steps == 2:
+        if self.trials[0].trained.steps == 2:
             raise KeyboardInterrupt
         return step(self, batch)
 

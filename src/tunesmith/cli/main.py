@@ -25,6 +25,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
+Output = Annotated[str, typer.Option(help="New folder.")]
 
 
 def _give(value: dict[str, Any], as_json: bool, text: str) -> None:
@@ -73,6 +74,70 @@ def predict(
     answers = found.predict_file(text) if display.is_file(text) else found.predict(text)
     plain = [vars(answer) for answer in answers]
     _give({"run": run, "predictions": plain}, as_json, display.predictions(answers))
+
+
+@app.command()
+def merge(
+    source: Annotated[str, typer.Argument(help="Run folder, or delta folder.", metavar="RUN|DELTA")],
+    output: Output,
+    data: Annotated[str | None, typer.Option(help="File with held-out texts; the run's own by default.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Largest difference, relative to the largest logit.")] = None,
+    rows: Annotated[int, typer.Option(help="Compare at most so many rows.")] = 256,
+    keep: Annotated[bool, typer.Option(help="Store the untouched tensors too, for unmerge.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Write base and delta as one model, if it answers as the tuned one."""
+    from tunesmith.api import merge as carry_out
+
+    found = carry_out(source, output, data, tolerance=tolerance, rows=rows, keep=keep)
+    _give(found, as_json, display.facts(found))
+
+
+@app.command()
+def unmerge(
+    folder: Annotated[str, typer.Argument(help="Folder that `tunesmith merge` wrote.")],
+    output: Output,
+    as_json: Json = False,
+) -> None:
+    """Write the base model of a merged one, bit for bit."""
+    from tunesmith.api import unmerge as carry_out
+
+    found = carry_out(folder, output)
+    _give(found, as_json, display.facts(found))
+
+
+@app.command()
+def convert(
+    folder: Annotated[str, typer.Argument(help="Delta folder, or run folder.")],
+    to: Annotated[str, typer.Option(help="peft, peft-lora, torchtune or adapterhub.")],
+    output: Output,
+    model: Annotated[str | None, typer.Option(help="Base model; by adapter_config.json when not given.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of peft-lora; the smallest that suffices by default.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest relative error of a layer under peft-lora.")] = 1e-2,
+    as_json: Json = False,
+) -> None:
+    """Write a delta in the layout of another library."""
+    from tunesmith.api import convert as carry_out
+
+    found = carry_out(folder, to, output, model=model, rank=rank, tolerance=tolerance)
+    _give(found, as_json, display.facts(found))
+
+
+@app.command("merge-deltas")
+def merge_deltas(
+    deltas: Annotated[list[str], typer.Argument(help="Folders of LoRA deltas, or of runs.")],
+    weights: Annotated[str, typer.Option(help="One number per delta, for example 0.5,0.5.")],
+    output: Output,
+    how: Annotated[str, typer.Option(help="svd, linear, ties, dare or magnitude.")] = "svd",
+    density: Annotated[float | None, typer.Option(help="Share that stays under ties, dare, magnitude.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Combine weight changes, cut to this rank.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Combine LoRA deltas into one and say what that lost."""
+    from tunesmith.api import merge_deltas as carry_out
+
+    found = carry_out(deltas, display.numbers(weights), how, density=density, rank=rank, output=output)
+    _give(found, as_json, display.facts(found))
 
 
 @app.command("list")

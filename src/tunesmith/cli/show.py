@@ -178,3 +178,31 @@ def pairs(facts: dict[str, Any]) -> str:
         A table.
     """
     return _table(["", ""], [[name, str(value)] for name, value in facts.items()], left=2)
+
+
+def facts(found: dict[str, Any]) -> str:
+    """Draw the figures of a result; long numbers are rounded, tables and missing values left to --json.
+
+    Args:
+        found: plain values.
+    Returns:
+        A table.
+    """
+    plain = {name: value for name, value in found.items() if value is not None and not isinstance(value, dict)}
+    return pairs({name: f"{value:.3g}" if isinstance(value, float) else value for name, value in plain.items()})
+
+
+def numbers(text: str) -> list[float]:
+    """Read numbers separated by commas.
+
+    Args:
+        text: as typed, for example "0.5,0.5".
+    Returns:
+        The numbers.
+    Raises:
+        RecipeError: one of them is no number.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"'{text}' is not a list of numbers separated by commas, as 0.5,0.5 is.") from None

@@ -165,15 +165,7 @@ class AdaLora(LayerMethod):
         return found
 
     def load(self, delta: Delta, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Take over saved tensors; the delta's ranks become theirs.
-
-        Args:
-            delta: freshly attached by this method.
-            tensors: as `tensors` returns them, or as PEFT wrote them.
-            where: their file, for errors.
-        Raises:
-            CheckpointError: they do not fit.
-        """
+        """Take over saved tensors; the delta's ranks become theirs."""
         for path, patch in delta.patches.items():
             saved = tensors.get(f"{PREFIX}{path}.lora_E")
             if saved is not None and saved.dim() == 2:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from tunesmith.core.errors import RecipeError, TargetError
 from tunesmith.core.registry import register
@@ -155,67 +154,10 @@ class AdapterPatch(Patch):
         """Compute the adapted map."""
         y: Tensor = seam.base(x)
         read = x if self.parallel else y
-        dropped = seam.drop(read, self.dropout) if self.training and self.dropout > 0.0 else read
-        tensors = (self.adapter_down.weight, self.adapter_down.bias, self.adapter_up.weight, self.adapter_up.bias)
-        if y.dtype == self.adapter_up.weight.dtype:
-            skip = (None if dropped is y else y) if self.residual else None
-            itself = self.residual and dropped is y
-            found: Tensor = _Bottleneck.apply(  # type: ignore[no-untyped-call]
-                dropped, skip, itself, self.activation, self.scale, *tensors
-            )
-            return found
-        added = self.scale * _plain(dropped.to(self.adapter_up.weight.dtype), self.activation, *tensors)
-        return y + added.to(y.dtype) if self.residual else added.to(y.dtype)
-
-
-def _plain(
-    x: Tensor, act: Callable[[Tensor], Tensor], down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor
-) -> Tensor:
-    return nn.functional.linear(act(nn.functional.linear(x, down, down_bias)), up, up_bias)
-
-
-class _Bottleneck(torch.autograd.Function):
-    """skip + scale * up(act(down(x))) as one node that keeps x and the narrow states; the wide sum is made in place.
-
-    `skip` may be x itself (`itself`), another tensor, or nothing. The narrow dimension comes first, which is faster
-    on CPUs.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        skip: Tensor | None,
-        itself: bool,
-        act: Callable[[Tensor], Tensor],
-        scale: float,
-        *tensors: Tensor,
-    ) -> Tensor:
-        down, down_bias, up, up_bias = tensors
-        flat = x.reshape(-1, x.shape[-1])  # (N, in)
-        before = torch.addmm(down_bias[:, None], down, flat.t())  # (width, N)
-        after = act(before)
-        beside = flat if itself else None if skip is None else skip.reshape(-1, skip.shape[-1])
-        shift = scale * up_bias
-        y = shift.expand(len(flat), -1).clone() if beside is None else beside + shift  # (N, out)
-        y.addmm_(after.t(), up.t(), alpha=scale)
-        ctx.save_for_backward(flat, before, after, down, up)
-        ctx.itself, ctx.act, ctx.scale = itself, act, scale
-        return y.view(*x.shape[:-1], y.shape[-1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        flat, before, after, down, up = ctx.saved_tensors
-        dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
-        narrow = (up.t().contiguous() @ dy.t()).mul_(ctx.scale)  # (width, N)
-        with torch.enable_grad():
-            start = before.detach().requires_grad_()
-            (narrow,) = torch.autograd.grad(ctx.act(start), start, narrow)
-        d_x = None
-        if ctx.needs_input_grad[0]:
-            wide = torch.addmm(dy, narrow.t(), down) if ctx.itself else narrow.t() @ down
-            d_x = wide.view(*grad.shape[:-1], flat.shape[-1])
-        d_skip = grad if ctx.needs_input_grad[1] else None
-        d_up = (after @ dy).mul_(ctx.scale).t()
-        return d_x, d_skip, None, None, None, narrow @ flat, narrow.sum(1), d_up, dy.sum(0).mul_(ctx.scale)
+        if self.training and self.dropout > 0.0:
+            read = seam.drop(read, self.dropout)
+        down, up = self.adapter_down, self.adapter_up
+        narrow = self.activation(nn.functional.linear(read.to(down.weight.dtype), down.weight, down.bias))
+        # The scale is applied where it is cheap: to the narrow states, not to the wide output.
+        added = nn.functional.linear(self.scale * narrow, up.weight, self.scale * up.bias).to(y.dtype)
+        return y + added if self.residual else added

@@ -82,13 +82,16 @@ def _check(path: Path) -> None:
 def _check_words(words: bytes, path: Path) -> None:
     """Go through a pickle's words; none is carried out."""
     texts: list[str] = []
+    strange = ""
     for opcode, value, _ in pickletools.genops(words):
         if isinstance(value, str) and opcode.name != "GLOBAL":
             texts.append(value)
-        if opcode.name == "GLOBAL" and value not in _NAMES:
-            raise _forbidden(path, str(value).replace(" ", "."))
-        if opcode.name in _CALLS:
-            raise _forbidden(path, ".".join(texts[-2:]) if opcode.name == "STACK_GLOBAL" else str(value or opcode.name))
+        name = " ".join(texts[-2:]) if opcode.name == "STACK_GLOBAL" else str(value)
+        if opcode.name in ("GLOBAL", "STACK_GLOBAL") and name not in _NAMES:
+            raise _forbidden(path, name.replace(" ", "."))
+        strange = opcode.name if opcode.name in _CALLS else strange
+    if strange:  # a name put together on the stack may be another than it seems
+        raise SecurityError(f"{path} is pickled in a way ({strange}) that torch.save does not use, so it is refused.")
 
 
 def _forbidden(path: Path, name: str) -> SecurityError:

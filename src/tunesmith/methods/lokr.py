@@ -153,9 +153,8 @@ class LokrPatch(RowDropPatch):
     def weight_change(self, seam: LinearSeam) -> Tensor:
         """Return what merging adds to W, (out, in)."""
         first, second = self.matrices()
-        if second.dim() == 4:
-            first = first[..., None, None]
-        # A three-dimensional W2 (Conv1d) is lined up from its last dimension, as in PEFT's files.
+        if second.dim() != 3:  # a whole W2 of a Conv1d is lined up from its last dimension: so it is in PEFT's files
+            second = second.flatten(1).contiguous()
         return torch.kron(first, second).reshape(seam.width_out, seam.width_in)
 
 

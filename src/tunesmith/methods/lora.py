@@ -255,15 +255,7 @@ class Lora(LayerMethod):
         return {PREFIX + name: tensor for name, tensor in found.items()}
 
     def load(self, delta: Delta, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Take over saved tensors.
-
-        Args:
-            delta: freshly attached by this method.
-            tensors: as `tensors` returns them, or as PEFT wrote them.
-            where: their file, for errors.
-        Raises:
-            CheckpointError: they do not fit.
-        """
+        """Take over saved tensors; PiSSA's pairs of twice the rank are split into what trains and what is taken off."""
         found = _plain_names(delta, tensors, where)
         if self.init == "pissa":
             for path, patch in delta.patches.items():

@@ -20,6 +20,7 @@ from torch import Tensor
 from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError, unknown
 from tunesmith.methods.base import PREFIX, PeftFolder
 from tunesmith.methods.store import read_folder
+from tunesmith.models.approximating import small_svd
 from tunesmith.models.delta import Delta
 
 PAIRS = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))
@@ -144,7 +145,8 @@ def lora_tensors(folder: PeftFolder) -> LoraTensors:
             pairs[path] = Pair(names, down, up, scale_of(config, path, len(down)))
     if not pairs:
         raise _no_lora(where, "has no lora_A")
-    return LoraTensors(where, config, pairs, rest)
+    frozen = {f"{PREFIX}{path}.base_layer.weight" for path in pairs}  # PEFT saves tables that it targets besides
+    return LoraTensors(where, config, pairs, {name: found for name, found in rest.items() if name not in frozen})
 
 
 def scale_of(config: Mapping[str, Any], path: str, rank: int) -> float:
@@ -179,7 +181,8 @@ def _attached(delta: Delta) -> LoraTensors:
         raise _no_lora(where, "has no lora_A")
     base = getattr(getattr(delta.seams.model, "config", None), "_name_or_path", "") or ""
     rest = {PREFIX + name: copy.detach().cpu() for name, copy in delta.copies.items()}
-    return LoraTensors(where, {"base_model_name_or_path": base}, pairs, rest)
+    turned = any(delta.seams.linear[path].stores_transposed for path in pairs)
+    return LoraTensors(where, {"base_model_name_or_path": base, "fan_in_fan_out": turned}, pairs, rest)
 
 
 def _no_lora(where: str, why: str) -> CompatibilityError:
@@ -195,7 +198,7 @@ def _no_lora(where: str, why: str) -> CompatibilityError:
 def combine(
     sources: Sequence[str | Path | Delta],
     weights: Sequence[float],
-    how: str = "linear",
+    how: str = "svd",
     density: float | None = None,
     rank: int | None = None,
     seed: int = 0,
@@ -220,7 +223,8 @@ def combine(
     rest = _rest(deltas)
     plan = Recipe(how, 0.5 if density is None else density, rank, torch.Generator().manual_seed(seed))
     if how == "svd" and rank is None:
-        plan = Recipe(how, 1.0, max(len(pair.down) for delta in deltas for pair in delta.pairs.values()), plan.generator)
+        widest = max(len(pair.down) for delta in deltas for pair in delta.pairs.values())
+        plan = Recipe(how, 1.0, widest, plan.generator)
     tensors: dict[str, Tensor] = {}
     losses, kept = dict[str, float](), list[float]()
     for path in dict.fromkeys(path for delta in deltas for path in delta.pairs):
@@ -232,6 +236,8 @@ def combine(
         kept.append(energy)
         for name, factor in zip(pair.names, (down, up), strict=True):
             tensors[f"{PREFIX}{path}.{name}"] = factor.to(kind.dtype)
+    if set(tensors) & set(rest):
+        raise CompatibilityError("one delta trains a layer whole that another adapts with A and B; they cannot be one.")
     config = _config(deltas, tensors, rest)
     return Combined(config, {**tensors, **rest}, _facts(plan, len(deltas), config["r"], losses, kept))
 
@@ -283,8 +289,8 @@ def _factors(path: str, parts: Sequence[tuple[Pair, float]], plan: Recipe) -> tu
     if len({pair.down.shape for pair, _ in parts}) > 1:
         ranks = sorted({len(pair.down) for pair, _ in parts})
         raise CompatibilityError(
-            f"'{path}' has ranks {', '.join(map(str, ranks))} in different deltas, so A and B cannot be combined number "
-            f"by number. Give a rank, or use how='svd'."
+            f"'{path}' has ranks {', '.join(map(str, ranks))} in different deltas, so A and B cannot be combined "
+            "number by number. Give a rank, or use how='svd'."
         )
     total = [weight * pair.scale for pair, weight in parts]
     roots = [math.sqrt(abs(value)) for value in total]
@@ -319,23 +325,6 @@ def cut(left: Tensor, right: Tensor, rank: int, like: Pair) -> tuple[Tensor, Ten
     energy = values.square()
     kept = float(energy[:width].sum() / energy.sum()) if energy.sum() > 0 else 1.0
     return down.reshape(rank, *like.down.shape[1:]), up.reshape(like.up.shape[0], rank, *like.up.shape[2:]), kept
-
-
-def small_svd(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Decompose a product of two narrow matrices without multiplying it out.
-
-    Args:
-        left: (out, ranks).
-        right: (ranks, in).
-    Returns:
-        U, the singular values in falling order, and V^T.
-    """
-    if left.shape[1] >= min(left.shape[0], right.shape[1]):
-        return torch.linalg.svd(left @ right, full_matrices=False)
-    q_left, r_left = torch.linalg.qr(left)
-    q_right, r_right = torch.linalg.qr(right.t())
-    u, values, v = torch.linalg.svd(r_left @ r_right.t(), full_matrices=False)
-    return q_left @ u, values, v @ q_right.t()
 
 
 def _loss(down: Tensor, up: Tensor, parts: Sequence[tuple[Pair, float]]) -> float:

@@ -80,12 +80,12 @@ class Norm(LayerMethod):
         return seams.attach(name, parameters=[*norms, *whole])
 
     def tensors(self, delta: Delta) -> dict[str, Tensor]:
-        """Return what is saved, named as in a PEFT weights file.
+        """Name the norms' tensors as PEFT does: below the module that it wraps around a norm.
 
         Args:
-            delta: attached by this method.
+            delta: of norms and of `modules_to_save`, which keep their names.
         Returns:
-            Name to tensor, on the CPU.
+            PEFT's name to tensor.
         """
         whole, found = self.whole(delta.seams), {}
         for path, tensor in delta.state().items():
@@ -94,14 +94,14 @@ class Norm(LayerMethod):
         return found
 
     def load(self, delta: Delta, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Take over saved tensors.
+        """Fill the copies from tensors under PEFT's names.
 
         Args:
-            delta: freshly attached by this method.
-            tensors: as `tensors` returns them, or as PEFT wrote them.
-            where: their file, for errors.
+            delta: fresh.
+            tensors: of a folder, ours or PEFT's.
+            where: the folder's weights file.
         Raises:
-            CheckpointError: they do not fit.
+            CheckpointError: they are of other modules.
         """
         plain = {name.removeprefix(PREFIX).replace(f".{_BELOW}.", "."): tensor for name, tensor in tensors.items()}
         delta.load(plain, where)
@@ -110,9 +110,9 @@ class Norm(LayerMethod):
         """Word the settings as a PEFT LNTuningConfig.
 
         Args:
-            delta: attached by this method.
+            delta: its norms become the target modules.
         Returns:
-            The keys of adapter_config.json.
+            Two keys of adapter_config.json.
         """
         whole = self.whole(delta.seams)
         owners = {path.rpartition(".")[0] for path in delta.copies if path not in whole}

@@ -18,7 +18,7 @@ from torch import Tensor
 from tunesmith.core.errors import CheckpointError
 from tunesmith.core.files import read_json, write_atomic, write_json
 from tunesmith.core.registry import components, find
-from tunesmith.methods.base import Method, PeftFolder
+from tunesmith.methods.base import LayerMethod, Method, PeftFolder
 from tunesmith.methods.legacy import read_pickled
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import Seams
@@ -52,9 +52,7 @@ def save_delta(folder: Path, method: Method, delta: Delta, base_name: str) -> No
     write_json(folder / METHOD, method.saved(delta).describe())
 
 
-def write_folder(
-    folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], weights: str = WEIGHTS
-) -> None:
+def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], weights: str = WEIGHTS) -> None:
     """Write a config and its tensors, each file whole or absent.
 
     Args:
@@ -79,7 +77,7 @@ def read_folder(folder: Path) -> PeftFolder:
         CheckpointError: missing or damaged.
         SecurityError: the legacy file holds more than tensors.
     """
-    return PeftFolder(read_json(folder / CONFIG), _read_weights(folder), str(folder / CONFIG))
+    return PeftFolder(read_json(folder / CONFIG), read_weights(folder), str(folder / CONFIG))
 
 
 def load_delta(folder: Path, seams: Seams, name: str = "default") -> tuple[Method, Delta]:
@@ -95,17 +93,29 @@ def load_delta(folder: Path, seams: Seams, name: str = "default") -> tuple[Metho
         CheckpointError: missing, damaged, foreign or not supported.
         SecurityError: a legacy adapter_model.bin holds more than tensors.
     """
-    tensors = _read_weights(folder)
+    tensors = read_weights(folder)
     method = read_method(folder, tensors)
     source = folder / (EXTRAS if (folder / METHOD).is_file() and (folder / EXTRAS).is_file() else WEIGHTS)
     tensors = read_tensors(source) if source.name == EXTRAS else tensors
-    delta = method.blank().attach(seams, name)
+    delta = _where_saved(folder, method.blank(), seams).attach(seams, name)
     try:
         method.load(delta, tensors, where=str(source))
     except CheckpointError:
         delta.detach()
         raise
     return method, delta
+
+
+def _where_saved(folder: Path, method: Method, seams: Seams) -> Method:
+    """Name the layers one by one where 'all-linear' means others here: a run may train without the model's pooler."""
+    if not isinstance(method, LayerMethod) or not (folder / METHOD).is_file():
+        return method
+    saved = read_json(folder / CONFIG).get("target_modules")
+    if not isinstance(saved, list) or not all(path in seams.linear for path in saved):
+        return method
+    whole = method.whole(seams)
+    here = [path for path in method.chosen(seams) if f"{path}.weight" not in whole]
+    return method if set(here) == set(saved) else method.model_copy(update={"layers": tuple(saved)})
 
 
 def read_method(folder: Path, tensors: dict[str, Tensor] | None = None) -> Method:
@@ -126,7 +136,7 @@ def read_method(folder: Path, tensors: dict[str, Tensor] | None = None) -> Metho
     kind = config.get("peft_type")
     for method in components("methods").values():
         if kind is not None and method.peft_type == kind:
-            found = _read_weights(folder) if tensors is None else tensors
+            found = read_weights(folder) if tensors is None else tensors
             try:
                 read: Method = method.from_peft(PeftFolder(config, found, str(folder / CONFIG)))
             except ValidationError as error:
@@ -195,7 +205,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged ({error}). Train again or restore the file.") from None
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    if not (folder / WEIGHTS).is_file() and (folder / LEGACY).is_file():
-        return read_pickled(folder / LEGACY)
-    return read_tensors(folder / WEIGHTS)
+def read_weights(folder: Path, weights: str = WEIGHTS, legacy: str = LEGACY) -> dict[str, Tensor]:
+    """Read a folder's tensors: the safetensors where they are there, else a pickle that holds tensors only.
+
+    Args:
+        folder: holds one of the two.
+        weights: name of the safetensors file.
+        legacy: name of the pickled file.
+    Returns:
+        Name to tensor.
+    Raises:
+        CheckpointError: missing or damaged.
+        SecurityError: the pickle holds more than tensors.
+    """
+    if not (folder / weights).is_file() and (folder / legacy).is_file():
+        return read_pickled(folder / legacy)
+    return read_tensors(folder / weights)

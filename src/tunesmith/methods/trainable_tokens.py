@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from tunesmith.core.errors import CompatibilityError, TargetError, nearest
+from tunesmith.core.errors import CheckpointError, CompatibilityError, TargetError, nearest
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.methods.base import Method, PeftFolder
+from tunesmith.methods.base import PREFIX, Method, PeftFolder
 from tunesmith.models.delta import Delta
 from tunesmith.models.linear import EmbeddingSeam, LinearSeam
 from tunesmith.models.patches import Patch
-from tunesmith.models.seams import Seams
+from tunesmith.models.seams import Seams, matches
 
 _LEAF = "trainable_tokens_delta"
 
@@ -122,6 +122,29 @@ class TrainableTokens(Method):
         """
         return self.model_copy(update={"token_indices": tuple(_rows(delta)[0].ids.tolist()), "tokens": ()})
 
+    def tensors(self, delta: Delta) -> dict[str, Tensor]:
+        """Return what is saved: the rows, again under the name of every tied map, as PEFT wants them.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            Name to tensor, on the CPU.
+        """
+        found = super().tensors(delta)
+        copies = _copies(delta)
+        return found | {copy: found[original].clone() for copy, original in copies.items()}
+
+    def load(self, delta: Delta, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Take over saved rows, for tied maps from their table; a CheckpointError when the two differ."""
+        copies = _copies(delta)
+        for copy, original in copies.items():
+            if copy in tensors and original in tensors and not torch.equal(tensors[copy], tensors[original]):
+                raise CheckpointError(
+                    f"{where}: '{copy}' and '{original}' differ, but the model's two maps share one weight. "
+                    "It was made for a model whose weights are not tied."
+                )
+        super().load(delta, {name: tensor for name, tensor in tensors.items() if name not in copies}, where)
+
     def to_peft(self, delta: Delta) -> dict[str, Any]:
         """Word the settings as a PEFT TrainableTokensConfig.
 
@@ -131,7 +154,8 @@ class TrainableTokens(Method):
             The keys of adapter_config.json.
         """
         tables = [path for path, patch in delta.patches.items() if isinstance(patch, TokenRows)]
-        return {"token_indices": _rows(delta)[0].ids.tolist(), "target_modules": tables, "init_weights": True}
+        targets = tables[0] if len(tables) == 1 else tables  # PEFT takes a list of table names for a mistake
+        return {"token_indices": _rows(delta)[0].ids.tolist(), "target_modules": targets, "init_weights": True}
 
     @classmethod
     def from_peft(cls, folder: PeftFolder) -> Self:
@@ -142,8 +166,11 @@ class TrainableTokens(Method):
         Returns:
             The method.
         """
-        indices = folder.config.get("token_indices") or ()
-        return cls(token_indices=tuple(indices), layers=folder.modules((_LEAF,)) or "auto")
+        targets = folder.config.get("target_modules") or ()
+        entries = [f"re:{targets}"] if isinstance(targets, str) else list(targets)
+        stored = folder.modules((_LEAF,))  # tied maps among them, which nobody targeted
+        tables = tuple(path for path in stored if any(matches(entry, path, "target_modules") for entry in entries))
+        return cls(token_indices=tuple(folder.config.get("token_indices") or ()), layers=tables or "auto")
 
 
 class RowsPatch(Patch):
@@ -237,6 +264,12 @@ class FollowingRows(RowsPatch):
     def table(self) -> TokenRows:
         """The leader."""
         return self._leader[0]  # type: ignore[return-value]
+
+
+def _copies(delta: Delta) -> dict[str, str]:
+    """Map what PEFT calls the rows at a tied map to what they are called at their table."""
+    leaders = {path: patch.follows for path, patch in delta.patches.items() if isinstance(patch, FollowingRows)}
+    return {f"{PREFIX}{path}.{_LEAF}": f"{PREFIX}{leader}.{_LEAF}" for path, leader in leaders.items()}
 
 
 def _ready(patch: nn.Module) -> Callable[[LinearSeam], nn.Module]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from tunesmith.core.errors import CheckpointError
 from tunesmith.core.registry import register
@@ -165,7 +166,7 @@ class Projection(nn.Module):
                     f"{where}: the shared '{name}' matrix has shape {tuple(saved.shape)}, the model needs "
                     f"{tuple(own.shape)}. It was made for another base model or other settings."
                 )
-            setattr(self, name, saved.to(own))
+            setattr(self, name, own.new_empty(saved.shape).copy_(saved))  # aligned afresh: the same sums, bit for bit
 
 
 class VeraPatch(LowRankPatch):
@@ -179,11 +180,83 @@ class VeraPatch(LowRankPatch):
         nn.init.zeros_(self.vera_lambda_b)
         nn.init.constant_(self.vera_lambda_d, d_initial)
 
+    def shared(self, seam: LinearSeam) -> tuple[Tensor, Tensor]:
+        """Return this map's part of A, (rank, in), and of B, (out, rank)."""
+        down, up = self.projection.down[:, : seam.width_in], self.projection.up[: seam.width_out]
+        return down.to(self.vera_lambda_d), up.to(self.vera_lambda_b)
+
     def product(self, seam: LinearSeam) -> tuple[Tensor, Tensor, float]:
         """Return this map's part of A and B, weighted."""
-        down = self.projection.down[:, : seam.width_in].to(self.vera_lambda_d)
-        up = self.projection.up[: seam.width_out].to(self.vera_lambda_b)
+        down, up = self.shared(seam)
         return self.vera_lambda_d[:, None] * down, self.vera_lambda_b[:, None] * up, 1.0
+
+    def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
+        """Compute the adapted map."""
+        plain = seam.fused and x.dtype == seam.stored.dtype == self.vera_lambda_d.dtype
+        if not plain or self.dropping(seam, self.dropout):
+            return super().forward(x, seam)
+        vectors = (self.vera_lambda_d, self.vera_lambda_b)
+        return weighted_low_rank(x, seam.weight, seam.bias, self.shared(seam), vectors)
+
+
+def weighted_low_rank(
+    x: Tensor, weight: Tensor, bias: Tensor | None, shared: tuple[Tensor, Tensor], vectors: tuple[Tensor, Tensor]
+) -> Tensor:
+    """y = x W^T + b + (((x A^T) * d) B^T) * v, with gradients for the vectors alone.
+
+    Args:
+        x: (..., in).
+        weight: W, (out, in), frozen.
+        bias: b, (out,), or None.
+        shared: A, (rank, in), and B, (out, rank), frozen.
+        vectors: d, (rank,), and v, (out,).
+    Returns:
+        (..., out).
+    """
+    (rank, width_in), width_out, tokens = shared[0].shape, len(weight), x[..., 0].numel()
+    # Multiplications beyond those that both ways do; a wide A and B are cheaper multiplied out, once for all tokens.
+    full = tokens * width_in * width_out + 3 * rank * width_in * width_out
+    narrow = tokens * rank * (2 * width_in + 3 * width_out)
+    y: Tensor = _Weighted.apply(x, weight, bias, full < narrow, *shared, *vectors)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Weighted(torch.autograd.Function):
+    """The product with A and B either multiplied out (`full`), or one after the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, full: bool, *factors: Tensor) -> Tensor:
+        down, up, d, v = factors
+        flat = x.reshape(-1, x.shape[-1])  # (N, in)
+        ctx.full = full
+        if full:
+            ctx.save_for_backward(x, weight, *factors)
+            tuned = torch.addcmul(weight, v[:, None], up @ (d[:, None] * down))  # (out, in)
+            return nn.functional.linear(x, tuned, bias)
+        low = down @ flat.t()  # (rank, N)
+        ctx.save_for_backward(x, weight, *factors, low)
+        y = nn.functional.linear(flat, weight, bias)
+        y.addmm_((d[:, None] * low).t(), (v[:, None] * up).t())
+        return y.view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, down, up, d, v, *low = ctx.saved_tensors
+        dy, flat = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])  # (N, out), (N, in)
+        back = (v[:, None] * up).t().contiguous()  # (rank, out)
+        if ctx.full:
+            mixed = up @ (d[:, None] * down)  # (out, in)
+            change = dy.t() @ flat  # (out, in)
+            d_d, d_v = (back @ change).mul_(down).sum(1), change.mul_(mixed).sum(1)
+            dx = dy @ torch.addcmul(weight, v[:, None], mixed) if ctx.needs_input_grad[0] else None
+        else:
+            narrow = back @ dy.t()  # (rank, N)
+            d_d = (narrow * low[0]).sum(1)
+            d_v = ((d[:, None] * low[0]) @ dy).mul_(up.t()).sum(0)
+            dx = (dy @ weight).addmm_(narrow.t(), d[:, None] * down) if ctx.needs_input_grad[0] else None
+        d_bias = dy.sum(0) if ctx.needs_input_grad[2] else None
+        return None if dx is None else dx.view(x.shape), None, d_bias, None, None, None, d_d, d_v
 
 
 def _projection(delta: Delta) -> Projection:

@@ -200,7 +200,7 @@ class Delta:
                 shift = patch.bias_change(seam)  # type: ignore[operator]
                 if patch.follows is None:
                     changed.replace(seam.module, "weight")
-                    patch.write(seam)  # type: ignore[operator]
+                    patch.write(seam)
                 else:
                     changed.share(seam.module, "weight", self.seams.linear[patch.follows].module)  # type: ignore[index]
                 if shift is not None:

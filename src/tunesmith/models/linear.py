@@ -299,7 +299,7 @@ class ConvSeam(LinearSeam):
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve with other kernels, (out, in * kernel)."""
-        y: Tensor = self.module._conv_forward(x, weight.reshape(self.stored.shape), bias)  # type: ignore[operator]
+        y: Tensor = self.module._conv_forward(x, weight.view(self.stored.shape), bias)  # type: ignore[operator]
         return y
 
     def low_rank(self, x: Tensor, down: Tensor, up: Tensor) -> Tensor:

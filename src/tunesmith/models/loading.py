@@ -133,7 +133,7 @@ def load_model(source: Source, device: torch.device, dtype: torch.dtype = torch.
     Raises:
         CheckpointError: weights missing, damaged or of another architecture.
     """
-    with _quiet():
+    with quiet():
         try:
             model, facts = AutoModel.from_pretrained(
                 source.path,
@@ -165,7 +165,7 @@ def load_tokenizer(source: Source) -> Any:
     Raises:
         CheckpointError: missing or damaged.
     """
-    with _quiet():
+    with quiet():
         try:
             return AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, use_fast=True)
         except Exception as error:
@@ -222,8 +222,12 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' loading bars and notices off the screen; errors still rise."""
+def quiet() -> Iterator[None]:
+    """Keep transformers' bars and notices off the screen; errors still rise.
+
+    Returns:
+        A context.
+    """
     level = transformers_logging.get_verbosity()
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     bars = transformers_logging.is_progress_bar_enabled()

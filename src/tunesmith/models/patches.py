@@ -55,6 +55,17 @@ class Patch(nn.Module):
         """
         return None
 
+    def dropping(self, seam: LinearSeam, rate: float) -> bool:
+        """Say whether this pass drops anything at random.
+
+        Args:
+            seam: the frozen map.
+            rate: of the dropout. [fraction]
+        Returns:
+            True in training: of the delta, and of the model, which a user of the library may put in evaluation.
+        """
+        return rate > 0.0 and self.training and seam.module.training
+
 
 class LowRankPatch(Patch):
     """W grows by scale * up down; a method says what the factors are.
@@ -85,12 +96,12 @@ class LowRankPatch(Patch):
         Returns:
             As `product`.
         """
-        return None if self.training and self.dropout > 0.0 else self.product(seam)
+        return None if self.dropping(seam, self.dropout) else self.product(seam)
 
     def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
         """Compute the adapted map."""
         down, up, scale = self.product(seam)
-        if self.training and self.dropout > 0.0:
+        if self.dropping(seam, self.dropout):
             y: Tensor = seam.base(x)
             return y + (scale * seam.low_rank(seam.drop(x, self.dropout), down, up)).to(y.dtype)
         return seam.plus_low_rank(x, down, up, scale)
@@ -125,9 +136,10 @@ class DensePatch(Patch):
     def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
         """Compute the adapted map with one product."""
         change = self.change(seam)
-        if seam.quantised or (self.training and self.dropout > 0.0):
+        dropping = self.dropping(seam, self.dropout)
+        if seam.quantised or dropping:
             y: Tensor = seam.base(x)
-            dropped = seam.drop(x, self.dropout) if self.training and self.dropout > 0.0 else x
+            dropped = seam.drop(x, self.dropout) if dropping else x
             return y + seam.apply(dropped, change.to(y.dtype), None)
         return seam.apply(x, seam.weight + change.to(seam.stored.dtype), seam.bias)
 
@@ -153,7 +165,7 @@ class RowDropPatch(DensePatch):
         Returns:
             (out, 1), or None when nothing is dropped.
         """
-        if not self.training or self.row_rate == self.whole_rate == 0.0:
+        if not self.dropping(seam, max(self.row_rate, self.whole_rate)):
             return None
         source = seam.routing.source()
         rows = source.keep(torch.Size((seam.width_out, 1)), self.row_rate).to(seam.dtype)

@@ -167,7 +167,8 @@ def stored_bytes(model: nn.Module) -> int:
         Bytes.
     """
     total = 0
-    for parameter in model.parameters():
+    weights: list[Any] = list(model.parameters())
+    for parameter in weights:
         parts, _ = parameter.__tensor_flatten__() if is_quantised(parameter) else ([], None)
         tensors = [getattr(parameter, name) for name in parts] or [parameter]
         total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -207,7 +208,7 @@ def _quantiser(bits: str) -> Callable[[Tensor], Tensor]:
         holder[0].weight = nn.Parameter(weight, requires_grad=False)
         with _quiet():
             ao.quantize_(holder, ao.Int8WeightOnlyConfig(set_inductor_config=False))
-        return holder[0].weight.data  # type: ignore[no-any-return,union-attr]
+        return holder[0].weight.data
 
     def four(weight: Tensor) -> Tensor:
         blocks = weight.numel() // _BLOCK

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tunesmith.core.errors import CompatibilityError, TargetError, nearest, unknown
 from tunesmith.models.attention import NAME, AttentionSeam, close_attention, open_attention
 from tunesmith.models.delta import Delta
-from tunesmith.models.dropout import DropoutSeam
+from tunesmith.models.dropout import DropoutSeam, DropoutSource
 from tunesmith.models.hosting import DecoderSeam, HostSeam
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam, Seam, linear_seam
 from tunesmith.models.quantized import dense
@@ -231,6 +231,8 @@ class Seams:
         Args:
             name: of an attached delta; None for the untouched base.
         """
+        if name == self.routing.active == self.routing.swapped:
+            return
         before = self.deltas.get(self.routing.active or "")
         if before is not None:
             before.swap_out()
@@ -260,6 +262,16 @@ class Seams:
                 yield
         finally:
             self.use(before)
+
+    def own_dropout(self, name: str) -> DropoutSource:
+        """Return a delta's own stream of dropout masks, which no other delta's rows advance.
+
+        Args:
+            name: of the delta.
+        Returns:
+            The stream; made by the first call.
+        """
+        return self.routing.sources.setdefault(name, DropoutSource())
 
     def parameter(self, path: str) -> Tensor:
         """Return one of the model's parameters by its dotted name.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class Checked:
         task: the task, built from `recipe.task`.
         method: the method, built from `recipe.method`.
         folder: where relative data paths are looked up first.
+        candidates: the recipe in each variant; empty when it stands alone.
     """
 
     recipe: Recipe
     task: Any
     method: Any
     folder: Path
+    candidates: tuple[Checked, ...] = ()
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, as it will be saved in the run."""
@@ -135,7 +137,58 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
         problems.extend(_across(recipe, parts["task"]))
     if problems or recipe is None:
         return None
-    return Checked(recipe, parts["task"], parts["method"], folder)
+    alone = Checked(recipe, parts["task"], parts["method"], folder)
+    variants = tuple(
+        _candidate(values, variant, f"candidates[{number}].", problems, folder)
+        for number, variant in enumerate(recipe.candidates)
+    )
+    return replace(alone, candidates=tuple(found for found in variants if found is not None))
+
+
+_VARIABLE = ("method", "training", "seed")  # what a candidate may set for itself
+_COMMON = ("dropout", "best")  # training keys that all candidates share: they share the model and are compared
+
+
+def _candidate(
+    values: Mapping[str, Any], variant: Mapping[str, Any], place: str, problems: list[str], folder: Path
+) -> Checked | None:
+    """Check the recipe with one candidate's values in the place of its own."""
+    own: dict[str, Any] = {}
+    for key, value in variant.items():
+        _set(own, str(key).split("."), value)
+    own = _expanded(own)
+    foreign = [key for key in own if key not in _VARIABLE]
+    training = own.get("training", {})
+    foreign += [f"training.{key}" for key in _COMMON if isinstance(training, dict) and key in training]
+    if foreign:
+        problems.append(f"{place}{foreign[0]}: candidates share it; a candidate may set method, training and seed.")
+        return None
+    merged = _expanded({**values, "candidates": []})
+    for key, value in own.items():
+        alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
+        together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
+        merged[key] = {**merged[key], **value} if together else value
+    found: list[str] = []
+    checked = _check(merged, found, folder)
+    problems.extend(f"{place}{problem}" for problem in found)
+    return checked
+
+
+def _name(values: Mapping[str, Any], key: str) -> Any:
+    """Return the name of a component as a recipe would use it."""
+    return values.get(key, {}).get("name", Recipe.model_fields[key].default["name"])
+
+
+def _set(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set a value at a path of keys; a name may be followed by settings."""
+    *parents, leaf = keys
+    for parent in parents:
+        inner = values.get(parent, {})
+        values[parent] = inner = {"name": inner} if isinstance(inner, str) else inner
+        values = inner
+    values[leaf] = (
+        {**values[leaf], "name": value} if isinstance(values.get(leaf), dict) and isinstance(value, str) else value
+    )
 
 
 def _component(kind: str, key: str, values: dict[str, Any], problems: list[str]) -> Any:

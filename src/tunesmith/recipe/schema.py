@@ -100,5 +100,8 @@ class Recipe(Settings):
     method: Component = setting({"name": "lora"}, "The method by name, or a mapping with its settings.")
     training: TrainingSettings = setting(TrainingSettings(), "The training.")
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "The evaluation.")
+    candidates: list[dict[str, Any]] = setting(
+        [], "Variants of method, training and seed, trained in one pass over one base; the best on validation is kept."
+    )
     seed: int = setting(0, "Seed of everything that draws at random.", ge=0, le=2**32 - 1)
     output: str = setting("runs/run", "Folder that the run is written to.")

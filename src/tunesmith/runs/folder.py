@@ -35,6 +35,19 @@ def check_free(output: Path, overwrite: bool) -> None:
     _staging(output).rmdir()
 
 
+def check_new(output: Path) -> None:
+    """Refuse, before any work, an output folder that exists or cannot be made.
+
+    Args:
+        output: the folder.
+    Raises:
+        CheckpointError: it exists or cannot be written.
+    """
+    if output.exists():
+        raise CheckpointError(f"the output folder {output} exists. Choose another, or remove it first.")
+    _staging(output).rmdir()
+
+
 def _staging(output: Path) -> Path:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ from tunesmith.runs.comparing import Judge, Scored
 from tunesmith.runs.session import Session
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus
-from tunesmith.training.loop import Trained
 from tunesmith.training.preflight import Preflight
+from tunesmith.training.trial import Trained, Trial
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Outcome:
         seconds: of the whole run.
         peak_bytes: most memory held.
         warnings: sentences for the user.
+        candidates: what each candidate was and how it did on validation; empty without candidates.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
     """
 
@@ -49,9 +50,39 @@ class Outcome:
     seconds: float
     peak_bytes: int
     warnings: list[str]
+    candidates: list[dict[str, Any]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split(self) -> str:
         """The split that is compared: test where there is one."""
         return self.judge.splits[-1]
+
+
+def compared(common: Checked, checked: Checked, trial: Trial, facts: Preflight, chosen: bool) -> dict[str, Any]:
+    """Describe one candidate beside the others.
+
+    Args:
+        common: the recipe that all vary.
+        checked: the candidate's.
+        trial: its training.
+        facts: found before it.
+        chosen: whether it is the one that is kept.
+    Returns:
+        Plain values.
+    """
+    settings = {"method": checked.method.describe(), "seed": checked.recipe.seed}
+    same = common.recipe.training.model_dump()
+    training = {k: v for k, v in checked.recipe.training.model_dump().items() if v != same[k]}
+    best = trial.trained.best_epoch
+    return {
+        **settings,
+        "training": training,
+        "chosen": chosen,
+        "trainable_parameters": facts.trainable,
+        "epochs": trial.epoch,
+        "best_epoch": best,
+        "diverged_at_step": trial.trained.diverged or None,
+        "validation": trial.trained.history[best - 1] if best else {},
+        "history": trial.trained.history,
+    }

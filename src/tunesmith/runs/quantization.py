@@ -63,8 +63,8 @@ def worded(found: dict[str, Any]) -> str:
     """
     (_, full), (bits, fewer) = found["probe"].items()
     return (
-        f"quantised base ({bits}): its features on {found['split']} differ by {100 * found['feature_error']:.2f} % from "
-        f"full precision; a linear probe on them has {found['probe_metric']} {fewer['value']:.3f} "
+        f"quantised base ({bits}): its features on {found['split']} differ by {100 * found['feature_error']:.2f} % "
+        f"from full precision; a linear probe on them has {found['probe_metric']} {fewer['value']:.3f} "
         f"({fewer['low']:.3f} to {fewer['high']:.3f}) against {full['value']:.3f} ({full['low']:.3f} to "
         f"{full['high']:.3f})."
     )

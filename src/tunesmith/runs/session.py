@@ -80,6 +80,7 @@ def open_session(checked: Checked) -> Session:
     _set_dropout(model, recipe.training.dropout)
     quantised = quantise(model, recipe.model.quantization) if recipe.model.quantization else None
     backbone = Backbone(model)
+    backbone.seams.tokenizer = tokenizer
     return Session(
         source=source,
         model_hash=model_hash,

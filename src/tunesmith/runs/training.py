@@ -7,26 +7,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from tunesmith.core.errors import TunesmithError
 from tunesmith.core.memory import restart_peak
 from tunesmith.core.progress import Progress
-from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived, seed_everything
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Frozen, Judge, Meter, Scored, frozen_features, run_baselines
 from tunesmith.runs.folder import check_free, staged
-from tunesmith.runs.outcome import Outcome
+from tunesmith.runs.outcome import Outcome, compared
+from tunesmith.runs.preparing import predict, prepare
 from tunesmith.runs.quantization import compare_with_full_precision, worded
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import Corpus, Split, load_corpus
-from tunesmith.training.loop import Loop, Trained
-from tunesmith.training.preflight import Preflight, check
-from tunesmith.training.starting import show
+from tunesmith.training.corpus import Corpus, load_corpus
+from tunesmith.training.loop import Loop
+from tunesmith.training.preflight import Preflight
+from tunesmith.training.trial import Trial
+
+Prepared = list[tuple[Checked, Trial, Preflight]]
 
 
 def train_recipe(
@@ -76,22 +77,25 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
     frozen = frozen_features(session, corpus, _read_frozen(session, judge, names), meter, progress)
     baselines = run_baselines(names, session, corpus, frozen, judge, meter, recipe.seed)
-    loop, facts = _prepare(checked, session, corpus, frozen, judge)
+    prepared = prepare(checked, session, corpus, frozen, judge)
     stored = [] if session.quantised is None else [session.quantised.sentence]
-    warnings = [*corpus.warnings, *stored, *checked.method.warnings(session.backbone.seams)]
+    warnings = [*corpus.warnings, *stored, *_method_warnings(prepared, session)]
     if "test" not in corpus.splits and recipe.training.best != "last":
         warnings.append("there is no test file: scores are on validation, which chooses the epoch, so they flatter.")
-    _tell_plan(loop, facts, warnings, progress)
-    trained, cost = _train(loop, corpus, meter, progress, warnings)
+    _tell_plan(prepared, warnings, progress)
+    cost = _train([trial for _, trial, _ in prepared], meter, progress, warnings)
+    chosen, trial, facts = min(prepared, key=lambda item: item[1].key)
+    _tell_choice(prepared, trial, warnings, progress)
     learned = cost.plus(frozen.costs["train"]) if session.task.starts_from_features else cost
-    ours = judge.score(Scored(checked.method.name, _answer(loop.tuned, corpus, judge, progress), facts.share, learned))
+    ours = judge.score(Scored(chosen.method.name, _answer(trial.tuned, corpus, judge, progress), facts.share, learned))
     return Outcome(
-        checked=checked,
+        checked=chosen,
         session=session,
         corpus=corpus,
         preflight=facts,
-        trained=trained,
-        tuned=loop.tuned,
+        trained=trial.trained,
+        tuned=trial.tuned,
+        candidates=[compared(checked, *item, chosen=item[1] is trial) for item in prepared if checked.candidates],
         ours=ours,
         baselines=baselines,
         gains=judge.gain(ours, baselines, judge.splits[-1]),
@@ -114,16 +118,40 @@ def _compare_base(
     return found
 
 
-def _train(loop: Loop, corpus: Corpus, meter: Meter, progress: Progress, warnings: list[str]) -> tuple[Trained, Cost]:
+def _method_warnings(prepared: Prepared, session: Session) -> list[str]:
+    found = [warning for checked, _, _ in prepared for warning in checked.method.warnings(session.backbone.seams)]
+    return list(dict.fromkeys(found))
+
+
+def _train(trials: list[Trial], meter: Meter, progress: Progress, warnings: list[str]) -> Cost:
     """Fit, and say so when the user stopped it."""
-    total = loop.settings.epochs * len(corpus.splits["train"].tokens)
+    total = sum(trial.settings.epochs * len(trial.split.tokens) for trial in trials)
+    loop = Loop(trials)
     with meter.stage() as cost, progress.stage("training", total) as bar:
-        trained = loop.fit(bar)
-    if trained.interrupted:
-        kept = f"after epoch {trained.best_epoch}" if trained.best_epoch else f"after step {trained.steps}"
+        loop.fit(bar)
+    if all(trial.trained.diverged for trial in trials):
+        raise TunesmithError(
+            f"the loss of all {len(trials)} candidates is no longer a number: training diverged. Lower "
+            "training.learning_rate or set training.clip_norm."
+        )
+    if loop.interrupted:
+        best = min(trials, key=lambda trial: trial.key).trained
+        kept = f"after epoch {best.best_epoch}" if best.best_epoch else f"after step {best.steps}"
         warnings.append(f"training was interrupted; the state {kept} was kept.")
         progress.say(f"note: {warnings[-1]} It is scored and saved now.")
-    return trained, cost
+    return cost
+
+
+def _tell_choice(prepared: Prepared, best: Trial, warnings: list[str], progress: Progress) -> None:
+    """Say which candidate was chosen on validation, and which ones diverged."""
+    if len(prepared) == 1:
+        return
+    for number, (_, trial, _) in enumerate(prepared):
+        if trial.trained.diverged:
+            warnings.append(f"candidate {number} diverged at step {trial.trained.diverged} and was dropped.")
+            progress.say(f"note: {warnings[-1]}")
+    number = next(number for number, (_, trial, _) in enumerate(prepared) if trial is best)
+    progress.say(f"candidate {number} of {len(prepared)} is the best on validation; only it is scored on test")
 
 
 def _answer(tuned: Tuned, corpus: Corpus, judge: Judge, progress: Progress) -> dict[str, Predictions]:
@@ -131,7 +159,7 @@ def _answer(tuned: Tuned, corpus: Corpus, judge: Judge, progress: Progress) -> d
     found = {}
     with progress.stage("evaluation", len(judge.splits), "splits") as bar:
         for name in judge.splits:
-            found[name] = _predict(tuned, corpus.splits[name])
+            found[name] = predict(tuned, corpus.splits[name])
             bar(1)
     return found
 
@@ -141,56 +169,6 @@ def _read_frozen(session: Session, judge: Judge, baselines: Sequence[str]) -> li
     if baselines or session.quantised is not None:
         return ["train", *judge.splits]
     return ["train"] if session.task.starts_from_features else []
-
-
-def _prepare(
-    checked: Checked, session: Session, corpus: Corpus, frozen: Frozen, judge: Judge
-) -> tuple[Loop, Preflight]:
-    """Attach the method, make the head, and prove that a step would train them."""
-    recipe, backbone, split = checked.recipe, session.backbone, corpus.splits["train"]
-    seed_everything(derived(recipe.seed, "weights"))
-    delta = checked.method.attach(backbone.seams)
-    if checked.method.data_driven:
-        seed = derived(recipe.seed, "initialise")
-        checked.method.initialise(delta, lambda: show(backbone, delta, split, recipe.training.batch_size, seed))
-    head = session.task.head(backbone.width, len(corpus.label_names)).to(backbone.device)
-    if recipe.model.dtype == "float64":
-        head.double()
-    if session.task.starts_from_features:
-        labels = torch.from_numpy(split.labels)
-        session.task.start(head, frozen.features["train"].to(backbone.device), labels.to(backbone.device))
-    tuned = Tuned(backbone, session.task, head, delta)
-    loop = Loop(
-        tuned,
-        split,
-        recipe.training,
-        recipe.seed,
-        validate=lambda: _validate(tuned, corpus.splits["validation"], judge),
-        best=_best(recipe.training.best, judge),
-        method=checked.method,
-    )
-    facts = check(loop)
-    seed_everything(derived(recipe.seed, "training"))
-    backbone.seams.routing.dropout.seed(derived(recipe.seed, "dropout"))
-    return loop, facts
-
-
-def _best(wanted: str, judge: Judge) -> tuple[str, bool]:
-    name = judge.metrics[0].name if wanted == "auto" else wanted
-    if name in ("last", "validation loss"):
-        return name, False
-    return name, find("metrics", name).higher_is_better
-
-
-def _validate(tuned: Tuned, split: Split, judge: Judge) -> dict[str, float]:
-    found = _predict(tuned, split)
-    sample = found.sample()
-    scores = {metric.name: metric.compute(sample) for metric in judge.metrics}
-    return {"validation loss": float(found.row_loss.mean()), **scores}
-
-
-def _predict(tuned: Tuned, split: Split) -> Predictions:
-    return Predictions(tuned.probabilities(split.tokens).numpy(), split.labels)
 
 
 def _tell_data(session: Session, corpus: Corpus, progress: Progress) -> None:
@@ -206,16 +184,20 @@ def _tell_data(session: Session, corpus: Corpus, progress: Progress) -> None:
     progress.say(f"model: {session.source.wanted}, {session.backbone.parameters:,} parameters; batches: {path}")
 
 
-def _tell_plan(loop: Loop, facts: Preflight, warnings: Sequence[str], progress: Progress) -> None:
+def _tell_plan(prepared: Prepared, warnings: Sequence[str], progress: Progress) -> None:
     """Say what will train, before the first step."""
-    copies = len(loop.tuned.delta.copies)
-    where = " and ".join(
-        [*([f"{facts.layers} adapted layers"] if facts.layers else []),
-         *([f"{copies} of the model's tensors"] if copies else []), "the head"]
-    )  # fmt: skip
-    progress.say(
-        f"training {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}; "
-        f"predicted peak memory {facts.predicted_peak_bytes / 1e6:,.0f} MB"
-    )
-    for note in (*facts.notes, *warnings):
+    for number, (checked, trial, facts) in enumerate(prepared):
+        copies = len(trial.tuned.delta.copies)
+        where = " and ".join(
+            [*([f"{facts.layers} adapted layers"] if facts.layers else []),
+             *([f"{copies} of the model's tensors"] if copies else []),
+             *(["a soft prompt"] if trial.tuned.delta.prompt is not None else []), "the head"]
+        )  # fmt: skip
+        who = "training" if len(prepared) == 1 else f"candidate {number}: {checked.method.name},"
+        progress.say(
+            f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}; "
+            f"predicted peak memory {facts.predicted_peak_bytes / 1e6:,.0f} MB"
+        )
+    notes = dict.fromkeys(note for _, _, facts in prepared for note in facts.notes)
+    for note in (*notes, *warnings):
         progress.say(f"note: {note}")

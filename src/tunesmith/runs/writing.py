@@ -98,6 +98,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "fast_path": asdict(outcome.session.backbone.proof),
         "data": {name: split.audit.plain() for name, split in outcome.corpus.splits.items()},
         "quantization": outcome.quantization,
+        "candidates": outcome.candidates,
         "warnings": outcome.warnings,
     }
 

@@ -11,6 +11,7 @@ from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.models.backbone import Backbone, pool
+from tunesmith.models.dropout import DropoutSource, drop
 from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.models.structure import is_causal
 from tunesmith.tasks.base import Task
@@ -164,11 +165,11 @@ class LinearHead(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(classes, width), std=0.02))
         self.bias = nn.Parameter(torch.zeros(classes))
-        self.dropout = dropout
+        self.dropout, self.source = dropout, DropoutSource()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (R, D) to (R, C)."""
-        x = nn.functional.dropout(x.to(self.weight.dtype), self.dropout, self.training)
+        x = drop(x.to(self.weight.dtype), self.dropout if self.training else 0.0, self.source)
         return nn.functional.linear(x, self.weight, self.bias)
 
 
@@ -179,11 +180,10 @@ class CosineHead(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(classes, width), std=width**-0.5))
         self.scale = scale
-        self.dropout = dropout
+        self.dropout, self.source = dropout, DropoutSource()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (R, D) to (R, C)."""
-        x = nn.functional.dropout(x.to(self.weight.dtype), self.dropout, self.training)
+        x = drop(x.to(self.weight.dtype), self.dropout if self.training else 0.0, self.source)
         normal = nn.functional.normalize
         return self.scale * nn.functional.linear(normal(x, dim=-1), normal(self.weight, dim=-1))
-

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tunesmith.data.tokens import TokenRows
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
+from tunesmith.models.dropout import DropoutSource
 from tunesmith.models.layout import RaggedBatch
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.running import extract_features, probabilities
@@ -54,9 +55,20 @@ class Tuned:
         Returns:
             A scalar that carries gradients.
         """
+        self.backbone.seams.use(self.delta.name)
         hidden = self.backbone.hidden(batch)
         logits = self.head(self.task.features(self.backbone, hidden, batch.layout))
         return self.task.loss(logits, batch, smoothing)
+
+    def seed_head(self, seed: int) -> None:
+        """Start the head's own stream of dropout masks.
+
+        Args:
+            seed: of the stream.
+        """
+        for module in self.head.modules():
+            if isinstance(getattr(module, "source", None), DropoutSource):
+                module.source.seed(seed)  # type: ignore[union-attr,operator]
 
     def probabilities(self, tokens: TokenRows) -> Tensor:
         """Answer many rows.
@@ -66,6 +78,7 @@ class Tuned:
         Returns:
             (rows, C), float64, on the CPU.
         """
+        self.backbone.seams.use(self.delta.name)
         return probabilities(self.head, extract_features(self.backbone, self.task, tokens))
 
     def state(self) -> list[Tensor]:

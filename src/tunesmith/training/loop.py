@@ -1,212 +1,159 @@
-"""The one training loop, made of small verbs: fit, epoch, step."""
+"""The one training loop. It trains one delta, or many in one pass over the frozen base they share."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.progress import Bar
-from tunesmith.core.seeds import derived
-from tunesmith.methods.base import Method
-from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch, ragged
-from tunesmith.recipe.schema import TrainingSettings
-from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import Split
-from tunesmith.training.optimizing import Optimizer
+from tunesmith.training.trial import Trial
 
-# Scores after an epoch, by name; "validation loss" among them.
-Validate = Callable[[], dict[str, float]]
-
-
-@dataclass
-class Trained:
-    """What training left behind; the best state is in the model.
-
-    Args:
-        history: one row per epoch.
-        losses: training loss per step.
-        best_epoch: whose state was kept, from 1; 0 when training stopped before the first epoch's end.
-        steps: optimizer updates.
-        examples: rows trained on.
-        seconds: spent in training steps, validation left out.
-        interrupted: whether the user stopped it.
-    """
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    best_epoch: int = 0
-    steps: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-    interrupted: bool = False
+Work = list[tuple[Trial, list[int]]]  # the rows of each trial in one step
 
 
 class Loop:
-    """Trains one delta and one head.
+    """Trains trials over one base, each with its own rows, optimizer, schedule, clipping, early stop and history.
+
+    In a step all trials' rows go through the frozen base together; every row is routed to its trial's delta. Each
+    trial ends where a run of its own would end: gradients never cross trials, and each draws its own dropout.
 
     Args:
-        tuned: the model in tuning.
-        split: the training rows.
-        settings: the recipe's.
-        seed: of the run.
-        validate: scores of the present state.
-        best: the score that decides, and whether higher is better.
-        method: that attached the delta; it may set rates, add to the loss and change the delta between steps.
+        trials: at least one; all on the same backbone.
     """
 
-    def __init__(
-        self,
-        tuned: Tuned,
-        split: Split,
-        settings: TrainingSettings,
-        seed: int,
-        validate: Validate,
-        best: tuple[str, bool],
-        method: Method,
-    ) -> None:
-        self.tuned, self.split, self.settings, self.validate = tuned, split, settings, validate
-        self.method = method
-        self._best_name, self._higher = best
-        self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        head_rate = settings.head_learning_rate or settings.learning_rate
-        self.optimizer = Optimizer(
-            [*delta_parts(method, tuned.delta, settings.learning_rate), (list(tuned.head.parameters()), head_rate)],
-            weight_decay=settings.weight_decay,
-            total=math.ceil(len(split.tokens) / settings.batch_size) * settings.epochs,
-            warmup_fraction=settings.warmup_fraction,
-            schedule=settings.schedule,
-            clip_norm=settings.clip_norm,
-        )
-        self.trained = Trained()
-        self._kept: list[Tensor] | None = None
-        self._kept_key: tuple[float, float] | None = None
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self.trials = sorted(trials, key=lambda trial: trial.name)
+        self.backbone = self.trials[0].tuned.backbone
+        self.interrupted = False
 
-    def fit(self, bar: Bar) -> Trained:
-        """Train until the epochs are over, patience runs out or the user interrupts.
+    def fit(self, bar: Bar) -> None:
+        """Train until every trial's epochs are over or its patience ran out, or the user interrupts.
 
         Args:
             bar: told about every step.
-        Returns:
-            The history; the model and the head hold the best state.
         Raises:
-            TunesmithError: the loss is no longer a number.
+            TunesmithError: the only trial's loss is no longer a number.
         """
+        for trial in self.trials:
+            trial.seed_dropout()
         try:
-            for epoch in range(1, self.settings.epochs + 1):
-                self._epoch(epoch, bar)
-                if self._out_of_patience(epoch):
-                    break
+            self._run(bar)
         except KeyboardInterrupt:
-            self.trained.interrupted = True
-        if self._kept is not None:
-            self.tuned.restore(self._kept)
-        self.tuned.train(False)
-        return self.trained
+            self.interrupted = True
+            for trial in self.trials:
+                trial.trained.interrupted = not trial.over
+        for trial in self.trials:
+            trial.finish()
 
-    def _epoch(self, epoch: int, bar: Bar) -> None:
-        self.tuned.train(True)
-        began, first = time.perf_counter(), len(self.trained.losses)
-        facts: dict[str, float] = {}
-        try:
-            for batch in self._batches():
-                loss, facts = self.step(batch)
-                bar(batch.layout.rows, f"epoch {epoch} step {self.trained.steps} loss {loss:.3f}")
-        finally:
-            self.trained.seconds += time.perf_counter() - began
-        self.tuned.train(False)
-        losses, scores = self.trained.losses[first:], self.validate()
-        self.trained.history.append({"epoch": epoch, "train loss": sum(losses) / len(losses), **scores, **facts})
-        self._keep_if_better(epoch, scores)
+    def _run(self, bar: Bar) -> None:
+        """Step all trials that still train; one whose epoch ends is scored, and frees its rows when it is over."""
+        rows: dict[str, Iterator[list[int]]] = {trial.name: trial.batches() for trial in self.trials}
+        taken = dict.fromkeys(rows, 0)
+        running = list(self.trials)
+        while running:
+            work: Work = []
+            for trial in list(running):
+                numbers = next(rows[trial.name], None)
+                if numbers is None:
+                    trial.close_epoch(taken[trial.name])
+                    if trial.over:
+                        running.remove(trial)
+                        continue
+                    rows[trial.name], taken[trial.name] = trial.batches(), 0
+                    numbers = next(rows[trial.name])
+                taken[trial.name] += 1
+                work.append((trial, numbers))
+            if work:
+                self._timed(work, bar)
+            running = [trial for trial in running if not trial.trained.diverged]
 
-    def step(self, batch: RaggedBatch) -> tuple[float, dict[str, float]]:
-        """Make one optimizer update.
+    def _timed(self, work: Work, bar: Bar) -> None:
+        began = time.perf_counter()
+        for trial, _ in work:
+            trial.tuned.train(True)
+        losses = self.step(work)
+        for trial, _ in work:
+            trial.trained.seconds += time.perf_counter() - began
+        lowest, first = min(losses), work[0][0]
+        shown = f"loss {lowest:.3f}" if len(self.trials) == 1 else f"{len(work)} trials, lowest loss {lowest:.3f}"
+        bar(sum(len(numbers) for _, numbers in work), f"epoch {first.epoch} step {first.trained.steps} {shown}")
+
+    def step(self, work: Work) -> list[float]:
+        """Make one optimizer update of each trial.
 
         Args:
-            batch: with labels.
+            work: the rows of each trial, trials in the order of their names.
         Returns:
-            The loss without the method's penalty, and learning_rate and gradient_norm.
+            Each trial's loss, without its method's penalty.
         Raises:
-            TunesmithError: the loss is no longer a number.
+            TunesmithError: the only trial's loss is no longer a number; among others, a trial that diverges stops.
         """
-        loss = self.tuned.loss(batch, self.settings.label_smoothing)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TunesmithError(
-                f"the loss is {value} at step {self.trained.steps + 1}: training diverged. "
-                f"Lower training.learning_rate (now {self.settings.learning_rate:g}) or set training.clip_norm."
-            )
-        penalty = self.method.penalty(self.tuned.delta)
-        (loss if penalty is None else loss + penalty).backward()
-        facts = self.optimizer.step()
-        self.trained.steps += 1
-        self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
-        self.optimizer.clear()
-        self.trained.examples += batch.layout.rows
-        self.trained.losses.append(value)
-        return value, facts
+        losses = self.losses(work)
+        values = [loss.item() for loss in losses]
+        total: Tensor | None = None
+        for (trial, _), loss, value in zip(work, losses, values, strict=True):
+            if not math.isfinite(value):
+                self._diverged(trial, value)
+                continue
+            penalty = trial.method.penalty(trial.tuned.delta)
+            whole = loss if penalty is None else loss + penalty
+            total = whole if total is None else total + whole
+        if total is not None:
+            total.backward()
+        for (trial, numbers), value in zip(work, values, strict=True):
+            if math.isfinite(value):
+                trial.step(value, len(numbers))
+        return values
 
-    def batch(self, numbers: list[int]) -> RaggedBatch:
-        """Put rows of the split into a batch.
+    def losses(self, work: Work) -> list[Tensor]:
+        """Send the rows of all trials through the base at once.
 
         Args:
-            numbers: which rows.
+            work: the rows of each trial, trials in the order of their names.
         Returns:
-            The batch, with labels.
+            One scalar per trial, with gradients.
         """
-        return batch_of(self.split, numbers)
+        batch = self._batch(work).to(self.backbone.device)
+        seams, names = self.backbone.seams, batch.layout.names
+        if names is None:
+            seams.use(work[0][0].name)
+        with nullcontext() if names is None else seams.route(names):
+            task = work[0][0].tuned.task
+            features = task.features(self.backbone, self.backbone.hidden(batch), batch.layout)
+        found, row = [], 0
+        for trial, numbers in work:
+            part = slice(row, row + len(numbers))
+            row += len(numbers)
+            assert batch.labels is not None
+            own = replace(batch, labels=batch.labels[part], index=batch.index[part])
+            logits = trial.tuned.head(features[part])
+            found.append(trial.tuned.task.loss(logits, own, trial.settings.label_smoothing))
+        return found
 
-    def _batches(self) -> Iterator[RaggedBatch]:
-        order = torch.randperm(len(self.split.tokens), generator=self._order).tolist()
-        size = self.settings.batch_size
-        for start in range(0, len(order), size):
-            yield self.batch(order[start : start + size])
+    def _batch(self, work: Work) -> RaggedBatch:
+        if len(work) == 1:
+            trial, numbers = work[0]
+            return trial.batch(numbers)
+        rows, labels, names, index = [], [], [], []
+        for trial, numbers in work:
+            rows += [torch.from_numpy(trial.split.tokens[number]) for number in numbers]
+            labels += [int(trial.split.labels[number]) for number in numbers]
+            names += [trial.name] * len(numbers)
+            index += numbers
+        return ragged(rows, index, labels, names)
 
-    def _keep_if_better(self, epoch: int, scores: dict[str, float]) -> None:
-        loss = scores["validation loss"]
-        score = -float(epoch) if self._best_name == "last" else scores[self._best_name] * (-1 if self._higher else 1)
-        key = (score, loss)  # lower is better; equal scores are decided by the loss
-        if self._kept_key is None or key < self._kept_key:
-            self._kept_key = key
-            self._kept = self.tuned.state()
-            self.trained.best_epoch = epoch
-
-    def _out_of_patience(self, epoch: int) -> bool:
-        patience = self.settings.patience
-        return patience is not None and epoch - self.trained.best_epoch >= patience
-
-
-def batch_of(split: Split, numbers: list[int]) -> RaggedBatch:
-    """Put rows of a split into a batch.
-
-    Args:
-        split: any.
-        numbers: which of its rows.
-    Returns:
-        The batch, with labels.
-    """
-    rows = [torch.from_numpy(split.tokens[number]) for number in numbers]
-    return ragged(rows, numbers, [int(split.labels[number]) for number in numbers])
-
-
-def delta_parts(method: Method, delta: Delta, rate: float) -> list[tuple[list[nn.Parameter], float]]:
-    """Part a delta's parameters by their learning rate.
-
-    Args:
-        method: that attached it.
-        delta: in training.
-        rate: learning rate of the run.
-    Returns:
-        Parameters and rate of each part; first those of the run's own rate, possibly none.
-    """
-    parts: dict[float, list[nn.Parameter]] = {1.0: []}
-    for name, parameter in delta.named_parameters():
-        parts.setdefault(method.rate_ratio(name), []).append(parameter)
-    return [(parameters, rate * ratio) for ratio, parameters in parts.items()]
+    def _diverged(self, trial: Trial, value: float) -> None:
+        trial.trained.diverged = trial.trained.steps + 1
+        if len(self.trials) == 1:
+            raise TunesmithError(
+                f"the loss is {value} at step {trial.trained.diverged}: training diverged. "
+                f"Lower training.learning_rate (now {trial.settings.learning_rate:g}) or set training.clip_norm."
+            )

@@ -14,7 +14,7 @@ from tunesmith.core.errors import CompatibilityError, DataError
 from tunesmith.core.memory import resident_bytes
 from tunesmith.models.delta import Delta
 from tunesmith.models.quantized import is_quantised
-from tunesmith.training.loop import Loop
+from tunesmith.training.trial import Trial
 
 _ROWS = 4  # of the probing batch: the longest ones
 
@@ -38,46 +38,46 @@ class Preflight:
     notes: tuple[str, ...]
 
 
-def check(loop: Loop) -> Preflight:
+def check(trial: Trial) -> Preflight:
     """Run one probing step without an update and look at what it did.
 
     Args:
-        loop: ready to fit.
+        trial: ready to fit.
     Returns:
         The facts.
     Raises:
         CompatibilityError: a parameter would not train.
         DataError: no row has a label.
     """
-    if not len(loop.split.labels) or (loop.split.labels < 0).all():
-        raise DataError(f"{loop.split.examples.path}: no training row has a label, so nothing could be learned.")
-    _check_optimizer(loop)
-    longest = np.argsort(-loop.split.tokens.lengths, kind="stable")[:_ROWS].tolist()
-    batch = loop.batch(longest)
-    tuned = loop.tuned
+    if not len(trial.split.labels) or (trial.split.labels < 0).all():
+        raise DataError(f"{trial.split.examples.path}: no training row has a label, so nothing could be learned.")
+    _check_optimizer(trial)
+    longest = np.argsort(-trial.split.tokens.lengths, kind="stable")[:_ROWS].tolist()
+    batch = trial.batch(longest)
+    tuned = trial.tuned
     tuned.train(True)
-    weights = [*tuned.backbone.model.parameters(), *loop.optimizer.parameters]
+    weights = [*tuned.backbone.model.parameters(), *trial.optimizer.parameters]
     with _saved_bytes(weights) as saved:
-        loss = tuned.loss(batch, loop.settings.label_smoothing)
+        loss = tuned.loss(batch, trial.settings.label_smoothing)
     loss.backward()
     silent = _check_gradients(tuned.delta)
-    for parameter in loop.optimizer.parameters:
+    for parameter in trial.optimizer.parameters:
         parameter.grad = None
     tuned.train(False)
-    trainable = sum(parameter.numel() for parameter in loop.optimizer.parameters)
+    trainable = sum(parameter.numel() for parameter in trial.optimizer.parameters)
     notes = [f"{len(silent)} parameters get a gradient of exactly zero, for example '{silent[0]}'"] if silent else []
     return Preflight(
         layers=len(tuned.delta.patches),
         trainable=trainable,
         share=trainable / tuned.backbone.parameters,
-        predicted_peak_bytes=_predict(loop, saved[0] / batch.layout.tokens, trainable),
+        predicted_peak_bytes=_predict(trial, saved[0] / batch.layout.tokens, trainable),
         notes=tuple(notes),
     )
 
 
-def _check_optimizer(loop: Loop) -> None:
-    held = {id(parameter) for parameter in loop.optimizer.parameters}
-    left_out = [name for name, parameter in loop.tuned.delta.named_parameters() if id(parameter) not in held]
+def _check_optimizer(trial: Trial) -> None:
+    held = {id(parameter) for parameter in trial.optimizer.parameters}
+    left_out = [name for name, parameter in trial.tuned.delta.named_parameters() if id(parameter) not in held]
     if left_out:
         raise CompatibilityError(f"{len(left_out)} delta parameters are not in the optimizer, e.g. '{left_out[0]}'.")
 
@@ -117,11 +117,11 @@ def _saved_bytes(weights: Sequence[Tensor]) -> Iterator[list[int]]:
         yield total
 
 
-def _predict(loop: Loop, bytes_per_token: float, trainable: int) -> int:
+def _predict(trial: Trial, bytes_per_token: float, trainable: int) -> int:
     """Add what will come to what is held now: kept activations of the largest batch, gradients, Adam's moments."""
-    size = loop.settings.batch_size
-    lengths = np.sort(loop.split.tokens.lengths)[::-1]
+    size = trial.settings.batch_size
+    lengths = np.sort(trial.split.tokens.lengths)[::-1]
     tokens = int(min(lengths[:size].sum(), 1.5 * lengths.mean() * size + lengths[0]))
-    device = loop.tuned.backbone.device
+    device = trial.tuned.backbone.device
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
     return int(held + bytes_per_token * tokens * 1.3 + trainable * 4 * 4)

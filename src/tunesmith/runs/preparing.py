@@ -1,0 +1,96 @@
+"""From a checked recipe to trials that are ready to train, each proven to do something."""
+
+from __future__ import annotations
+
+import torch
+
+from tunesmith.core.registry import find
+from tunesmith.core.seeds import derived, seed_everything
+from tunesmith.evaluation.predictions import Predictions
+from tunesmith.recipe.loading import Checked
+from tunesmith.runs.comparing import Frozen, Judge
+from tunesmith.runs.session import Session
+from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.corpus import Corpus, Split
+from tunesmith.training.preflight import Preflight, check
+from tunesmith.training.starting import show
+from tunesmith.training.trial import Trial
+
+
+def prepare(
+    checked: Checked, session: Session, corpus: Corpus, frozen: Frozen, judge: Judge
+) -> list[tuple[Checked, Trial, Preflight]]:
+    """Attach every candidate's delta, or the recipe's own, and prove that a step would train it.
+
+    Args:
+        checked: the recipe.
+        session: its model.
+        corpus: its data.
+        frozen: features of the untuned model.
+        judge: how states are scored.
+    Returns:
+        Each candidate with its trial and what was found.
+    """
+    candidates = checked.candidates or (checked,)
+    names = [f"trial-{number:03d}" for number in range(len(candidates))] if checked.candidates else ["default"]
+    return [
+        (candidate, *_one(candidate, name, session, corpus, (frozen, judge)))
+        for candidate, name in zip(candidates, names, strict=True)
+    ]
+
+
+def _one(
+    checked: Checked, name: str, session: Session, corpus: Corpus, measured: tuple[Frozen, Judge]
+) -> tuple[Trial, Preflight]:
+    recipe, backbone, split = checked.recipe, session.backbone, corpus.splits["train"]
+    frozen, judge = measured
+    seed_everything(derived(recipe.seed, "weights"))
+    delta = checked.method.attach(backbone.seams, name)
+    if checked.method.data_driven:
+        seed = derived(recipe.seed, "initialise")
+        checked.method.initialise(delta, lambda: show(backbone, delta, split, recipe.training.batch_size, seed))
+    head = session.task.head(backbone.width, len(corpus.label_names)).to(backbone.device)
+    if recipe.model.dtype == "float64":
+        head.double()
+    if session.task.starts_from_features:
+        labels = torch.from_numpy(split.labels)
+        session.task.start(head, frozen.features["train"].to(backbone.device), labels.to(backbone.device))
+    tuned = Tuned(backbone, session.task, head, delta)
+    trial = Trial(
+        tuned,
+        split,
+        recipe.training,
+        recipe.seed,
+        validate=lambda: _validate(tuned, corpus.splits["validation"], judge),
+        best=_best(recipe.training.best, judge),
+        method=checked.method,
+    )
+    facts = check(trial)
+    seed_everything(derived(recipe.seed, "training"))
+    return trial, facts
+
+
+def _best(wanted: str, judge: Judge) -> tuple[str, bool]:
+    name = judge.metrics[0].name if wanted == "auto" else wanted
+    if name in ("last", "validation loss"):
+        return name, False
+    return name, find("metrics", name).higher_is_better
+
+
+def _validate(tuned: Tuned, split: Split, judge: Judge) -> dict[str, float]:
+    found = predict(tuned, split)
+    sample = found.sample()
+    scores = {metric.name: metric.compute(sample) for metric in judge.metrics}
+    return {"validation loss": float(found.row_loss.mean()), **scores}
+
+
+def predict(tuned: Tuned, split: Split) -> Predictions:
+    """Answer every row of a split.
+
+    Args:
+        tuned: the model.
+        split: the rows.
+    Returns:
+        The predictions.
+    """
+    return Predictions(tuned.probabilities(split.tokens).numpy(), split.labels)

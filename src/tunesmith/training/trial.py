@@ -1,0 +1,211 @@
+"""One delta and its head in training: rows, optimizer, history, and the best state so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.core.seeds import derived
+from tunesmith.methods.base import Method
+from tunesmith.models.delta import Delta
+from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.recipe.schema import TrainingSettings
+from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.corpus import Split
+from tunesmith.training.optimizing import Optimizer
+
+# Scores after an epoch, by name; "validation loss" among them.
+Validate = Callable[[], dict[str, float]]
+
+
+@dataclass
+class Trained:
+    """What training left behind; the best state is in the model.
+
+    Args:
+        history: one row per epoch.
+        losses: training loss per step.
+        best_epoch: whose state was kept, from 1; 0 when training stopped before the first epoch's end.
+        steps: optimizer updates.
+        examples: rows trained on.
+        seconds: spent in training steps, validation left out; trials of one pass share them.
+        interrupted: whether the user stopped it.
+        diverged: the step at which the loss was no longer a number, 0 when it always was.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    steps: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    diverged: int = 0
+
+
+class Trial:
+    """One delta and one head, with everything that trains them.
+
+    Args:
+        tuned: the model in tuning.
+        split: the training rows.
+        settings: the recipe's.
+        seed: of the trial.
+        validate: scores of the present state.
+        best: the score that decides, and whether higher is better.
+        method: that attached the delta; it may set rates, add to the loss and change the delta between steps.
+    """
+
+    def __init__(
+        self,
+        tuned: Tuned,
+        split: Split,
+        settings: TrainingSettings,
+        seed: int,
+        validate: Validate,
+        best: tuple[str, bool],
+        method: Method,
+    ) -> None:
+        self.tuned, self.split, self.settings, self.validate = tuned, split, settings, validate
+        self.method, self.seed = method, seed
+        self._best_name, self._higher = best
+        self._order = torch.Generator().manual_seed(derived(seed, "order"))
+        head_rate = settings.head_learning_rate or settings.learning_rate
+        self.optimizer = Optimizer(
+            [*delta_parts(method, tuned.delta, settings.learning_rate), (list(tuned.head.parameters()), head_rate)],
+            weight_decay=settings.weight_decay,
+            total=math.ceil(len(split.tokens) / settings.batch_size) * settings.epochs,
+            warmup_fraction=settings.warmup_fraction,
+            schedule=settings.schedule,
+            clip_norm=settings.clip_norm,
+        )
+        self.trained = Trained()
+        self.epoch = 0
+        self._kept: list[Tensor] | None = None
+        self._kept_key: tuple[float, float] | None = None
+        self._facts: dict[str, float] = {}
+
+    @property
+    def name(self) -> str:
+        """The delta's name."""
+        return self.tuned.delta.name
+
+    def seed_dropout(self) -> None:
+        """Start the trial's own streams of dropout masks."""
+        source = self.tuned.backbone.seams.own_dropout(self.name)
+        source.seed(derived(self.seed, "dropout"))
+        self.tuned.seed_head(derived(self.seed, "head dropout"))
+
+    # Rows -----------------------------------------------------------------------------------------------------
+
+    def batches(self) -> Iterator[list[int]]:
+        """Go through one epoch.
+
+        Returns:
+            The rows of each step.
+        """
+        self.epoch += 1
+        order = torch.randperm(len(self.split.tokens), generator=self._order).tolist()
+        size = self.settings.batch_size
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+    def batch(self, numbers: list[int]) -> RaggedBatch:
+        """Put rows of the split into a batch of their own.
+
+        Args:
+            numbers: which rows.
+        Returns:
+            The batch, with labels.
+        """
+        return batch_of(self.split, numbers)
+
+    # Steps ----------------------------------------------------------------------------------------------------
+
+    def step(self, loss: float, rows: int) -> None:
+        """Update from the gradients of a step.
+
+        Args:
+            loss: of the step, without the method's penalty.
+            rows: it was computed on. [count]
+        """
+        self._facts = self.optimizer.step()
+        self.trained.steps += 1
+        self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
+        self.optimizer.clear()
+        self.trained.examples += rows
+        self.trained.losses.append(loss)
+
+    def close_epoch(self, steps: int) -> None:
+        """Score the present state and keep it if it is the best so far.
+
+        Args:
+            steps: of the epoch. [count]
+        """
+        self.tuned.train(False)
+        losses, scores = self.trained.losses[-steps:], self.validate()
+        train_loss = sum(losses) / len(losses)
+        self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **scores, **self._facts})
+        loss = scores["validation loss"]
+        key = (self._score(scores), loss)  # lower is better; equal scores are decided by the loss
+        if self._kept_key is None or key < self._kept_key:
+            self._kept_key = key
+            self._kept = self.tuned.state()
+            self.trained.best_epoch = self.epoch
+
+    def _score(self, scores: dict[str, float]) -> float:
+        if self._best_name == "last":
+            return -float(self.epoch)
+        return scores[self._best_name] * (-1 if self._higher else 1)
+
+    @property
+    def over(self) -> bool:
+        """Whether the epochs are over or patience ran out."""
+        patience = self.settings.patience
+        tired = patience is not None and self.epoch - self.trained.best_epoch >= patience
+        return tired or self.epoch >= self.settings.epochs or self.trained.diverged > 0
+
+    @property
+    def key(self) -> tuple[float, float]:
+        """What trials are compared by, lower is better: the deciding score, then the validation loss."""
+        return (math.inf, math.inf) if self._kept_key is None else self._kept_key
+
+    def finish(self) -> None:
+        """Go back to the best state."""
+        if self._kept is not None:
+            self.tuned.restore(self._kept)
+        self.tuned.train(False)
+
+
+def batch_of(split: Split, numbers: list[int]) -> RaggedBatch:
+    """Put rows of a split into a batch.
+
+    Args:
+        split: any.
+        numbers: which of its rows.
+    Returns:
+        The batch, with labels.
+    """
+    rows = [torch.from_numpy(split.tokens[number]) for number in numbers]
+    return ragged(rows, numbers, [int(split.labels[number]) for number in numbers])
+
+
+def delta_parts(method: Method, delta: Delta, rate: float) -> list[tuple[list[nn.Parameter], float]]:
+    """Part a delta's parameters by their learning rate.
+
+    Args:
+        method: that attached it.
+        delta: in training.
+        rate: learning rate of the run.
+    Returns:
+        Parameters and rate of each part; first those of the run's own rate, possibly none.
+    """
+    parts: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in delta.named_parameters():
+        parts.setdefault(method.rate_ratio(name), []).append(parameter)
+    return [(parameters, rate * ratio) for ratio, parameters in parts.items()]
