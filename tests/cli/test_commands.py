@@ -64,6 +64,31 @@ def test_the_whole_way(recipe_file: Path) -> None:
     assert missing.returncode == 2 and "Did you mean" in missing.stderr and "test.csv" in missing.stderr
 
 
+def test_merging_and_converting(recipe_file: Path) -> None:
+    folder = recipe_file.parent
+    assert tunesmith("train", str(recipe_file), "training.epochs=1", cwd=folder).returncode == 0
+    done = tunesmith("merge", "runs/first", "--output", "merged", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["relative_difference"] < 1e-5 and found["argmax_agreement"] == 1.0 and found["rows"] == 12
+    again = tunesmith("merge", "runs/first", "--output", "merged", cwd=folder)
+    assert again.returncode == 2 and "exists" in again.stderr and not again.stdout
+    strict = tunesmith("merge", "runs/first", "--output", "strict", "--tolerance", "1e-14", cwd=folder)
+    assert strict.returncode == 2 and "Nothing was written" in strict.stderr and not (folder / "strict").exists()
+    assert "restored_tensors" in tunesmith("unmerge", "merged", "--output", "base", cwd=folder).stdout
+    assert (folder / "base" / "model.safetensors").is_file()
+    shown = tunesmith("convert", "runs/first", "--to", "peft-lora", "--output", "lora", cwd=folder)
+    assert "largest_relative_error" in shown.stdout and "relative_errors" not in shown.stdout
+    refused = tunesmith("convert", "runs/first", "--to", "torchtune", "--output", "tune", cwd=folder)
+    assert refused.returncode == 2 and "Targets that work for it: peft, peft-lora." in refused.stderr
+    words = ["merge-deltas", "runs/first", "lora", "--weights", "0.5,0.5", "--output", "sum", "--json"]
+    both = tunesmith(*words, cwd=folder)
+    assert json.loads(both.stdout)["largest_relative_error"] < 1e-5, both.stderr
+    assert (folder / "sum" / "adapter_model.safetensors").is_file()
+    wrong = tunesmith("merge-deltas", "runs/first", "lora", "--weights", "a,b", "--output", "x", cwd=folder)
+    assert wrong.returncode == 2 and "separated by commas" in wrong.stderr
+
+
 def test_mistakes_exit_with_2_and_no_traceback(recipe_file: Path) -> None:
     for words in (
         ["train", str(recipe_file), "method.rnk=3"],

@@ -18,6 +18,7 @@ from tunesmith.methods.prefix import PrefixTuning
 from tunesmith.methods.prompt_tuning import PromptTuning
 from tunesmith.methods.store import load_delta, save_delta
 from tunesmith.models.backbone import Backbone
+from tunesmith.models.delta import Delta
 from tunesmith.models.layout import ragged
 from tunesmith.models.seams import open_seams
 
@@ -90,7 +91,7 @@ def agrees(ours: Tensor, theirs: Tensor, family: str) -> None:
     assert (ours - theirs).abs().max() <= bound * theirs.abs().max()
 
 
-def filled(delta: "tunesmith.Delta") -> None:
+def filled(delta: Delta) -> None:
     for parameter in delta.parameters():
         nn.init.normal_(parameter, std=0.5)
 
@@ -201,7 +202,7 @@ def test_flat_rows_equal_padded_ones_with_every_gradient(family: str, method: st
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5", "bart"])
 def test_generation_is_the_same_with_cache_and_without(family: str, method: str) -> None:
     model = made(FAMILIES[family])
-    delta = tunesmith.attach(model, SOFT[method] if method in SOFT else "lora")
+    delta = tunesmith.attach(model, SOFT.get(method, "lora"))
     filled(delta)
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     prompt = IDS[:, :5]

@@ -47,6 +47,16 @@ class PeftFolder:
                     found[name.removeprefix(PREFIX).removesuffix(f".{leaf}")] = None
         return tuple(found)
 
+    def settings(self, names: Mapping[str, str]) -> dict[str, Any]:
+        """Read settings that PEFT has under other names.
+
+        Args:
+            names: our name to PEFT's.
+        Returns:
+            Our names to the values in the config; without those that it lacks.
+        """
+        return {ours: self.config[theirs] for ours, theirs in names.items() if theirs in self.config}
+
     def refuse(self, options: Sequence[str]) -> None:
         """Raise a CheckpointError when the config asks for one of these options.
 

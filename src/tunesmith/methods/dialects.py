@@ -22,7 +22,7 @@ from transformers import AutoConfig
 
 from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError, TunesmithError, unknown
 from tunesmith.core.files import read_json
-from tunesmith.methods.base import PREFIX, PeftFolder
+from tunesmith.methods.base import PREFIX, LayerMethod, PeftFolder
 from tunesmith.methods.store import (
     CONFIG,
     LEGACY,
@@ -130,7 +130,7 @@ def _others(folder: Path, source: PeftFolder, wanted: Wanted, to: str) -> str:
     for name, target in TARGETS.items():
         try:
             if name == "peft-lora":
-                _check_mergeable(folder)
+                _check_mergeable(folder, source)
             elif name != to:
                 target(folder, source, wanted)
             if name != to:
@@ -232,7 +232,7 @@ _ASSUMED: dict[str, Any] = {
 
 def _to_peft(folder: Path, source: PeftFolder, wanted: Wanted) -> Converted:
     if not source.config.get("peft_type"):
-        raise CompatibilityError(f"PEFT has no method like '{read_method(folder).name}'.")
+        raise CompatibilityError(f"PEFT has no form for '{read_method(folder).name}' as it is set here.")
     config = {key: value for key, value in source.config.items() if value is not None}
     config = {key: value for key, value in config.items() if key not in _ASSUMED or _ASSUMED[key] != value}
     return Converted(config, dict(source.tensors))
@@ -241,7 +241,7 @@ def _to_peft(folder: Path, source: PeftFolder, wanted: Wanted) -> Converted:
 # Plain LoRA ---------------------------------------------------------------------------------------------------
 
 
-def _check_mergeable(folder: Path) -> None:
+def _check_mergeable(folder: Path, source: PeftFolder) -> None:
     if not (folder / METHOD).is_file() and not read_json(folder / CONFIG).get("peft_type"):
         return  # torchtune's and AdapterHub's, which are read as LoRA
     method = read_method(folder)
@@ -249,11 +249,16 @@ def _check_mergeable(folder: Path) -> None:
         raise CompatibilityError(
             f"'{method.name}' is not a change of weights, so it cannot become LoRA. Keep it attached to its model."
         )
+    if not isinstance(method, LayerMethod) or not source.modules(method.leaves):
+        raise CompatibilityError(
+            f"'{method.name}' trains parameters of the model itself, which is no change of linear maps by A and B. "
+            "Merge it into its model instead."
+        )
 
 
 def _to_peft_lora(folder: Path, source: PeftFolder, wanted: Wanted) -> Converted:
     """Approximate every layer's weight change by A and B."""
-    _check_mergeable(folder)
+    _check_mergeable(folder, source)
     seams = _open(source, wanted)
     method, delta = load_delta(folder, seams, "to convert")
     try:

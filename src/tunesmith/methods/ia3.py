@@ -141,8 +141,9 @@ class Ia3Patch(Patch):
     def __init__(self, on_input: bool, seam: LinearSeam) -> None:
         super().__init__()
         self.on_input = on_input
-        if isinstance(seam, ConvSeam):
-            channels = seam.stored.shape[1] * _groups(seam) if on_input else seam.width_out
+        self.groups = int(seam.module.groups) if isinstance(seam, ConvSeam) else 0  # type: ignore[arg-type]
+        if self.groups:
+            channels = seam.stored.shape[1] * self.groups if on_input else seam.width_out
             shape: tuple[int, ...] = (1, channels, *([1] * (seam.stored.dim() - 2)))
         else:
             shape = (1, seam.width_in) if on_input else (seam.width_out, 1)
@@ -151,7 +152,7 @@ class Ia3Patch(Patch):
 
     def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
         """Compute the adapted map."""
-        factor = self.ia3_l if isinstance(seam, ConvSeam) else self.ia3_l.flatten()
+        factor = self.ia3_l if self.groups else self.ia3_l.flatten()
         if self.on_input:
             y: Tensor = seam.base((x * factor).to(x.dtype))
             return y
@@ -163,10 +164,9 @@ class Ia3Patch(Patch):
         more = self.ia3_l.flatten() - 1
         if not self.on_input:
             return more[:, None] * seam.weight
-        if isinstance(seam, ConvSeam):  # a group of outputs sees its own inputs only
-            groups = _groups(seam)
+        if self.groups:  # a group of outputs sees its own inputs only
             cells = seam.stored[0, 0].numel()
-            per_group = more.view(groups, -1).repeat_interleave(seam.width_out // groups, 0)
+            per_group = more.view(self.groups, -1).repeat_interleave(seam.width_out // self.groups, 0)
             return per_group.repeat_interleave(cells, 1) * seam.weight
         return more * seam.weight
 
@@ -175,10 +175,6 @@ class Ia3Patch(Patch):
         if self.on_input or seam.bias is None:
             return None
         return (self.ia3_l.flatten() - 1) * seam.bias
-
-
-def _groups(seam: ConvSeam) -> int:
-    return int(seam.module.groups)  # type: ignore[arg-type]
 
 
 def _keys_and_values(seams: Seams) -> list[str]:

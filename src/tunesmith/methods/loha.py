@@ -83,8 +83,7 @@ class Loha(LayerMethod):
             CheckpointError: an option that is not supported.
         """
         folder.refuse(("rank_pattern", "alpha_pattern"))
-        settings = {ours: folder.config[theirs] for ours, theirs in _PEFT.items() if theirs in folder.config}
-        return cls(**settings, **cls.peft_layers(folder))
+        return cls(**folder.settings(_PEFT), **cls.peft_layers(folder))
 
 
 class LohaPatch(RowDropPatch):

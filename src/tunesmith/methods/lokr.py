@@ -89,9 +89,12 @@ class Lokr(LayerMethod):
             CheckpointError: an option that is not supported.
         """
         folder.refuse(("rank_pattern", "alpha_pattern"))
-        settings = {ours: folder.config[theirs] for ours, theirs in _PEFT.items() if theirs in folder.config}
         factor = int(folder.config.get("decompose_factor", -1))
-        return cls(decompose_factor=None if factor == -1 else max(factor, 1), **settings, **cls.peft_layers(folder))
+        return cls(
+            decompose_factor=None if factor == -1 else max(factor, 1),
+            **folder.settings(_PEFT),
+            **cls.peft_layers(folder),
+        )
 
 
 class LokrPatch(RowDropPatch):
@@ -106,7 +109,8 @@ class LokrPatch(RowDropPatch):
         super().__init__(method.rank_dropout, method.module_dropout, method.rank_dropout_scale)
         rank = method.rank
         self.scale = 1.0 if method.alpha is None else method.alpha / rank
-        kernel = tuple(seam.stored.shape[2:]) if isinstance(seam, ConvSeam) else ()
+        self.convolves = isinstance(seam, ConvSeam)
+        kernel = tuple(seam.stored.shape[2:]) if self.convolves else ()
         out_1, out_2 = divide(seam.width_out, method.decompose_factor)
         in_1, in_2 = divide(seam.width_in // math.prod(kernel), method.decompose_factor)
         if method.decompose_both and rank < max(out_1, in_1) / 2:
@@ -142,7 +146,7 @@ class LokrPatch(RowDropPatch):
 
     def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
         """Compute the adapted map; the Kronecker product itself is only formed for convolutions."""
-        if isinstance(seam, ConvSeam):
+        if self.convolves:
             return super().forward(x, seam)
         first, second = self.matrices()
         y: Tensor = seam.base(x)

@@ -227,7 +227,7 @@ def combine(
         plan = Recipe(how, 1.0, widest, plan.generator)
     tensors: dict[str, Tensor] = {}
     losses, kept = dict[str, float](), list[float]()
-    for path in dict.fromkeys(path for delta in deltas for path in delta.pairs):
+    for path in sorted({path for delta in deltas for path in delta.pairs}):  # the seed's draws follow this order
         parts = [(delta.pairs[path], weight) for delta, weight in zip(deltas, weights, strict=True)
                  if path in delta.pairs]  # fmt: skip
         down, up, energy = _layer(path, parts, plan)

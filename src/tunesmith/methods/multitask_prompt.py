@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.methods.base import PeftFolder
-from tunesmith.methods.soft import SoftPromptMethod
+from tunesmith.methods.soft import VirtualTokenMethod
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import Seams
 from tunesmith.models.soft_prompts import Place, SoftPrompt, TokenPrompt
 
 
 @register("methods")
-class MultitaskPrompt(SoftPromptMethod):
+class MultitaskPrompt(VirtualTokenMethod):
     """Virtual tokens P_k = P* o (C_k R_k): a shared prompt times a factor of low rank per task.
 
     A row of task k is routed to the delta named `<name>:k`; `<name>` itself stands for `task`.
@@ -28,28 +28,22 @@ class MultitaskPrompt(SoftPromptMethod):
 
     name: ClassVar[str] = "multitask-prompt"
     paper: ClassVar[str] = "Wang et al. 2023, arXiv:2303.02861"
-    needs: ClassVar[frozenset[str]] = frozenset({"tokens", "attention"})
     peft_type: ClassVar[str | None] = "MULTITASK_PROMPT_TUNING"
 
     tasks: int = setting(1, "How many tasks share the prompt.", unit="count", ge=1)
     rank: int = setting(1, "Rank of a task's factor.", unit="count", ge=1)
     task: int = setting(0, "The task that rows without a choice of their own belong to.", ge=0)
-    place: Literal["auto", "start", "after-first"] = setting(
-        "auto",
-        "Where they stand in an encoder's rows; auto: after the first token, which heads may read; PEFT: start.",
-    )
 
-    def build(self, seams: Seams) -> SoftPrompt:
+    def prompt(self, start: Tensor, place: Place) -> SoftPrompt:
         """Build the shared prompt and the factors.
 
         Args:
-            seams: of the model.
+            start: (P, D).
+            place: in an encoder's rows.
         Returns:
             A fresh prompt, set to `task`.
         """
-        self.check_reads_tokens(seams)
-        place = seams.place_of_virtual_tokens(self.place)
-        return SharedPrompt(self.start_embeddings(seams), place, self.tasks, self.rank, self.task)
+        return SharedPrompt(start, place, self.tasks, self.rank, self.task)
 
     def attach(self, seams: Seams, name: str = "default") -> Delta:
         """Attach the prompt, and a view of it for every task.

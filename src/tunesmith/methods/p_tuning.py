@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.methods.base import PeftFolder
-from tunesmith.methods.soft import SoftPromptMethod
+from tunesmith.methods.soft import TokenTable, VirtualTokenMethod
 from tunesmith.models.delta import Delta
 from tunesmith.models.reparameterised import Reparameterised
-from tunesmith.models.seams import Seams
-from tunesmith.models.soft_prompts import Place, Plain, SoftPrompt, TokenPrompt
+from tunesmith.models.soft_prompts import Place, SoftPrompt, TokenPrompt
 
 
 @register("methods")
-class PTuning(SoftPromptMethod):
+class PTuning(VirtualTokenMethod):
     """Prompt tuning through an MLP or an LSTM, which ties the virtual tokens together while they train.
 
     Source: Liu et al. 2021, arXiv:2103.10385.
@@ -25,7 +24,6 @@ class PTuning(SoftPromptMethod):
 
     name: ClassVar[str] = "p-tuning"
     paper: ClassVar[str] = "Liu et al. 2021, arXiv:2103.10385"
-    needs: ClassVar[frozenset[str]] = frozenset({"tokens", "attention"})
     peft_type: ClassVar[str | None] = "P_TUNING"
 
     encoder: Literal["mlp", "lstm", "none"] = setting(
@@ -33,23 +31,18 @@ class PTuning(SoftPromptMethod):
     )
     encoder_width: int | None = setting(None, "Width of the network; the model's when empty.", ge=1)
     encoder_dropout: float = setting(0.0, "Dropout inside the LSTM.", unit="fraction", ge=0, lt=1)
-    place: Literal["auto", "start", "after-first"] = setting(
-        "auto",
-        "Where they stand in an encoder's rows; auto: after the first token, which heads may read; PEFT: start.",
-    )
 
-    def build(self, seams: Seams) -> SoftPrompt:
-        """Build the prompt.
+    def prompt(self, start: Tensor, place: Place) -> SoftPrompt:
+        """Build the prompt and its network.
 
         Args:
-            seams: of the model.
+            start: (P, D).
+            place: in an encoder's rows.
         Returns:
             A fresh prompt.
         """
-        self.check_reads_tokens(seams)
-        start, place = self.start_embeddings(seams), seams.place_of_virtual_tokens(self.place)
         if self.encoder == "none":
-            return MadeTokens(start, place)
+            return TokenTable(start, place)
         width = start.shape[1]
         made = Reparameterised(start, width, self.encoder_width or width, self.encoder, self.encoder_dropout)
         return EncodedTokens(made, len(start), place)
@@ -77,14 +70,6 @@ class PTuning(SoftPromptMethod):
             The method.
         """
         return cls(length=cls.peft_length(folder), start="random", encoder="none", place="start")
-
-
-class MadeTokens(Plain, TokenPrompt):
-    """Virtual tokens held as their embeddings."""
-
-    def __init__(self, start: Tensor, place: Place) -> None:
-        super().__init__(len(start), place)
-        self.prompt_embeddings = nn.Parameter(start.clone())
 
 
 class EncodedTokens(TokenPrompt):

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.core.errors import CheckpointError, CompatibilityError
 from tunesmith.core.settings import setting
 from tunesmith.methods.base import Method, PeftFolder
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import Seams
-from tunesmith.models.soft_prompts import SoftPrompt
+from tunesmith.models.soft_prompts import Place, Plain, SoftPrompt, TokenPrompt
 
 Start = Literal["vocabulary", "text", "random"]
 _STD = 0.02
@@ -202,6 +202,47 @@ class SoftPromptMethod(Method):
                 f"{folder.where}: num_virtual_tokens is {length!r}; a whole number above 0 is needed."
             )
         return length
+
+
+class VirtualTokenMethod(SoftPromptMethod):
+    """Base of methods whose soft prompt is virtual tokens."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"tokens", "attention"})
+
+    place: Literal["auto", "start", "after-first"] = setting(
+        "auto",
+        "Where they stand in an encoder's rows; auto: after the first token, which heads may read; PEFT: start.",
+    )
+
+    def build(self, seams: Seams) -> SoftPrompt:
+        """Build the prompt.
+
+        Args:
+            seams: of the model.
+        Returns:
+            A fresh prompt.
+        """
+        self.check_reads_tokens(seams)
+        return self.prompt(self.start_embeddings(seams), seams.place_of_virtual_tokens(self.place))
+
+    def prompt(self, start: Tensor, place: Place) -> SoftPrompt:
+        """Build the prompt from where it starts.
+
+        Args:
+            start: (P, D).
+            place: in an encoder's rows.
+        Returns:
+            A fresh prompt.
+        """
+        return TokenTable(start, place)
+
+
+class TokenTable(Plain, TokenPrompt):
+    """Virtual tokens held as their embeddings."""
+
+    def __init__(self, start: Tensor, place: Place) -> None:
+        super().__init__(len(start), place)
+        self.prompt_embeddings = nn.Parameter(start.clone())
 
 
 def _prompt(delta: Delta) -> SoftPrompt:

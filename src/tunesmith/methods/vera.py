@@ -86,11 +86,11 @@ class Vera(LayerMethod):
         """Take over the vectors, and the shared matrices where they were saved.
 
         Args:
-            delta: freshly attached by this method.
-            tensors: as `tensors` returns them, or as PEFT wrote them.
-            where: their file, for errors.
+            delta: attached a moment ago.
+            tensors: of the file, ours or PEFT's.
+            where: the file, for errors.
         Raises:
-            CheckpointError: they do not fit.
+            CheckpointError: they do not fit, or the shared ones are missing.
         """
         super().load(delta, {name: tensor for name, tensor in tensors.items() if name not in _SHARED}, where)
         shared = [tensors[name] for name in _SHARED if name in tensors]
@@ -122,8 +122,7 @@ class Vera(LayerMethod):
         Returns:
             The method.
         """
-        settings = {ours: folder.config[theirs] for ours, theirs in _PEFT.items() if theirs in folder.config}
-        return cls(**settings, **cls.peft_layers(folder))
+        return cls(**folder.settings(_PEFT), **cls.peft_layers(folder))
 
 
 class Projection(nn.Module):

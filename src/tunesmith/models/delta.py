@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,7 @@ class Delta:
         self.patches = patches
         self.copies = copies
         self.prompt = prompt
+        self.members: list[tuple[Any, Delta]] = []  # of a fusion: each method and the part it attached
         self.views: list[str] = []  # deltas that share this one's parameters and leave with it
         self.places = seams.owners(copies)  # (path of the module, its parameter's name, the copy)
         self.untouched: ChangedTensors | None = None  # while merged
@@ -117,12 +118,17 @@ class Delta:
         Returns:
             (dotted name, parameter), patches first.
         """
+        seen: set[int] = set()  # gates of a fusion stand in several patches
         for path, patch in self.patches.items():
             for name, parameter in patch.named_parameters():
-                yield f"{path}.{name}", parameter
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{path}.{name}", parameter
         yield from self.copies.items()
         if self.prompt is not None:
-            yield from self.prompt.named_parameters()
+            for name, parameter in self.prompt.named_parameters():
+                if id(parameter) not in seen:
+                    yield name, parameter
 
     def parameters(self) -> list[nn.Parameter]:
         """Return what trains, for an optimizer."""

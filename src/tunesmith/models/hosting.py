@@ -36,7 +36,7 @@ class HostSeam:
         self.layers = set(module.modules())
         self._causal = is_causal(module)
         self._takes = set(self.__signature__.parameters)
-        self.kept: dict[str, tuple[object, dict[nn.Module, Prefix]]] = {}
+        self.kept: dict[str, tuple[list[Tensor], dict[nn.Module, Prefix]]] = {}
         self._shifting = [_Shifted(inner) for inner in module.modules() if _Shifted.fits(inner)]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -94,14 +94,14 @@ class HostSeam:
 
     def _prefix(self, name: str, prompt: SoftPrompt) -> dict[nn.Module, Prefix]:
         """Return a delta's keys and values; without gradients they are kept until its parameters change."""
-        delta = self.seams.deltas[name]
-        state = tuple((id(p), p._version, p.dtype, p.device) for p in delta.parameters())
-        if not torch.is_grad_enabled() and self.kept.get(name, (None, {}))[0] == state:
-            return self.kept[name][1]
+        parameters = self.seams.deltas[name].parameters()
+        kept = self.kept.pop(name, None)
+        if kept is not None and not torch.is_grad_enabled() and _same(kept[0], parameters):
+            self.kept[name] = kept
+            return kept[1]
         found = prompt.prefixes() if isinstance(prompt, PrefixPrompt) else self._run_once(name, prompt)
-        self.kept.pop(name, None)
         if not torch.is_grad_enabled():
-            self.kept[name] = (state, found)
+            self.kept[name] = ([parameter.clone() for parameter in parameters], found)
         return found
 
     def _run_once(self, name: str, prompt: SoftPrompt) -> dict[nn.Module, Prefix]:
@@ -201,6 +201,12 @@ class HostSeam:
                 states = nn.functional.pad(output[0], (0, 0, longest - output[0].shape[1], 0))
                 output.last_hidden_state = states
         return _joined(outputs)
+
+
+def _same(kept: list[Tensor], parameters: list[nn.Parameter]) -> bool:
+    """Compare by value: torch's fused optimizers do not count what they write."""
+    pairs = zip(kept, parameters, strict=True)
+    return all(a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs)
 
 
 def _rows(values: dict[str, Any]) -> int:

@@ -120,6 +120,8 @@ class DoraPatch(LoraPatch):
     The norm carries no gradient. It comes from narrow products; W + s B A is never formed.
     """
 
+    composes = False  # the norm is of W and the product alone
+
     def __init__(self, seam: LinearSeam, rank: int, scale: float, dropout: float) -> None:
         super().__init__(seam, rank, scale, dropout)
         kernel = (1,) * (seam.stored.dim() - 2)

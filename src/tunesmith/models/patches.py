@@ -16,6 +16,8 @@ class Patch(nn.Module):
 
     follows: str | None = None  # path of the map whose weight is also this one's, and whose patch merges for both
 
+    composes = True  # it may come after other patches at the same map: all it asks of the map is `base` and `apply`
+
     def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
         """Compute the adapted map.
 

@@ -35,7 +35,10 @@ _OF_A_SENTENCE_MODEL = ("modules.json", "sentence_bert_config.json", "config_sen
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 _RANDOM_ROWS, _RANDOM_TOKENS = 64, 16
 
-Answer = Callable[[], tuple[Tensor | None, Tensor | None]]
+_LOST = 0.1  # part of the delta's effect that may differ where the precision does not explain it
+_ROUNDINGS = 100  # of one number, that a difference between two ways to add may come to
+
+Answers = tuple[Tensor | None, Tensor | None]
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Subject:
 
     delta: Delta
     method: Method | None
-    answer: Answer
+    answer: Callable[[], Answers]
     rows: int
     rows_from: str
     tokenizer: Any
@@ -75,6 +78,7 @@ class Agreement:
         mean_kl: mean Kullback-Leibler divergence from before to after. [nats]
         argmax_agreement: rows with the same most probable class. [fraction]
         flips: rows that change their class although it led by more than twice the tolerance. [count]
+        effect: largest difference that the delta itself makes.
     """
 
     what: str
@@ -84,6 +88,7 @@ class Agreement:
     mean_kl: float | None = None
     argmax_agreement: float | None = None
     flips: int = 0
+    effect: float = 0.0
 
     @property
     def relative(self) -> float:
@@ -91,34 +96,42 @@ class Agreement:
         own = self.largest_difference / self.scale if self.scale > 0 else self.largest_difference
         return max(own, self.features_relative or 0.0) if own == own else own
 
-    def within(self, tolerance: float) -> bool:
+    @property
+    def of_effect(self) -> float:
+        """The largest difference over the one that the delta itself makes; a lost delta gives 1."""
+        return self.largest_difference / self.effect if self.effect > 0 else 0.0
+
+    def within(self, tolerance: float, rounding: float) -> bool:
         """Say whether the merged model answers as the tuned one.
 
         Args:
             tolerance: largest relative difference.
+            rounding: relative difference that the precision alone may make.
         Returns:
-            True when it does; never for numbers that are not finite.
+            True when it does; never for numbers that are not finite, or where much of the delta's effect is gone.
         """
-        return self.relative <= tolerance and not self.flips
+        lost = self.relative > rounding and self.of_effect > _LOST
+        return self.relative <= tolerance and not self.flips and not lost
 
 
-def agreement(before: tuple[Tensor | None, Tensor | None], after: tuple[Tensor | None, Tensor | None],
-              tolerance: float) -> Agreement:  # fmt: skip
+def agreement(before: Answers, after: Answers, tolerance: float, base: Answers = (None, None)) -> Agreement:
     """Compare answers.
 
     Args:
         before: features and logits, (rows, any), either may be None.
         after: the same of the merged model.
+        base: the same of the model without the delta.
         tolerance: a class that leads by less than twice this part of the largest logit is a near-tie.
     Returns:
         The figures.
     """
     features = None
     if before[0] is not None and after[0] is not None:
-        features = _difference(before[0], after[0])
+        difference, scale = _difference(before[0], after[0])
+        features = difference / max(scale, 1e-300)
     if before[1] is None or after[1] is None:
-        assert features is not None
-        return Agreement("features", *features, features_relative=features[0] / max(features[1], 1e-300))
+        effect = 0.0 if base[0] is None or before[0] is None else _difference(before[0], base[0])[0]
+        return Agreement("features", difference, scale, features, effect=effect)
     one, two = before[1].double(), after[1].double()
     difference, scale = _difference(one, two)
     first, second = one.log_softmax(-1), two.log_softmax(-1)
@@ -129,10 +142,11 @@ def agreement(before: tuple[Tensor | None, Tensor | None], after: tuple[Tensor |
         "logits",
         difference,
         scale,
-        None if features is None else features[0] / max(features[1], 1e-300),
+        features,
         max(0.0, float((first.exp() * (first - second)).sum(-1).mean())),
         float(same.double().mean()),
         int((~same & clear).sum()),
+        0.0 if base[1] is None else _difference(before[1], base[1])[0],
     )
 
 
@@ -171,14 +185,18 @@ def merge_verified(
             f"'{subject.method.name}' cannot be merged: what it does is no change of the model's weights. Keep the "
             "delta and attach it to its base model."
         )
-    bound = _TOLERANCE[next(model.parameters()).dtype] if tolerance is None else tolerance
+    precision = next(parameter.dtype for parameter in model.parameters() if parameter.dtype in _TOLERANCE)
+    bound = _TOLERANCE[precision] if tolerance is None else tolerance
     before = subject.answer()
+    delta.seams.use(None)
+    base = subject.answer()
+    delta.seams.use(delta.name)
     facts = {**subject.facts, **_quantised(model, delta)}
     delta.merge()
     try:
-        found = agreement(before, subject.answer(), bound)
+        found = agreement(before, subject.answer(), bound, base)
         facts |= _figures(found, subject, bound)
-        if not found.within(bound):
+        if not found.within(bound, _ROUNDINGS * torch.finfo(precision).eps):
             raise CompatibilityError(_refusal(found, subject, bound))
         with staged(output) as folder:
             _write(folder, subject, facts, keep)
@@ -194,6 +212,7 @@ def _figures(found: Agreement, subject: Subject, bound: float) -> dict[str, Any]
         f"largest_{found.what[:-1]}_difference": found.largest_difference,
         f"largest_{found.what[:-1]}": found.scale,
         "relative_difference": found.relative,
+        "difference_of_the_deltas_effect": found.of_effect,
         "mean_kl": found.mean_kl,
         "argmax_agreement": found.argmax_agreement,
         "tolerance": bound,
@@ -207,8 +226,9 @@ def _refusal(found: Agreement, subject: Subject, bound: float) -> str:
     return (
         f"the merged model does not answer as the tuned one: on {subject.rows} rows ({subject.rows_from}) the largest "
         f"difference of {found.what} is {found.largest_difference:.2e} at a largest value of {found.scale:.2e}, "
-        f"relative {found.relative:.2e}{kl}; the tolerance is {bound:.2e}. Nothing was written. Keep the delta "
-        "attached, merge in a higher precision (model.dtype), or accept it with a higher tolerance."
+        f"relative {found.relative:.2e}{kl}; the tolerance is {bound:.2e}; the delta itself changes {found.what} by "
+        f"{found.effect:.2e}, the difference is relative {found.of_effect:.2f} of that. Nothing was written. Keep the "
+        "delta attached, merge in a higher precision (model.dtype), or accept it with a higher tolerance."
     )
 
 
@@ -260,7 +280,7 @@ def _of_run(run: Run, data: str | None, rows: int) -> Subject:
     session, tuned = run._opened
     tokens, where = _held_out(run, data, rows)
 
-    def answer() -> tuple[Tensor | None, Tensor | None]:
+    def answer() -> Answers:
         features = extract_features(tuned.backbone, tuned.task, tokens)
         with torch.no_grad():
             logits = tuned.head(features.to(next(tuned.head.parameters()))).cpu()
@@ -313,7 +333,7 @@ def _bare(delta: Delta, method: Method | None, tokenizer: Any, facts: dict[str, 
         batches, count = [dict(tokenizer(text, truncation=True, return_tensors="pt")) for text in texts], len(texts)
 
     @torch.no_grad()
-    def answer() -> tuple[Tensor | None, Tensor | None]:
+    def answer() -> Answers:
         training = model.training
         model.eval()
         try:

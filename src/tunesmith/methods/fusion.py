@@ -1,0 +1,163 @@
+"""Fusion: several methods trained together on one model, with a learned gate per layer if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from pydantic import field_validator
+from torch import Tensor, nn
+
+from tunesmith.core.errors import CompatibilityError
+from tunesmith.core.registry import find, register
+from tunesmith.core.settings import setting
+from tunesmith.methods.base import Method
+from tunesmith.models.delta import Delta
+from tunesmith.models.gating import GatedPrefix, gates_of
+from tunesmith.models.linear import LinearSeam
+from tunesmith.models.seams import Seams
+from tunesmith.models.stacking import stacked
+
+
+@register("methods")
+class Fusion(Method):
+    """Methods side by side: their patches work one after another at each map, their copies and prompt beside them.
+
+    Source: gates as in UniPELT, Mao et al. 2022, arXiv:2110.07577. Differs: a gate is one learned number per layer
+    and method, not a function of the input.
+    """
+
+    name: ClassVar[str] = "fusion"
+    paper: ClassVar[str] = "Mao et al. 2022, arXiv:2110.07577"
+    mergeable: ClassVar[bool] = False
+    neutral: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"attention", "linear"})
+
+    members: tuple[dict[str, Any], ...] = setting(
+        ({"name": "prefix"}, {"name": "lora"}), "The methods, each by name with its settings.", min_length=2
+    )
+    gate: bool = setting(False, "Learn one gate per layer and method; it starts at one.")
+
+    @field_validator("members", mode="before")
+    @classmethod
+    def _build(cls, value: Any) -> Any:
+        """Check every member's settings; a bare name is allowed."""
+        found = []
+        for member in value:
+            settings = {"name": member} if isinstance(member, str) else dict(member)
+            name = str(settings.pop("name", ""))
+            if name == cls.name:
+                raise ValueError("a fusion cannot be a member of a fusion")
+            method = find("methods", name)(**settings)
+            found.append({"name": name, **method.model_dump(mode="json", exclude_defaults=True)})
+        return tuple(found)
+
+    @property
+    def methods(self) -> list[Method]:
+        """The members, built."""
+        return [find("methods", m["name"])(**{k: v for k, v in m.items() if k != "name"}) for m in self.members]
+
+    def attach(self, seams: Seams, name: str = "default") -> Delta:
+        """Attach all members as one delta.
+
+        Args:
+            seams: of the model.
+            name: of the delta.
+        Returns:
+            The delta.
+        Raises:
+            CompatibilityError: two soft prompts, or patches that cannot follow each other.
+        """
+        methods = self.methods
+        parts = []
+        for method in methods:
+            parts.append(method.attach(seams, f"{name} (member)"))
+            seams.detach(parts[-1].name)
+        gates = gates_of(seams.model) if self.gate else None
+        prompts = [(number, part.prompt) for number, part in enumerate(parts) if part.prompt is not None]
+        if len(prompts) > 1:
+            raise CompatibilityError(
+                f"fusion: {methods[prompts[0][0]].name} and {methods[prompts[1][0]].name} both bring a soft prompt; a "
+                "row sees one. Keep one of them."
+            )
+        prompt: Any = prompts[0][1] if prompts else None
+        if prompt is not None and gates is not None:
+            prompt = GatedPrefix.around(prompt, gates, prompts[0][0])
+        paths = dict.fromkeys(path for part in parts for path in part.patches)
+        patches: dict[str, Callable[[LinearSeam], nn.Module]] = {}
+        for path in paths:
+            own = [(number, part.patches[path]) for number, part in enumerate(parts) if path in part.patches]
+            chosen = {} if gates is None else {number: gates.of(path, number) for number, _ in own}
+            patches[path] = partial(stacked, members=own, gates=chosen)
+        delta = seams.attach(name, patches, dict.fromkeys(path for part in parts for path in part.copies), prompt)
+        for part in parts:  # what a member's own verbs look at
+            part.copies = {path: delta.copies[path] for path in part.copies}
+        delta.members = list(zip(methods, parts, strict=True))
+        return delta
+
+    # Members' verbs -------------------------------------------------------------------------------------------
+
+    def warnings(self, seams: Seams) -> list[str]:
+        """Repeat the members' warnings.
+
+        Args:
+            seams: of the model.
+        Returns:
+            Sentences, possibly none.
+        """
+        return [warning for method in self.methods for warning in method.warnings(seams)]
+
+    @property
+    def data_driven(self) -> bool:
+        """Whether a member wants to see training batches."""
+        return any(method.data_driven for method in self.methods)
+
+    def initialise(self, delta: Delta, run: Callable[[], None]) -> None:
+        """Let the members set their starting values.
+
+        Args:
+            delta: freshly attached by this method.
+            run: sends a few batches through the model.
+        """
+        for method, part in delta.members:
+            if method.data_driven:
+                method.initialise(part, run)
+
+    def rate_ratio(self, parameter: str) -> float:
+        """Return the ratio of the member a parameter belongs to.
+
+        Args:
+            parameter: its name in the delta.
+        Returns:
+            A positive number.
+        """
+        place, mark, rest = parameter.partition(".members.")
+        if not mark:
+            return 1.0
+        number, _, leaf = rest.partition(".")
+        return self.methods[int(number)].rate_ratio(f"{place}.{leaf}")
+
+    def penalty(self, delta: Delta) -> Tensor | None:
+        """Add up the members' penalties.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            A scalar, or None.
+        """
+        found = [method.penalty(part) for method, part in delta.members]
+        given = [item for item in found if item is not None]
+        return torch.stack(given).sum() if given else None
+
+    def adjust(self, delta: Delta, step: int, total: int) -> None:
+        """Let the members change their parts.
+
+        Args:
+            delta: attached by this method.
+            step: 1 for the first.
+            total: steps of the run. [count]
+        """
+        for method, part in delta.members:
+            method.adjust(part, step, total)

@@ -1,0 +1,137 @@
+"""Several methods on one model: what they compute together, their gates, merging, and what does not go together."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import tunesmith
+from tunesmith.core.errors import CompatibilityError, RecipeError
+from tunesmith.methods.fusion import Fusion
+from tunesmith.models.backbone import Backbone
+from tunesmith.models.delta import Delta
+from tunesmith.models.layout import ragged
+from tunesmith.models.seams import open_seams
+from tunesmith.testing import tiny_models
+
+IDS = torch.randint(5, 90, (2, 6), generator=torch.Generator().manual_seed(0))
+LORA = {"name": "lora", "rank": 2, "layers": "query"}
+OTHERS = {
+    "lora": {"name": "lora", "rank": 3, "layers": "query"},
+    "loha": {"name": "loha", "rank": 2, "layers": "query"},
+    "lokr": {"name": "lokr", "rank": 2, "layers": "query"},
+    "vera": {"name": "vera", "rank": 4, "layers": "query"},
+    "adapter": {"name": "adapter", "layers": "query", "reduction_factor": 8},
+    "ia3": {"name": "ia3", "layers": "query", "feed_forward_layers": ()},
+}
+
+
+def bert() -> nn.Module:
+    return tiny_models()["encoder"].build().double()
+
+
+def filled(delta: Delta) -> None:
+    torch.manual_seed(1)
+    for name, parameter in delta.named_parameters():
+        if "gates" not in name:
+            nn.init.normal_(parameter, std=0.3)
+
+
+def hidden(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(IDS).last_hidden_state
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("other", OTHERS)
+def test_two_patches_at_one_map_follow_each_other(other: str, gate: bool) -> None:
+    model = bert()
+    delta = tunesmith.attach(model, Fusion(members=(LORA, OTHERS[other]), gate=gate))
+    filled(delta)
+    seam = open_seams(model).linear["encoder.layer.0.attention.self.query"]
+    stack: Any = seam.patches["default"]
+    first, second = stack.members["0"], stack.members["1"]
+    gates = [0.7, 1.3] if gate else [1.0, 1.0]
+    for number, value in enumerate(gates):
+        if gate:
+            nn.init.constant_(stack.gates[str(number)], value)
+    x = torch.randn(5, 32, dtype=torch.float64)
+    low = first.weight_change(seam)
+    between = seam.base(x) + gates[0] * x @ low.t()
+    ours = stack(x, seam)
+    if other == "adapter":
+        plain = nn.Linear(32, 32).double()
+        with torch.no_grad():
+            plain.weight.copy_(seam.weight + gates[0] * low)
+            plain.bias.copy_(seam.bias)
+        alone = open_seams(nn.Sequential(plain)).linear["0"]
+        wanted = between + gates[1] * (second(x, alone) - between)
+        assert torch.allclose(ours, wanted, atol=1e-12)
+        return
+    merged = seam.weight + gates[0] * low
+    bias = seam.bias
+    if other == "ia3":
+        after = between * second.ia3_l.flatten()
+        wanted = between + gates[1] * (after - between)
+    else:
+        wanted = between + gates[1] * x @ second.weight_change(seam).t()
+    assert torch.allclose(ours, wanted, atol=1e-12)
+    shift = stack.bias_change(seam)
+    changed = nn.functional.linear(x, seam.weight + stack.weight_change(seam), bias if shift is None else bias + shift)
+    assert torch.allclose(changed, ours, atol=1e-12)
+    assert not torch.allclose(merged, seam.weight)
+
+
+def test_a_fusion_of_linear_changes_merges() -> None:
+    model = bert()
+    delta = tunesmith.attach(model, Fusion(members=({"name": "lora"}, {"name": "bitfit"}, {"name": "ia3"}), gate=True))
+    for parameter in delta.parameters():
+        nn.init.normal_(parameter, mean=1.0, std=0.1)
+    tuned = hidden(model)
+    delta.merge()
+    assert torch.allclose(hidden(model), tuned, atol=1e-9)
+    delta.unmerge()
+    assert torch.allclose(hidden(model), tuned, atol=1e-12)
+
+
+def test_every_part_trains_and_gates_move() -> None:
+    core = Backbone(bert())
+    method = Fusion(members=({"name": "prefix", "length": 3}, {"name": "lora"}, {"name": "bitfit"}), gate=True)
+    delta = method.attach(core.seams)
+    filled(delta)
+    core.hidden(ragged([[5, 6, 7], [8, 9]])).square().sum().backward()
+    named = dict(delta.named_parameters())
+    idle = [name for name, p in named.items() if p.grad is None or not p.grad.any()]
+    assert all("pooler" in name or "key.bias" in name for name in idle), idle  # a key's bias cancels in the softmax
+    gates = [name for name in named if "gates" in name]
+    assert len(gates) == 3 + 2  # two layers and what is outside them for lora, two layers for the prefix
+    assert len({id(parameter) for parameter in named.values()}) == len(named)
+
+
+def test_fused_rows_share_a_pass_with_others() -> None:
+    model = bert()
+    fused = tunesmith.attach(model, Fusion(), "fused")
+    lora = tunesmith.attach(model, "lora", "plain")
+    filled(fused)
+    filled(lora)
+    with tunesmith.route(model, ["fused", "plain"]):
+        mixed = hidden(model)
+    for row, name in enumerate(["fused", "plain"]):
+        with tunesmith.route(model, [name]):
+            assert torch.allclose(hidden(model)[row], mixed[row], atol=1e-12)
+
+
+def test_what_does_not_go_together_is_named() -> None:
+    with pytest.raises(CompatibilityError, match="prefix and prompt-tuning both bring a soft prompt"):
+        tunesmith.attach(bert(), Fusion(members=("prefix", "prompt-tuning")))
+    with pytest.raises(CompatibilityError, match="virtual tokens come before all of them"):
+        tunesmith.attach(bert(), Fusion(members=("lora", "prompt-tuning"), gate=True))
+    dora = {"name": "lora", "dora": True}
+    with pytest.raises(CompatibilityError, match="DoraPatch computes with the frozen weight itself"):
+        tunesmith.attach(bert(), Fusion(members=("lora", dora)))
+    tunesmith.attach(bert(), Fusion(members=(dora, "lora")))
+    with pytest.raises(RecipeError, match="unknown method 'lorra'; did you mean 'lora'"):
+        tunesmith.attach(bert(), "fusion", members=("lorra", "lora"))
+    with pytest.raises(RecipeError, match="a fusion cannot be a member"):
+        tunesmith.attach(bert(), "fusion", members=("fusion", "lora"))
