@@ -17,7 +17,7 @@ from tunesmith.methods.store import save_delta
 from tunesmith.models.loading import load_model, load_tokenizer, locate
 from tunesmith.models.quantized import quantise
 from tunesmith.models.seams import open_seams
-from tunesmith.runs.merging import agreement
+from tunesmith.runs.agreement import agreement
 from tunesmith.testing import tiny_models
 
 Recipe = dict[str, Any]

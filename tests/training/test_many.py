@@ -102,8 +102,12 @@ def test_every_delta_equals_its_solo_run() -> None:
         alone = fitted(dropout, [name])[name]
         assert alone.trained.steps == found.trained.steps
         assert alone.trained.best_epoch == found.trained.best_epoch
-        for first, second in zip(alone.tuned.parameters(), found.tuned.parameters(), strict=True):
-            assert (first - second).abs().max() <= 1e-8 * first.abs().max(), name
+        both = zip(alone.tuned.delta.named_parameters(), found.tuned.delta.named_parameters(), strict=True)
+        for (path, first), (_, second) in both:
+            if not path.endswith("key.bias"):  # it cancels in the softmax: its gradient is rounding, which Adam enlarges
+                assert (first - second).abs().max() <= 1e-8 * first.abs().max(), (name, path)
+        heads = zip(alone.tuned.head.parameters(), found.tuned.head.parameters(), strict=True)
+        assert all((first - second).abs().max() <= 1e-8 * first.abs().max() for first, second in heads)
         losses = zip(alone.trained.losses, found.trained.losses, strict=True)
         assert all(first == pytest.approx(second, rel=1e-8) for first, second in losses)
 
