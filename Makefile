@@ -14,14 +14,16 @@ demo: .venv/.ready
 	$(BIN)/tunesmith demo
 
 test: .venv/.ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --ignore tests/architecture
+	$(BIN)/pytest tests/architecture
 
 check: .venv/.ready
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/architecture tests/contract
+	$(BIN)/pytest -n auto tests/contract
+	$(BIN)/pytest tests/architecture
 
 docs: .venv/.ready
 	$(BIN)/python docs/tables.py

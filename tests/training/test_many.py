@@ -104,7 +104,7 @@ def test_every_delta_equals_its_solo_run() -> None:
         assert alone.trained.best_epoch == found.trained.best_epoch
         both = zip(alone.tuned.delta.named_parameters(), found.tuned.delta.named_parameters(), strict=True)
         for (path, first), (_, second) in both:
-            if not path.endswith("key.bias"):  # it cancels in the softmax: its gradient is rounding, which Adam enlarges
+            if not path.endswith("key.bias"):  # it cancels in the softmax: its gradient is rounding that Adam enlarges
                 assert (first - second).abs().max() <= 1e-8 * first.abs().max(), (name, path)
         heads = zip(alone.tuned.head.parameters(), found.tuned.head.parameters(), strict=True)
         assert all((first - second).abs().max() <= 1e-8 * first.abs().max() for first, second in heads)
