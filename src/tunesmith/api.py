@@ -46,13 +46,21 @@ def train(
     return Run(train_recipe(recipe, overrides, overwrite, progress))
 
 
-def attach(model: nn.Module, method_or_folder: Method | str | Path, name: str = "default", **settings: Any) -> Delta:
+def attach(
+    model: nn.Module,
+    method_or_folder: Method | str | Path,
+    name: str = "default",
+    *,
+    tokenizer: Any = None,
+    **settings: Any,
+) -> Delta:
     """Attach a delta to any model, without a recipe.
 
     Args:
         model: a transformers model or a plain torch module; its parameters are frozen.
         method_or_folder: a method, the name of one, or a folder with a saved delta, ours or PEFT's.
         name: of the delta.
+        tokenizer: of the model, for methods that start from a text or name tokens.
         **settings: of a method given by name, for example rank=16.
     Returns:
         The delta, active for all rows.
@@ -62,6 +70,7 @@ def attach(model: nn.Module, method_or_folder: Method | str | Path, name: str = 
         CheckpointError: the folder does not fit the model.
     """
     seams = open_seams(model)
+    seams.tokenizer = seams.tokenizer if tokenizer is None else tokenizer
     if isinstance(method_or_folder, Method):
         return method_or_folder.attach(seams, name)
     if Path(method_or_folder).is_dir():

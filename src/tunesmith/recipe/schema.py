@@ -100,6 +100,9 @@ class Recipe(Settings):
     method: Component = setting({"name": "lora"}, "The method by name, or a mapping with its settings.")
     training: TrainingSettings = setting(TrainingSettings(), "The training.")
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "The evaluation.")
+    start_from: str | None = setting(
+        None, "Earlier run to go on from with new examples; its labels are kept, new ones are added."
+    )
     candidates: list[dict[str, Any]] = setting(
         [], "Variants of method, training and seed, trained in one pass over one base; the best on validation is kept."
     )

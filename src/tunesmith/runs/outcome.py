@@ -33,6 +33,7 @@ class Outcome:
         seconds: of the whole run.
         peak_bytes: most memory held.
         warnings: sentences for the user.
+        forgetting: scores on an earlier run's data before and after; empty when training started anew.
         candidates: what each candidate was and how it did on validation; empty without candidates.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
     """
@@ -50,6 +51,7 @@ class Outcome:
     seconds: float
     peak_bytes: int
     warnings: list[str]
+    forgetting: dict[str, Any] = field(default_factory=dict)
     candidates: list[dict[str, Any]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
 

@@ -15,6 +15,8 @@ from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Frozen, Judge, Meter, Scored, frozen_features, run_baselines
+from tunesmith.runs.continuing import Earlier, OldRows, check_base, forgotten, inherit, old_rows
+from tunesmith.runs.continuing import worded as worded_loss
 from tunesmith.runs.folder import check_free, staged
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import predict, prepare
@@ -49,22 +51,30 @@ def train_recipe(
         TunesmithError: any of its kinds, each with what to do.
     """
     progress = progress or Progress()
-    checked = load_recipe(recipe, overrides)
+    checked, earlier = inherit(load_recipe(recipe, overrides))
     output = Path(checked.recipe.output).expanduser().absolute()
     check_free(output, overwrite)
-    outcome = _carry_out(checked, progress)
+    outcome = _carry_out(checked, earlier, progress)
     with staged(output) as folder:
         write_run(outcome, folder)
     return output
 
 
-def _carry_out(checked: Checked, progress: Progress) -> Outcome:
+def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) -> Outcome:
     began, recipe = time.perf_counter(), checked.recipe
     restart_peak()  # of an earlier run in this process
     seed_everything(recipe.seed)
     session = open_session(checked)
+    if earlier is not None:
+        check_base(earlier, session)
     corpus = load_corpus(
-        recipe.data, session.template, session.tokenizer, session.max_tokens, recipe.seed, checked.folder
+        recipe.data,
+        session.template,
+        session.tokenizer,
+        session.max_tokens,
+        recipe.seed,
+        checked.folder,
+        earlier.labels if earlier else (),
     )
     meter = Meter(session.backbone.device)
     settings = recipe.evaluation
@@ -77,7 +87,8 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
     frozen = frozen_features(session, corpus, _read_frozen(session, judge, names), meter, progress)
     baselines = run_baselines(names, session, corpus, frozen, judge, meter, recipe.seed)
-    prepared = prepare(checked, session, corpus, frozen, judge)
+    prepared = prepare(checked, session, corpus, frozen, judge, earlier)
+    old = old_rows(earlier, prepared[0][1].tuned, session, corpus.label_names) if earlier else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *stored, *_method_warnings(prepared, session)]
     if "test" not in corpus.splits and recipe.training.best != "last":
@@ -87,6 +98,7 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
     chosen, trial, facts = min(prepared, key=lambda item: item[1].key)
     _tell_choice(prepared, trial, warnings, progress)
     learned = cost.plus(frozen.costs["train"]) if session.task.starts_from_features else cost
+    lost = _tell_forgotten(earlier, old, trial, judge, warnings, progress)
     ours = judge.score(Scored(chosen.method.name, _answer(trial.tuned, corpus, judge, progress), facts.share, learned))
     return Outcome(
         checked=chosen,
@@ -95,6 +107,7 @@ def _carry_out(checked: Checked, progress: Progress) -> Outcome:
         preflight=facts,
         trained=trial.trained,
         tuned=trial.tuned,
+        forgetting=lost,
         candidates=[compared(checked, *item, chosen=item[1] is trial) for item in prepared if checked.candidates],
         ours=ours,
         baselines=baselines,
@@ -152,6 +165,18 @@ def _tell_choice(prepared: Prepared, best: Trial, warnings: list[str], progress:
             progress.say(f"note: {warnings[-1]}")
     number = next(number for number, (_, trial, _) in enumerate(prepared) if trial is best)
     progress.say(f"candidate {number} of {len(prepared)} is the best on validation; only it is scored on test")
+
+
+def _tell_forgotten(
+    earlier: Earlier | None, old: OldRows | None, trial: Trial, judge: Judge, warnings: list[str], progress: Progress
+) -> dict[str, Any]:
+    """Say what training on the new rows cost on the old ones."""
+    if earlier is None:
+        return {}
+    found = forgotten(old, trial.tuned, judge)
+    warnings.append(worded_loss(found))
+    progress.say(f"note: {warnings[-1]}")
+    return found
 
 
 def _answer(tuned: Tuned, corpus: Corpus, judge: Judge, progress: Progress) -> dict[str, Predictions]:

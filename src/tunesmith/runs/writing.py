@@ -58,6 +58,8 @@ def settled(outcome: Outcome) -> dict[str, Any]:
         Plain values.
     """
     values = {**outcome.checked.resolved(), "task": outcome.session.task.describe()}
+    if values["start_from"] is not None:
+        values["start_from"] = str(Path(values["start_from"]).absolute())
     source = outcome.session.source
     if source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
@@ -99,6 +101,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "data": {name: split.audit.plain() for name, split in outcome.corpus.splits.items()},
         "quantization": outcome.quantization,
         "candidates": outcome.candidates,
+        "forgetting": outcome.forgetting,
         "warnings": outcome.warnings,
     }
 

@@ -97,7 +97,13 @@ def resolve_path(path: str, folder: Path) -> str:
 
 
 def load_corpus(
-    data: DataSettings, template: Template, tokenizer: Any, max_tokens: int, seed: int, folder: Path
+    data: DataSettings,
+    template: Template,
+    tokenizer: Any,
+    max_tokens: int,
+    seed: int,
+    folder: Path,
+    known: Sequence[str] = (),
 ) -> Corpus:
     """Read everything a run needs.
 
@@ -108,6 +114,7 @@ def load_corpus(
         max_tokens: longest row. [tokens]
         seed: of the run.
         folder: the recipe's, for relative paths.
+        known: labels that an earlier run knows; they need no example.
     Returns:
         The splits with their facts and warnings.
     Raises:
@@ -123,8 +130,9 @@ def load_corpus(
         files["validation"] = read_labelled(data.validation, data, template, folder)
     if data.test is not None:
         files["test"] = read_labelled(data.test, data, template, folder)
-    audit.check_classes(files["train"])
-    names = sorted(files["train"].label_names)
+    if not known:
+        audit.check_classes(files["train"])
+    names = sorted({*files["train"].label_names, *known})
     parts = {name: _part(name, examples, names) for name, examples in files.items()}
     warnings = [*_alike(names), *_separate(parts, data.leakage)]
     if "validation" not in parts:
@@ -133,7 +141,7 @@ def load_corpus(
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
     for split in splits.values():
         warnings.extend(_remarks(split))
-    _check_coverage(splits, names)
+    _check_coverage(splits, names, files["train"].label_names)
     return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files))
 
 
@@ -254,9 +262,9 @@ def _remarks(split: Split) -> list[str]:
     return remarks
 
 
-def _check_coverage(splits: dict[str, Split], names: list[str]) -> None:
+def _check_coverage(splits: dict[str, Split], names: list[str], given: Sequence[str]) -> None:
     present = set(np.unique(splits["train"].labels).tolist())
-    lost = [name for code, name in enumerate(names) if code not in present]
+    lost = [name for code, name in enumerate(names) if code not in present and name in given]
     if lost:
         raise DataError(
             f"no training row is left for the label '{lost[0]}' ({len(lost)} of {len(names)} labels) after leakage "
