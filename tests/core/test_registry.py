@@ -9,36 +9,17 @@ import pytest
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.registry import components, find
 
-METHOD = '''
-"""Half LoRA."""
-from typing import ClassVar
-from tunesmith.core.registry import register
-from tunesmith.core.settings import setting
-from tunesmith.methods.base import Method
-from tunesmith.methods.lora import LoraPatch
-
-
-@register("methods")
-class Outside(Method):
-    """LoRA of rank one, from another package."""
-
-    name: ClassVar[str] = "outside"
-    layers: str = setting("all-linear", "Which linear maps.")
-
-    def attach(self, seams, name="default"):
-        """Attach."""
-        build = lambda seam: LoraPatch(seam, 1, 1.0, 0.0)
-        return seams.attach(name, {path: build for path in seams.select(self.layers)})
-'''
+PAGE = Path(__file__).parents[2] / "docs" / "decisions" / "0006-new-method.md"
+METHOD = PAGE.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
 CHECK = """
 from tunesmith.core.registry import components
 from tunesmith.recipe.loading import load_recipe, json_schema
 from tunesmith.testing import check_method, tiny_models
-outside = components("methods")["outside"]
-for family in ("encoder", "decoder", "vision"):
-    check_method(outside, tiny_models()[family])
-assert load_recipe({"data": {"train": "a.csv"}, "method": "outside"}).method.name == "outside"
-assert "outside" in str(json_schema())
+scale = components("methods")["scale"]
+for tiny in tiny_models().values():
+    check_method(scale, tiny)
+assert load_recipe({"data": {"train": "a.csv"}, "method": "scale"}).method.name == "scale"
+assert "scale" in str(json_schema())
 print("passed")
 """
 
@@ -48,7 +29,7 @@ def test_a_method_from_another_package(tmp_path: Path) -> None:
     info = tmp_path / "elsewhere-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tunesmith.methods]\noutside = elsewhere\n")
+    (info / "entry_points.txt").write_text("[tunesmith.methods]\nscale = elsewhere\n")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{CHECK}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout.endswith("passed\n"), result.stderr
