@@ -14,11 +14,14 @@ def page() -> str:
     """Return the page: one table per kind of component."""
     parts = ["# Components\n\nWritten by `make docs` from the registry; `tunesmith list KIND` prints the same.\n"]
     for kind in KINDS:
-        parts.append(f"\n## {kind}\n\n| name | what | settings | source |\n|---|---|---|---|\n")
+        parts.append(f"\n## {kind}\n\n| name | what | settings | facts | source |\n|---|---|---|---|---|\n")
         for row in component_rows(kind):
             settings = "; ".join(f"`{item['name']}={item['default']}` {item['help']}" for item in row["settings"])
             summary = row["summary"].replace("|", "\\|")
-            parts.append(f"| `{row['name']}` | {summary} | {settings.replace('|', chr(92) + '|')} | {row['paper']} |\n")
+            parts.append(
+                f"| `{row['name']}` | {summary} | {settings.replace('|', chr(92) + '|')} | "
+                f"{row['facts']} | {row['paper']} |\n"
+            )
     return "".join(parts)
 
 

@@ -42,7 +42,7 @@ def test_names_say_something() -> None:
 
 def test_method_files_never_import_each_other() -> None:
     methods = ROOT / "methods"
-    shared = {path.stem for path in methods.glob("*.py") if '\n@register(' not in path.read_text(encoding="utf-8")}
+    shared = {path.stem for path in methods.glob("*.py") if "\n@register(" not in path.read_text(encoding="utf-8")}
     own = {path.stem for path in methods.glob("*.py")} - shared - {"__init__"}
     for path in methods.glob("*.py"):
         if path.stem in own:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import tunesmith
 from tunesmith.core.errors import CompatibilityError
+from tunesmith.core.registry import components
 from tunesmith.methods.multitask_prompt import MultitaskPrompt
 from tunesmith.methods.p_tuning import PTuning
 from tunesmith.methods.prefix import PrefixTuning
@@ -173,7 +174,8 @@ def test_flat_rows_equal_padded_ones_with_every_gradient(family: str, method: st
     """Rows of two prompts and of none, in one flat batch, against the model's own padded path row by row."""
     core = backbone(family)
     assert core.proof.fast, core.proof.reason
-    deltas = [SOFT[method].attach(core.seams, "a"), SOFT[method].model_copy(update={"length": 5}).attach(core.seams, "b")]
+    longer = SOFT[method].model_copy(update={"length": 5})
+    deltas = [SOFT[method].attach(core.seams, "a"), longer.attach(core.seams, "b")]
     for delta in deltas:
         filled(delta)
     rows = [torch.randint(5, 90, (n,), generator=torch.Generator().manual_seed(n)) for n in (7, 4, 6, 4, 9)]
@@ -308,3 +310,26 @@ def test_continued_training_keeps_the_network(tmp_path: Path) -> None:
         (tmp_path / method.name / "reparameterisation.safetensors").unlink()
         with pytest.raises(tunesmith.TunesmithError, match="reparameterisation.safetensors"):
             load_delta(tmp_path / method.name, open_seams(made(bert)))
+
+
+@pytest.mark.parametrize("name", sorted(components("methods")))
+def test_every_method_generates_alike_with_cache_and_without(name: str) -> None:
+    kind = components("methods")[name]
+    model = made(gpt2)  # has biases, so every method can serve it
+    delta = tunesmith.attach(model, kind(**kind.example))
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for parameter in delta.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    prompt = IDS[:, :5]
+    ones, zeros = torch.ones_like(prompt), torch.zeros(2, 3, dtype=torch.int64)
+    cached = model.generate(prompt, attention_mask=ones, **settings)[:, -6:]
+    slow = model.generate(prompt, attention_mask=ones, use_cache=False, **settings)[:, -6:]
+    alone = model.generate(prompt[1:], attention_mask=ones[1:], **settings)[:, -6:]
+    left = model.generate(
+        torch.cat([zeros, prompt], dim=1), attention_mask=torch.cat([zeros, ones], dim=1), **settings
+    )[:, -6:]
+    assert torch.equal(cached, slow)
+    assert torch.equal(cached[1:], alone)
+    assert torch.equal(cached, left)

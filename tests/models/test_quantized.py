@@ -209,3 +209,26 @@ def test_a_run_in_full_precision_says_nothing(recipe: dict[str, Any]) -> None:
     run = tunesmith.train(recipe)
     assert run.summary["quantization"] == {}
     assert not any("quantis" in warning for warning in run.summary["warnings"])
+
+
+def test_loftq_starts_from_what_was_lost_and_lets_the_originals_go(recipe: dict[str, Any]) -> None:
+    from tunesmith.models.quantized import FULL, quantise, release
+    from tunesmith.models.seams import open_seams
+    from tunesmith.testing import tiny_models
+
+    full = tiny_models()["encoder"].build()
+    model = tiny_models()["encoder"].build()
+    quantise(model, "int4", keep=True)
+    delta = tunesmith.attach(model, "lora", rank=8, init="loftq", layers="query")
+    release(model)
+    assert all(FULL not in module.__dict__ for module in model.modules())
+    for path, patch in delta.patches.items():
+        seam = open_seams(model).linear[path]
+        wanted = full.get_submodule(path).weight
+        lost = (seam.weight - wanted).norm()
+        assert (seam.weight + patch.weight_change(seam) - wanted).norm() < 0.8 * lost
+    run = tunesmith.train(
+        {**recipe, "model": {"name": recipe["model"], "quantization": "int8"},
+         "method": {"name": "lora", "rank": 4, "init": "loftq"}}
+    )  # fmt: skip
+    assert tunesmith.Run.load(run.folder).predict("hello there friend")[0].label in run.labels

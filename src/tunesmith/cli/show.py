@@ -131,6 +131,17 @@ def predictions(answers: list[Prediction]) -> str:
     return "\n".join(lines)
 
 
+def _facts(component: Any) -> str:
+    """Word what a method needs and can, from its class."""
+    if not hasattr(component, "needs"):
+        return ""
+    needs = ", ".join(sorted(component.needs)) or "nothing"
+    merges = "merges" if component.mergeable else "does not merge"
+    peft = f"PEFT's {component.peft_type}" if component.peft_type else "not in PEFT"
+    start = "starts neutral" if component.neutral else "changes answers from the start"
+    return f"needs {needs}; {merges}; {peft}; {start}"
+
+
 def component_rows(kind: str) -> list[dict[str, Any]]:
     """Describe the components of a kind.
 
@@ -148,6 +159,7 @@ def component_rows(kind: str) -> list[dict[str, Any]]:
             "name": name,
             "summary": (inspect.getdoc(component) or "").split("\n")[0],
             "paper": getattr(component, "paper", ""),
+            "facts": _facts(component),
             "settings": setting_fields(kind, name),
         }
         for name, component in registered(kind).items()

@@ -112,6 +112,16 @@ class Method(Component):
         """
         return []
 
+    @property
+    def can_merge(self) -> bool:
+        """Whether weights can hold what this method, as set, does."""
+        return self.mergeable
+
+    @property
+    def wants_full_precision(self) -> bool:
+        """Whether attaching to a quantised base reads the original weights too."""
+        return False
+
     # Training -------------------------------------------------------------------------------------------------
 
     @property

@@ -245,7 +245,7 @@ def _check_mergeable(folder: Path, source: PeftFolder) -> None:
     if not (folder / METHOD).is_file() and not read_json(folder / CONFIG).get("peft_type"):
         return  # torchtune's and AdapterHub's, which are read as LoRA
     method = read_method(folder)
-    if not method.mergeable:
+    if not method.can_merge:
         raise CompatibilityError(
             f"'{method.name}' is not a change of weights, so it cannot become LoRA. Keep it attached to its model."
         )

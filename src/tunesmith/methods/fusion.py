@@ -97,6 +97,16 @@ class Fusion(Method):
         delta.members = list(zip(methods, parts, strict=True))
         return delta
 
+    @property
+    def can_merge(self) -> bool:
+        """Whether weights can hold what all members do."""
+        return all(method.can_merge for method in self.methods)
+
+    @property
+    def wants_full_precision(self) -> bool:
+        """Whether a member reads the original weights of a quantised base."""
+        return any(method.wants_full_precision for method in self.methods)
+
     # Members' verbs -------------------------------------------------------------------------------------------
 
     def warnings(self, seams: Seams) -> list[str]:

@@ -205,6 +205,11 @@ class Lora(LayerMethod):
     # Training -------------------------------------------------------------------------------------------------
 
     @property
+    def wants_full_precision(self) -> bool:
+        """LoftQ starts from what quantising lost."""
+        return self.init == "loftq"
+
+    @property
     def data_driven(self) -> bool:
         """Whether `initialise` wants to see training batches."""
         return self.init == "activations"

@@ -29,6 +29,9 @@ BITS = ("int8", "int4")
 _BLOCK = 64  # numbers that share a scale in NF4
 
 
+FULL = "_full_precision"  # attribute of a quantised map that gives its original weight, while that is kept
+
+
 @dataclass(frozen=True)
 class Quantised:
     """What quantising a model did.
@@ -59,7 +62,7 @@ class Quantised:
 
 
 @torch.no_grad()
-def quantise(model: nn.Module, bits: str) -> Quantised:
+def quantise(model: nn.Module, bits: str, keep: bool = False) -> Quantised:
     """Store the weights of a model's linear maps in fewer bits, in place.
 
     The map over the vocabulary, embeddings and convolutions stay as they are. transformers' Conv1D becomes nn.Linear.
@@ -67,6 +70,7 @@ def quantise(model: nn.Module, bits: str) -> Quantised:
     Args:
         model: not yet opened at its seams.
         bits: "int8" or "int4".
+        keep: hold the original weights beside the quantised ones until `release`, for methods that start from both.
     Returns:
         What was done.
     Raises:
@@ -93,13 +97,26 @@ def quantise(model: nn.Module, bits: str) -> Quantised:
         if why:
             kept[why] = kept.get(why, 0) + 1
         else:
-            module.weight = nn.Parameter(to_fewer(module.weight.detach()), requires_grad=False)
+            original = module.weight.detach()
+            module.weight = nn.Parameter(to_fewer(original), requires_grad=False)
+            if keep:
+                module.__dict__[FULL] = original.clone
             done += 1
     if not done:
         raise CompatibilityError(
             f"model.quantization={bits}: {type(model).__name__} has no linear map that can be quantised. Leave it out."
         )
     return Quantised(bits, done, kept, before, stored_bytes(model))
+
+
+def release(model: nn.Module) -> None:
+    """Let go of original weights that `quantise` kept.
+
+    Args:
+        model: any.
+    """
+    for module in model.modules():
+        module.__dict__.pop(FULL, None)
 
 
 def is_quantised(stored: Tensor) -> bool:

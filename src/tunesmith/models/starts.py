@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.linear import EmbeddingSeam, LinearSeam
 from tunesmith.models.lora_patches import LoraPatch
+from tunesmith.models.quantized import FULL
 
 _EXACT = 1024  # up to this width a full decomposition takes well under a second
 _SPARE, _ROUNDS = 16, 8
@@ -124,7 +125,7 @@ def start_leading(patch: LoraPatch, seam: LinearSeam) -> None:
 
 def _start_loftq(patch: LoraPatch, seam: LinearSeam) -> None:
     """Give back what quantising took, as far as the rank allows (Li et al. 2023, arXiv:2310.08659, eq. 6)."""
-    original = seam.module.__dict__.get("_full_precision")
+    original = seam.module.__dict__.get(FULL)
     if not seam.quantised or original is None:
         why = "its weight is not quantised" if not seam.quantised else "its full-precision weight is not at hand"
         raise CompatibilityError(

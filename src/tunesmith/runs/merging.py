@@ -90,7 +90,7 @@ def merge_verified(
         raise RecipeError(f"rows={rows}, tolerance={tolerance}: rows is at least 1 and tolerance above 0.")
     subject = _subject(source, data, rows)
     delta, model = subject.delta, subject.delta.seams.model
-    if subject.method is not None and not subject.method.mergeable:
+    if subject.method is not None and not subject.method.can_merge:
         raise CompatibilityError(
             f"'{subject.method.name}' cannot be merged: what it does is no change of the model's weights. Keep the "
             "delta and attach it to its base model."

@@ -7,6 +7,7 @@ import torch
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived, seed_everything
 from tunesmith.evaluation.predictions import Predictions
+from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Frozen, Judge
 from tunesmith.runs.continuing import Earlier
@@ -41,10 +42,12 @@ def prepare(
     """
     candidates = checked.candidates or (checked,)
     names = [f"trial-{number:03d}" for number in range(len(candidates))] if checked.candidates else ["default"]
-    return [
+    prepared = [
         (candidate, *_one(candidate, name, session, corpus, (frozen, judge, earlier)))
         for candidate, name in zip(candidates, names, strict=True)
     ]
+    release(session.backbone.model)
+    return prepared
 
 
 def _one(

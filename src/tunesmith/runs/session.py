@@ -78,7 +78,9 @@ def open_session(checked: Checked) -> Session:
     facts = sentence_settings(source)
     task = checked.task.prepare(model, facts)
     _set_dropout(model, recipe.training.dropout)
-    quantised = quantise(model, recipe.model.quantization) if recipe.model.quantization else None
+    bits, methods = recipe.model.quantization, [checked.method, *(other.method for other in checked.candidates)]
+    keep = any(method.wants_full_precision for method in methods)
+    quantised = quantise(model, bits, keep) if bits else None
     backbone = Backbone(model)
     backbone.seams.tokenizer = tokenizer
     return Session(

@@ -51,7 +51,8 @@ def check_method(kind: type[Method], tiny: TinyModel) -> None:
     after = model.state_dict()
     assert after.keys() == before.keys(), "detach must restore the model's parameter names"
     assert all(torch.equal(after[name], before[name]) for name in before), "base weights must never change"
-    if method.mergeable:
+    assert method.can_merge == kind.mergeable, "the class must say whether its default merges"
+    if method.can_merge:
         _check_merge(method, tiny, delta.state(), tuned)
 
 

@@ -1,0 +1,248 @@
+"""What the benchmarks share: data, models, a child process per measurement, and results with the machine's facts."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+LENGTH = 128  # tokens per row of the language modelling text
+
+
+def place(variable: str) -> Path:
+    """Return the folder that an environment variable names."""
+    found = os.environ.get(variable)
+    if not found:
+        sys.exit(f"set {variable}: the folder with the benchmarks' {variable.rpartition('_')[2].lower()}")
+    return Path(found)
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return where numbers were measured."""
+    import torch
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "system": platform.platform(),
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "torch": torch.__version__,
+    }
+
+
+def child(script: str, work: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Do one piece of work in a process of its own; its last line is the answer."""
+    count = str(threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, script, "worker", json.dumps(work)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if result.returncode:
+        sys.exit(f"{work}\n{result.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def medians(runs: Iterable[dict[str, Any]], keys: Iterable[str]) -> dict[str, float]:
+    """Return the median of some numbers over runs."""
+    runs = list(runs)
+    return {key: statistics.median(run[key] for run in runs) for key in keys}
+
+
+# Rows ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """Token rows and their labels, as training reads them."""
+
+    tokens: Any
+    labels: Any
+
+    def first(self, count: int) -> Split:
+        """Return the first rows."""
+        from tunesmith.data.tokens import TokenRows
+
+        rows, full = self.tokens, self.tokens.full_lengths[:count]
+        return Split(TokenRows(rows.ids[: rows.ends[count]], rows.ends[: count + 1], full), self.labels[:count])
+
+
+def banking(part: str) -> tuple[list[str], list[str]]:
+    """Return texts and labels of a part of the few-shot BANKING77: train_10, valid or test."""
+    folder = place("TUNESMITH_DATA") / "few_shot_intent" / "BANKING77" / part
+    texts, labels = ((folder / name).read_text(encoding="utf-8").splitlines() for name in ("seq.in", "label"))
+    order = list(range(len(texts)))
+    if part != "test":
+        random.Random(0).shuffle(order)
+    return [texts[i].strip() for i in order], [labels[i].strip() for i in order]
+
+
+def encoded(part: str, tokenizer: Any, count: int | None = None, per_label: int | None = None) -> Split:
+    """Return rows of a part as token ids."""
+    import numpy as np
+
+    from tunesmith.data.tokens import tokenize
+
+    texts, labels = banking(part)
+    names, seen, kept = sorted(set(labels)), dict.fromkeys(labels, 0), []
+    for number, label in enumerate(labels):
+        seen[label] += 1
+        if per_label is None or seen[label] <= per_label:
+            kept.append(number)
+    kept = kept[:count]
+    rows = tokenize(tokenizer, [texts[i] for i in kept], 256)
+    return Split(rows, np.array([names.index(labels[i]) for i in kept]))
+
+
+def prose() -> tuple[Any, Any]:
+    """Return tinyshakespeare in rows of LENGTH tokens: those to train on, and the last tenth of the text."""
+    import torch
+
+    from tunesmith.models.loading import load_tokenizer, locate
+
+    text = (place("TUNESMITH_DATA") / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
+    tokenizer = load_tokenizer(locate(str(stories())))
+    cut = len(text) * 9 // 10
+    parts = []
+    for piece in (text[:cut], text[cut:]):
+        ids = torch.tensor(tokenizer(piece, add_special_tokens=False)["input_ids"])
+        parts.append(ids[: len(ids) // LENGTH * LENGTH].view(-1, LENGTH))
+    return parts[0], parts[1]
+
+
+def prose_batch(train: Any, step: int, rows: int, seed: int) -> Any:
+    """Return the rows of a step, the same for everyone with that seed, (rows, LENGTH)."""
+    import torch
+
+    draw = torch.Generator().manual_seed(1_000_003 * seed + step)
+    return train[torch.randint(len(train), (rows,), generator=draw)]
+
+
+def stories() -> Path:
+    """Return the folder of the small Llama."""
+    return place("TUNESMITH_MODELS") / "stories260K"
+
+
+# Training ours as a library -----------------------------------------------------------------------------------
+
+
+def backbone(name: str, dtype: str = "float32") -> tuple[Any, Any]:
+    """Return an opened model and its tokenizer."""
+    import torch
+
+    from tunesmith.models.backbone import Backbone
+    from tunesmith.models.loading import load_model, load_tokenizer, locate
+
+    source = locate(name)
+    tokenizer = load_tokenizer(source)
+    core = Backbone(load_model(source, torch.device("cpu"), getattr(torch, dtype)))
+    core.seams.tokenizer = tokenizer
+    return core, tokenizer
+
+
+def classifier(core: Any, split: Split, method: Any, name: str, settings: dict[str, Any]) -> Any:
+    """Attach a delta with a random linear head; the trial trains one epoch over the split, without validation."""
+    from tunesmith.core.seeds import derived, seed_everything
+    from tunesmith.recipe.schema import TrainingSettings
+    from tunesmith.tasks.text_classification import TextClassification
+    from tunesmith.tasks.tuned import Tuned
+    from tunesmith.training.trial import Trial
+
+    seed_everything(derived(0, "weights"))
+    task = TextClassification(head_kind="linear", head_start="random", pooling="mean").prepare(core.model, {})
+    head = task.head(core.width, 77).to(next(core.model.parameters()).dtype)
+    tuned = Tuned(core, task, head, method.attach(core.seams, name))
+    training = TrainingSettings(**{"epochs": 1, "best": "last", **settings})
+    return Trial(tuned, split, training, 0, lambda: {"validation loss": 0.0}, ("last", False), method)
+
+
+def fit(trials: list[Any]) -> None:
+    """Train trials in one pass."""
+    from tunesmith.training.loop import Loop
+
+    Loop(trials).fit(lambda *_: None)
+
+
+@dataclass
+class Writer:
+    """One delta of the language model in training."""
+
+    method: Any
+    delta: Any
+    optimizer: Any
+    losses: list[float]
+
+
+def writer(core: Any, method: Any, name: str, rate: float, steps: int, seed: int = 0) -> Writer:
+    """Attach a delta for language modelling."""
+    from tunesmith.core.seeds import derived, seed_everything
+    from tunesmith.training.optimizing import Optimizer
+    from tunesmith.training.trial import delta_parts
+
+    seed_everything(derived(seed, "weights"))
+    delta = method.attach(core.seams, name)
+    optimizer = Optimizer(
+        delta_parts(method, delta, rate),
+        weight_decay=0.01, total=steps, warmup_fraction=0.06, schedule="cosine", clip_norm=1.0,
+    )  # fmt: skip
+    delta.train(True)
+    return Writer(method, delta, optimizer, [])
+
+
+def next_token_losses(core: Any, rows: Any, names: list[str]) -> list[Any]:
+    """Send the same rows through every named delta at once; return each one's nats per row, (rows,)."""
+    import torch
+
+    from tunesmith.models.layout import ragged
+
+    batch = ragged([row for _ in names for row in rows], names=[name for name in names for _ in rows])
+    hidden = core.hidden(batch).view(len(names) * len(rows), rows.shape[1], -1)
+    logits = hidden[:, :-1] @ core.model.get_input_embeddings().weight.t()  # the output map is tied to the table
+    found = [logits.flatten(0, 1), rows[:, 1:].repeat(len(names), 1).flatten()]
+    nats = torch.nn.functional.cross_entropy(*found, reduction="none")
+    return list(nats.view(len(names), len(rows), -1).mean(-1))
+
+
+def write_steps(core: Any, writers: list[Writer], steps: int, rows_of: Callable[[int], Any]) -> None:
+    """Train deltas of the language model in one pass, each with its own optimizer."""
+    names = [one.delta.name for one in writers]
+    core.model.train(True)
+    if len(names) == 1:
+        core.seams.use(names[0])
+    for step in range(steps):
+        total = 0.0
+        for one, nats in zip(writers, next_token_losses(core, rows_of(step), names), strict=True):
+            loss, penalty = nats.mean(), one.method.penalty(one.delta)
+            one.losses.append(loss.item())
+            total = total + loss if penalty is None else total + loss + penalty
+        total.backward()  # type: ignore[attr-defined]
+        for one in writers:
+            one.optimizer.step()
+            one.method.adjust(one.delta, step + 1, steps)
+            one.optimizer.clear()
+
+
+def repeated(split: Split, count: int) -> Split:
+    """Return so many rows of a split, drawn in a fixed order."""
+    import numpy as np
+
+    from tunesmith.data.tokens import TokenRows
+
+    numbers = np.random.default_rng(0).integers(0, len(split.tokens), count)
+    rows = [split.tokens[int(number)] for number in numbers]
+    ends = np.cumsum([0, *(len(row) for row in rows)])
+    tokens = TokenRows(np.concatenate(rows).astype(np.int32), ends, np.diff(ends))
+    return replace(split, tokens=tokens, labels=split.labels[numbers])
