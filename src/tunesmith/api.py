@@ -15,13 +15,29 @@ from tunesmith.methods.dialects import Wanted
 from tunesmith.methods.store import load_delta
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
+from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_component
 from tunesmith.runs.exporting import convert_folder, merge_folders
 from tunesmith.runs.merging import merge_verified, unmerge_folder
+from tunesmith.runs.mixing import Mix, mix
 from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
 
-__all__ = ["Prediction", "Run", "attach", "convert", "merge", "merge_deltas", "route", "train", "unmerge"]
+__all__ = [
+    "Delta",
+    "Mix",
+    "Prediction",
+    "Run",
+    "add_tokens",
+    "attach",
+    "convert",
+    "merge",
+    "merge_deltas",
+    "mix",
+    "route",
+    "train",
+    "unmerge",
+]
 
 
 def train(

@@ -140,6 +140,20 @@ def merge_deltas(
     _give(found, as_json, display.facts(found))
 
 
+@app.command()
+def mix(
+    runs: Annotated[list[str], typer.Argument(help="Run folders of the same labels.", metavar="RUN")],
+    data: Annotated[str, typer.Option(help="Labelled validation rows that choose the weights.")],
+    output: Output,
+    as_json: Json = False,
+) -> None:
+    """Add up the probabilities of runs, with weights chosen on validation rows."""
+    from tunesmith.api import mix as carry_out
+
+    _, found = carry_out(runs, data, output)
+    _give({"output": output, **found}, as_json, display.mixed(found))
+
+
 @app.command("list")
 def list_components(
     kind: Annotated[str, typer.Argument(help="methods, tasks, metrics, models, baselines or readers.")],

@@ -131,6 +131,24 @@ def predictions(answers: list[Prediction]) -> str:
     return "\n".join(lines)
 
 
+def mixed(found: dict[str, Any]) -> str:
+    """Word the weights and scores of a mix.
+
+    Args:
+        found: by `tunesmith.mix`.
+    Returns:
+        One line per run, then the mix.
+    """
+    metric = next(iter(found["mix"]))
+    lines = [
+        f"{weight:.3f} x {run}: {metric} {score[metric]['value']:.4f}"
+        for run, weight, score in zip(found["runs"], found["weights"], found["scores"], strict=True)
+    ]
+    both = found["mix"][metric]
+    mixed = f"mix: {metric} {both['value']:.4f} ({both['low']:.4f} - {both['high']:.4f}) on {found['rows']:,} rows"
+    return "\n".join([*lines, f"{mixed}; they chose the weights, so score it on other rows"])
+
+
 def _facts(component: Any) -> str:
     """Word what a method needs and can, from its class."""
     if not hasattr(component, "needs"):

@@ -50,6 +50,20 @@ class Prediction:
     probability: float
     probabilities: dict[str, float]
 
+    @classmethod
+    def of(cls, row: Iterable[float], labels: Sequence[str]) -> Prediction:
+        """Word one row of probabilities.
+
+        Args:
+            row: one per label.
+            labels: in that order.
+        Returns:
+            The prediction.
+        """
+        by_label = dict(zip(labels, map(float, row), strict=True))
+        label = max(by_label, key=by_label.__getitem__)
+        return cls(label, by_label[label], by_label)
+
 
 class Run:
     """A run folder. The model is loaded when it is first needed.
@@ -161,9 +175,9 @@ class Run:
             DataError: the file cannot be used, or holds a label that the run does not know.
         """
         settings = self.recipe.recipe.evaluation
-        found = self._scored(path)
+        found = self.scored(path)
         metrics = metrics_by_name(settings.metrics or self.recipe.task.metrics)
-        return estimate(found, metrics, self._bootstrap)
+        return estimate(found, metrics, self.bootstrap)
 
     def compare(self, other: Run, path: str) -> list[Difference]:
         """Compare with another run on the same rows by the paired bootstrap.
@@ -179,13 +193,13 @@ class Run:
         if self.labels != other.labels:
             raise DataError("the two runs know different labels, so their scores cannot be compared row by row.")
         metrics = metrics_by_name(self.recipe.task.metrics)
-        first, second = self._scored(path), other._scored(path)
-        return [paired_difference(first, second, metric, self._bootstrap) for metric in metrics]
+        first, second = self.scored(path), other.scored(path)
+        return [paired_difference(first, second, metric, self.bootstrap) for metric in metrics]
 
     # Inside ---------------------------------------------------------------------------------------------------
 
     @property
-    def _bootstrap(self) -> Bootstrap:
+    def bootstrap(self) -> Bootstrap:
         """The resamples that training drew, so that intervals on the same rows agree."""
         recipe = self.recipe.recipe
         return Bootstrap(recipe.evaluation.resamples, recipe.evaluation.confidence, derived(recipe.seed, "bootstrap"))
@@ -232,17 +246,18 @@ class Run:
         others = tuple(name for name in fields if name not in ("text", data.text))
         return read_examples(reader, Columns(reader.only_column or data.text, None, others))
 
-    def _scored(self, path: str) -> Predictions:
+    def scored(self, path: str) -> Predictions:
+        """Answer labelled rows.
+
+        Args:
+            path: a file with the recipe's text and label columns.
+        Returns:
+            Probabilities and references.
+        """
         session, _ = self._opened
         examples = read_labelled(path, self.recipe.recipe.data, session.template, Path.cwd())
         labels = align_labels("evaluation", examples, self.labels)
         return Predictions(self._probabilities(examples), labels)
 
     def _worded(self, table: Array) -> list[Prediction]:
-        return [_prediction(row, self.labels) for row in table]
-
-
-def _prediction(row: Iterable[float], labels: list[str]) -> Prediction:
-    by_label = dict(zip(labels, map(float, row), strict=True))
-    label = max(by_label, key=by_label.__getitem__)
-    return Prediction(label, by_label[label], by_label)
+        return [Prediction.of(row, self.labels) for row in table]
