@@ -37,6 +37,27 @@ def _svg(figure: Any) -> str:
     return svg[svg.index("<svg") :]
 
 
+def candidate_curves(histories: Sequence[Sequence[dict[str, Any]]], score: str) -> str:
+    """Draw the validation score of several candidates per epoch.
+
+    Args:
+        histories: per candidate, its epochs with `score`.
+        score: a metric's name.
+    Returns:
+        An SVG element.
+    """
+    figure, axes = _figure(7.2, 3.1)
+    for number, history in enumerate(histories):
+        if history:
+            epochs = [row["epoch"] for row in history]
+            axes.plot(epochs, [row[score] for row in history], "o-", markersize=3, linewidth=1.2, label=str(number))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"validation {score}")
+    axes.grid(axis="y", color=_GRID, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=8, ncols=8, loc="lower center", bbox_to_anchor=(0.5, 1), title="candidate")
+    return _svg(figure)
+
+
 def learning_curves(losses: Sequence[float], history: Sequence[dict[str, Any]], score: str, best: int) -> str:
     """Draw the training loss per step and the validation loss and score per epoch.
 

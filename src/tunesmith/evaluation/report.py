@@ -81,6 +81,7 @@ class Content:
         warnings: for the reader.
         recipe: resolved, as YAML.
         facts: versions and measurements, by name.
+        candidates: trained beside each other, each with `chosen`, `what`, `history` and `best_epoch`; empty for one.
     """
 
     title: str
@@ -100,6 +101,7 @@ class Content:
     warnings: list[str]
     recipe: str
     facts: dict[str, str] = field(default_factory=dict)
+    candidates: list[dict[str, Any]] = field(default_factory=list)
 
 
 def render(content: Content) -> str:
@@ -114,6 +116,7 @@ def render(content: Content) -> str:
         _head(content),
         _comparison(content),
         _section("Learning curves", _curves(content)),
+        _section("Candidates", _candidates(content)),
         _section(f"Confusions ({content.split})", _confusions(content)),
         _section("Most confidently wrong", _wrong(content)),
         _section("Hardest examples", _hardest(content)),
@@ -217,6 +220,25 @@ def _curves(content: Content) -> str:
         return "<p class=soft>Training stopped before the end of the first epoch.</p>"
     kept = f"<p class=soft>The state after epoch {content.best_epoch} was kept.</p>"
     return kept + plots.learning_curves(content.losses, content.history, content.score, content.best_epoch)
+
+
+def _candidates(content: Content) -> str:
+    """Compare what was trained in one pass, by the validation score of each one's best epoch."""
+    if not content.candidates:
+        return ""
+    rows = []
+    for number, one in enumerate(content.candidates):
+        best = one["best_epoch"]
+        score = f"{one['history'][best - 1][content.score]:.4f}" if best else "diverged"
+        name = f"<b>{number}: {_safe(one['what'])}, kept</b>" if one["chosen"] else f"{number}: {_safe(one['what'])}"
+        cells = (f"{one['trainable_parameters']:,}", best or "-", score)
+        rows.append(f"<tr><td>{name}</td>" + "".join(f"<td class=n>{cell}</td>" for cell in cells) + "</tr>")
+    table = _table(["candidate", "trainable", "best epoch", f"validation {content.score}"], rows)
+    note = (
+        f"<p class=soft>{len(content.candidates)} candidates were compared on validation, and the best of many looks "
+        "better there than it is; only the kept one was scored on test.</p>"
+    )
+    return table + note + plots.candidate_curves([one["history"] for one in content.candidates], content.score)
 
 
 def _confusions(content: Content) -> str:

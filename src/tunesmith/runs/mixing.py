@@ -13,7 +13,7 @@ from tunesmith.core.files import read_json, write_json
 from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.statistics import Estimate, estimate, metrics_by_name
 from tunesmith.runs.folder import check_free, staged
-from tunesmith.runs.run import Prediction, Run
+from tunesmith.runs.run import Answering, Run
 
 _FILE = "mix.json"
 _ROUNDS = 20_000  # at most
@@ -21,7 +21,7 @@ _STILL = 1e-10  # weights that move less than this are found
 _SMALLEST = 1e-12  # below any probability that matters; keeps logarithms finite
 
 
-class Mix:
+class Mix(Answering):
     """Runs whose probabilities are added up with weights: p = sum_i w_i p_i.
 
     Args:
@@ -51,25 +51,14 @@ class Mix:
         return cls([Run.load(run) for run in facts["runs"]], facts["weights"])
 
     def predict_proba(self, texts: str | Sequence[str]) -> Array:
-        """Compute the probability of every label.
+        """Compute the weighted mean of the runs' probabilities, (texts, C).
 
         Args:
             texts: one or several.
         Returns:
-            (texts, C), in the order of `labels`.
+            In the order of `labels`.
         """
-        parts = [run.predict_proba(texts) for run in self.runs]
-        return _mixed(parts, self.weights)
-
-    def predict(self, texts: str | Sequence[str]) -> list[Prediction]:
-        """Answer texts.
-
-        Args:
-            texts: one or several.
-        Returns:
-            One prediction per text.
-        """
-        return [Prediction.of(row, self.labels) for row in self.predict_proba(texts)]
+        return _mixed([run.predict_proba(texts) for run in self.runs], self.weights)
 
     def evaluate(self, path: str) -> dict[str, Estimate]:
         """Score the mix on labelled data.

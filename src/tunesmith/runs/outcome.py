@@ -23,7 +23,9 @@ class Outcome:
         checked: the recipe.
         session: its model.
         corpus: its data.
+        examples: rows trained on, of all candidates.
         preflight: what was found before the first step.
+        predicted_peak_bytes: of the training, all candidates together.
         trained: what training left behind.
         tuned: the model with the best state.
         ours: the tuned model's scores.
@@ -41,7 +43,9 @@ class Outcome:
     checked: Checked
     session: Session
     corpus: Corpus
+    examples: int
     preflight: Preflight
+    predicted_peak_bytes: int
     trained: Trained
     tuned: Tuned
     ours: Scored
@@ -77,8 +81,12 @@ def compared(common: Checked, checked: Checked, trial: Trial, facts: Preflight, 
     same = common.recipe.training.model_dump()
     training = {k: v for k, v in checked.recipe.training.model_dump().items() if v != same[k]}
     best = trial.trained.best_epoch
+    defaults = checked.method.model_dump(mode="json", exclude_defaults=True)
+    changed = {**defaults, **training, "seed": checked.recipe.seed}
+    what = ", ".join([checked.method.name, *(f"{key}={value}" for key, value in changed.items())])
     return {
         **settings,
+        "what": what,
         "training": training,
         "chosen": chosen,
         "trainable_parameters": facts.trainable,

@@ -65,7 +65,35 @@ class Prediction:
         return cls(label, by_label[label], by_label)
 
 
-class Run:
+class Answering:
+    """What answers texts with probabilities of labels."""
+
+    labels: list[str]
+
+    def predict_proba(self, texts: str | Sequence[str]) -> Array:
+        """Compute probabilities; each kind says how.
+
+        Args:
+            texts: one or several.
+        Returns:
+            (texts, C), in the order of `labels`.
+        """
+        raise NotImplementedError
+
+    def predict(self, texts: str | Sequence[str]) -> list[Prediction]:
+        """Answer texts.
+
+        Args:
+            texts: one or several.
+        Returns:
+            One prediction per text.
+        Raises:
+            DataError: an empty text.
+        """
+        return [Prediction.of(row, self.labels) for row in self.predict_proba(texts)]
+
+
+class Run(Answering):
     """A run folder. The model is loaded when it is first needed.
 
     Args:
@@ -125,12 +153,12 @@ class Run:
     # Answers --------------------------------------------------------------------------------------------------
 
     def predict_proba(self, texts: str | Sequence[str]) -> Array:
-        """Compute the probability of every label.
+        """Compute the probability of every label, (texts, C).
 
         Args:
             texts: one or several.
         Returns:
-            (texts, C), in the order of `labels`.
+            In the order of `labels`.
         Raises:
             DataError: an empty text.
         """
@@ -139,18 +167,6 @@ class Run:
             return np.zeros((0, len(self.labels)))
         data = self.recipe.recipe.data
         return self._probabilities(from_texts(given, Columns(data.text, None)))
-
-    def predict(self, texts: str | Sequence[str]) -> list[Prediction]:
-        """Answer texts.
-
-        Args:
-            texts: one or several.
-        Returns:
-            One prediction per text.
-        Raises:
-            DataError: an empty text.
-        """
-        return self._worded(self.predict_proba(texts))
 
     def predict_file(self, path: str) -> list[Prediction]:
         """Answer the rows of a data file; a label column is not needed.

@@ -26,7 +26,7 @@ from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, load_corpus
 from tunesmith.training.loop import Loop
-from tunesmith.training.preflight import Preflight
+from tunesmith.training.preflight import Preflight, predicted_peak_bytes
 from tunesmith.training.trial import Trial
 
 Prepared = list[tuple[Checked, Trial, Preflight]]
@@ -64,25 +64,8 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
     began, recipe = time.perf_counter(), checked.recipe
     restart_peak()  # of an earlier run in this process
     seed_everything(recipe.seed)
-    session = open_session(checked)
-    if earlier is not None:
-        check_base(earlier, session)
-    corpus = load_corpus(
-        recipe.data,
-        session.template,
-        session.tokenizer,
-        session.max_tokens,
-        recipe.seed,
-        checked.folder,
-        earlier.labels if earlier else (),
-    )
-    meter = Meter(session.backbone.device)
-    settings = recipe.evaluation
-    judge = Judge(
-        metrics_by_name(settings.metrics or session.task.metrics),
-        Bootstrap(settings.resamples, settings.confidence, derived(recipe.seed, "bootstrap")),
-        [name for name in ("validation", "test") if name in corpus.splits],
-    )
+    session, corpus, judge = _open(checked, earlier)
+    meter, settings = Meter(session.backbone.device), recipe.evaluation
     _tell_data(session, corpus, progress)
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
     frozen = frozen_features(session, corpus, _read_frozen(session, judge, names), meter, progress)
@@ -104,7 +87,9 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
         checked=chosen,
         session=session,
         corpus=corpus,
+        examples=sum(other.trained.examples for _, other, _ in prepared),
         preflight=facts,
+        predicted_peak_bytes=predicted_peak_bytes([other for _, _, other in prepared]),
         trained=trial.trained,
         tuned=trial.tuned,
         forgetting=lost,
@@ -118,6 +103,29 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
         quantization=_compare_base(session, corpus, frozen, judge, progress, warnings),
         warnings=warnings,
     )
+
+
+def _open(checked: Checked, earlier: Earlier | None) -> tuple[Session, Corpus, Judge]:
+    """Load the model and the data, and settle how all is scored."""
+    recipe, settings = checked.recipe, checked.recipe.evaluation
+    session = open_session(checked)
+    if earlier is not None:
+        check_base(earlier, session)
+    corpus = load_corpus(
+        recipe.data,
+        session.template,
+        session.tokenizer,
+        session.max_tokens,
+        recipe.seed,
+        checked.folder,
+        earlier.labels if earlier else (),
+    )
+    judge = Judge(
+        metrics_by_name(settings.metrics or session.task.metrics),
+        Bootstrap(settings.resamples, settings.confidence, derived(recipe.seed, "bootstrap")),
+        [name for name in ("validation", "test") if name in corpus.splits],
+    )
+    return session, corpus, judge
 
 
 def _compare_base(
@@ -219,10 +227,8 @@ def _tell_plan(prepared: Prepared, warnings: Sequence[str], progress: Progress) 
              *(["a soft prompt"] if trial.tuned.delta.prompt is not None else []), "the head"]
         )  # fmt: skip
         who = "training" if len(prepared) == 1 else f"candidate {number}: {checked.method.name},"
-        progress.say(
-            f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}; "
-            f"predicted peak memory {facts.predicted_peak_bytes / 1e6:,.0f} MB"
-        )
+        progress.say(f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}")
+    progress.say(f"predicted peak memory {predicted_peak_bytes([facts for _, _, facts in prepared]) / 1e6:,.0f} MB")
     notes = dict.fromkeys(note for _, _, facts in prepared for note in facts.notes)
     for note in (*notes, *warnings):
         progress.say(f"note: {note}")

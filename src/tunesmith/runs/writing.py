@@ -91,9 +91,9 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "training_seconds": trained.seconds,
         "peak_memory_bytes": outcome.peak_bytes,
-        "predicted_peak_memory_bytes": outcome.preflight.predicted_peak_bytes,
+        "predicted_peak_memory_bytes": outcome.predicted_peak_bytes,
         "trainable_parameters": outcome.preflight.trainable,
-        "examples_per_second": trained.examples / trained.seconds if trained.seconds else None,
+        "examples_per_second": outcome.examples / trained.seconds if trained.seconds else None,
         "steps": trained.steps,
         "best_epoch": trained.best_epoch,
         "interrupted": trained.interrupted,
@@ -156,8 +156,8 @@ def _content(outcome: Outcome) -> Content:
     ]
     facts = fingerprint(outcome.session, checked, outcome.corpus)
     measured = {
-        "training speed": f"{outcome.trained.examples / max(outcome.trained.seconds, 1e-9):.1f} examples/s",
-        "predicted / measured peak memory": f"{outcome.preflight.predicted_peak_bytes / 1e6:.0f} / "
+        "training speed": f"{outcome.examples / max(outcome.trained.seconds, 1e-9):.1f} examples/s",
+        "predicted / measured peak memory": f"{outcome.predicted_peak_bytes / 1e6:.0f} / "
         f"{outcome.ours.cost.peak_bytes / 1e6:.0f} MB",
         "trainable parameters": f"{outcome.preflight.trainable:,}",
     }
@@ -179,4 +179,5 @@ def _content(outcome: Outcome) -> Content:
         warnings=outcome.warnings,
         recipe=to_yaml(settled(outcome)),
         facts={**measured, **{key: str(value) for key, value in facts.items()}},
+        candidates=outcome.candidates,
     )

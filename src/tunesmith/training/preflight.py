@@ -27,14 +27,16 @@ class Preflight:
         layers: linear maps that the delta adapts. [count]
         trainable: parameters of delta and head. [count]
         share: trainable over the model's parameters. [fraction]
-        predicted_peak_bytes: of the training, by extrapolation from a probing step.
+        held_bytes: before the first step.
+        added_bytes: by training, extrapolated from a probing step.
         notes: printed facts.
     """
 
     layers: int
     trainable: int
     share: float
-    predicted_peak_bytes: int
+    held_bytes: int
+    added_bytes: int
     notes: tuple[str, ...]
 
 
@@ -70,7 +72,8 @@ def check(trial: Trial) -> Preflight:
         layers=len(tuned.delta.patches),
         trainable=trainable,
         share=trainable / tuned.backbone.parameters,
-        predicted_peak_bytes=_predict(trial, saved[0] / batch.layout.tokens, trainable),
+        held_bytes=_held(trial.tuned.backbone.device),
+        added_bytes=_added(trial, saved[0] / batch.layout.tokens, trainable),
         notes=tuple(notes),
     )
 
@@ -117,11 +120,24 @@ def _saved_bytes(weights: Sequence[Tensor]) -> Iterator[list[int]]:
         yield total
 
 
-def _predict(trial: Trial, bytes_per_token: float, trainable: int) -> int:
-    """Add what will come to what is held now: kept activations of the largest batch, gradients, Adam's moments."""
+def predicted_peak_bytes(found: Sequence[Preflight]) -> int:
+    """Predict the most memory that training takes.
+
+    Args:
+        found: one per trial of the pass.
+    Returns:
+        What is held, and what every trial adds. [bytes]
+    """
+    return max(facts.held_bytes for facts in found) + sum(facts.added_bytes for facts in found)
+
+
+def _held(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
+
+
+def _added(trial: Trial, bytes_per_token: float, trainable: int) -> int:
+    """Add up what will come: kept activations of the largest batch, gradients, Adam's moments."""
     size = trial.settings.batch_size
     lengths = np.sort(trial.split.tokens.lengths)[::-1]
     tokens = int(min(lengths[:size].sum(), 1.5 * lengths.mean() * size + lengths[0]))
-    device = trial.tuned.backbone.device
-    held = torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
-    return int(held + bytes_per_token * tokens * 1.3 + trainable * 4 * 4)
+    return int(bytes_per_token * tokens * 1.3 + trainable * 4 * 4)
