@@ -16,8 +16,7 @@ from tunesmith.models.seams import Seams
 from tunesmith.models.soft_prompts import Place, Plain, SoftPrompt, TokenPrompt
 
 Start = Literal["vocabulary", "text", "random"]
-_COMMON = 5000  # words that a start from the vocabulary draws from
-_FEWEST = 100  # below this the vocabulary is not one of words, and any token is drawn
+_STD = 0.02
 
 
 class SoftPromptMethod(Method):
@@ -28,7 +27,7 @@ class SoftPromptMethod(Method):
 
     length: int = setting(20, "Virtual tokens.", unit="tokens", ge=1, le=4096)
     start: Start = setting(
-        "vocabulary", "Where they start: common words of the vocabulary, the tokens of start_text, or random numbers."
+        "vocabulary", "Where they start: tokens drawn from the vocabulary, the tokens of start_text, or random numbers."
     )
     start_text: str | None = setting(None, "Text that virtual tokens start from, repeated or cut to the length.")
 
@@ -94,7 +93,8 @@ class SoftPromptMethod(Method):
                 )
             ids = tokenizer(self.start_text, add_special_tokens=False)["input_ids"]
             return torch.tensor((ids * (self.length // len(ids) + 1))[: self.length])
-        usable = _words(tokenizer, len(seams.embedding_weight))
+        special = set(tokenizer.all_special_ids) if tokenizer is not None else set()
+        usable = torch.tensor([i for i in range(len(seams.embedding_weight)) if i not in special])
         return usable[torch.randint(len(usable), (self.length,))]
 
     def start_embeddings(self, seams: Seams) -> Tensor:
@@ -243,34 +243,6 @@ class TokenTable(Plain, TokenPrompt):
     def __init__(self, start: Tensor, place: Place) -> None:
         super().__init__(len(start), place)
         self.prompt_embeddings = nn.Parameter(start.clone())
-
-
-def _words(tokenizer: Any, rows: int) -> Tensor:
-    """Return the tokens that a start may draw: common words.
-
-    Vocabularies are sorted by how common their entries are. Their rare ends, lone signs, pieces of words and unused
-    entries move an encoder's features further than words do.
-
-    Args:
-        tokenizer: of the model, or None when it is not known; then any row of the table may be drawn.
-        rows: of the table. [count]
-    Returns:
-        (n,), int64; every token that is not special where the vocabulary has hardly any words.
-    Source: Lester et al. 2021, arXiv:2104.08691, section 2.1 (the 5,000 most common tokens). Differs: words only.
-    """
-    if tokenizer is None:
-        return torch.arange(rows)
-    special = set(tokenizer.all_special_ids)
-    ids = [i for i in range(min(rows, len(tokenizer))) if i not in special]
-    names = tokenizer.convert_ids_to_tokens(ids)
-    words = [i for i, name in zip(ids, names, strict=True) if _is_word(name)]
-    return torch.tensor(words[:_COMMON] if len(words) >= _FEWEST else ids)
-
-
-def _is_word(entry: str | None) -> bool:
-    """Say whether an entry of a vocabulary is a word of at least three letters, not the later piece of one."""
-    letters = (entry or "").lstrip("\u0120\u2581")  # GPT-2 and SentencePiece mark the beginning of a word
-    return len(letters) >= 3 and letters.isalpha()
 
 
 def _prompt(delta: Delta) -> SoftPrompt:

@@ -105,6 +105,8 @@ class DropoutSeam:
         rate = self.module.p
         if not self.module.training or rate <= 0.0:
             return input
+        if self.routing.recomputes:
+            return nn.functional.dropout(input, rate)
         if self.routing.names is None or not self.routing.sources or input.device.type != "cpu" or rate >= 1.0:
             return drop(input, rate, self.routing.source())
         spans, keeps = self.routing.spans(input, "dropout"), []

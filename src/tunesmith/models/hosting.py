@@ -44,6 +44,12 @@ class HostSeam:
         prompts = self._prompts()
         if not prompts and self.seams.routing.names is None:
             return self.base(*args, **kwargs)
+        if self.seams.routing.recomputes and self.module.training and torch.is_grad_enabled():
+            raise CompatibilityError(
+                f"{type(self.module).__name__}: gradient checkpointing runs layers again when the pass is over and its "
+                "rows' prompts and deltas are no longer known. Switch it off for soft prompts and for rows of several "
+                "deltas; one delta of patches or copies for all rows may keep it."
+            )
         values = self._by_name(args, kwargs)
         with self.seams.routing.batch(_rows(values)):
             return self._run(values, prompts) if prompts else self.base(**values)

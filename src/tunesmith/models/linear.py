@@ -83,7 +83,7 @@ class Seam:
         Returns:
             The shape and dtype of x.
         """
-        return drop(x, rate, self.routing.source())
+        return nn.functional.dropout(x, rate) if self.routing.recomputes else drop(x, rate, self.routing.source())
 
 
 class LinearSeam(Seam):

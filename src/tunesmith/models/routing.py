@@ -6,8 +6,9 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from weakref import ref
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.dropout import DropoutSource
@@ -41,6 +42,7 @@ class Routing:
         self.layout: Layout | None = None
         self.names: tuple[str | None, ...] | None = None
         self.repeat = 1  # adjacent rows per name: the beams of a search
+        self.layers: list[ref[nn.Module]] = []  # their flags say whether they run again for gradients
         self.dropout = DropoutSource()
         self.sources: dict[str, DropoutSource] = {}
 
@@ -86,6 +88,11 @@ class Routing:
             yield
         finally:
             self.repeat = before
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether layers run a second time in the backward pass; torch then repeats its own random numbers only."""
+        return any(getattr(layer(), "gradient_checkpointing", False) for layer in self.layers)
 
     @property
     def used(self) -> list[str]:

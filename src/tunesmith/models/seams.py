@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class Seams:
         self.model = model
         self.tokenizer: Any = None  # of the model, where known: methods may start from a text
         self.routing = Routing()
+        self.routing.layers = [ref(module) for module in model.modules() if hasattr(module, "gradient_checkpointing")]
         self.attending = AttentionSeam(self.routing)
         self.hosts: list[HostSeam] = []  # opened by the first soft prompt
         self.deltas: dict[str, Delta] = {}

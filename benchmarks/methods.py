@@ -1,0 +1,170 @@
+"""Every method: its score, trainable share, seconds and peak memory, ours and PEFT's where it has one.
+
+    TUNESMITH_DATA=... TUNESMITH_MODELS=... python benchmarks/methods.py quality [--methods ...] [--tasks ...]
+        [--seeds 0 1 2] [--epochs 10] [--steps 400] [--sides ours peft]
+    ... python benchmarks/methods.py speed [--methods ...] [--tasks ...] [--rows 8 32] [--steps 30] [--rounds 3]
+    ... python benchmarks/methods.py table            # markdown from what was measured
+
+BANKING77 with ten rows per label (MiniLM, test accuracy) and language modelling of tinyshakespeare (stories260K,
+held-out nats per token). `quality` chooses the better of three learning rates on validation rows; ours in one pass,
+PEFT's one after another. `speed` gives both sides the same fixed steps in turn (A B A B ...). Each measurement is a
+process of its own and is written to benchmarks/results/methods.json at once: what stands there is not run again
+unless --again is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import common
+from method_quality import classify_ours, classify_theirs, write_ours, write_theirs
+from method_sides import METHODS, TASKS, speed_ours, speed_theirs
+
+PATH = common.RESULTS / "methods.json"
+BASE = {"classification": 22_565_376, "language": 260_032}  # parameters of the frozen models, without a head
+WORKERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "speed-ours": speed_ours,
+    "speed-peft": speed_theirs,
+    "quality-classification-ours": classify_ours,
+    "quality-classification-peft": classify_theirs,
+    "quality-language-ours": write_ours,
+    "quality-language-peft": write_theirs,
+}
+ABSENT = {("bitfit", "language"), ("head-only", "language")}  # no bias terms; no head
+
+
+def load() -> dict[str, Any]:
+    """Read what was measured so far."""
+    found: dict[str, Any] = json.loads(PATH.read_text()) if PATH.exists() else {"quality": {}, "speed": {}}
+    return found
+
+
+def keep(kind: str, key: str, value: dict[str, Any], threads: int) -> None:
+    """Add one measurement to the file."""
+    found = load()
+    found[kind][key] = value
+    found["machine"] = common.machine(threads)
+    PATH.parent.mkdir(exist_ok=True)
+    PATH.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def sides(name: str, wanted: list[str]) -> list[str]:
+    """Return the sides that have a method."""
+    return [side for side in wanted if side == "ours" or METHODS[name].peft]
+
+
+def quality(given: argparse.Namespace) -> None:
+    """Measure scores that are not there yet."""
+    for seed, name, task in itertools.product(given.seeds, given.methods, given.tasks):
+        for side in sides(name, given.sides):
+            key = f"{name}/{task}/{side}/{seed}"
+            if (name, task) in ABSENT or (key in load()["quality"] and not given.again):
+                continue
+            work = {"method": name, "task": task, "seed": seed, "epochs": given.epochs, "steps": given.steps}
+            found = common.child(__file__, {"kind": f"quality-{task}-{side}", **work}, given.threads)
+            keep("quality", key, {**work, **found}, given.threads)
+            print(f"{key}: {found['score']['value']:.4f} with rate {found['rate']:g}", flush=True)
+
+
+def speed(given: argparse.Namespace) -> None:
+    """Measure both sides in turn."""
+    for name, task, rows in itertools.product(given.methods, given.tasks, given.rows):
+        key = f"{name}/{task}/{rows}"
+        if (name, task) in ABSENT or (key in load()["speed"] and not given.again):
+            continue
+        work = {"method": name, "task": task, "rows": rows, "steps": given.steps}
+        runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides(name, ["ours", "peft"])}
+        for _, side in itertools.product(range(given.rounds), runs):
+            runs[side].append(common.child(__file__, {"kind": f"speed-{side}", **work}, given.threads))
+        numbers = ("seconds", "cpu_seconds", "peak_bytes", "resting_bytes", "trainable")
+        middle = {side: common.medians(found, numbers) for side, found in runs.items()}
+        value = {**work, "threads": given.threads, "medians": middle, "rounds": runs}
+        keep("speed", key, value, given.threads)
+        print(key, compared(middle), flush=True)
+
+
+def compared(middle: dict[str, dict[str, float]]) -> str:
+    """Say how the two sides' medians stand to each other."""
+    mine, theirs = middle["ours"], middle.get("peft")
+    if theirs is None:
+        return f"ours {mine['seconds']:.2f} s"
+    ratios = {key: theirs[key] / mine[key] for key in ("seconds", "cpu_seconds", "peak_bytes")}
+    return (
+        f"ours {mine['seconds']:.2f} s, PEFT {theirs['seconds']:.2f} s: {ratios['seconds']:.2f}x faster "
+        f"({ratios['cpu_seconds']:.2f}x by CPU time), memory {1 / ratios['peak_bytes']:.2f}x"
+    )
+
+
+# Table --------------------------------------------------------------------------------------------------------
+
+
+def table(given: argparse.Namespace) -> None:
+    """Print what was measured as markdown."""
+    found = load()
+    for task in given.tasks:
+        what = "test accuracy [%]" if task == "classification" else "held-out nats per token"
+        print(f"\n### {task}: {what}\n")
+        heads = ["method", "trainable", "ours", "PEFT"]
+        heads += [f"{word}, {rows} rows" for rows in given.rows for word in ("seconds ours / PEFT", "MB ours / PEFT")]
+        print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+        for name in given.methods:
+            if (name, task) not in ABSENT:
+                print(f"| {' | '.join(_row(found, name, task, given.rows))} |")
+
+
+def _row(found: dict[str, Any], name: str, task: str, sizes: list[int]) -> list[str]:
+    scores = [_score(found["quality"], name, task, side) for side in ("ours", "peft")]
+    measured = [found["speed"].get(f"{name}/{task}/{rows}") for rows in sizes]
+    count = next((one["medians"]["ours"]["trainable"] for one in measured if one), None)
+    cells = [name, f"{100 * count / BASE[task]:.2f} %" if count else "", *scores]
+    for one in measured:
+        middle = one["medians"] if one else {}
+        for number, unit, digits in (("seconds", 1, 2), ("peak_bytes", 1e6, 0)):
+            cells.append(" / ".join(f"{middle[side][number] / unit:.{digits}f}" for side in middle))
+    return cells
+
+
+def _score(quality: dict[str, Any], name: str, task: str, side: str) -> str:
+    prefix, factor = f"{name}/{task}/{side}/", 100 if task == "classification" else 1
+    runs = [value for key, value in quality.items() if key.startswith(prefix)]
+    if not runs:
+        return ""
+    mean, low, high = (factor * statistics.mean(run["score"][end] for run in runs) for end in ("value", "low", "high"))
+    digits = 1 if task == "classification" else 3
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f}; {len(runs)} seeds)"
+
+
+def main() -> None:
+    """Read the command line."""
+    if sys.argv[1:2] == ["worker"]:
+        work = json.loads(sys.argv[2])
+        print(json.dumps(WORKERS[work["kind"]](work)))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("quality", "speed", "table"):
+        one = verbs.add_parser(verb)
+        one.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+        one.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+        one.add_argument("--threads", type=int, default=2)
+        one.add_argument("--again", action="store_true")
+        one.add_argument("--steps", type=int, default=400 if verb == "quality" else 30)
+        if verb == "quality":
+            one.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+            one.add_argument("--epochs", type=int, default=10)
+            one.add_argument("--sides", nargs="+", choices=("ours", "peft"), default=["ours", "peft"])
+        else:
+            one.add_argument("--rows", nargs="+", type=int, default=[8, 32])
+            one.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    {"quality": quality, "speed": speed, "table": table}[given.verb](given)
+
+
+if __name__ == "__main__":
+    main()
