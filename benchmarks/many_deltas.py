@@ -19,8 +19,20 @@ import time
 from typing import Any
 
 from common import (
-    RESULTS, backbone, child, classifier, encoded, fit, machine, medians, prose, prose_batch, repeated, stories,
-    write_steps, writer,
+    RESULTS,
+    backbone,
+    child,
+    classifier,
+    encoded,
+    fit,
+    machine,
+    medians,
+    prose,
+    prose_batch,
+    repeated,
+    stories,
+    write_steps,
+    writer,
 )  # fmt: skip
 
 CANDIDATES = list(itertools.product((2e-4, 5e-4, 1e-3, 2e-3), (4, 8)))

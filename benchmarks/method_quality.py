@@ -18,6 +18,7 @@ LANGUAGE_ROWS, HELD = 8, 256  # rows per step; held-out rows, half of them to ch
 def interval(values: Any) -> dict[str, float]:
     """Return the mean of one number per held-out row, with its bootstrap interval."""
     import numpy as np
+
     from tunesmith.evaluation.statistics import Bootstrap
 
     rows, draws = np.asarray(values, dtype=float), Bootstrap()
@@ -77,6 +78,7 @@ def classify_theirs(work: dict[str, Any]) -> dict[str, Any]:
 
     import numpy as np
     import torch
+
     from tunesmith.core.seeds import derived, seed_everything
     from tunesmith.models.loading import load_tokenizer, locate
     from tunesmith.tasks.text_classification import CosineHead, TextClassification
@@ -169,6 +171,7 @@ def write_theirs(work: dict[str, Any]) -> dict[str, Any]:
     """Train PEFT's version with each learning rate in turn."""
     import torch
     import transformers
+
     from tunesmith.core.seeds import derived, seed_everything
 
     train, valid, test = _halves()

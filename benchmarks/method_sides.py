@@ -259,6 +259,7 @@ def speed_theirs(work: dict[str, Any]) -> dict[str, float]:
     """Train PEFT's version for the same steps."""
     import torch
     import transformers
+
     from tunesmith.core.seeds import seed_everything
     from tunesmith.models.loading import load_tokenizer, locate
 

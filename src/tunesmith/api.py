@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.methods.base import Method
 from tunesmith.methods.dialects import Wanted
@@ -85,6 +86,17 @@ def attach(
         RecipeError: an unknown method, or a setting it does not take.
         CheckpointError: the folder does not fit the model.
     """
+    if not isinstance(model, nn.Module) or not isinstance(method_or_folder, Method | str | Path):
+        raise RecipeError(
+            "attach takes a torch module and a method, the name of one or a delta's folder, not "
+            f"{type(model).__name__} and {method_or_folder!r}."
+        )
+    named = not isinstance(method_or_folder, Method) and not Path(method_or_folder).is_dir()
+    if settings and not named:
+        raise RecipeError(
+            f"settings {', '.join(sorted(settings))} belong to a method given by name; {method_or_folder!s} has its "
+            "own. Leave them out, or give the method's name instead."
+        )
     seams = open_seams(model)
     seams.tokenizer = seams.tokenizer if tokenizer is None else tokenizer
     if isinstance(method_or_folder, Method):

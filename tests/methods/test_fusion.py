@@ -135,3 +135,6 @@ def test_what_does_not_go_together_is_named() -> None:
         tunesmith.attach(bert(), "fusion", members=("lorra", "lora"))
     with pytest.raises(RecipeError, match="a fusion cannot be a member"):
         tunesmith.attach(bert(), "fusion", members=("fusion", "lora"))
+    for members in (("lora", 1), "lora", ("lora", None)):
+        with pytest.raises(RecipeError, match="give a list of methods, each by name or as a mapping"):
+            tunesmith.attach(bert(), "fusion", members=members)

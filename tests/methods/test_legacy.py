@@ -1,5 +1,6 @@
 """adapter_model.bin of older PEFT: tensors are read, anything else is refused before it can run."""
 
+import json
 import os
 import pickle
 import zipfile
@@ -16,6 +17,9 @@ from torch import nn
 import tunesmith
 from tunesmith.core.errors import CheckpointError, SecurityError
 from tunesmith.methods.legacy import read_pickled
+from tunesmith.methods.lora import Lora
+from tunesmith.methods.store import save_delta
+from tunesmith.models.seams import open_seams
 from tunesmith.testing import tiny_models
 
 
@@ -131,3 +135,33 @@ def test_another_protocol_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "adapter_model.bin", pickle_protocol=4)
     with pytest.raises(SecurityError, match="STACK_GLOBAL"):
         read_pickled(tmp_path / "adapter_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("method.json", [1], "method.json is damaged: it must hold an object"),
+        ("method.json", {"name": 3}, "'name' must be the name of a method"),
+        ("adapter_config.json", {"r": "x"}, "holds what LORA cannot take"),
+        ("adapter_config.json", {"modules_to_save": 3}, "holds what LORA cannot take"),
+        ("adapter_config.json", {"rank_pattern": [1]}, "holds what LORA cannot take"),
+    ],
+)
+def test_wrong_kinds_of_values_are_named(tmp_path: Path, file: str, change: Any, message: str) -> None:
+    lora = Lora()
+    save_delta(tmp_path, lora, lora.attach(open_seams(tiny_models()["encoder"].build())), "")
+    config = json.loads((tmp_path / file).read_text())
+    (tmp_path / file).write_text(json.dumps({**config, **change} if isinstance(change, dict) else change))
+    if file != "method.json":
+        (tmp_path / "method.json").unlink()
+    with pytest.raises(CheckpointError, match=message):
+        tunesmith.attach(tiny_models()["encoder"].build(), tmp_path)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    delta = tunesmith.attach(tiny_models()["encoder"].build(), "lora")
+    with torch.no_grad():
+        delta.parameters()[0][0, 0] = float("nan")
+    save_delta(tmp_path, Lora(), delta, "")
+    with pytest.raises(CheckpointError, match="holds numbers that are not finite"):
+        tunesmith.attach(tiny_models()["encoder"].build(), tmp_path)

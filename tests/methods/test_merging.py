@@ -185,6 +185,8 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(RecipeError, match=words):
             tunesmith.merge_deltas([two, two], [1, 1], **settings)
+    with pytest.raises(RecipeError, match="all are 0, so nothing would be left"):
+        tunesmith.merge_deltas(["a", "b"], [0.0, 0.0])
     with pytest.raises(RecipeError, match="2 deltas and 1 weights"):
         tunesmith.merge_deltas([two, two], [1])
     delta = tunesmith.attach(tiny_models()["encoder"].build(), "bitfit")

@@ -1,4 +1,6 @@
+import copy
 import gc
+import pickle
 import weakref
 
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 import tunesmith
 from tunesmith.core.errors import CompatibilityError, RecipeError, TargetError
 from tunesmith.methods.lora import Lora
+from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.testing import tiny_models
 
@@ -111,3 +114,98 @@ def test_attach_to_a_plain_module() -> None:
     assert delta.trainable_share == (2 * 12 + 2 * 10) / (4 * 8 + 8 + 8 * 2 + 2)
     model(torch.randn(3, 4)).sum().backward()
     assert all(parameter.grad is not None for parameter in delta.parameters())
+
+
+def _shaken(delta: Delta) -> Delta:
+    with torch.no_grad():
+        for parameter in delta.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
+    return delta
+
+
+def test_merges_are_undone_in_the_order_of_a_stack() -> None:
+    model, ids = encoder(), torch.randint(5, 90, (2, 6))
+    before = model(ids).last_hidden_state
+    first, second = (_shaken(tunesmith.attach(model, "lora", name)) for name in "ab")
+    first.merge()
+    second.merge()
+    with pytest.raises(CompatibilityError, match="'a' cannot be unmerged: 'weight' of a Linear was changed after"):
+        first.unmerge()
+    for delta in (second, first):
+        delta.unmerge()
+        delta.detach()
+    assert torch.equal(model(ids).last_hidden_state, before)
+
+
+def test_a_merge_under_an_active_copy_reaches_the_base() -> None:
+    model, ids = encoder(), torch.randint(5, 90, (2, 6))
+    delta = _shaken(tunesmith.attach(model, "lora", "a"))
+    tuned = model(ids).last_hidden_state
+    other = tunesmith.attach(model, "full", "b")
+    delta.merge()
+    other.detach()
+    assert torch.allclose(model(ids).last_hidden_state, tuned, atol=1e-5)
+
+
+def test_unmerge_refuses_a_model_of_another_type() -> None:
+    model = encoder()
+    delta = tunesmith.attach(model, "lora", "a")
+    delta.merge()
+    model.to(torch.bfloat16)
+    with pytest.raises(CompatibilityError, match=r"model is torch.bfloat16 on cpu by now, .* are torch.float32 on cpu"):
+        delta.unmerge()
+    model.to(torch.float32)
+    delta.unmerge()
+
+
+@pytest.mark.parametrize("method", ["bitfit", "full", "norm", "last-layers", "lora", "prefix"])
+def test_the_model_moves_with_its_deltas(method: str) -> None:
+    model, ids = encoder(), torch.randint(5, 90, (2, 6))
+    reference = encoder().to(torch.float64)(ids).last_hidden_state
+    delta, idle = tunesmith.attach(model, method, "a"), tunesmith.attach(model, "norm", "idle")
+    model.to(torch.float64)
+    idle.detach()
+    delta.seams.use("a")
+    assert model(ids).last_hidden_state.dtype == torch.float64
+    delta.detach()
+    assert torch.allclose(model(ids).last_hidden_state, reference, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "prefix", "prompt-tuning"])
+def test_a_copy_answers_as_the_model_does(method: str) -> None:
+    model, ids = encoder(), torch.randint(5, 90, (2, 6))
+    base = model(ids).last_hidden_state
+    _shaken(tunesmith.attach(model, method))
+    tuned = model(ids).last_hidden_state
+    assert not torch.allclose(tuned, base, atol=1e-4)
+    assert torch.equal(copy.deepcopy(model)(ids).last_hidden_state, tuned)
+    with pytest.raises(CompatibilityError, match="an opened BertModel cannot be pickled"):
+        pickle.dumps(model)
+
+
+@pytest.mark.parametrize("names", [[], "ab", None, ["a", 1]])
+def test_a_route_is_a_list_of_names(names: object) -> None:
+    model = encoder()
+    tunesmith.attach(model, "lora", "a")
+    with pytest.raises(CompatibilityError, match="route takes a list|unknown delta '1'"):
+        tunesmith.route(model, names).__enter__()  # type: ignore[arg-type]
+
+
+def test_a_delta_does_not_leave_a_route_that_uses_it() -> None:
+    model = encoder()
+    tunesmith.attach(model, "lora", "a")
+    other = tunesmith.attach(model, "lora", "b")
+    with tunesmith.route(model, ["a", "b"]), pytest.raises(CompatibilityError, match="'b' answers rows of a route"):
+        other.detach()
+    other.detach()
+
+
+def test_what_attach_cannot_take_is_named() -> None:
+    model = encoder()
+    for what, message in ((None, "not BertModel and None"), (3, "not BertModel and 3")):
+        with pytest.raises(RecipeError, match=message):
+            tunesmith.attach(model, what)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="settings rank belong to a method given by name"):
+        tunesmith.attach(model, Lora(), rank=3)
+    with pytest.raises(CompatibilityError, match="name is a text that is not empty, not None"):
+        tunesmith.attach(model, "lora", None)  # type: ignore[arg-type]

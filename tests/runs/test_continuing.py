@@ -83,3 +83,14 @@ def test_nothing_to_measure_forgetting_on_is_said(first: tunesmith.Run, data_fol
     run = tunesmith.train(keys)
     assert run.summary["forgetting"] == {}
     assert any("what was forgotten is not known" in warning for warning in run.summary["warnings"])
+
+
+def test_another_prompt_and_changed_files_are_refused(first: tunesmith.Run, data_folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"was made with the prompt '\{text\}', the recipe says 'x \{text\}'"):
+        tunesmith.train(more(first, data_folder, rows("parcel"), prompt={"template": "x {text}"}))
+    (first.folder / "labels.json").write_text("[1, 2]")
+    with pytest.raises(CheckpointError, match="labels.json or fingerprint.json was changed"):
+        tunesmith.train(more(first, data_folder, rows("parcel")))
+    (first.folder / "labels.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="labels.json is damaged: it must hold a list"):
+        tunesmith.train(more(first, data_folder, rows("parcel")))

@@ -62,22 +62,27 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: type = object) -> Any:
     """Read a JSON file of a run.
 
     Args:
         path: the file.
+        kind: what it must hold, dict or list; anything when object.
     Returns:
         Its value.
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: missing or damaged, or it holds something else.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: {path.parent} is not a complete run or delta folder.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Train again or restore the file.") from None
+    if not isinstance(value, kind):
+        wanted = "an object in braces" if kind is dict else "a list"
+        raise CheckpointError(f"{path} is damaged: it must hold {wanted}. Train again or restore the file.")
+    return value
 
 
 def finite(value: Any) -> Any:

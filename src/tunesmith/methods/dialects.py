@@ -157,7 +157,7 @@ def read_dialect(folder: Path, model: nn.Module | str | None = None) -> PeftFold
     """
     if not folder.is_dir():
         raise CheckpointError(f"there is no delta folder {folder}.")
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG, dict)
     if "peft_type" not in config and isinstance(config.get("config"), dict):
         return _from_adapterhub(folder, config)
     peft = any((folder / name).is_file() for name in (WEIGHTS, LEGACY))
@@ -242,7 +242,7 @@ def _to_peft(folder: Path, source: PeftFolder, wanted: Wanted) -> Converted:
 
 
 def _check_mergeable(folder: Path, source: PeftFolder) -> None:
-    if not (folder / METHOD).is_file() and not read_json(folder / CONFIG).get("peft_type"):
+    if not (folder / METHOD).is_file() and not read_json(folder / CONFIG, dict).get("peft_type"):
         return  # torchtune's and AdapterHub's, which are read as LoRA
     method = read_method(folder)
     if not method.can_merge:

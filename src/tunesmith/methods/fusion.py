@@ -45,6 +45,8 @@ class Fusion(Method):
     def _build(cls, value: Any) -> Any:
         """Check every member's settings; a bare name is allowed."""
         found = []
+        if not isinstance(value, list | tuple) or not all(isinstance(member, str | dict) for member in value):
+            raise ValueError("give a list of methods, each by name or as a mapping with its name and settings")
         for member in value:
             settings = {"name": member} if isinstance(member, str) else dict(member)
             name = str(settings.pop("name", ""))

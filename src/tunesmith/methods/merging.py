@@ -249,6 +249,10 @@ def _check(sources: Sequence[Any], weights: Sequence[float], how: str, density: 
         raise RecipeError(f"{len(sources)} deltas and {len(weights)} weights were given; give one weight per delta.")
     if not all(map(math.isfinite, weights)):
         raise RecipeError(f"weights {list(weights)}: each must be a number.")
+    if not any(weights):
+        raise RecipeError(
+            f"weights {list(weights)}: all are 0, so nothing would be left. Give at least one that is not."
+        )
     if density is not None and not 0 < density <= 1:
         raise RecipeError(f"density={density}: it is the share of the numbers that stay; 0 < density <= 1.")
     if density is not None and how in ("linear", "svd"):

@@ -77,7 +77,7 @@ def read_folder(folder: Path) -> PeftFolder:
         CheckpointError: missing or damaged.
         SecurityError: the legacy file holds more than tensors.
     """
-    return PeftFolder(read_json(folder / CONFIG), read_weights(folder), str(folder / CONFIG))
+    return PeftFolder(read_json(folder / CONFIG, dict), read_weights(folder), str(folder / CONFIG))
 
 
 def load_delta(folder: Path, seams: Seams, name: str = "default") -> tuple[Method, Delta]:
@@ -97,6 +97,11 @@ def load_delta(folder: Path, seams: Seams, name: str = "default") -> tuple[Metho
     method = read_method(folder, tensors)
     source = folder / (EXTRAS if (folder / METHOD).is_file() and (folder / EXTRAS).is_file() else WEIGHTS)
     tensors = read_tensors(source) if source.name == EXTRAS else tensors
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{source}: '{key}' holds numbers that are not finite. Restore the file or train again."
+            )
     delta = _where_saved(folder, method.blank(), seams).attach(seams, name)
     try:
         method.load(delta, tensors, where=str(source))
@@ -110,7 +115,7 @@ def _where_saved(folder: Path, method: Method, seams: Seams) -> Method:
     """Name the layers one by one where 'all-linear' means others here: a run may train without the model's pooler."""
     if not isinstance(method, LayerMethod) or not (folder / METHOD).is_file():
         return method
-    saved = read_json(folder / CONFIG).get("target_modules")
+    saved = read_json(folder / CONFIG, dict).get("target_modules")
     if not isinstance(saved, list) or not all(path in seams.linear for path in saved):
         return method
     whole = method.whole(seams)
@@ -130,9 +135,11 @@ def read_method(folder: Path, tensors: dict[str, Tensor] | None = None) -> Metho
         CheckpointError: missing, damaged or not supported.
     """
     if (folder / METHOD).is_file():
-        described = dict(read_json(folder / METHOD))
+        described = dict(read_json(folder / METHOD, dict))
+        if not isinstance(described.get("name"), str):
+            raise CheckpointError(f"{folder / METHOD} is damaged: 'name' must be the name of a method.")
         return build_method(described.pop("name", ""), described, str(folder / METHOD))
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG, dict)
     kind = config.get("peft_type")
     for method in components("methods").values():
         if kind is not None and method.peft_type == kind:
@@ -141,6 +148,11 @@ def read_method(folder: Path, tensors: dict[str, Tensor] | None = None) -> Metho
                 read: Method = method.from_peft(PeftFolder(config, found, str(folder / CONFIG)))
             except ValidationError as error:
                 raise CheckpointError(f"{folder / CONFIG}: {_problems(error)}. {kind} needs other values.") from None
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"{folder / CONFIG} is damaged: a key of it holds what {kind} cannot take ({error}). "
+                    "Restore the file."
+                ) from error
             return read
     known = sorted(method.peft_type for method in components("methods").values() if method.peft_type)
     raise CheckpointError(f"{folder / CONFIG}: peft_type '{kind}' is not supported. Supported: {', '.join(known)}")

@@ -309,6 +309,20 @@ def _in_front(prefix: Tensor, own: Tensor) -> Tensor:
     return torch.cat([prefix.to(own.dtype).expand(len(own), -1, -1, -1), own], dim=2)
 
 
+def _kept_weights(
+    routing: Routing, rule: Rule, heads: int, held: list[bool], prefixes: tuple[Tensor, ...]
+) -> list[Tensor]:
+    """Draw for every bucket which attention weights stay, in the order in which a run of its delta alone draws."""
+    assert routing.layout is not None
+    keys, found = iter(prefixes[::2]), []
+    for bucket, prefixed in zip(routing.layout.buckets, held, strict=True):
+        before = next(keys).shape[1] if prefixed else 0
+        source = routing.source() if routing.names is None else routing.sources.get(bucket.name or "")
+        shape = torch.Size((bucket.rows, heads, bucket.length, before + bucket.length))
+        found.append((source or routing.dropout).keep(shape, rule.dropout))
+    return found
+
+
 class _DroppedAttention(torch.autograd.Function):
     """Attention with dropout over a whole ragged batch as one node of the graph.
 
@@ -322,19 +336,19 @@ class _DroppedAttention(torch.autograd.Function):
     ) -> Tensor:
         assert routing.layout is not None
         out, kept, rest = torch.empty_like(v, memory_format=torch.contiguous_format), [], list(prefixes)
-        for bucket, prefixed in zip(routing.layout.buckets, held, strict=True):
-            part = slice(bucket.start, bucket.start + bucket.tokens)
-            qb, kb, vb = (bucket.spread(tensor[part]) for tensor in (q, k, v))  # (n, H, T, d)
-            if prefixed:
+        masks = _kept_weights(routing, rule, q.shape[1], held, prefixes)
+        for group in routing.layout.groups(held):
+            qb, kb, vb = (group.take(tensor) for tensor in (q, k, v))  # (n, H, T, d)
+            if held[group.numbers[0]]:
                 kb, vb = _in_front(rest.pop(0), kb), _in_front(rest.pop(0), vb)  # (n, H, P + T, d)
             scores = (qb @ kb.transpose(-1, -2)).mul_(rule.scale)  # (n, H, T, P + T)
-            mask = rule.mask(bucket, q.device, kb.shape[2] - qb.shape[2])
+            mask = rule.mask(group.block, q.device, kb.shape[2] - qb.shape[2])
             if mask is not None:
                 scores.masked_fill_(~mask, float("-inf"))
             weights = scores.softmax(-1)
-            source = routing.source() if routing.names is None else routing.sources.get(bucket.name or "")
-            keep = (source or routing.dropout).keep(weights.shape, rule.dropout)
-            out[part] = bucket.gather((weights * keep).mul_(1 / (1 - rule.dropout)) @ vb)
+            drawn = [masks[number] for number in group.numbers]
+            keep = drawn[0] if len(drawn) == 1 else torch.cat(drawn)
+            group.put((weights * keep).mul_(1 / (1 - rule.dropout)) @ vb, out)
             kept += [weights, keep]
         ctx.save_for_backward(q, k, v, *prefixes, *kept)
         ctx.layout, ctx.rule, ctx.held, ctx.prefixes = routing.layout, rule, held, len(prefixes)
@@ -347,24 +361,23 @@ class _DroppedAttention(torch.autograd.Function):
         prefixes, kept = list(rest[: ctx.prefixes]), rest[ctx.prefixes :]
         dq, dk, dv = (torch.empty_like(grad, memory_format=torch.contiguous_format) for _ in range(3))
         lift, d_prefixes = 1 / (1 - ctx.rule.dropout), []
-        for number, bucket in enumerate(ctx.layout.buckets):
-            part = slice(bucket.start, bucket.start + bucket.tokens)
+        for number, group in enumerate(ctx.layout.groups(ctx.held)):
             weights, keep = kept[2 * number : 2 * number + 2]
-            qb, kb, vb = (bucket.spread(tensor[part]) for tensor in (q, k, v))
+            qb, kb, vb = (group.take(tensor) for tensor in (q, k, v))
             before = 0
-            if ctx.held[number]:
+            if ctx.held[group.numbers[0]]:
                 before = prefixes[0].shape[1]
                 kb, vb = _in_front(prefixes.pop(0), kb), _in_front(prefixes.pop(0), vb)
-            gb = bucket.spread(grad[part])
-            if bucket.real is not None:  # cells without a token repeat one: they must not count twice
-                gb *= bucket.real.transpose(-1, -2)
+            gb = group.take(grad)
+            if group.block.real is not None:  # cells without a token repeat one: they must not count twice
+                gb *= group.block.real.transpose(-1, -2)
             dropped = (weights * keep).mul_(lift)
             d_values = dropped.transpose(-1, -2) @ gb  # (n, H, P + T, d)
             d_weights = (gb @ vb.transpose(-1, -2)).mul_(keep).mul_(lift)
             d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(ctx.rule.scale)
             d_keys = d_scores.transpose(-1, -2) @ qb
-            dq[part] = bucket.gather(d_scores @ kb)
-            dk[part], dv[part] = bucket.gather(d_keys[:, :, before:]), bucket.gather(d_values[:, :, before:])
+            for found, flat in ((d_scores @ kb, dq), (d_keys[:, :, before:], dk), (d_values[:, :, before:], dv)):
+                group.put(found, flat)
             if before:
                 d_prefixes += [d_keys[:, :, :before].sum(0), d_values[:, :, :before].sum(0)]
         return dq, dk, dv, None, None, None, *d_prefixes

@@ -25,6 +25,7 @@ class ChangedTensors:
     def __init__(self, seams: Seams) -> None:
         self.seams = seams
         self.places: list[tuple[nn.Module, str, nn.Parameter | None]] = []
+        self.present: dict[tuple[nn.Module, str], nn.Parameter | None] = {}
 
     def replace(self, module: nn.Module, leaf: str) -> None:
         """Put a plain copy in the place of a parameter; tied places keep the untouched one.
@@ -60,13 +61,37 @@ class ChangedTensors:
     def _put(self, module: nn.Module, leaf: str, value: nn.Parameter | None) -> None:
         own = module._parameters[leaf]
         self.places.append((module, leaf, own))
-        module._parameters[leaf] = value
+        self.present[module, leaf] = module._parameters[leaf] = value
 
     def restore(self) -> None:
         """Put every parameter back, the very tensor that was there."""
         for module, leaf, own in reversed(self.places):
             module._parameters[leaf] = own
         self.places.clear()
+        self.present.clear()
+
+    def check(self, name: str) -> None:
+        """Refuse to restore over what came after the merge.
+
+        Args:
+            name: of the delta, for the error.
+        Raises:
+            CompatibilityError: a later merge changed the same tensors, or the model has another type or device.
+        """
+        for module, leaf, own in self.places:
+            now = module._parameters[leaf]
+            if now is not self.present[module, leaf]:
+                raise CompatibilityError(
+                    f"delta '{name}' cannot be unmerged: '{leaf}' of a {type(module).__name__} was changed after it "
+                    "was merged. Undo what came after it first: unmerge or detach the later deltas, the last one first."
+                )
+            if own is None or now is None:
+                continue
+            if now.device != own.device or now.dtype not in (own.dtype, dense(own).dtype):
+                raise CompatibilityError(
+                    f"delta '{name}' cannot be unmerged: the model is {now.dtype} on {now.device} by now, and its "
+                    f"untouched tensors are {own.dtype} on {own.device}. Move the model back there first."
+                )
 
 
 class Delta:
@@ -198,6 +223,8 @@ class Delta:
                 f"delta '{self.name}' has a soft prompt, which no weight can hold, so it cannot be merged. "
                 "Keep it attached."
             )
+        active = self.seams.routing.active
+        self.seams.use(None)  # copies of the active delta stand in the place of what is to change
         changed = ChangedTensors(self.seams)
         shifts = []
         try:
@@ -213,6 +240,7 @@ class Delta:
                     shifts.append((seam, shift))
         except BaseException:
             changed.restore()
+            self.seams.use(active)
             raise
         self.detach()
         changed.replace_all(self.places)
@@ -221,6 +249,7 @@ class Delta:
             seam.add_to_bias(shift)
         self.seams.forget_prefixes()
         self.untouched = changed if keep else None
+        self.seams.use(active if active in self.seams.deltas else None)
         return self.seams.model
 
     def unmerge(self) -> nn.Module:
@@ -229,7 +258,8 @@ class Delta:
         Returns:
             The model.
         Raises:
-            CompatibilityError: the delta was not merged, its name is taken by now, or the tensors were not kept.
+            CompatibilityError: the delta was not merged, its name is taken by now, the tensors were not kept, or the
+                model was changed after the merge.
         """
         if self.untouched is None:
             raise CompatibilityError(
@@ -237,6 +267,13 @@ class Delta:
             )
         if self.name in self.seams.deltas:
             raise CompatibilityError(f"a delta named '{self.name}' was attached meanwhile; detach it first.")
+        active = self.seams.routing.active
+        self.seams.use(None)  # its copies may stand in the place of what was merged
+        try:
+            self.untouched.check(self.name)
+        except CompatibilityError:
+            self.seams.use(active)
+            raise
         self.untouched.restore()
         self.untouched = None
         self.seams.place(self)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
-from tunesmith.models.attention import flat_rows
+from tunesmith.models.attention import flat_rows, open_attention
 from tunesmith.models.inserting import Insertion
 from tunesmith.models.prefixed import Prefix
 from tunesmith.models.soft_prompts import PrefixPrompt, SoftPrompt, TokenPrompt
@@ -38,10 +38,18 @@ class HostSeam:
         self._takes = set(self.__signature__.parameters)
         self.kept: dict[str, tuple[list[Tensor], dict[nn.Module, Prefix]]] = {}
         self._shifting = [_Shifted(inner) for inner in module.modules() if _Shifted.fits(inner)]
+        self._copied = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Note that this is the seam of a copied or loaded model, whose attention is not known to us yet."""
+        self.__dict__.update(state, _copied=True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run with the soft prompts of the rows' deltas."""
         prompts = self._prompts()
+        if self._copied:
+            open_attention(self.seams.model, self.seams.attending)
+            self._copied = False
         if not prompts and self.seams.routing.names is None:
             return self.base(*args, **kwargs)
         if self.seams.routing.recomputes and self.module.training and torch.is_grad_enabled():
@@ -170,10 +178,11 @@ class HostSeam:
         longest = max(layout.lengths) if layout is not None else reference.shape[1] + _past(values)
         prompt = max(prompt.length for prompt in prompts.values())
         if longest + prompt > limit:
+            shorter = f"the rows (data.max_tokens={limit - prompt}) or " if limit - prompt >= 2 else ""
             raise CompatibilityError(
                 f"the soft prompt leaves too little room: {prompt} virtual tokens and a row of {longest} tokens make "
-                f"{longest + prompt}, and {type(self.module).__name__} can read {limit}. Shorten the rows "
-                f"(data.max_tokens={limit - prompt}) or the prompt (method.length)."
+                f"{longest + prompt}, and {type(self.module).__name__} can read {limit}. Shorten {shorter}the prompt "
+                "(method.length)."
             )
 
     # Virtual tokens inside the rows ---------------------------------------------------------------------------

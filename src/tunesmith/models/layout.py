@@ -82,6 +82,67 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Buckets of equal length that run as one block of rows.
+
+    Args:
+        numbers: of the buckets.
+        block: all their rows; cells are tokens of the whole flat batch where places are given.
+        places: (tokens,), where the rows' tokens are in the flat batch; None for a single bucket.
+    """
+
+    numbers: tuple[int, ...]
+    block: Bucket
+    places: Tensor | None = None
+
+    @classmethod
+    def of(cls, numbers: Sequence[int], buckets: Sequence[Bucket]) -> Group:
+        """Put buckets of one length together.
+
+        Args:
+            numbers: of the group's buckets.
+            buckets: of the layout.
+        Returns:
+            The group.
+        """
+        parts = [buckets[number] for number in numbers]
+        if len(parts) == 1:
+            return cls(tuple(numbers), parts[0])
+        own = [torch.arange(part.tokens) if part.cells is None else part.cells for part in parts]
+        cells = torch.cat([found + part.start for found, part in zip(own, parts, strict=True)])
+        rows, tokens = sum(part.rows for part in parts), sum(part.tokens for part in parts)
+        if all(part.real is None for part in parts):
+            return cls(tuple(numbers), Bucket(rows, parts[0].length, 0, tokens, cells), cells)
+        full = [torch.ones(part.rows, 1, 1, part.length, dtype=torch.bool) for part in parts]
+        real = torch.cat([some if part.real is None else part.real for some, part in zip(full, parts, strict=True)])
+        held = real.reshape(-1).nonzero()[:, 0]
+        return cls(tuple(numbers), Bucket(rows, parts[0].length, 0, tokens, cells, held, real), cells[held])
+
+    def take(self, flat: Tensor) -> Tensor:
+        """Lay the group's tokens out as heads of a block.
+
+        Args:
+            flat: (N, H, d), the whole batch.
+        Returns:
+            (n, H, T, d), contiguous.
+        """
+        start, tokens = self.block.start, self.block.tokens
+        return self.block.spread(flat if self.places is not None else flat[start : start + tokens])
+
+    def put(self, block: Tensor, flat: Tensor) -> None:
+        """Write a block back to where its tokens were taken from.
+
+        Args:
+            block: (n, H, T, d).
+            flat: (N, H, d), the whole batch; changed in place.
+        """
+        if self.places is None:
+            flat[self.block.start : self.block.start + self.block.tokens] = self.block.gather(block)
+        else:
+            flat.index_copy_(0, self.places, self.block.gather(block))
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where the rows of a flat batch lie; rows of equal length stand together.
 
@@ -123,6 +184,26 @@ class Layout:
                 buckets.append(Bucket.of(self.lengths[first:row], self.starts[first], names[first]))
                 first = row
         return buckets
+
+    @cached_property
+    def _groups(self) -> dict[tuple[bool, ...], list[Group]]:
+        return {}
+
+    def groups(self, alone: Sequence[bool]) -> list[Group]:
+        """Put buckets of equal length together, also across deltas: rows in a block do not touch each other.
+
+        Args:
+            alone: per bucket, whether it must stay by itself.
+        Returns:
+            Groups in the order of their first bucket.
+        """
+        key = tuple(alone)
+        if key not in self._groups:
+            found: dict[tuple[int, int], list[int]] = {}
+            for number, (bucket, by_itself) in enumerate(zip(self.buckets, alone, strict=True)):
+                found.setdefault((bucket.length, number if by_itself else -1), []).append(number)
+            self._groups[key] = [Group.of(numbers, self.buckets) for numbers in found.values()]
+        return self._groups[key]
 
     def positions(self, offset: int = 0) -> Tensor:
         """Positions that restart with every row.

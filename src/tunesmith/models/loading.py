@@ -187,12 +187,12 @@ def sentence_settings(source: Source) -> dict[str, Any]:
         return {}
     folder, found = Path(source.path), dict[str, Any]()
     if (folder / "1_Pooling" / "config.json").is_file():
-        modes = read_json(folder / "1_Pooling" / "config.json")
+        modes = read_json(folder / "1_Pooling" / "config.json", dict)
         for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
             if modes.get(f"pooling_mode_{key}"):
                 found["pooling"] = pooling
     if (folder / "sentence_bert_config.json").is_file():
-        limit = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+        limit = read_json(folder / "sentence_bert_config.json", dict).get("max_seq_length")
         if limit:
             found["max_tokens"] = int(limit)
     return found

@@ -57,8 +57,16 @@ def recorded_keys(seams: Seams, layers: list[Layer], ids: Tensor) -> Tensor:
         ids: (P,), the tokens; a decoder beside an encoder reads them too.
     Returns:
         (P, numbers), on the CPU.
+    Raises:
+        CompatibilityError: more tokens than the model can read.
     """
     model = seams.model
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[operator,union-attr]
+    if limit is not None and len(ids) > limit:
+        raise CompatibilityError(
+            f"the soft prompt is longer than {type(model).__name__} can read: {len(ids)} virtual tokens, at most "
+            f"{limit}. Shorten it (length)."
+        )
     row = ids[None].to(next(model.parameters()).device)
     inputs = {"input_ids": row} | ({"decoder_input_ids": row} if seams.encoder is not None else {})
     training = model.training
@@ -78,7 +86,12 @@ def _tiny_inputs(model: nn.Module) -> dict[str, Tensor]:
     weight = next(model.parameters())
     wanted = getattr(model, "main_input_name", "input_ids")
     if wanted == "pixel_values":
-        size = config.image_size
+        size = getattr(config, "image_size", None)
+        if size is None:
+            raise CompatibilityError(
+                f"{type(model).__name__} does not say the size of its images (image_size), so its attention layers "
+                "are not found. Choose a method at the linear maps, for example lora."
+            )
         height, width = (size, size) if isinstance(size, int) else size
         return {
             "pixel_values": torch.zeros(1, config.num_channels, height, width, dtype=weight.dtype, device=weight.device)

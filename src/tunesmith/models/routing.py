@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 from weakref import ref
 
 from torch import Tensor, nn
@@ -45,6 +46,14 @@ class Routing:
         self.layers: list[ref[nn.Module]] = []  # their flags say whether they run again for gradients
         self.dropout = DropoutSource()
         self.sources: dict[str, DropoutSource] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Let a model be copied and saved: weak references cannot be."""
+        return {**self.__dict__, "layers": [layer() for layer in self.layers]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Refer weakly to the layers of the copy."""
+        self.__dict__.update(state, layers=[ref(layer) for layer in state["layers"] if layer is not None])
 
     @contextmanager
     def rows(self, names: Sequence[str | None] | None) -> Iterator[None]:

@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 from weakref import ref
 
@@ -53,6 +54,36 @@ class Seams:
         for path in self._frozen:
             self.parameter(path).requires_grad_(False)
         self.attention = self._open_attention()
+        model.__dict__["_apply"] = self._moved  # .to, .half, .cuda and their kin come through it
+
+    def _moved(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """Move the model's own parameters and those of deltas; patches keep their type and follow the device."""
+        active = self.routing.active
+        self.use(None)
+        try:
+            type(self.model)._apply(self.model, move, recurse)
+            for delta in self.deltas.values():
+                for own in delta.copies.values():
+                    own.data = move(own.data)
+                for module in delta.modules():
+                    module.to(device=device_of(self.model))
+            self.forget_prefixes()
+        finally:
+            self.use(active)
+        return self.model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Seams:
+        """Copy with the model."""
+        copied = memo[id(self)] = object.__new__(Seams)
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
+
+    def __reduce__(self) -> Any:
+        """Refuse to pickle: methods are found by name again, and a seam stands where forward was."""
+        raise CompatibilityError(
+            f"an opened {type(self.model).__name__} cannot be pickled (torch.save of the whole model). Save its "
+            "state_dict() or the delta, or close the seams first: open_seams(model).close()."
+        )
 
     def _open_linear(self) -> Iterator[tuple[str, LinearSeam]]:
         """Find the linear maps; those inside nn.MultiheadAttention are never called, so they are left out."""
@@ -88,6 +119,7 @@ class Seams:
         if self.attention:
             close_attention(self.model)
             self.model.set_attn_implementation(self._attention_before)  # type: ignore[operator]
+        self.model.__dict__.pop("_apply", None)
         self.model.__dict__.pop(_ATTRIBUTE, None)
 
     # Attaching ------------------------------------------------------------------------------------------------
@@ -114,6 +146,8 @@ class Seams:
         if prompt is not None:
             self._open_hosts()
             prompt.to(device=device_of(self.model))
+        if not isinstance(name, str) or not name:
+            raise CompatibilityError(f"a delta's name is a text that is not empty, not {name!r}.")
         if name in self.deltas:
             raise CompatibilityError(f"a delta named '{name}' is attached already; detach it or choose another name.")
         built = {path: build(self.linear[path]) for path, build in (patches or {}).items()}
@@ -215,6 +249,8 @@ class Seams:
         """
         if name not in self.deltas:
             raise CompatibilityError(f"no delta named '{name}' is attached: it was detached or merged before.")
+        if name in (self.routing.names or ()):
+            raise CompatibilityError(f"delta '{name}' answers rows of a route; leave the block before it is detached.")
         if self.routing.active == name:
             self.use(None)
         delta = self.deltas.pop(name)
@@ -251,9 +287,11 @@ class Seams:
         Raises:
             CompatibilityError: an unknown name.
         """
-        for name in sorted({name for name in names if name is not None}):
-            if name not in self.deltas:
-                raise CompatibilityError(unknown("delta", name, self.deltas))
+        if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+            raise CompatibilityError(f"route takes a list with one delta name (or None) per row, not {names!r}.")
+        for name in names:
+            if name is not None and name not in self.deltas:
+                raise CompatibilityError(unknown("delta", str(name), self.deltas))
         before = self.routing.active
         mixed = len(set(names)) > 1
         if mixed and hasattr(self.model, "base_model"):
@@ -263,7 +301,7 @@ class Seams:
             with self.routing.rows(names if mixed else None):
                 yield
         finally:
-            self.use(before)
+            self.use(before if before in self.deltas else None)
 
     def own_dropout(self, name: str) -> DropoutSource:
         """Return a delta's own stream of dropout masks, which no other delta's rows advance.

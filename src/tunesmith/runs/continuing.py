@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tunesmith.core.errors import CheckpointError, RecipeError
-from tunesmith.core.files import read_json
+from tunesmith.core.files import hash_of, read_json
 from tunesmith.data.audit import align_labels
 from tunesmith.data.tokens import TokenRows, tokenize
 from tunesmith.evaluation.predictions import Predictions
@@ -121,10 +121,18 @@ def inherit(checked: Checked) -> tuple[Checked, Earlier | None]:
     if checked.candidates:
         raise RecipeError("start_from: candidates start from different deltas; leave one of the two out.")
     before = load_recipe(folder / "recipe.yaml")
-    earlier = Earlier(
-        folder, read_json(folder / "labels.json"), before, read_json(folder / FINGERPRINT)["base_model_hash"]
-    )
+    labels, fingerprint = read_json(folder / "labels.json", list), read_json(folder / FINGERPRINT, dict)
+    if hash_of(labels) != fingerprint.get("labels_hash") or "base_model_hash" not in fingerprint:
+        raise CheckpointError(
+            f"start_from: {folder / 'labels.json'} or {FINGERPRINT} was changed: not those that trained."
+        )
+    earlier = Earlier(folder, labels, before, fingerprint["base_model_hash"])
     given = recipe.model_fields_set
+    if "prompt" in given and recipe.prompt != before.recipe.prompt:
+        raise RecipeError(
+            f"start_from: {folder} was made with the prompt {before.recipe.prompt.template!r}, the recipe says "
+            f"{recipe.prompt.template!r}. Leave prompt out to go on with the run's."
+        )
     for key, ours, theirs in (("method", checked.method, before.method), ("task", checked.task, before.task)):
         if key in given and ours.describe() != theirs.describe():
             raise RecipeError(

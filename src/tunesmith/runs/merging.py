@@ -209,7 +209,7 @@ def _of_run(run: Run, data: str | None, rows: int) -> Subject:
 
 
 def _of_folder(folder: Path, data: str | None, rows: int) -> Subject:
-    base = str(read_json(folder / CONFIG).get("base_model_name_or_path") or "")
+    base = str(read_json(folder / CONFIG, dict).get("base_model_name_or_path") or "")
     if not base:
         raise CompatibilityError(
             f"{folder / CONFIG} does not name the base model (base_model_name_or_path). Write it there, or attach the "
@@ -399,7 +399,7 @@ def unmerge_folder(folder: Path, output: Path) -> dict[str, Any]:
         CheckpointError: no such folder, without untouched tensors, or changed since.
     """
     check_new(output)
-    record = read_json(folder / MERGE)
+    record = read_json(folder / MERGE, dict)
     if "original_hash" not in record:
         raise CheckpointError(
             f"{folder} was merged without keeping the untouched tensors; take the base model itself: "

@@ -45,7 +45,7 @@ class Mix(Answering):
         Raises:
             CheckpointError: it is no mix, or one of its runs is gone.
         """
-        facts = read_json(Path(folder) / _FILE)
+        facts = read_json(Path(folder) / _FILE, dict)
         if not isinstance(facts, dict) or "runs" not in facts or "weights" not in facts:
             raise CheckpointError(f"{Path(folder) / _FILE} is damaged: 'runs' or 'weights' is missing.")
         return cls([Run.load(run) for run in facts["runs"]], facts["weights"])
@@ -88,8 +88,15 @@ def mix(runs: Sequence[Run | str | Path], data: str, output: str | Path | None =
         CheckpointError: the output exists.
     """
     opened = [run if isinstance(run, Run) else Run.load(run) for run in runs]
-    if len(opened) < 2 or any(run.labels != opened[0].labels for run in opened):
-        raise DataError("a mix takes two or more runs of the same labels, in the same order.")
+    if len(opened) < 2:
+        raise DataError("a mix takes two or more runs of the same labels; one was given.")
+    for run in opened[1:]:
+        if run.labels != opened[0].labels:
+            differ = sorted(set(run.labels) ^ set(opened[0].labels))[:5]
+            raise DataError(
+                f"a mix takes runs of the same labels, in the same order; {run.folder} and {opened[0].folder} differ: "
+                f"{', '.join(differ) or 'their order'}. Leave one of them out."
+            )
     if output is not None:
         check_free(Path(output).expanduser().absolute(), overwrite=False)
     found = [run.scored(data) for run in opened]

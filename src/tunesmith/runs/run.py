@@ -106,9 +106,9 @@ class Run(Answering):
         self.folder = Path(folder).expanduser().absolute()
         if not self.folder.is_dir():
             raise CheckpointError(f"there is no run folder {self.folder}. `tunesmith train` makes one.")
-        self.fingerprint: dict[str, Any] = read_json(self.folder / FINGERPRINT)
-        self.labels: list[str] = read_json(self.folder / "labels.json")
-        self.summary: dict[str, Any] = read_json(self.folder / "metrics.json")
+        self.fingerprint: dict[str, Any] = read_json(self.folder / FINGERPRINT, dict)
+        self.labels: list[str] = read_json(self.folder / "labels.json", list)
+        self.summary: dict[str, Any] = read_json(self.folder / "metrics.json", dict)
         wanted = {"fingerprint.json": (self.fingerprint, "labels_hash"), "metrics.json": (self.summary, "metrics")}
         for name, (values, key) in wanted.items():
             if not isinstance(values, dict) or key not in values:

@@ -172,7 +172,7 @@ def _tell_choice(prepared: Prepared, best: Trial, warnings: list[str], progress:
             warnings.append(f"candidate {number} diverged at step {trial.trained.diverged} and was dropped.")
             progress.say(f"note: {warnings[-1]}")
     number = next(number for number, (_, trial, _) in enumerate(prepared) if trial is best)
-    progress.say(f"candidate {number} of {len(prepared)} is the best on validation; only it is scored on test")
+    progress.say(f"candidate {number} of {len(prepared)} is the best on validation; only it is kept")
 
 
 def _tell_forgotten(
