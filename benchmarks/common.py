@@ -209,11 +209,14 @@ def next_token_losses(core: Any, rows: Any, names: list[str]) -> list[Any]:
     from tunesmith.models.layout import ragged
 
     batch = ragged([row for _ in names for row in rows], names=[name for name in names for _ in rows])
-    hidden = core.hidden(batch).view(len(names) * len(rows), rows.shape[1], -1)
-    logits = hidden[:, :-1] @ core.model.get_input_embeddings().weight.t()  # the output map is tied to the table
-    found = [logits.flatten(0, 1), rows[:, 1:].repeat(len(names), 1).flatten()]
-    nats = torch.nn.functional.cross_entropy(*found, reduction="none")
-    return list(nats.view(len(names), len(rows), -1).mean(-1))
+    hidden = core.hidden(batch).view(len(names), len(rows), rows.shape[1], -1)
+    table, labels = core.model.get_input_embeddings().weight, rows[:, 1:].flatten()  # the output map is tied to it
+    found = []
+    for own in hidden:  # one delta's logits at a time: they stay in the processor's cache
+        logits = own[:, :-1].flatten(0, 1) @ table.t()
+        nats = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        found.append(nats.view(len(rows), -1).mean(-1))
+    return found
 
 
 def write_steps(core: Any, writers: list[Writer], steps: int, rows_of: Callable[[int], Any]) -> None:

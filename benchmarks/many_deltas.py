@@ -1,12 +1,13 @@
 """Eight LoRA candidates in one pass against eight runs in sequence: time, memory and whether they agree.
 
-    TUNESMITH_DATA=... TUNESMITH_MODELS=... python benchmarks/many_deltas.py [--models minilm stories260K]
+    TUNESMITH_DATA=... TUNESMITH_MODELS=... python benchmarks/many_deltas.py [--models minilm stories260K/64 ...]
         [--rounds 3] [--steps 60] [--rows 8] [--threads 2]
     python benchmarks/many_deltas.py --dtype float64 --rounds 1    # agreement only: at most 1e-8, nothing is written
 
 Four learning rates times two ranks, every candidate on its own `rows` rows per step: BANKING77 under MiniLM (with the
-model's dropout) and tinyshakespeare under stories260K. Each measurement is a process of its own, in turn (one pass,
-sequence, one run; again ...). Time is the training alone, after a short warm-up; memory is the process's peak.
+model's dropout) and tinyshakespeare under stories260K, in rows of 32, 64 and 128 tokens. Each measurement is a process
+of its own, in turn (one pass, sequence, one run; again ...). Time is the training alone, after a short warm-up; memory
+is the process's peak.
 """
 
 from __future__ import annotations
@@ -72,20 +73,24 @@ class Writing:
     def __init__(self, work: dict[str, Any]) -> None:
         self.core, _ = backbone(str(stories()), work["dtype"])
         self.text, _ = prose()
-        self.rows = work["rows"]
+        self.rows, self.length = work["rows"], int(work["model"].partition("/")[2])
 
     def train(self, candidates: list[tuple[str, float, int]], steps: int) -> list[float]:
         """Train candidates in one pass; return their mean losses of the last ten steps."""
         from tunesmith.methods.lora import Lora
 
         writers = [writer(self.core, Lora(rank=rank), name, rate, steps) for name, rate, rank in candidates]
-        write_steps(self.core, writers, steps, lambda step: prose_batch(self.text, step, self.rows, 0))
+        write_steps(self.core, writers, steps, self.batch)
         for one in writers:
             one.delta.detach()
         return [sum(one.losses[-10:]) / len(one.losses[-10:]) for one in writers]
 
+    def batch(self, step: int) -> Any:
+        """Return the rows of a step, cut to the length."""
+        return prose_batch(self.text, step, self.rows, 0)[:, : self.length]
 
-MODELS = {"minilm": Encoder, "stories260K": Writing}
+
+MODELS = {"minilm": Encoder, "stories260K/32": Writing, "stories260K/64": Writing, "stories260K/128": Writing}
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:

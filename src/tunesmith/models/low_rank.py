@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunesmith.models.quantized import dense, held_linear, is_quantised
@@ -75,10 +75,36 @@ def grouped_low_rank(
     return y
 
 
+def _even(parts: Sequence[tuple[int, int]], factors: Sequence[Tensor], tokens: int) -> bool:
+    """Whether stretches of one size cover all tokens and have ranks near enough to pad them to the largest."""
+    ranks = [len(down) for down in factors[::2]]
+    size = tokens // max(1, len(parts))
+    return (
+        len(parts) > 1
+        and size * len(parts) == tokens
+        and all(end - start == size for start, end in parts)
+        and max(ranks) * len(ranks) <= 2 * sum(ranks)
+    )
+
+
+def _stacked(factors: Sequence[Tensor], scales: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all downs (K, r, in), all scaled ups (K, r, out) and the scales (K, 1, 1); zeros fill up lower ranks."""
+    downs, ups = factors[::2], [up.t() for up in factors[1::2]]
+    rank = max(len(down) for down in downs)
+    rows = []
+    for found in (downs, ups):
+        zeros = found[0].new_zeros(rank, found[0].shape[1])
+        filled = [part for own in found for part in ((own,) if len(own) == rank else (own, zeros[len(own) :]))]
+        rows.append(torch.cat(filled).view(len(found), rank, -1))
+    each = torch.tensor(scales, dtype=rows[1].dtype, device=rows[1].device)[:, None, None]
+    return rows[0], rows[1].mul_(each), each
+
+
 class _LowRank(torch.autograd.Function):
     """Several low-rank products beside one frozen map. No stretches: the one product is for all tokens.
 
-    A quantised W is kept as it is held and read back in each direction.
+    Stretches of one size are one batched product; others follow one another. A quantised W is kept as it is held and
+    read back in each direction.
     """
 
     @staticmethod
@@ -98,11 +124,18 @@ class _LowRank(torch.autograd.Function):
             y = held_linear(flat, weight, bias)  # (N, out)
         else:
             y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
-        lows = []
-        for (start, end), scale, down, up in zip(parts, scales, factors[::2], factors[1::2], strict=True):
-            low = down @ flat[start:end].t()  # (rank, n)
-            y[start:end].addmm_(low.t(), up.t(), alpha=scale)
-            lows.append(low)
+        ctx.even = _even(parts, factors, len(flat))
+        if ctx.even:
+            downs, ups, _ = _stacked(factors, scales)
+            blocks = flat.view(len(parts), -1, flat.shape[1])  # (K, n, in)
+            lows = [downs @ blocks.transpose(1, 2)]  # (K, r, n)
+            y.view(len(parts), -1, y.shape[1]).baddbmm_(lows[0].transpose(1, 2), ups)
+        else:
+            lows = []
+            for (start, end), scale, down, up in zip(parts, scales, factors[::2], factors[1::2], strict=True):
+                low = down @ flat[start:end].t()  # (rank, n)
+                y[start:end].addmm_(low.t(), up.t(), alpha=scale)
+                lows.append(low)
         kept = None if ctx.quantised is not None else weight
         ctx.save_for_backward(flat if factors else None, kept, *factors, *lows)
         ctx.parts, ctx.scales = parts, scales
@@ -112,21 +145,47 @@ class _LowRank(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         flat, weight, *rest = ctx.saved_tensors
-        pairs = len(ctx.parts)
-        factors, lows = rest[: 2 * pairs], rest[2 * pairs :]
+        factors, lows = rest[: 2 * len(ctx.parts)], rest[2 * len(ctx.parts) :]
         dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
         weight = weight if ctx.quantised is None else dense(ctx.quantised)
         dx = dy @ weight if ctx.needs_input_grad[0] else None
-        found: list[Tensor | None] = []
-        for number, (start, end) in enumerate(ctx.parts):
-            down, up = factors[2 * number : 2 * number + 2]
-            part = dy[start:end]
-            narrow = (up.t().contiguous() @ part.t()).mul_(ctx.scales[number])  # (rank, n)
-            wanted = ctx.needs_input_grad[5 + 2 * number : 7 + 2 * number]
-            found.append(narrow @ flat[start:end] if wanted[0] else None)
-            found.append((lows[number] @ part).mul_(ctx.scales[number]).t() if wanted[1] else None)
-            if dx is not None:
-                dx[start:end].addmm_(narrow.t(), down)
+        found = (_even_gradients if ctx.even else _gradients)(ctx, (flat, dy, dx), factors, lows)
         d_bias = dy.sum(0) if ctx.needs_input_grad[2] else None
         d_x = None if dx is None else dx.view(*grad.shape[:-1], dx.shape[-1])
         return d_x, None, d_bias, None, None, *found
+
+
+_Sides = tuple[Tensor, Tensor, Tensor | None]  # x (N, in), dy (N, out) and dx (N, in), which grows
+
+
+def _gradients(ctx: Any, sides: _Sides, factors: Sequence[Tensor], lows: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return the factors' gradients, stretch after stretch."""
+    flat, dy, dx = sides
+    found: list[Tensor | None] = []
+    for number, (start, end) in enumerate(ctx.parts):
+        down, up = factors[2 * number : 2 * number + 2]
+        part = dy[start:end]
+        narrow = (up.t().contiguous() @ part.t()).mul_(ctx.scales[number])  # (rank, n)
+        wanted = ctx.needs_input_grad[5 + 2 * number : 7 + 2 * number]
+        found.append(narrow @ flat[start:end] if wanted[0] else None)
+        found.append((lows[number] @ part).mul_(ctx.scales[number]).t() if wanted[1] else None)
+        if dx is not None:
+            dx[start:end].addmm_(narrow.t(), down)
+    return found
+
+
+def _even_gradients(ctx: Any, sides: _Sides, factors: Sequence[Tensor], lows: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return the factors' gradients from one batched product for all stretches."""
+    flat, dy, dx = (side if side is None else side.view(len(ctx.parts), -1, side.shape[1]) for side in sides)
+    assert flat is not None and dy is not None
+    downs, ups, scales = _stacked(factors, ctx.scales)
+    narrow = ups @ dy.transpose(1, 2)  # (K, r, n)
+    d_downs, d_ups = narrow @ flat, (lows[0] @ dy).mul_(scales)  # (K, r, in), (K, r, out)
+    if dx is not None:
+        dx.baddbmm_(narrow.transpose(1, 2), downs)
+    found: list[Tensor | None] = []
+    for number, down in enumerate(factors[::2]):
+        wanted, rank = ctx.needs_input_grad[5 + 2 * number : 7 + 2 * number], len(down)
+        found.append(d_downs[number, :rank] if wanted[0] else None)
+        found.append(d_ups[number, :rank].t() if wanted[1] else None)
+    return found
