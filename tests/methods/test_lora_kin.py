@@ -19,7 +19,7 @@ from tunesmith.core.errors import CheckpointError, TargetError
 from tunesmith.methods.base import Method
 from tunesmith.methods.ia3 import Ia3
 from tunesmith.methods.loha import Loha, hadamard_linear
-from tunesmith.methods.lokr import Lokr, divide, kronecker_linear
+from tunesmith.methods.lokr import Lokr, divide, kronecker_linear, plus_kronecker
 from tunesmith.methods.store import save_delta
 from tunesmith.methods.vera import Vera, _Weighted, weighted_low_rank
 from tunesmith.models.seams import open_seams
@@ -297,6 +297,36 @@ def test_gradients_of_the_kronecker_form(shape: tuple[int, ...]) -> None:
     assert torch.allclose(kronecker_linear(*tensors), x @ torch.kron(first, second).t(), rtol=0, atol=1e-13)
     assert torch.autograd.gradcheck(kronecker_linear, tensors)
     assert torch.autograd.gradcheck(lambda *rest: kronecker_linear(x.detach(), *rest), tensors[1:])
+
+
+def test_gradients_of_the_sum_with_a_kronecker_product() -> None:
+    torch.manual_seed(0)
+    shapes = ((2, 3, 6), (20,), (4, 2), (5, 3))
+    x, bias, first, second = (torch.randn(size, dtype=torch.float64, requires_grad=True) for size in shapes)
+    weight = torch.randn(20, 6, dtype=torch.float64)
+    slow = x @ (weight + torch.kron(first, second)).t() + bias
+    assert torch.allclose(plus_kronecker(x, weight, bias, first, second), slow, rtol=0, atol=1e-13)
+    assert torch.autograd.gradcheck(
+        lambda *given: plus_kronecker(given[0], weight, *given[1:]), (x, bias, first, second)
+    )
+    assert torch.autograd.gradcheck(
+        lambda *given: plus_kronecker(x.detach(), weight, None, *given), (first, second)
+    )  # fmt: skip
+
+
+def test_small_and_wide_maps_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for most in (0, 2**20):
+        torch.manual_seed(0)
+        monkeypatch.setattr("tunesmith.methods.lokr._MERGED", most)
+        model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 4)).double()
+        delta = tunesmith.attach(model, Lokr(rank=1, layers="all-linear"))
+        for parameter in delta.parameters():
+            torch.nn.init.normal_(parameter)
+        y = model(torch.ones(3, 6, dtype=torch.float64))
+        found.append((y, *torch.autograd.grad(y.sum(), list(delta.parameters()))))
+    for merged, wide in zip(*found, strict=True):
+        assert torch.allclose(merged, wide, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("family", ["encoder", "resnet"])

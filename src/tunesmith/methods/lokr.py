@@ -16,6 +16,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam
 from tunesmith.models.patches import Patch, RowDropPatch, parameter
 
+_MERGED = 2**20  # numbers in a W: up to here one product with the sum of W and the change is the fastest
 _PEFT = {
     "rank": "r",
     "alpha": "alpha",
@@ -145,13 +146,16 @@ class LokrPatch(RowDropPatch):
         return first * self.scale, second
 
     def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
-        """Compute the adapted map; the Kronecker product itself is only formed for convolutions."""
+        """Compute the adapted map; the Kronecker product itself is formed for small maps and for convolutions."""
         if self.convolves:
             return super().forward(x, seam)
         first, second = self.matrices()
+        rows = self.rows(seam)
+        small = seam.width_in * seam.width_out <= _MERGED
+        if rows is None and small and seam.fused and x.dtype == seam.stored.dtype == first.dtype:
+            return plus_kronecker(x, seam.weight, seam.bias, first, second)
         y: Tensor = seam.base(x)
         more = kronecker_linear(x.to(first.dtype), first, second)
-        rows = self.rows(seam)
         return y + (more if rows is None else more * rows.flatten()).to(y.dtype)
 
     def weight_change(self, seam: LinearSeam) -> Tensor:
@@ -216,3 +220,41 @@ class _KroneckerLinear(torch.autograd.Function):
         d_first = torch.bmm(dy, half.transpose(1, 2)).sum(0)
         dx = (back @ second).view(x.shape) if ctx.needs_input_grad[0] else None
         return dx, d_first, back.t() @ flat
+
+
+def plus_kronecker(x: Tensor, weight: Tensor, bias: Tensor | None, first: Tensor, second: Tensor) -> Tensor:
+    """y = x (W + W1 kron W2)^T + b, with only x kept for the backward pass.
+
+    Args:
+        x: (..., in_1 * in_2).
+        weight: W, frozen, (out_1 * out_2, in_1 * in_2).
+        bias: b, (out_1 * out_2,), or None.
+        first: W1, (out_1, in_1).
+        second: W2, (out_2, in_2).
+    Returns:
+        (..., out_1 * out_2).
+    """
+    y: Tensor = _PlusKronecker.apply(x, weight, bias, first, second)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _PlusKronecker(torch.autograd.Function):
+    """One product with the sum, which each direction forms anew: it is no larger than one layer at any time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, first: Tensor, second: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, first, second)
+        return nn.functional.linear(x, torch.kron(first, second).add_(weight), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, first, second = ctx.saved_tensors
+        dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
+        d_weight = dy.t() @ x.reshape(-1, x.shape[-1])  # (out, in)
+        blocks = d_weight.view(len(first), len(second), first.shape[1], second.shape[1]).transpose(1, 2)
+        pairs = blocks.reshape(first.numel(), second.numel())
+        dx = (dy @ torch.kron(first, second).add_(weight)).view(x.shape) if ctx.needs_input_grad[0] else None
+        d_bias = dy.sum(0) if ctx.needs_input_grad[2] else None
+        d_first, d_second = (pairs @ second.reshape(-1)).view_as(first), (first.reshape(-1) @ pairs).view_as(second)
+        return dx, None, d_bias, d_first, d_second

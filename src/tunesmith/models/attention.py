@@ -185,10 +185,7 @@ def attention(
         held = [prefix is not None for prefix in found]
         out: Tensor = _DroppedAttention.apply(*flat, seam.routing, rule, held, *tensors)  # type: ignore[no-untyped-call]
     else:
-        buckets = seam.routing.layout.buckets
-        cut = [part.split([bucket.tokens for bucket in buckets]) for part in flat]
-        pieces = zip(*cut, buckets, found, strict=True)
-        out = torch.cat([_bucket((q, k, v), bucket, prefix, rule) for q, k, v, bucket, prefix in pieces])
+        out = _each_bucket(flat, seam.routing.layout.buckets, found, rule)
     return out.unsqueeze(0), None  # (1, N, H, d)
 
 
@@ -292,9 +289,18 @@ def _all_heads(part: Tensor, query: Tensor, dim: int) -> Tensor:
     return part if shared == 1 else part.repeat_interleave(shared, dim=dim)
 
 
+def _each_bucket(flat: list[Tensor], buckets: list[Bucket], prefixes: list[Prefix | None], rule: Rule) -> Tensor:
+    """Attend within each row of a flat batch: (N, H, d) -> (N, H, d)."""
+    if len(buckets) == 1:
+        return _bucket((flat[0], flat[1], flat[2]), buckets[0], prefixes[0], rule)
+    cut = [part.split([bucket.tokens for bucket in buckets]) for part in flat]
+    pieces = zip(*cut, buckets, prefixes, strict=True)
+    return torch.cat([_bucket((q, k, v), bucket, prefix, rule) for q, k, v, bucket, prefix in pieces])
+
+
 def _bucket(tensors: tuple[Tensor, ...], bucket: Bucket, prefix: Prefix | None, rule: Rule) -> Tensor:
     """Attend within each row of a bucket: (tokens, H, d) -> (tokens, H, d)."""
-    q, k, v = (bucket.spread(part) for part in tensors)
+    q, k, v = (bucket.heads(part) for part in tensors)
     plain = rule.causal and not prefix and (rule.window is None or bucket.length <= rule.window)
     mask = None if plain else rule.mask(bucket, q.device, prefix[0].shape[1] if prefix else 0)
     if prefix:

@@ -58,6 +58,17 @@ class Bucket:
         held = real.reshape(-1).nonzero()[:, 0]
         return cls(rows, longest, start, tokens, cells, held, real[:, None, None, :], name)
 
+    def heads(self, flat: Tensor) -> Tensor:
+        """See the bucket's tokens as heads of a block; nothing is copied where all rows have one length.
+
+        Args:
+            flat: (tokens, H, d).
+        Returns:
+            (n, H, T, d), not contiguous.
+        """
+        block = flat if self.cells is None else flat.index_select(0, self.cells.to(flat.device))
+        return block.view(self.rows, self.length, *flat.shape[1:]).transpose(1, 2)
+
     def spread(self, flat: Tensor) -> Tensor:
         """Lay the bucket's tokens out as heads of a block.
 
@@ -66,8 +77,7 @@ class Bucket:
         Returns:
             (n, H, T, d), contiguous.
         """
-        block = flat if self.cells is None else flat.index_select(0, self.cells.to(flat.device))
-        return block.view(self.rows, self.length, *flat.shape[1:]).transpose(1, 2).contiguous()
+        return self.heads(flat).contiguous()
 
     def gather(self, block: Tensor) -> Tensor:
         """Undo `spread`, leaving out the cells that hold no token.
