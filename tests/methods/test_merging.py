@@ -14,6 +14,7 @@ import tunesmith
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.methods.merging import combine, read_lora
+from tunesmith.methods.store import save_delta
 from tunesmith.models.seams import open_seams
 from tunesmith.testing import tiny_models
 from tunesmith.testing.tiny import TinyModel
@@ -190,8 +191,13 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="2 deltas and 1 weights"):
         tunesmith.merge_deltas([two, two], [1])
     delta = tunesmith.attach(tiny_models()["encoder"].build(), "bitfit")
-    with pytest.raises(CompatibilityError, match="has no lora_A"):
+    with pytest.raises(CompatibilityError, match=r"has no lora_A.*cannot become one; `tunesmith mix`"):
         tunesmith.merge_deltas([delta], [1])
+    model = tiny_models()["encoder"].build()
+    method = components("methods")["prefix"](parts=("encoder",))
+    save_delta(tmp_path / "prefix", method, method.attach(open_seams(model)), "")
+    with pytest.raises(CompatibilityError, match=r"holds 'prefix'.*cannot become one; `tunesmith mix`"):
+        tunesmith.merge_deltas([two, tmp_path / "prefix"], [1, 1])
 
 
 # Merging into the model ---------------------------------------------------------------------------------------

@@ -93,3 +93,10 @@ def test_named_modules_and_models_without_norms() -> None:
         Norm().attach(open_seams(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2, elementwise_affine=False))))
     kinds = nn.Sequential(nn.BatchNorm1d(4), nn.GroupNorm(2, 4), nn.RMSNorm(4), nn.Linear(4, 4))
     assert list(Norm().attach(open_seams(kinds)).copies) == ["0.weight", "0.bias", "1.weight", "1.bias", "2.weight"]
+
+
+def test_a_module_that_is_no_norm_is_pointed_out() -> None:
+    seams = open_seams(tiny_models()["encoder"].build())
+    (warning,) = Norm(layers=("query", "LayerNorm")).warnings(seams)
+    assert "2 of the modules are no norms, for example 'encoder.layer.0.attention.self.query'" in warning
+    assert Norm(layers="LayerNorm").warnings(seams) == Norm().warnings(seams) == []

@@ -20,6 +20,7 @@ from tunesmith.methods.prompt_tuning import PromptTuning
 from tunesmith.methods.store import load_delta, save_delta
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
+from tunesmith.models.hosting import HostSeam
 from tunesmith.models.layout import ragged
 from tunesmith.models.seams import open_seams
 
@@ -333,3 +334,40 @@ def test_every_method_generates_alike_with_cache_and_without(name: str) -> None:
     assert torch.equal(cached, slow)
     assert torch.equal(cached[1:], alone)
     assert torch.equal(cached, left)
+
+
+def test_settings_that_would_be_ignored_or_fail_later_are_refused() -> None:
+    with pytest.raises(ValueError, match="There are tasks 0 to 1; raise tasks or choose one of them"):
+        MultitaskPrompt(tasks=2, task=2)
+    with pytest.raises(ValueError, match="It is read only with start: text"):
+        PrefixTuning(start_text="a shop's customer writes")
+    assert MultitaskPrompt(tasks=3, task=2).task == 2
+
+
+@pytest.mark.parametrize("build", [llama, gpt2])
+@pytest.mark.parametrize("kind", [PromptTuning, PTuning])
+def test_virtual_tokens_in_the_same_pass_equal_a_pass_of_their_own(
+    build: Callable[[], nn.Module], kind: type[PromptTuning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    core = Backbone(build().base_model.double().eval())  # type: ignore[operator, union-attr]
+    delta, other = kind(length=4).attach(core.seams, "a"), PromptTuning(length=2).attach(core.seams, "b")
+    PrefixTuning(length=3).attach(core.seams, "c")
+    parameters = [*delta.parameters(), *other.parameters()]
+    for parameter in parameters:
+        nn.init.normal_(parameter, std=0.3)
+    rows = [list(range(5, 5 + length)) for length in (3, 6, 3, 8, 2, 5)]
+    for names in (["a"] * 6, ["a", "b", "c", None, "a", "b"]):
+        core.seams.use("a")
+        batch, found = ragged(rows, names=names), []
+        for _ in range(2):
+            hidden = core.hidden(batch)
+            wanted = parameters if "b" in names else delta.parameters()
+            weight = torch.linspace(-1, 1, hidden.numel()).view_as(hidden)
+            found.append((hidden, *torch.autograd.grad((hidden * weight).sum(), wanted)))
+            monkeypatch.setattr(HostSeam, "_leading", lambda *_: {})
+        monkeypatch.undo()
+        with torch.no_grad():
+            found[1] += (core.hidden(batch),)
+        for own, alone in zip((*found[0], found[0][0]), found[1], strict=True):
+            assert (own - alone).abs().max() <= 1e-9 * alone.abs().max()

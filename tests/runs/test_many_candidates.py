@@ -63,6 +63,11 @@ def test_a_candidate_that_diverges_is_dropped_and_said(recipe: dict[str, Any], m
         ({"method": "lorra"}, r"candidates\[0\]\.method: unknown method 'lorra'; did you mean 'lora'"),
         ({"method.rnak": 3}, r"candidates\[0\]\.method\.rnak: unknown key 'rnak'; did you mean 'rank'"),
         ({"training.learning_rate": -1}, r"candidates\[0\]\.training\.learning_rate: -1 is not allowed"),
+        (
+            {"training": {"learning_rate": 1e-3}, "training.learning_rate": 2e-3},
+            r"candidates\[0\]\.training\.learning_rate: given twice",
+        ),
+        ({"method": "lora", "method.name": "vera"}, r"candidates\[0\]\.method\.name: given twice"),
     ],
 )
 def test_mistakes_in_candidates_are_named(recipe: dict[str, Any], candidate: dict[str, Any], message: str) -> None:
@@ -76,3 +81,13 @@ def test_all_candidates_diverging_is_an_error(recipe: dict[str, Any], monkeypatc
     with pytest.raises(TunesmithError, match="loss of all 2 candidates is no longer a number"):
         tunesmith.train({**recipe, "candidates": [{}, {"seed": 1}]})
     assert not Path(recipe["output"]).exists()
+
+
+def test_two_equal_candidates_are_a_mistake(recipe: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"candidates\[2\]: the same as candidates\[0\]"):
+        load_recipe({**recipe, "candidates": [{}, {"seed": 1}, {"seed": recipe.get("seed", 0)}]})
+
+
+def test_a_candidate_that_fits_no_layer_is_named(recipe: dict[str, Any]) -> None:
+    with pytest.raises(TunesmithError, match=r"candidates\[1\]: layers: 'nowhere' matches no linear map"):
+        tunesmith.train({**recipe, "candidates": [{}, {"method.layers": ["nowhere"]}]})

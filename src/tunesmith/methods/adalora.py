@@ -119,12 +119,15 @@ class AdaLora(LayerMethod):
         """
         if not self.orthogonal_weight:
             return None
-        norms = []
-        for patch in _patches(delta):
-            for rows in (patch.lora_A, patch.lora_B.t()):
-                one = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
-                norms.append((rows @ rows.t() - one).norm())
-        return self.orthogonal_weight * torch.stack(norms).mean()
+        factors = [rows for patch in _patches(delta) for rows in (patch.lora_A, patch.lora_B.t())]
+        by_rank: dict[int, list[Tensor]] = {}
+        for rows in factors:
+            by_rank.setdefault(len(rows), []).append(rows @ rows.t())
+        norms = [
+            (torch.stack(found) - torch.eye(rank, dtype=found[0].dtype, device=found[0].device)).flatten(1).norm(dim=1)
+            for rank, found in by_rank.items()
+        ]
+        return self.orthogonal_weight * torch.cat(norms).mean()
 
     def adjust(self, delta: Delta, step: int, total: int) -> None:
         """Note the importance of every rank, and take the least important ones away.
@@ -137,8 +140,7 @@ class AdaLora(LayerMethod):
         first, last = self.phases(total)
         patches = _patches(delta)
         if step < last or step == 1:
-            for patch in patches:
-                patch.observe(self.beta1, self.beta2)
+            _observe(patches, self.beta1, self.beta2)
         if step == last or (first < step < last and step % self.interval == 0):
             ranks = sum(len(patch.lora_E) for patch in patches)
             _keep_best(patches, self.budget(step, total, len(patches), ranks))
@@ -251,23 +253,6 @@ class AdaLoraPatch(LowRankPatch):
         down, up = seam.low_rank_shapes(len(self.lora_E))
         return (self.lora_A * self.lora_E).view(down), self.lora_B.view(up), self.scale
 
-    @torch.no_grad()
-    def observe(self, beta1: float, beta2: float) -> None:
-        """Note the importance |w dL/dw| of every number in the present step.
-
-        Args:
-            beta1: share of its mean that stays.
-            beta2: share of its uncertainty that stays.
-        Source: eq. 8, 10 and 11.
-        """
-        for name, weight in self.named_parameters():
-            if weight.grad is None:
-                continue
-            now = (weight * weight.grad).abs()
-            mean, doubt = self.averages.get(name) or (torch.zeros_like(now), torch.zeros_like(now))
-            mean = beta1 * mean + (1 - beta1) * now
-            self.averages[name] = mean, beta2 * doubt + (1 - beta2) * (now - mean).abs()
-
     def scores(self) -> Tensor:
         """Return the importance of every rank: that of E, and the mean ones of its row of A and column of B.
 
@@ -300,6 +285,30 @@ class AdaLoraPatch(LowRankPatch):
 
 def _patches(delta: Delta) -> list[AdaLoraPatch]:
     return cast(list[AdaLoraPatch], list(delta.patches.values()))
+
+
+@torch.no_grad()
+def _observe(patches: Iterable[AdaLoraPatch], beta1: float, beta2: float) -> None:
+    """Note the importance |w dL/dw| of every number in the present step: its smoothed mean, and its uncertainty.
+
+    Source: eq. 8, 10 and 11.
+    """
+    now, means, doubts = [], [], []
+    for patch in patches:
+        for name, weight in patch.named_parameters():
+            if weight.grad is not None:
+                if name not in patch.averages:
+                    patch.averages[name] = torch.zeros_like(weight), torch.zeros_like(weight)
+                now.append(weight * weight.grad)
+                means.append(patch.averages[name][0])
+                doubts.append(patch.averages[name][1])
+    if not now:
+        return
+    torch._foreach_abs_(now)
+    torch._foreach_lerp_(means, now, 1 - beta1)
+    torch._foreach_sub_(now, means)
+    torch._foreach_abs_(now)
+    torch._foreach_lerp_(doubts, now, 1 - beta2)
 
 
 def _keep_best(patches: Iterable[AdaLoraPatch], budget: int) -> None:

@@ -154,7 +154,7 @@ class AdapterPatch(Patch):
         """Compute the adapted map."""
         y: Tensor = seam.base(x)
         read = x if self.parallel else y
-        if self.training and self.dropout > 0.0:
+        if self.dropping(seam, self.dropout):
             read = seam.drop(read, self.dropout)
         down, up = self.adapter_down, self.adapter_up
         narrow = self.activation(nn.functional.linear(read.to(down.weight.dtype), down.weight, down.bias))

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError, unknown
-from tunesmith.methods.base import PREFIX, PeftFolder
-from tunesmith.methods.store import read_folder
+from tunesmith.methods.base import PREFIX, LayerMethod, PeftFolder
+from tunesmith.methods.store import read_folder, read_method
 from tunesmith.models.approximating import small_svd
 from tunesmith.models.delta import Delta
 
@@ -130,7 +130,9 @@ def lora_tensors(folder: PeftFolder) -> LoraTensors:
     """
     config, where = folder.config, str(Path(folder.where).parent)
     if config.get("peft_type") != "LORA":
-        raise _no_lora(where, f"holds '{config.get('peft_type')}'")
+        method = read_method(Path(where))
+        layers = method.can_merge and isinstance(method, LayerMethod)
+        raise _no_lora(where, f"holds '{method.name}'", mendable=layers)
     for option in _OTHER_FORMS:
         if config.get(option):
             raise _no_lora(where, f"has '{option}'")
@@ -178,18 +180,18 @@ def _attached(delta: Delta) -> LoraTensors:
         down, up, scale = patch.product(delta.seams.linear[path])  # type: ignore[operator]
         pairs[path] = Pair((names[0], names[1]), down.detach().cpu(), up.detach().cpu(), float(scale))
     if not pairs or delta.prompt is not None:
-        raise _no_lora(where, "has no lora_A")
+        raise _no_lora(where, "has no lora_A", mendable=bool(delta.patches) and delta.prompt is None)
     base = getattr(getattr(delta.seams.model, "config", None), "_name_or_path", "") or ""
     rest = {PREFIX + name: copy.detach().cpu() for name, copy in delta.copies.items()}
     turned = any(delta.seams.linear[path].stores_transposed for path in pairs)
     return LoraTensors(where, {"base_model_name_or_path": base, "fan_in_fan_out": turned}, pairs, rest)
 
 
-def _no_lora(where: str, why: str) -> CompatibilityError:
-    return CompatibilityError(
-        f"{where} {why}: only plain LoRA deltas (A and B at linear maps) can be used here. Turn it into one first with "
-        "`tunesmith convert FOLDER --to peft-lora`."
-    )
+def _no_lora(where: str, why: str, mendable: bool = True) -> CompatibilityError:
+    turn = "Turn it into one first with `tunesmith convert FOLDER --to peft-lora`."
+    never = "It is no change of linear maps and cannot become one; `tunesmith mix` combines runs of any method."
+    advice = turn if mendable else never
+    return CompatibilityError(f"{where} {why}: only plain LoRA deltas (A and B at linear maps) serve here. {advice}")
 
 
 # Combining ----------------------------------------------------------------------------------------------------

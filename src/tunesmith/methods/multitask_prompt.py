@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 import torch
+from pydantic import ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from tunesmith.core.registry import register
@@ -32,7 +33,16 @@ class MultitaskPrompt(VirtualTokenMethod):
 
     tasks: int = setting(1, "How many tasks share the prompt.", unit="count", ge=1)
     rank: int = setting(1, "Rank of a task's factor.", unit="count", ge=1)
-    task: int = setting(0, "The task that rows without a choice of their own belong to.", ge=0)
+    task: int = setting(
+        0, "The task that rows without a choice of their own belong to, from 0.", ge=0, validate_default=True
+    )
+
+    @field_validator("task")
+    @classmethod
+    def _one_of_them(cls, value: int, info: ValidationInfo) -> int:
+        if value >= info.data.get("tasks", value + 1):
+            raise ValueError(f"There are tasks 0 to {info.data['tasks'] - 1}; raise tasks or choose one of them")
+        return value
 
     def prompt(self, start: Tensor, place: Place) -> SoftPrompt:
         """Build the shared prompt and the factors.

@@ -63,6 +63,23 @@ class Norm(LayerMethod):
                 )
         return [path for path in owners if any(matches(entry, path) for entry in wanted)]
 
+    def warnings(self, seams: Seams) -> list[str]:
+        """Say which of the chosen modules are no norms.
+
+        Args:
+            seams: of the model.
+        Returns:
+            At most one sentence.
+        """
+        modules = dict(seams.model.named_modules())
+        other = [path for path in self.modules(seams) if not any(_is_norm(part) for part in modules[path].modules())]
+        if not other:
+            return []
+        return [
+            f"method.layers: {len(other)} of the modules are no norms, for example '{other[0]}'; all of their weights "
+            "train."
+        ]
+
     def attach(self, seams: Seams, name: str = "default") -> Delta:
         """Attach trained copies of the norms' parameters.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from pydantic import ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CheckpointError, CompatibilityError
@@ -30,6 +31,13 @@ class SoftPromptMethod(Method):
         "vocabulary", "Where they start: tokens drawn from the vocabulary, the tokens of start_text, or random numbers."
     )
     start_text: str | None = setting(None, "Text that virtual tokens start from, repeated or cut to the length.")
+
+    @field_validator("start_text")
+    @classmethod
+    def _is_read(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("start", "text") != "text":
+            raise ValueError("It is read only with start: text; set that too, or leave the text out")
+        return value
 
     def build(self, seams: Seams) -> SoftPrompt:
         """Build the prompt.

@@ -230,6 +230,13 @@ def read_weights(folder: Path, weights: str = WEIGHTS, legacy: str = LEGACY) -> 
         CheckpointError: missing or damaged.
         SecurityError: the pickle holds more than tensors.
     """
-    if not (folder / weights).is_file() and (folder / legacy).is_file():
-        return read_pickled(folder / legacy)
-    return read_tensors(folder / weights)
+    pickled = not (folder / weights).is_file() and (folder / legacy).is_file()
+    file = folder / (legacy if pickled else weights)
+    found = read_pickled(file) if pickled else read_tensors(file)
+    for name, tensor in found.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{file}: '{name}' holds {str(tensor.dtype).removeprefix('torch.')}, not floating point numbers, and "
+                "only those are read. Convert the folder with the program that wrote it, or restore the file."
+            )
+    return found

@@ -184,9 +184,9 @@ class RowsPatch(Patch):
     def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
         """Compute the map with the trained rows in the place of the frozen ones."""
         rows, y = self.table.rows, seam.base(x)
-        if isinstance(seam, EmbeddingSeam):
+        if seam.looks_up:
             hit, place = self.table.find(x)
-            trained = nn.functional.embedding(place, rows) * seam.scale
+            trained = nn.functional.embedding(place, rows) * getattr(seam, "scale", 1.0)
             return torch.where(hit[..., None], trained.to(y.dtype), y)
         logits = x.to(rows.dtype) @ rows.t()
         if seam.bias is not None:

@@ -178,8 +178,7 @@ def attention(
         return _padded(seam, module, query, key, value, attention_mask, settings), None
     rule = _rule(module, query, settings)
     flat = [part[0].transpose(0, 1) for part in (query, _all_heads(key, query, 1), _all_heads(value, query, 1))]
-    prefixes = [seam.prefix(_name(seam, bucket), module) for bucket in seam.routing.layout.buckets]
-    found = [prefix and (_all_heads(prefix[0], query, 0), _all_heads(prefix[1], query, 0)) for prefix in prefixes]
+    found = [_in_sight(seam, module, flat, bucket) for bucket in seam.routing.layout.buckets]
     if dropout > 0.0 and query.device.type == "cpu":
         tensors = [part for prefix in found if prefix for part in prefix]
         held = [prefix is not None for prefix in found]
@@ -215,6 +214,17 @@ def _padded(
         outputs.append(widened(sdpa_attention_forward, module, tensors, part, seam.prefix(span.name, module), own))
         row += span.size
     return torch.cat(outputs)
+
+
+def _in_sight(seam: AttentionSeam, module: nn.Module, flat: list[Tensor], bucket: Bucket) -> Prefix | None:
+    """Return what a bucket's rows see besides themselves: their delta's prefix, or what its leading row leaves."""
+    assert seam.routing.layout is not None
+    lead = seam.routing.layout.leading.get(bucket.name)
+    if lead is not None and bucket is not lead:
+        own = slice(lead.start, lead.start + lead.tokens)
+        return flat[1][own].transpose(0, 1), flat[2][own].transpose(0, 1)  # (H, P, d)
+    prefix = seam.prefix(_name(seam, bucket), module)
+    return prefix and (_all_heads(prefix[0], flat[0], 0), _all_heads(prefix[1], flat[0], 0))
 
 
 def _name(seam: AttentionSeam, bucket: Bucket) -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.attention import flat_rows, open_attention
 from tunesmith.models.inserting import Insertion
+from tunesmith.models.leading import Leading
 from tunesmith.models.prefixed import Prefix
 from tunesmith.models.soft_prompts import PrefixPrompt, SoftPrompt, TokenPrompt
 from tunesmith.models.structure import is_causal
@@ -64,14 +65,15 @@ class HostSeam:
 
     def _run(self, values: dict[str, Any], prompts: dict[str, SoftPrompt]) -> Any:
         inserted = {n: p for n, p in prompts.items() if isinstance(p, TokenPrompt) and not self._causal}
-        prefixes = {n: self._prefix(n, p) for n, p in prompts.items() if n not in inserted}
+        leading = self._leading(values, prompts)
+        prefixes = {n: self._prefix(n, p) for n, p in prompts.items() if n not in inserted and n not in leading}
         if inserted and self.seams.routing.names is not None and self.seams.routing.layout is None:
             return self._by_delta(values)
         self._check_room(values, prompts)
         self._shift(values, {name: self._own_length(name, prompts, prefixes) for name in prefixes})
         with self.seams.attending.prefixed({**self.seams.attending.prefixes, **prefixes}):
             try:
-                return self._insert(values, inserted) if inserted else self.base(**values)
+                return self._with_tokens(values, inserted, leading) if inserted or leading else self.base(**values)
             finally:
                 for module in self._shifting:
                     module.by = [0]
@@ -187,13 +189,24 @@ class HostSeam:
 
     # Virtual tokens inside the rows ---------------------------------------------------------------------------
 
-    def _insert(self, values: dict[str, Any], prompts: dict[str, TokenPrompt]) -> Any:
-        insertion = Insertion(self.seams, prompts, keep=self.module is not self.seams.encoder)
+    def _leading(self, values: dict[str, Any], prompts: dict[str, SoftPrompt]) -> dict[str, TokenPrompt]:
+        """Return the virtual tokens that go through a causal model in the same pass as the rows: where they train."""
+        flat = self.seams.routing.layout is not None and values.get("position_ids") is not None
+        if not (flat and self._causal and torch.is_grad_enabled()) or values.get("token_type_ids") is not None:
+            return {}
+        return {name: prompt for name, prompt in prompts.items() if isinstance(prompt, TokenPrompt)}
+
+    def _with_tokens(
+        self, values: dict[str, Any], inserted: dict[str, TokenPrompt], leading: dict[str, TokenPrompt]
+    ) -> Any:
         embeds = values.pop("inputs_embeds", None)
         ids = values.pop("input_ids", None)
         if embeds is None:
             embeds = self.module.get_input_embeddings()(ids)  # type: ignore[operator]
         layout = self.seams.routing.layout
+        if leading and layout is not None:
+            return Leading(self.seams, leading, layout).flat(self.base, embeds, values)
+        insertion = Insertion(self.seams, inserted, keep=self.module is not self.seams.encoder)
         if layout is None:
             return insertion.padded(self.base, embeds, values)
         with flat_rows(self.seams.routing, insertion.layout(layout)):

@@ -135,12 +135,21 @@ class Insertion:
         return self.prompts[name].length if name in self.prompts else 0
 
     def _stripped(self, output: Any, kept: Tensor) -> Any:
-        """Take the virtual tokens out of hidden states, (B, P + T, D) -> (B, T, D)."""
-        if not self.strip:
-            return output
-        if isinstance(output, tuple):
-            return (output[0].index_select(1, kept), *output[1:])
-        output.last_hidden_state = output.last_hidden_state.index_select(1, kept)
-        if getattr(output, "hidden_states", None) is not None:
-            output.hidden_states = tuple(states.index_select(1, kept) for states in output.hidden_states)
-        return output
+        return stripped(output, kept) if self.strip else output
+
+
+def stripped(output: Any, kept: Tensor) -> Any:
+    """Take the virtual tokens out of hidden states, (B, P + T, D) -> (B, T, D).
+
+    Args:
+        output: of a backbone.
+        kept: places of the caller's tokens.
+    Returns:
+        It with fewer tokens.
+    """
+    if isinstance(output, tuple):
+        return (output[0].index_select(1, kept), *output[1:])
+    output.last_hidden_state = output.last_hidden_state.index_select(1, kept)
+    if getattr(output, "hidden_states", None) is not None:
+        output.hidden_states = tuple(states.index_select(1, kept) for states in output.hidden_states)
+    return output

@@ -159,10 +159,12 @@ class Layout:
     Args:
         lengths: tokens per row, each at least 1, equal ones of a delta adjacent. [count]
         names: the delta of each row, those of one delta adjacent; None when all rows use the active one.
+        leads: rows of virtual tokens, each the first of its delta's; the delta's other rows see their keys and values.
     """
 
     lengths: tuple[int, ...]
     names: tuple[str | None, ...] | None = None
+    leads: tuple[int, ...] = ()
 
     @cached_property
     def starts(self) -> list[int]:
@@ -189,11 +191,17 @@ class Layout:
         names = self.names or (None,) * self.rows
         buckets, first = [], 0
         for row in range(1, self.rows + 1):
-            full = row == self.rows or names[row] != names[first]
+            full = row == self.rows or names[row] != names[first] or first in self.leads
             if full or self.lengths[row] > 1.25 * self.lengths[first] + 8 or self.lengths[row] < self.lengths[first]:
                 buckets.append(Bucket.of(self.lengths[first:row], self.starts[first], names[first]))
                 first = row
         return buckets
+
+    @cached_property
+    def leading(self) -> dict[str | None, Bucket]:
+        """The buckets of virtual tokens, by delta."""
+        begins = {self.starts[row] for row in self.leads}
+        return {bucket.name: bucket for bucket in self.buckets if bucket.start in begins}
 
     @cached_property
     def _groups(self) -> dict[tuple[bool, ...], list[Group]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,7 @@ class LinearSeam(Seam):
     """
 
     module: nn.Module
+    looks_up: ClassVar[bool] = False  # whether the input is ids
 
     def __init__(self, path: str, module: nn.Module, routing: Routing) -> None:
         super().__init__(path, module, routing)
@@ -316,6 +317,8 @@ class ConvSeam(LinearSeam):
 
 class EmbeddingSeam(LinearSeam):
     """One table of embeddings; x holds ids and W, (D, V), is the table transposed."""
+
+    looks_up: ClassVar[bool] = True
 
     def __init__(self, path: str, module: nn.Module, routing: Routing) -> None:
         super().__init__(path, module, routing)

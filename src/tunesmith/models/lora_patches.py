@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam
+from tunesmith.models.linear import EmbeddingSeam, LinearSeam
 from tunesmith.models.low_rank import one_low_rank
 from tunesmith.models.patches import LowRankPatch, Weight, parameter
 
+_SMALL = 2**18  # numbers in a W: up to here W + s B A is formed at once, the faster way
 _NAMES, _TABLE_NAMES = ("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B")
 
 
@@ -117,7 +118,7 @@ class BiasedLoraPatch(LoraPatch):
 class DoraPatch(LoraPatch):
     """A, B and the length of each row: y = m / ||W + s B A|| * (x W^T + s x A^T B^T) + b.
 
-    The norm carries no gradient. It comes from narrow products; W + s B A is never formed.
+    The norm carries no gradient. It comes from narrow products; W + s B A is formed for small maps only.
     """
 
     composes = False  # the norm is of W and the product alone
@@ -142,8 +143,8 @@ class DoraPatch(LoraPatch):
         """Return the length of each row of W + s B A.
 
         ||w + s b A||^2 = ||w||^2 + 2 s b (A w) + s^2 b (A A^T) b, row by row. Where these nearly cancel, rounding
-        would show, so the rows are then formed after all. Passes without gradients, as in generation, keep the norm
-        for as long as A and B hold the same numbers.
+        would show, so the rows are then formed after all, as they are for small maps. Passes without gradients, as in
+        generation, keep the norm for as long as A and B hold the same numbers.
 
         Args:
             seam: the map.
@@ -163,6 +164,8 @@ class DoraPatch(LoraPatch):
 
     def _measured(self, seam: LinearSeam, a: Tensor, b: Tensor, state: Any) -> Tensor:
         weight = seam.weight.to(a.dtype)  # (out, in); a is (rank, in), b (out, rank)
+        if weight.numel() <= _SMALL:
+            return (weight + b @ a).square().sum(1).sqrt()
         if self._squares is None or state is None or self._squares[0] != state:
             self._squares = (state, weight.square().sum(1))
         own = self._squares[1]
@@ -209,7 +212,7 @@ def _state(weight: Tensor) -> tuple[Any, ...] | None:
 
 def _along(vector: Tensor, seam: LinearSeam) -> Tensor:
     """Lay one number per output along the outputs of a map."""
-    return vector.view(-1, *(1,) * (seam.stored.dim() - 2)) if isinstance(seam, ConvSeam) else vector
+    return vector.view(-1, *(1,) * (seam.stored.dim() - 2))
 
 
 def _frozen(x: Tensor, seam: LinearSeam) -> Tensor:

@@ -142,7 +142,17 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
         _candidate(values, variant, f"candidates[{number}].", problems, folder)
         for number, variant in enumerate(recipe.candidates)
     )
-    return replace(alone, candidates=tuple(found for found in variants if found is not None))
+    checked = [found for found in variants if found is not None]
+    for number, found in enumerate(checked):
+        same = next((other for other in range(number) if _alike(checked[other], found)), None)
+        if same is not None and not problems:
+            problems.append(f"candidates[{number}]: the same as candidates[{same}]; change a setting or the seed.")
+    return replace(alone, candidates=tuple(checked))
+
+
+def _alike(first: Checked, second: Checked) -> bool:
+    settings = (first.method.describe(), first.recipe.training, first.recipe.seed)
+    return settings == (second.method.describe(), second.recipe.training, second.recipe.seed)
 
 
 _VARIABLE = ("method", "training", "seed")  # what a candidate may set for itself
@@ -154,6 +164,10 @@ def _candidate(
 ) -> Checked | None:
     """Check the recipe with one candidate's values in the place of its own."""
     own: dict[str, Any] = {}
+    twice = _twice(variant)
+    if twice is not None:
+        problems.append(f"{place}{twice}: given twice, nested and with dots; keep one.")
+        return None
     for key, value in variant.items():
         _set(own, str(key).split("."), value)
     own = _expanded(own)
@@ -172,6 +186,28 @@ def _candidate(
     checked = _check(merged, found, folder)
     problems.extend(f"{place}{problem}" for problem in found)
     return checked
+
+
+def _twice(variant: Mapping[str, Any]) -> str | None:
+    """Find a key that a candidate sets both nested and with dots."""
+    seen: set[str] = set()
+    for key in _leaves(variant):
+        if key in seen:
+            return key
+        seen.add(key)
+    return None
+
+
+def _leaves(values: Mapping[str, Any], above: str = "") -> list[str]:
+    """List the dotted keys of all values; `method: lora` sets its name."""
+    found = []
+    for key, value in values.items():
+        path = f"{above}{key}"
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{path}.")
+        else:
+            found.append(f"{path}.name" if path in _SHORTHANDS and isinstance(value, str) else path)
+    return found
 
 
 def _name(values: Mapping[str, Any], key: str) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.methods.dialects import Wanted, convert_delta
 from tunesmith.methods.merging import combine
 from tunesmith.methods.store import write_folder
@@ -24,9 +26,11 @@ def convert_folder(folder: Path, to: str, output: Path, wanted: Wanted) -> dict[
     Returns:
         What was done, as plain values.
     Raises:
+        RecipeError: a rank or a tolerance that means nothing there.
         CompatibilityError: the target has no form for this delta.
         CheckpointError: the folder is damaged, or the output exists.
     """
+    _check_bounds(to, wanted)
     check_new(output)
     inside = folder / "delta"
     found = convert_delta(inside if (inside / "adapter_config.json").is_file() else folder, to, wanted)
@@ -58,6 +62,16 @@ def merge_folders(
         with staged(output) as staging:
             write_folder(staging, found.config, found.tensors)
     return {"output": None if output is None else str(output), **found.facts}
+
+
+def _check_bounds(to: str, wanted: Wanted) -> None:
+    rank = wanted.rank
+    if rank is not None and to != "peft-lora":
+        raise RecipeError(f"rank={rank}: only peft-lora is of a chosen rank; leave it out for '{to}'.")
+    if rank is not None and rank < 1:
+        raise RecipeError(f"rank={rank}: a whole number above 0 is needed, or none for the smallest that suffices.")
+    if not 0.0 <= wanted.tolerance < math.inf:
+        raise RecipeError(f"tolerance={wanted.tolerance}: a number of at least 0 is needed; 0.01 is usual.")
 
 
 def _delta_of(source: str | Path | Delta) -> str | Path | Delta:

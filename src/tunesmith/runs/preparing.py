@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from tunesmith.core.errors import TunesmithError
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived, seed_everything
 from tunesmith.evaluation.predictions import Predictions
@@ -42,10 +43,14 @@ def prepare(
     """
     candidates = checked.candidates or (checked,)
     names = [f"trial-{number:03d}" for number in range(len(candidates))] if checked.candidates else ["default"]
-    prepared = [
-        (candidate, *_one(candidate, name, session, corpus, (frozen, judge, earlier)))
-        for candidate, name in zip(candidates, names, strict=True)
-    ]
+    prepared = []
+    for number, (candidate, name) in enumerate(zip(candidates, names, strict=True)):
+        try:
+            prepared.append((candidate, *_one(candidate, name, session, corpus, (frozen, judge, earlier))))
+        except TunesmithError as error:
+            if checked.candidates:
+                error.args = (f"candidates[{number}]: {error}",)
+            raise
     release(session.backbone.model)
     return prepared
 
