@@ -18,6 +18,7 @@ WRITER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 TASKS = ("classification", "language")
 LOW, HIGH, DELTA = (1e-4, 3e-4, 1e-3), (1e-3, 3e-3, 1e-2), (3e-4, 1e-3, 3e-3)
 PROMPT = (3e-3, 1e-2, 3e-2)
+WINDOWS = 9  # of steps, each side in turn
 
 
 @dataclass(frozen=True)
@@ -222,18 +223,20 @@ def measured(run: Callable[[], float]) -> dict[str, float]:
     }
 
 
-def speed_ours(work: dict[str, Any]) -> dict[str, float]:
-    """Train ours for a fixed number of steps."""
-    steps, rows, name, task = work["steps"], work["rows"], work["method"], work["task"]
-    rate = METHODS[name].rates[0]
-    trained: dict[str, int] = {}
+Train = Callable[[int], float]  # trains so many steps; the last loss
+
+
+def ours(work: dict[str, Any]) -> tuple[Callable[[int], Callable[[], float]], int]:
+    """Return what attaches and prepares a run of so many steps, and how many numbers train."""
+    rows, name, task = work["rows"], work["method"], work["task"]
+    rate, trained = METHODS[name].rates[0], [0]
     if task == "language":
         core, _ = common.backbone(str(common.stories()))
         text, _ = common.prose()
 
-        def prepared(count: int, label: str) -> Callable[[], float]:
-            one = common.writer(core, ours_method(name, task), label, rate, count)
-            trained["count"] = sum(parameter.numel() for parameter in one.delta.parameters())
+        def prepared(count: int) -> Callable[[], float]:
+            one = common.writer(core, ours_method(name, task), "default", rate, count)
+            trained[0] = sum(parameter.numel() for parameter in one.delta.parameters())
 
             def train() -> float:
                 common.write_steps(core, [one], count, lambda step: common.prose_batch(text, step, rows, 0))
@@ -245,11 +248,11 @@ def speed_ours(work: dict[str, Any]) -> dict[str, float]:
         core, tokenizer = common.backbone("minilm")
         split = common.encoded("train_10", tokenizer)
 
-        def prepared(count: int, label: str) -> Callable[[], float]:
+        def prepared(count: int) -> Callable[[], float]:
             settings = {"batch_size": rows, "learning_rate": rate}
             part = common.repeated(split, count * rows)
-            trial = common.classifier(core, part, ours_method(name, task), label, settings)
-            trained["count"] = sum(parameter.numel() for parameter in trial.tuned.parameters())
+            trial = common.classifier(core, part, ours_method(name, task), "default", settings)
+            trained[0] = sum(parameter.numel() for parameter in trial.tuned.parameters())
 
             def train() -> float:
                 common.fit([trial])
@@ -258,12 +261,12 @@ def speed_ours(work: dict[str, Any]) -> dict[str, float]:
 
             return train
 
-    prepared(2, "warm-up")()
-    return {**measured(prepared(steps, "default")), "trainable": trained["count"]}
+    prepared(2)()
+    return prepared, trained[0]
 
 
-def speed_theirs(work: dict[str, Any]) -> dict[str, float]:
-    """Train PEFT's version for the same steps."""
+def theirs(work: dict[str, Any]) -> tuple[Train, int]:
+    """Return PEFT's version in a plain loop, and how many numbers train."""
     import torch
     import transformers
 
@@ -275,24 +278,48 @@ def speed_theirs(work: dict[str, Any]) -> dict[str, float]:
     if task == "language":
         text, _ = common.prose()
         model = transformers.AutoModelForCausalLM.from_pretrained(common.stories(), use_safetensors=True)
+        extra = {} if name in ("prefix", "prompt-tuning", "p-tuning") else {"use_cache": False}
 
         def batch(step: int) -> dict[str, Any]:
-            ids = common.prose_batch(text, step, rows, 0)
-            return {"input_ids": ids, "labels": ids, "use_cache": False}
+            ids = common.prose_batch(text, step % steps, rows, 0)
+            return {"input_ids": ids, "labels": ids, **extra}
     else:
-        split = common.encoded("train_10", load_tokenizer(locate("minilm")))
-        split = common.repeated(split, (steps + 2) * rows)
+        split = common.repeated(common.encoded("train_10", load_tokenizer(locate("minilm"))), steps * rows)
         order = torch.arange(len(split.tokens)).numpy()
         model = sentence_model(torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Linear(384, 77)))
 
         def batch(step: int) -> dict[str, Any]:
-            return padded(split, order[step * rows : (step + 1) * rows])
+            first = step % steps * rows
+            return padded(split, order[first : first + rows])
 
-    if name in ("prefix", "prompt-tuning", "p-tuning") and task == "language":
-        plain = batch
-        batch = lambda step: {k: v for k, v in plain(step).items() if k != "use_cache"}  # noqa: E731
-    wrapped = peft_model(name, task, model, steps + 2)
-    loop = Loop(wrapped, METHODS[name].rates[0], steps + 2, batch)
+    total = steps * (WINDOWS + 1)
+    loop = Loop(peft_model(name, task, model, total), METHODS[name].rates[0], total, batch)
     loop.run(2)
-    trainable = sum(one.numel() for one in loop.parameters)
-    return {**measured(lambda: loop.run(steps)), "trainable": trainable}
+    loop.taken = 0
+    return loop.run, sum(one.numel() for one in loop.parameters)
+
+
+def speed_ours(work: dict[str, Any]) -> dict[str, float]:
+    """Train ours for a fixed number of steps."""
+    prepared, trainable = ours(work)
+    return {**measured(prepared(work["steps"])), "trainable": trainable}
+
+
+def speed_theirs(work: dict[str, Any]) -> dict[str, float]:
+    """Train PEFT's version for the same steps."""
+    train, trainable = theirs(work)
+    return {**measured(lambda: train(work["steps"])), "trainable": trainable}
+
+
+def speed_both(work: dict[str, Any]) -> dict[str, list[float]]:
+    """Train both in one process, in turn, the same steps in every window: the machine's moods meet both."""
+    prepared, _ = ours(work)
+    train, _ = theirs(work)
+    found: dict[str, list[float]] = {"ours": [], "peft": []}
+    for _ in range(WINDOWS):
+        window = prepared(work["steps"])
+        for side, run in (("ours", window), ("peft", lambda: train(work["steps"]))):
+            began = time.perf_counter()
+            run()
+            found[side].append(time.perf_counter() - began)
+    return found

@@ -2,14 +2,14 @@
 
     TUNESMITH_DATA=... TUNESMITH_MODELS=... python benchmarks/methods.py quality [--methods ...] [--tasks ...]
         [--seeds 0 1 2] [--epochs 4] [--steps 200] [--sides ours peft]
-    ... python benchmarks/methods.py speed [--methods ...] [--tasks ...] [--rows 8 32] [--steps 16] [--rounds 3]
+    ... python benchmarks/methods.py speed [--methods ...] [--tasks ...] [--rows 8 32] [--steps 12]
     ... python benchmarks/methods.py table            # markdown from what was measured
 
 BANKING77 with ten rows per label (MiniLM, test accuracy) and language modelling of tinyshakespeare (stories260K,
 held-out nats per token). `quality` chooses the better of three learning rates on validation rows; ours in one pass,
-PEFT's one after another. `speed` gives both sides the same fixed steps in turn (A B A B ...). Each measurement is a
-process of its own and is written to benchmarks/results/methods.json at once: what stands there is not run again
-unless --again is given.
+PEFT's one after another. `speed` gives both sides the same fixed steps in turn (A B A B ...) in one process; memory is
+that of a process per side. Each measurement is written to benchmarks/results/methods.json at once: what stands there is
+not run again unless --again is given.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from typing import Any
 
 import common
 from method_quality import classify_ours, classify_theirs, write_ours, write_theirs
-from method_sides import METHODS, TASKS, speed_ours, speed_theirs
+from method_sides import METHODS, TASKS, speed_both, speed_ours, speed_theirs
 
 PATH = common.RESULTS / "methods.json"
 BASE = {"classification": 22_565_376, "language": 260_032}  # parameters of the frozen models, without a head
 WORKERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "speed-ours": speed_ours,
     "speed-peft": speed_theirs,
+    "speed-both": speed_both,
     "quality-classification-ours": classify_ours,
     "quality-classification-peft": classify_theirs,
     "quality-language-ours": write_ours,
@@ -73,31 +74,41 @@ def quality(given: argparse.Namespace) -> None:
 
 
 def speed(given: argparse.Namespace) -> None:
-    """Measure both sides in turn."""
+    """Measure memory in a process per side, and time with both sides in one process, in turn."""
     for name, task, rows in itertools.product(given.methods, given.tasks, given.rows):
         key = f"{name}/{task}/{rows}"
         if (name, task) in ABSENT or (key in load()["speed"] and not given.again):
             continue
         work = {"method": name, "task": task, "rows": rows, "steps": given.steps}
-        runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides(name, ["ours", "peft"])}
-        for _, side in itertools.product(range(given.rounds), runs):
-            runs[side].append(common.child(__file__, {"kind": f"speed-{side}", **work}, given.threads))
-        numbers = ("seconds", "cpu_seconds", "peak_bytes", "resting_bytes", "trainable")
-        middle = {side: common.medians(found, numbers) for side, found in runs.items()}
-        value = {**work, "threads": given.threads, "medians": middle, "rounds": runs}
+        kinds = sides(name, ["ours", "peft"])
+        alone = {
+            side: common.child(__file__, {"kind": f"speed-{side}", **work}, given.threads) for side in kinds
+        }  # fmt: skip
+        value = {**work, "threads": given.threads, "alone": alone}
+        if len(kinds) > 1:
+            value["windows"] = common.child(__file__, {"kind": "speed-both", **work}, given.threads)
         keep("speed", key, value, given.threads)
-        print(key, compared(middle), flush=True)
+        print(key, compared(value), flush=True)
 
 
-def compared(middle: dict[str, dict[str, float]]) -> str:
-    """Say how the two sides' medians stand to each other."""
-    mine, theirs = middle["ours"], middle.get("peft")
-    if theirs is None:
-        return f"ours {mine['seconds']:.2f} s"
-    ratios = {key: theirs[key] / mine[key] for key in ("seconds", "cpu_seconds", "peak_bytes")}
+def seconds(value: dict[str, Any]) -> dict[str, float]:
+    """Return each side's time for the steps: the median window, or the run alone where there is one side."""
+    windows = value.get("windows")
+    if windows is None:
+        return {side: found["seconds"] for side, found in value["alone"].items()}
+    return {side: statistics.median(found) for side, found in windows.items()}
+
+
+def compared(value: dict[str, Any]) -> str:
+    """Say how the two sides stand to each other."""
+    found, alone = seconds(value), value["alone"]
+    if "peft" not in found:
+        return f"ours {found['ours']:.2f} s"
+    pairs = [theirs / mine for mine, theirs in zip(value["windows"]["ours"], value["windows"]["peft"], strict=True)]
+    memory = alone["ours"]["peak_bytes"] / alone["peft"]["peak_bytes"]
     return (
-        f"ours {mine['seconds']:.2f} s, PEFT {theirs['seconds']:.2f} s: {ratios['seconds']:.2f}x faster "
-        f"({ratios['cpu_seconds']:.2f}x by CPU time), memory {1 / ratios['peak_bytes']:.2f}x"
+        f"ours {found['ours']:.2f} s, PEFT {found['peft']:.2f} s: {found['peft'] / found['ours']:.2f}x faster "
+        f"(windows {min(pairs):.2f} to {max(pairs):.2f}), memory {memory:.2f}x"
     )
 
 
@@ -121,12 +132,11 @@ def table(given: argparse.Namespace) -> None:
 def _row(found: dict[str, Any], name: str, task: str, sizes: list[int]) -> list[str]:
     scores = [_score(found["quality"], name, task, side) for side in ("ours", "peft")]
     measured = [found["speed"].get(f"{name}/{task}/{rows}") for rows in sizes]
-    count = next((one["medians"]["ours"]["trainable"] for one in measured if one), None)
+    count = next((one["alone"]["ours"]["trainable"] for one in measured if one), None)
     cells = [name, f"{100 * count / BASE[task]:.2f} %" if count else "", *scores]
     for one in measured:
-        middle = one["medians"] if one else {}
-        for number, unit, digits in (("seconds", 1, 2), ("peak_bytes", 1e6, 0)):
-            cells.append(" / ".join(f"{middle[side][number] / unit:.{digits}f}" for side in middle))
+        cells.append(" / ".join(f"{found:.2f}" for found in seconds(one).values()) if one else "")
+        cells.append(" / ".join(f"{side['peak_bytes'] / 1e6:.0f}" for side in one["alone"].values()) if one else "")
     return cells
 
 
@@ -154,14 +164,13 @@ def main() -> None:
         one.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
         one.add_argument("--threads", type=int, default=2)
         one.add_argument("--again", action="store_true")
-        one.add_argument("--steps", type=int, default=200 if verb == "quality" else 16)
+        one.add_argument("--steps", type=int, default=200 if verb == "quality" else 12)
         if verb == "quality":
             one.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
             one.add_argument("--epochs", type=int, default=4)
             one.add_argument("--sides", nargs="+", choices=("ours", "peft"), default=["ours", "peft"])
         else:
             one.add_argument("--rows", nargs="+", type=int, default=[8, 32])
-            one.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     {"quality": quality, "speed": speed, "table": table}[given.verb](given)
 

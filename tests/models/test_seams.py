@@ -209,3 +209,14 @@ def test_what_attach_cannot_take_is_named() -> None:
         tunesmith.attach(model, Lora(), rank=3)
     with pytest.raises(CompatibilityError, match="name is a text that is not empty, not None"):
         tunesmith.attach(model, "lora", None)  # type: ignore[arg-type]
+
+
+def test_names_are_counted_also_when_they_are_equal() -> None:
+    model = tiny_models()["encoder"].build()
+    tunesmith.attach(model, "lora", name="a")
+    ids = torch.randint(5, 90, (3, 4))
+    with tunesmith.route(model, ["a", "a", "a"]):
+        model(ids)
+    with tunesmith.route(model, ["a", "a"]), pytest.raises(CompatibilityError, match="2 delta names were given, but"):
+        model(ids)
+    model(ids)  # no route, no count

@@ -10,14 +10,16 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from tunesmith.core.errors import DataError, nearest, unknown
 from tunesmith.core.registry import components
 from tunesmith.data.readers.base import Reader
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # it takes 35 MB, which a delta attached without a recipe does not need
 
 _CHUNK = 4096
 
@@ -88,6 +90,8 @@ class Examples:
         Returns:
             One mapping per row.
         """
+        import pyarrow as pa
+
         numbers = np.arange(len(self)) if index is None else np.fromiter(index, dtype=np.int64)
         for start in range(0, len(numbers), _CHUNK):
             for values in self.table.take(pa.array(numbers[start : start + _CHUNK])).to_pylist():
@@ -190,6 +194,8 @@ class _Collector:
     """Rows on their way from a reader to an Arrow file."""
 
     def __init__(self, path: str, columns: Columns, max_characters: int) -> None:
+        import pyarrow as pa
+
         self.path, self.columns, self.limit = path, columns, max_characters
         self.names = columns.all()
         self.schema = pa.schema([(name, pa.large_string()) for name in self.names])
@@ -248,11 +254,15 @@ class _Collector:
         return text
 
     def _flush(self) -> None:
+        import pyarrow as pa
+
         arrays = [pa.array(self.chunk[name], pa.large_string()) for name in self.names]
         self.writer.write_batch(pa.record_batch(arrays, schema=self.schema))
         self.chunk = {name: [] for name in self.names}
 
     def finish(self, drop_empty: bool) -> Examples:
+        import pyarrow as pa
+
         if self.empty and not drop_empty:
             shown = ", ".join(self.empty[:5]) + (", ..." if len(self.empty) > 5 else "")
             raise DataError(

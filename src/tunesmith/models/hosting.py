@@ -51,16 +51,20 @@ class HostSeam:
         if self._copied:
             open_attention(self.seams.model, self.seams.attending)
             self._copied = False
-        if not prompts and self.seams.routing.names is None:
+        routing = self.seams.routing
+        if not prompts and routing.names is None and routing.expected is None:
             return self.base(*args, **kwargs)
-        if self.seams.routing.recomputes and self.module.training and torch.is_grad_enabled():
+        alone = not prompts and routing.names is None
+        if not alone and routing.recomputes and self.module.training and torch.is_grad_enabled():
             raise CompatibilityError(
                 f"{type(self.module).__name__}: gradient checkpointing runs layers again when the pass is over and its "
                 "rows' prompts and deltas are no longer known. Switch it off for soft prompts and for rows of several "
                 "deltas; one delta of patches or copies for all rows may keep it."
             )
         values = self._by_name(args, kwargs)
-        with self.seams.routing.batch(_rows(values)):
+        rows = _rows(values)
+        routing.check_rows(rows if routing.layout is None else routing.layout.rows, type(self.module).__name__)
+        with routing.batch(rows):
             return self._run(values, prompts) if prompts else self.base(**values)
 
     def _run(self, values: dict[str, Any], prompts: dict[str, SoftPrompt]) -> Any:

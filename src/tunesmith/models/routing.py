@@ -42,6 +42,7 @@ class Routing:
         self.swapped: str | None = None  # the delta whose copies stand in everywhere
         self.layout: Layout | None = None
         self.names: tuple[str | None, ...] | None = None
+        self.expected: int | None = None  # rows of the caller's batch, where names were given for them
         self.repeat = 1  # adjacent rows per name: the beams of a search
         self.layers: list[ref[nn.Module]] = []  # their flags say whether they run again for gradients
         self.dropout = DropoutSource()
@@ -56,18 +57,19 @@ class Routing:
         self.__dict__.update(state, layers=[ref(layer) for layer in state["layers"] if layer is not None])
 
     @contextmanager
-    def rows(self, names: Sequence[str | None] | None) -> Iterator[None]:
+    def rows(self, names: Sequence[str | None] | None, expected: int | None = None) -> Iterator[None]:
         """Give each row its delta for the forward passes inside the block.
 
         Args:
             names: one per row of the batch; None stands for the base.
+            expected: rows that the batch must have; None where nobody said. [count]
         """
-        before = self.names
-        self.names = None if names is None else tuple(names)
+        before = self.names, self.expected
+        self.names, self.expected = None if names is None else tuple(names), expected
         try:
             yield
         finally:
-            self.names = before
+            self.names, self.expected = before
 
     @contextmanager
     def only(self, name: str | None) -> Iterator[None]:
@@ -76,12 +78,12 @@ class Routing:
         Args:
             name: of the delta.
         """
-        active, names = self.active, self.names
-        self.active, self.names = name, None
+        before = self.active, self.names, self.expected
+        self.active, self.names, self.expected = name, None, None
         try:
             yield
         finally:
-            self.active, self.names = active, names
+            self.active, self.names, self.expected = before
 
     @contextmanager
     def batch(self, rows: int) -> Iterator[None]:
@@ -124,6 +126,18 @@ class Routing:
         if self.names is None:
             return self.active in attached
         return any(name in attached for name in self.names)
+
+    def check_rows(self, rows: int, where: str) -> None:
+        """Refuse a batch of other rows than names were given for; a search over beams repeats each row.
+
+        Args:
+            rows: of the batch. [count]
+            where: the module that was called.
+        Raises:
+            CompatibilityError: both numbers are shown.
+        """
+        if self.expected is not None and rows % self.expected:
+            _check_rows(self.expected, rows, where)
 
     def spans(self, x: Tensor, where: str) -> list[Span]:
         """Cut a mixed pass's tensor into stretches of one delta each.

@@ -294,11 +294,11 @@ class Seams:
                 raise CompatibilityError(unknown("delta", str(name), self.deltas))
         before = self.routing.active
         mixed = len(set(names)) > 1
-        if mixed and hasattr(self.model, "base_model"):
+        if len(names) > 1 and hasattr(self.model, "base_model"):
             self._open_hosts()  # they know how many rows a batch has
         self.use(None if mixed else names[0])
         try:
-            with self.routing.rows(names if mixed else None):
+            with self.routing.rows(names if mixed else None, len(names)):
                 yield
         finally:
             self.use(before if before in self.deltas else None)

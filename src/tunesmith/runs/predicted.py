@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import parquet
 
 from tunesmith.core.files import write_atomic
 from tunesmith.evaluation.predictions import Predictions
@@ -23,6 +21,9 @@ def write_predictions(path: Path, predictions: dict[str, Predictions], corpus: C
         predictions: by split.
         corpus: the splits.
     """
+    import pyarrow as pa
+    from pyarrow import parquet
+
     names = np.array(corpus.label_names)
     tables = []
     for name, found in predictions.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import Split
 from tunesmith.training.optimizing import Optimizer
+
+if TYPE_CHECKING:
+    from tunesmith.training.corpus import Split  # it brings the readers and their tables
 
 # Scores after an epoch, by name; "validation loss" among them.
 Validate = Callable[[], dict[str, float]]
