@@ -581,3 +581,8 @@ def test_the_frozen_table_is_checked(resized: bool, tmp_path: Path) -> None:
     else:
         tunesmith.attach(model, tmp_path)
         assert far(run(model, "decoder"), run(theirs, "decoder")) <= 1e-6
+
+
+def test_settings_are_finite() -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        Lora(alpha=float("inf"))
