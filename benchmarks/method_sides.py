@@ -199,11 +199,6 @@ class Loop:
         return value
 
 
-def share(trainable: int, whole: int) -> float:
-    """Return what part of a model trains. [fraction]"""
-    return trainable / whole
-
-
 # The same fixed work on both sides ----------------------------------------------------------------------------
 
 

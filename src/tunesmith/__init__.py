@@ -26,22 +26,7 @@ _PUBLIC = {
     "TunesmithError": "tunesmith.core.errors",
 }
 
-__all__ = [
-    "Delta",
-    "Mix",
-    "Run",
-    "TunesmithError",
-    "__version__",
-    "add_tokens",
-    "attach",
-    "convert",
-    "merge",
-    "merge_deltas",
-    "mix",
-    "route",
-    "train",
-    "unmerge",
-]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

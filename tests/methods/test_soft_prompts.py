@@ -357,16 +357,22 @@ def test_virtual_tokens_in_the_same_pass_equal_a_pass_of_their_own(
     for parameter in parameters:
         nn.init.normal_(parameter, std=0.3)
     rows = [list(range(5, 5 + length)) for length in (3, 6, 3, 8, 2, 5)]
+    passes: list[None] = []
+    base = core.seams.hosts[0].base
+    core.seams.hosts[0].base = lambda *given, **named: (passes.append(None), base(*given, **named))[1]
     for names in (["a"] * 6, ["a", "b", "c", None, "a", "b"]):
         core.seams.use("a")
         batch, found = ragged(rows, names=names), []
-        for _ in range(2):
-            hidden = core.hidden(batch)
+        for together in (True, False):
+            passes.clear()
+            with monkeypatch.context() as patched:
+                if not together:
+                    patched.setattr(HostSeam, "_leading", lambda *_: {})
+                hidden = core.hidden(batch)
+            assert len(passes) == 1 + (0 if together else len({"a", "b"} & set(names)))
             wanted = parameters if "b" in names else delta.parameters()
             weight = torch.linspace(-1, 1, hidden.numel()).view_as(hidden)
             found.append((hidden, *torch.autograd.grad((hidden * weight).sum(), wanted)))
-            monkeypatch.setattr(HostSeam, "_leading", lambda *_: {})
-        monkeypatch.undo()
         with torch.no_grad():
             found[1] += (core.hidden(batch),)
         for own, alone in zip((*found[0], found[0][0]), found[1], strict=True):

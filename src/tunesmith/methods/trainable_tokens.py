@@ -186,7 +186,7 @@ class RowsPatch(Patch):
         rows, y = self.table.rows, seam.base(x)
         if seam.looks_up:
             hit, place = self.table.find(x)
-            trained = nn.functional.embedding(place, rows) * getattr(seam, "scale", 1.0)
+            trained = nn.functional.embedding(place, rows) * seam.scale
             return torch.where(hit[..., None], trained.to(y.dtype), y)
         logits = x.to(rows.dtype) @ rows.t()
         if seam.bias is not None:

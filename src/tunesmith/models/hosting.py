@@ -52,10 +52,10 @@ class HostSeam:
             open_attention(self.seams.model, self.seams.attending)
             self._copied = False
         routing = self.seams.routing
-        if not prompts and routing.names is None and routing.expected is None:
+        plain = not prompts and routing.names is None
+        if plain and routing.expected is None:
             return self.base(*args, **kwargs)
-        alone = not prompts and routing.names is None
-        if not alone and routing.recomputes and self.module.training and torch.is_grad_enabled():
+        if not plain and routing.recomputes and self.module.training and torch.is_grad_enabled():
             raise CompatibilityError(
                 f"{type(self.module).__name__}: gradient checkpointing runs layers again when the pass is over and its "
                 "rows' prompts and deltas are no longer known. Switch it off for soft prompts and for rows of several "

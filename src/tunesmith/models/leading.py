@@ -58,12 +58,12 @@ class Leading:
             places.append(positions[own] + length)
             kept.append(torch.arange(begin + length, begin + length + own.stop - own.start))
             begin += length + own.stop - own.start
-        wider, names = self._wider()
-        with flat_rows(self.routing, wider), self.routing.rows(names if self.routing.names else None):
+        wider = self._wider()
+        with flat_rows(self.routing, wider), self.routing.rows(wider.names if self.routing.names else None):
             output = run(inputs_embeds=torch.cat(tokens)[None], position_ids=torch.cat(places)[None], **values)
         return stripped(output, torch.cat(kept).to(embeds.device))
 
-    def _wider(self) -> tuple[Layout, list[str | None]]:
+    def _wider(self) -> Layout:
         """Return where all rows lie, leading ones included, and the delta of each."""
         lengths: list[int] = []
         names: list[str | None] = []
@@ -75,7 +75,7 @@ class Leading:
                 lengths.append(prompt.length)
             lengths += self.layout.lengths[first:last]
             names += [name] * (len(lengths) - len(names))
-        return Layout(tuple(lengths), tuple(names), tuple(leads)), names
+        return Layout(tuple(lengths), tuple(names), tuple(leads))
 
     def _stretches(self) -> Iterator[tuple[str | None, int, int]]:
         """Go through the deltas: name, first row, and the row after the last."""

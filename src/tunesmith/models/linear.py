@@ -140,6 +140,11 @@ class LinearSeam(Seam):
         return self.module.bias  # type: ignore[return-value]
 
     @property
+    def scale(self) -> Any:
+        """What the map's output is multiplied by besides W; some models do that to embeddings."""
+        return 1.0
+
+    @property
     def width_in(self) -> int:
         """Columns of W."""
         return self.stored.shape[0] if self.transposed else self.stored.shape[1]

@@ -46,7 +46,7 @@ class Mix(Answering):
             CheckpointError: it is no mix, or one of its runs is gone.
         """
         facts = read_json(Path(folder) / _FILE, dict)
-        if not isinstance(facts, dict) or "runs" not in facts or "weights" not in facts:
+        if "runs" not in facts or "weights" not in facts:
             raise CheckpointError(f"{Path(folder) / _FILE} is damaged: 'runs' or 'weights' is missing.")
         return cls([Run.load(run) for run in facts["runs"]], facts["weights"])
 
