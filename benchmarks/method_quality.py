@@ -1,4 +1,4 @@
-"""The score of a method on held-out data, ours and PEFT's: three learning rates, the better one on validation."""
+"""The score of a method on held-out data, ours and PEFT's: the better learning rate on validation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from method_sides import METHODS, Loop, ours_method, ours_settings, padded, peft_model, sentence_model
+from method_sides import Loop, ours_method, ours_settings, padded, peft_model, sentence_model
 
 ROWS, PER_LABEL = 32, 5  # rows per step; validation rows per label
 LANGUAGE_ROWS, HELD = 8, 256  # rows per step; held-out rows, half of them to choose the learning rate
@@ -44,7 +44,7 @@ def _file(folder: Path, part: str, per_label: int | None = None) -> str:
 
 
 def classify_ours(work: dict[str, Any]) -> dict[str, Any]:
-    """Run the product: one recipe, three candidates in one pass."""
+    """Run the product: one recipe, a candidate per learning rate, in one pass."""
     import tunesmith
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -55,7 +55,7 @@ def classify_ours(work: dict[str, Any]) -> dict[str, Any]:
                          "test": _file(folder, "test")},
                 "method": ours_settings(work["method"], "classification"),
                 "training": {"epochs": work["epochs"], "batch_size": ROWS},
-                "candidates": [{"training.learning_rate": rate} for rate in METHODS[work["method"]].rates],
+                "candidates": [{"training.learning_rate": rate} for rate in work["rates"]],
                 "evaluation": {"metrics": ["accuracy"], "baselines": False},
                 "seed": work["seed"],
                 "output": str(folder / "run"),
@@ -98,7 +98,7 @@ def classify_theirs(work: dict[str, Any]) -> dict[str, Any]:
         return run(lambda batch: model(**batch).logits, split).argmax(-1).numpy() == split.labels
 
     best: dict[str, Any] = {"validation": -1.0}
-    for rate in METHODS[work["method"]].rates:
+    for rate in work["rates"]:
         seed_everything(derived(work["seed"], "weights"))
         model = sentence_model(torch.nn.Identity()).eval()
         features = run(lambda b, m=model: m.features(b["attention_mask"], input_ids=b["input_ids"]), train)
@@ -137,14 +137,14 @@ def _halves() -> tuple[Any, Any, Any]:
 
 
 def write_ours(work: dict[str, Any]) -> dict[str, Any]:
-    """Train three learning rates in one pass."""
+    """Train all learning rates in one pass."""
     import torch
 
     train, valid, test = _halves()
     core, _ = common.backbone(str(common.stories()))
     writers = [
         common.writer(core, ours_method(work["method"], "language"), f"rate-{n}", rate, work["steps"], work["seed"])
-        for n, rate in enumerate(METHODS[work["method"]].rates)
+        for n, rate in enumerate(work["rates"])
     ]
     common.write_steps(
         core, writers, work["steps"], lambda step: common.prose_batch(train, step, LANGUAGE_ROWS, work["seed"])
@@ -157,12 +157,12 @@ def write_ours(work: dict[str, Any]) -> dict[str, Any]:
         return torch.cat([common.next_token_losses(core, part, [name])[0] for part in rows.split(16)]).numpy()
 
     scores = [float(nats(one.delta.name, valid).mean()) for one in writers]
-    chosen = min(range(3), key=lambda number: scores[number] if math.isfinite(scores[number]) else math.inf)
+    chosen = min(range(len(writers)), key=lambda number: scores[number] if math.isfinite(scores[number]) else math.inf)
     one = writers[chosen]
     return {
         "score": interval(nats(one.delta.name, test)),
         "validation": scores[chosen],
-        "rate": METHODS[work["method"]].rates[chosen],
+        "rate": work["rates"][chosen],
         "trainable": sum(parameter.numel() for parameter in one.delta.parameters()),
     }
 
@@ -187,7 +187,7 @@ def write_theirs(work: dict[str, Any]) -> dict[str, Any]:
             found.append(losses.mean(-1))
         return torch.cat(found).numpy()
 
-    for rate in METHODS[work["method"]].rates:
+    for rate in work["rates"]:
         seed_everything(derived(work["seed"], "weights"))
         model = transformers.AutoModelForCausalLM.from_pretrained(common.stories(), use_safetensors=True)
         wrapped = peft_model(work["method"], "language", model, work["steps"])

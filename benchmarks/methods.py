@@ -6,10 +6,10 @@
     ... python benchmarks/methods.py table            # markdown from what was measured
 
 BANKING77 with ten rows per label (MiniLM, test accuracy) and language modelling of tinyshakespeare (stories260K,
-held-out nats per token). `quality` chooses the better of three learning rates on validation rows; ours in one pass,
-PEFT's one after another. `speed` gives both sides the same fixed steps in turn (A B A B ...) in one process; memory is
-that of a process per side. Each measurement is written to benchmarks/results/methods.json at once: what stands there is
-not run again unless --again is given.
+held-out nats per token). `quality` chooses the better of three learning rates on validation rows of the first seed,
+ours in one pass, PEFT's one after another; the other seeds take that rate. `speed` gives both sides the same fixed
+steps in turn (A B A B ...) in one process; memory is that of a process per side. Each measurement is written to
+benchmarks/results/methods.json at once: what stands there is not run again unless --again is given.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ def quality(given: argparse.Namespace) -> None:
             if (name, task) in ABSENT or (key in load()["quality"] and not given.again):
                 continue
             work = {"method": name, "task": task, "seed": seed, "epochs": given.epochs, "steps": given.steps}
+            first = load()["quality"].get(f"{name}/{task}/{side}/{given.seeds[0]}")
+            work["rates"] = METHODS[name].rates if seed == given.seeds[0] or first is None else [first["rate"]]
             found = common.child(__file__, {"kind": f"quality-{task}-{side}", **work}, given.threads)
             keep("quality", key, {**work, **found}, given.threads)
             print(f"{key}: {found['score']['value']:.4f} with rate {found['rate']:g}", flush=True)
