@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Run": "tunesmith.api",
     "train": "tunesmith.api",
+    "inspect": "tunesmith.api",
     "attach": "tunesmith.api",
     "route": "tunesmith.api",
     "merge": "tunesmith.api",

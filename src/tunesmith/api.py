@@ -19,6 +19,7 @@ from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_component
 from tunesmith.runs.exporting import convert_folder, merge_folders
+from tunesmith.runs.inspecting import inspect_recipe
 from tunesmith.runs.merging import merge_verified, unmerge_folder
 from tunesmith.runs.mixing import Mix, mix
 from tunesmith.runs.run import Prediction, Run
@@ -32,6 +33,7 @@ __all__ = [
     "add_tokens",
     "attach",
     "convert",
+    "inspect",
     "merge",
     "merge_deltas",
     "mix",
@@ -61,6 +63,22 @@ def train(
         TunesmithError: any mistake in recipe, data or model, with what to do about it.
     """
     return Run(train_recipe(recipe, overrides, overwrite, progress))
+
+
+def inspect(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3) -> dict[str, Any]:
+    """Show what a recipe's model would read: token by token, what is input, what is learned, what is cut.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts that win over the recipe.
+        rows: so many first training rows; the longest one is shown too. [count]
+    Returns:
+        "splits" with the facts of each, "rows" with "pieces" of text and what becomes of them, "warnings", and
+        "closing", the tokens that end an answer.
+    Raises:
+        TunesmithError: any mistake in recipe, model or data.
+    """
+    return inspect_recipe(recipe, overrides, rows)
 
 
 def attach(

@@ -114,10 +114,10 @@ def test_broken_json_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": ')
     with pytest.raises(DataError, match=r"a\.jsonl, line 2: not valid JSON"):
         read(tmp_path / "a.jsonl")
-    (tmp_path / "a.json").write_text('{"text": "a"}\n{"text": "b"}')
+    (tmp_path / "a.json").write_text('[{"text": "a"}\n{"text": "b"}')
     with pytest.raises(DataError, match=r"not valid JSON.*named \.jsonl"):
         read(tmp_path / "a.json")
-    (tmp_path / "b.json").write_text('{"text": "a"}')
+    (tmp_path / "b.json").write_text('{\n"text": "a"}')
     with pytest.raises(DataError, match="expected a list of objects, found dict"):
         read(tmp_path / "b.json")
 

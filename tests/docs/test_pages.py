@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import save_tiny_writer
 from tests.docs.test_readme import ROOT, blocks, small_data
 from tunesmith.cli.main import app
 
@@ -20,6 +21,7 @@ training: {epochs: 1}
 evaluation: {resamples: 100}
 output: runs/intents
 """
+PROSE = "".join(f"The lamp is {word} and the stone is {word} too.\n" for word in ("red", "green", "grey") * 60)
 PYTHON = """
 import pathlib, re, sys
 root, pages = pathlib.Path(sys.argv[1]), sys.argv[2:]
@@ -39,6 +41,9 @@ print("all blocks ran")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = small_data(tmp_path_factory.mktemp("pages"))
     (place / "recipe.yaml").write_text(RECIPE)
+    (place / "write.yaml").write_text(next(text for text in blocks("docs/tasks.md", "yaml") if "model: writer" in text))
+    save_tiny_writer(place / "writer")
+    (place / "prose.txt").write_text(PROSE)
     return place
 
 

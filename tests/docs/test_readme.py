@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import tunesmith
+from tests.conftest import save_tiny_writer, write_jsonl
 from tunesmith.recipe.loading import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,9 +81,21 @@ def test_the_page_of_components_is_current() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_recipes_run(path: Path, folder: Path, tmp_path: Path) -> None:
     """Every shipped recipe, cut to one epoch of little data."""
-    words = [f"data.train={folder / 'train.csv'}", f"data.test={folder / 'test.csv'}", f"output={tmp_path / 'run'}"]
-    run = tunesmith.train(path, [*words, "training.epochs=1", "evaluation.resamples=100"])
-    assert run.metrics["test"]["accuracy"]["value"] > 0.5
+    words = [f"output={tmp_path / 'run'}", "training.epochs=1", "evaluation.resamples=100"]
+    if yaml.safe_load(path.read_text())["task"] == "text-classification":
+        run = tunesmith.train(path, [f"data.train={folder / 'train.csv'}", f"data.test={folder / 'test.csv'}", *words])
+        assert run.metrics["test"]["accuracy"]["value"] > 0.5
+        return
+    turns = [[{"role": "user", "content": f"hello {n}"}, {"role": "assistant", "content": "hi"}] * 2 for n in range(20)]
+    conversations = write_jsonl(tmp_path / "rows.jsonl", [{"messages": one} for one in turns])
+    (tmp_path / "input.txt").write_text("many thanks to you, my friend\n" * 600)
+    train = tmp_path / "input.txt" if "tune-stories" in path.name else conversations
+    words += [f"model={save_tiny_writer(tmp_path / 'model')}", f"data.train={train}", "task.decoding.max_new_tokens=4"]
+    words += ["data.validation=0.5"]
+    run = tunesmith.train(path, words)
+    before = run.summary["baselines"]["untuned"]["validation"]["perplexity"]["value"]
+    assert run.metrics["validation"]["perplexity"]["value"] < before
+    assert run.generate("hello")[0]
 
 
 def test_the_demo_is_its_recipe() -> None:

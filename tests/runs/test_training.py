@@ -208,7 +208,7 @@ def test_validation_file_and_no_baselines(recipe: Recipe) -> None:
 
 def test_templates_change_what_the_model_reads(recipe: Recipe) -> None:
     run = tunesmith.train({**recipe, "prompt": {"template": "my friend\nsays {text}"}})
-    assert yaml.safe_load((run.folder / "prompt.yaml").read_text()) == {"template": "my friend\nsays {text}"}
+    assert yaml.safe_load((run.folder / "prompt.yaml").read_text())["template"] == "my friend\nsays {text}"
     plain = tunesmith.train({**recipe, "output": recipe["output"] + "2"})
     assert abs(run.predict_proba("hello") - plain.predict_proba("hello")).max() > 1e-6
 

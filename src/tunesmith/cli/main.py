@@ -11,6 +11,7 @@ import typer
 
 from tunesmith import __version__
 from tunesmith.cli import show as display
+from tunesmith.cli import talk as talking
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.files import finite
 
@@ -74,6 +75,52 @@ def predict(
     answers = found.predict_file(text) if display.is_file(text) else found.predict(text)
     plain = [vars(answer) for answer in answers]
     _give({"run": run, "predictions": plain}, as_json, display.predictions(answers))
+
+
+@app.command()
+def generate(
+    run: Folder,
+    prompt: Annotated[list[str], typer.Option(help="What to answer or to go on from; may be given several times.")],
+    options: Annotated[list[str] | None, typer.Argument(help="key=value of task.decoding: temperature=0.8.")] = None,
+    samples: Annotated[int, typer.Option(help="Texts per prompt.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Let a run write; a single text appears as it is written."""
+    from tunesmith.api import Run
+
+    found, settings = Run.load(run), talking.settings(options or [])
+    if len(prompt) == samples == 1 and not as_json and settings.get("beams", 1) == 1:
+        talking.stream(found.stream(prompt[0], seed=seed, **settings))
+        return
+    texts = found.generate(prompt, samples=samples, seed=seed, **settings)
+    _give({"run": run, "prompts": prompt, "texts": texts}, as_json, talking.texts(prompt, texts))
+
+
+@app.command()
+def chat(
+    run: Folder,
+    options: Annotated[list[str] | None, typer.Argument(help="key=value of task.decoding: temperature=0.8.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+) -> None:
+    """Talk with a run; an empty line ends."""
+    from tunesmith.api import Run
+
+    talking.talk(Run.load(run), seed, talking.settings(options or []))
+
+
+@app.command()
+def inspect(
+    recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example data.max_tokens=128.")] = None,
+    rows: Annotated[int, typer.Option(help="So many first rows; the longest is shown too.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Show what the model would read: input, learned and cut tokens."""
+    from tunesmith.api import inspect as look
+
+    found = look(recipe, overrides or [], rows)
+    _give(found, as_json, talking.inspected(found))
 
 
 @app.command()

@@ -23,6 +23,8 @@ KINDS = {
     "baselines": "tunesmith.evaluation.baselines",
     "models": "tunesmith.models.embedded",
     "readers": "tunesmith.data.readers",
+    "formats": "tunesmith.data.formats",
+    "chats": "tunesmith.prompts.chats",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}
@@ -94,6 +96,13 @@ def setting_fields(kind: str, name: str) -> list[dict[str, Any]]:
     Returns:
         One row per setting: name, default, help.
     """
-    model = find(kind, name)
-    fields = getattr(model, "model_fields", {})
-    return [{"name": key, "default": field.default, "help": field.description or ""} for key, field in fields.items()]
+    rows = []
+    for key, field in getattr(find(kind, name), "model_fields", {}).items():
+        inner = getattr(field.default, "model_fields_set", None) is not None
+        nested = type(field.default).model_fields if inner else {}
+        rows += [_row(f"{key}.{name}", one) for name, one in nested.items()] if inner else [_row(key, field)]
+    return rows
+
+
+def _row(name: str, field: Any) -> dict[str, Any]:
+    return {"name": name, "default": field.default, "help": field.description or ""}

@@ -29,6 +29,8 @@ class Audit:
         tokens: lengths: median, p95, longest.
         truncated: rows longer than the limit, cut.
         max_tokens: the limit.
+        learned: tokens that a language model learns; 0 for tasks with labels.
+        silent: conversations left out because no token of an answer was left after cutting; where the first stand.
     """
 
     rows: int
@@ -40,6 +42,8 @@ class Audit:
     tokens: dict[str, int] = field(default_factory=dict)
     truncated: int = 0
     max_tokens: int = 0
+    learned: int = 0
+    silent: list[str] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """Return the facts as plain values."""

@@ -34,6 +34,10 @@ class TokenRows:
         """Return one row's ids, (T,), int64."""
         return self.ids[self.ends[row] : self.ends[row + 1]].astype(np.int64)
 
+    def learned(self, row: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        """Return which of a row's tokens are learned, (T,); None where the row has a label instead."""
+        return None
+
     @property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(rows,), tokens per row as the model reads it."""
@@ -43,6 +47,54 @@ class TokenRows:
     def truncated(self) -> int:
         """Rows that were cut. [count]"""
         return int((self.full_lengths > self.lengths).sum())
+
+
+class LearnedRows(TokenRows):
+    """Rows of token ids of which some are learned: the answers, or every token but the first.
+
+    Args:
+        ids: all ids one after another, int32.
+        ends: (rows + 1,), where each row begins, and the total.
+        full_lengths: (rows,), tokens before cutting.
+        marks: as long as `ids`, uint8, 1 for a learned token.
+        characters: (rows,), of the learned text. [count]
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray[Any, Any],
+        ends: np.ndarray[Any, Any],
+        full_lengths: np.ndarray[Any, Any],
+        marks: np.ndarray[Any, Any],
+        characters: np.ndarray[Any, Any],
+    ) -> None:
+        super().__init__(ids, ends, full_lengths)
+        self.marks, self.characters = marks, characters
+
+    def learned(self, row: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which of a row's tokens are learned, (T,)."""
+        found: np.ndarray[Any, np.dtype[np.bool_]] = self.marks[self.ends[row] : self.ends[row + 1]].astype(bool)
+        return found
+
+    @property
+    def targets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(rows,), learned tokens per row."""
+        sums = np.concatenate([[0], np.cumsum(self.marks, dtype=np.int64)])
+        return sums[self.ends[1:]] - sums[self.ends[:-1]]
+
+    def take(self, rows: np.ndarray[Any, Any]) -> LearnedRows:
+        """Return some of the rows.
+
+        Args:
+            rows: their numbers.
+        Returns:
+            They alone, in that order.
+        """
+        places = [slice(self.ends[row], self.ends[row + 1]) for row in rows]
+        ids = np.concatenate([self.ids[place] for place in places]) if places else self.ids[:0]
+        marks = np.concatenate([self.marks[place] for place in places]) if places else self.marks[:0]
+        ends = np.concatenate([[0], np.cumsum(self.lengths[rows])])
+        return LearnedRows(ids, ends, self.full_lengths[rows], marks, self.characters[rows])
 
 
 def tokenize(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> TokenRows:

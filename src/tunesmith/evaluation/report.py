@@ -12,7 +12,8 @@ import numpy as np
 from tunesmith.evaluation import plots
 from tunesmith.evaluation.metrics.base import is_share, worded, worded_gain
 from tunesmith.evaluation.predictions import Predictions
-from tunesmith.evaluation.statistics import Difference, Estimate
+from tunesmith.evaluation.statistics import Difference, Estimate, Result
+from tunesmith.evaluation.written import Written
 
 _SHOWN = 12  # rows in a list of examples
 
@@ -30,6 +31,7 @@ section { background: white; border: 1px solid var(--line); border-radius: 10px;
 .card b { display: block; font-size: 23px; } .card span { color: var(--soft); font-size: 13px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td.t { white-space: pre-wrap; min-width: 160px; max-width: 320px; overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 tr.ours td { font-weight: 600; color: var(--blue); }
 .warn { border-left: 4px solid #ea7317; padding: 4px 12px; margin: 0 0 8px; background: #fff7ed; }
@@ -73,7 +75,7 @@ class Content:
         history: per epoch.
         losses: per step.
         best_epoch: that was kept.
-        score: metric drawn beside the loss.
+        score: metric drawn beside the loss, or the loss.
         predictions: of the tuned model on the split.
         label_names: in the order of the codes.
         text: of a row of the split.
@@ -81,6 +83,7 @@ class Content:
         warnings: for the reader.
         recipe: resolved, as YAML.
         facts: versions and measurements, by name.
+        samples: what a language model was asked, with "right", "before" and "after"; empty for tasks with labels.
         candidates: trained beside each other, each with `chosen`, `what`, `history` and `best_epoch`; empty for one.
     """
 
@@ -94,7 +97,7 @@ class Content:
     losses: list[float]
     best_epoch: int
     score: str
-    predictions: Predictions
+    predictions: Result
     label_names: list[str]
     text: Callable[[int], str]
     audits: dict[str, dict[str, Any]]
@@ -102,6 +105,7 @@ class Content:
     recipe: str
     facts: dict[str, str] = field(default_factory=dict)
     candidates: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, str]] = field(default_factory=list)
 
 
 def render(content: Content) -> str:
@@ -117,9 +121,7 @@ def render(content: Content) -> str:
         _comparison(content),
         _section("Learning curves", _curves(content)),
         _section("Candidates", _candidates(content)),
-        _section(f"Confusions ({content.split})", _confusions(content)),
-        _section("Most confidently wrong", _wrong(content)),
-        _section("Hardest examples", _hardest(content)),
+        *_answers(content),
         _section("Data", _data(content)),
         _section("Recipe", f"<pre>{_safe(content.recipe)}</pre>"),
         _section("Versions and machine", _pairs(content.facts)),
@@ -241,8 +243,50 @@ def _candidates(content: Content) -> str:
     return table + note + plots.candidate_curves([one["history"] for one in content.candidates], content.score)
 
 
-def _confusions(content: Content) -> str:
-    matrix = content.predictions.sample().confusion
+def _answers(content: Content) -> list[str]:
+    """Show what the model did on single rows."""
+    found = content.predictions
+    if isinstance(found, Written):
+        return [
+            _section("Written before and after tuning", _samples(content.samples)),
+            _section(f"Answers ({content.split})", _answered(content, found)),
+            _section("Least probable rows", _improbable(content, found)),
+        ]
+    return [
+        _section(f"Confusions ({content.split})", _confusions(content, found)),
+        _section("Most confidently wrong", _wrong(content, found)),
+        _section("Hardest examples", _hardest(content, found)),
+    ]
+
+
+def _texts(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{_safe(name)}</th>" for name in heads)
+    body = "".join("<tr>" + "".join(f"<td class=t>{_safe(cell[:600])}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _samples(samples: Sequence[dict[str, str]]) -> str:
+    keys = ("asked", "right", "before", "after")
+    rows = [[one[key] for key in keys] for one in samples]
+    return _texts(["asked", "held-out text", "before tuning", "after tuning"], rows) if rows else ""
+
+
+def _answered(content: Content, found: Written) -> str:
+    rows = [
+        [found.right[place][0], found.answers[place], f"{found.row_loss[row]:.3f}"]
+        for place, row in enumerate(found.answered[:_SHOWN])
+    ]
+    return _texts(["reference", "answer", "nats per token of the reference"], rows) if rows else ""
+
+
+def _improbable(content: Content, found: Written) -> str:
+    order = np.argsort(-found.row_loss, kind="stable")[:_SHOWN]
+    rows = [[content.text(int(row)), f"{found.row_loss[row]:.3f}"] for row in order]
+    return _texts(["row", "nats per token"], rows)
+
+
+def _confusions(content: Content, found: Predictions) -> str:
+    matrix = found.sample().confusion
     wrong = matrix - np.diag(np.diagonal(matrix))
     pairs = [
         (int(wrong[true, predicted]), content.label_names[true], content.label_names[predicted])
@@ -259,8 +303,7 @@ def _confusions(content: Content) -> str:
     return plots.confusion(matrix, content.label_names) + (table if rows else "<p>No row was confused.</p>")
 
 
-def _examples(content: Content, rows: Sequence[int]) -> str:
-    found = content.predictions
+def _examples(content: Content, found: Predictions, rows: Sequence[int]) -> str:
     lines = []
     for row in rows:
         probability = found.probabilities[row]
@@ -275,19 +318,18 @@ def _examples(content: Content, rows: Sequence[int]) -> str:
     return f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>" if lines else "<p>None.</p>"
 
 
-def _wrong(content: Content) -> str:
-    found = content.predictions
+def _wrong(content: Content, found: Predictions) -> str:
     wrong = np.flatnonzero(~found.correct)
     order = wrong[np.argsort(-found.confidence[wrong], kind="stable")][:_SHOWN]
-    return _examples(content, order.tolist())
+    return _examples(content, found, order.tolist())
 
 
-def _hardest(content: Content) -> str:
+def _hardest(content: Content, found: Predictions) -> str:
     """Rows where the two best classes are nearly tied."""
-    top = np.sort(content.predictions.probabilities, axis=1)
+    top = np.sort(found.probabilities, axis=1)
     margin = top[:, -1] - top[:, -2]
     return "<p class=soft>The two most probable classes are nearly tied.</p>" + _examples(
-        content, np.argsort(margin, kind="stable")[:_SHOWN].tolist()
+        content, found, np.argsort(margin, kind="stable")[:_SHOWN].tolist()
     )
 
 
@@ -298,7 +340,7 @@ def _data(content: Content) -> str:
         lengths = facts["tokens"]
         cells = [
             f"{facts['rows']:,}",
-            f"{len(counts)} ({min(counts)} – {max(counts)} rows)",
+            f"{len(counts)} ({min(counts)} – {max(counts)} rows)" if counts else f"{facts['learned']:,} tokens",
             f"{lengths['median']} / {lengths['p95']} / {lengths['longest']}",
             f"{facts['truncated']}",
             f"{facts['duplicates']}",
@@ -309,7 +351,7 @@ def _data(content: Content) -> str:
     heads = [
         "split",
         "rows",
-        "classes",
+        "learned" if any(facts["learned"] for facts in content.audits.values()) else "classes",
         "tokens: median / p95 / longest",
         "truncated",
         "duplicates",

@@ -13,6 +13,9 @@ import numpy as np
 from tunesmith.core.registry import find
 from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.predictions import Array, Predictions
+from tunesmith.evaluation.written import Written
+
+Result = Predictions | Written  # what a model did on the rows of a split
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def metrics_by_name(names: Sequence[str]) -> list[Metric]:
     return [find("metrics", name)() for name in names]
 
 
-def estimate(predictions: Predictions, metrics: Sequence[Metric], bootstrap: Bootstrap) -> dict[str, Estimate]:
+def estimate(predictions: Result, metrics: Sequence[Metric], bootstrap: Bootstrap) -> dict[str, Estimate]:
     """Compute metrics with intervals; all metrics see the same resamples.
 
     Args:
@@ -151,7 +154,7 @@ def estimate(predictions: Predictions, metrics: Sequence[Metric], bootstrap: Boo
     return found
 
 
-def paired_difference(first: Predictions, second: Predictions, metric: Metric, bootstrap: Bootstrap) -> Difference:
+def paired_difference(first: Result, second: Result, metric: Metric, bootstrap: Bootstrap) -> Difference:
     """Compare two models on the same rows: both are scored on every resample.
 
     Args:

@@ -38,17 +38,18 @@ class Proof:
 
 
 class Backbone:
-    """A model without head, opened at its seams.
+    """A model opened at its seams; its head, where it has one, is left out.
 
     Args:
-        model: a transformers model that returns `last_hidden_state`.
+        model: a transformers model whose body returns `last_hidden_state`.
         prove: run the self-proving check now; otherwise the padded path is used.
     """
 
     def __init__(self, model: nn.Module, prove: bool = True) -> None:
         self.model = model
+        self.body: nn.Module = getattr(model, "base_model", model)
         self.seams: Seams = open_seams(model)
-        accepted = inspect.signature(model.forward).parameters
+        accepted = inspect.signature(self.body.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._no_cache = {"use_cache": False} if "use_cache" in accepted or self._is_decoder else {}
         self.proof = self._prove() if prove else Proof(False, 0, 0.0, "not checked")
@@ -86,11 +87,11 @@ class Backbone:
                 return self._flat(batch, self.proof.position_offset)
             return self._padded(batch)
 
-    def _flat(self, batch: RaggedBatch, offset: int) -> Tensor:
-        positions = batch.layout.positions(offset).to(batch.ids.device)
+    def _flat(self, batch: RaggedBatch, offset: int, places: Tensor | None = None) -> Tensor:
+        positions = batch.layout.positions(offset).to(batch.ids.device) if places is None else places + offset
         extra = {} if batch.segments is None else {"token_type_ids": batch.segments[None]}
         with flat_rows(self.seams.routing, batch.layout):
-            output = self.model(input_ids=batch.ids[None], position_ids=positions[None], **extra, **self._no_cache)
+            output = self.body(input_ids=batch.ids[None], position_ids=positions[None], **extra, **self._no_cache)
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
@@ -104,7 +105,7 @@ class Backbone:
         extra = {}
         if batch.segments is not None:
             extra["token_type_ids"] = torch.zeros_like(ids).masked_scatter_(mask, batch.segments)
-        output = self.model(input_ids=ids, attention_mask=mask.long(), **extra, **self._no_cache)
+        output = self.body(input_ids=ids, attention_mask=mask.long(), **extra, **self._no_cache)
         hidden: Tensor = output.last_hidden_state[mask]
         return hidden
 

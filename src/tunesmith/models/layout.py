@@ -253,6 +253,7 @@ class RaggedBatch:
         index: (R,), int64, which example each row is; rows are ordered by length, not by example.
         labels: (R,) or None, one label id per row, in row order.
         segments: (N,) or None, token type ids where the tokenizer makes them.
+        learned: (N,) bool or None, the tokens that a language model learns to predict.
     """
 
     ids: Tensor
@@ -260,6 +261,33 @@ class RaggedBatch:
     index: Tensor
     labels: Tensor | None = None
     segments: Tensor | None = None
+    learned: Tensor | None = None
+
+    @cached_property
+    def items(self) -> list[int]:
+        """Per row, how much of it is learned: one label, or so many tokens. [count]"""
+        if self.learned is None:
+            return [1] * self.layout.rows
+        return [int(part.sum()) for part in self.learned.split(list(self.layout.lengths))]
+
+    def part(self, first: int, last: int) -> RaggedBatch:
+        """Return neighbouring rows as a batch of their own.
+
+        Args:
+            first: row it begins with.
+            last: row after its end.
+        Returns:
+            The rows, without names.
+        """
+        start, end = self.layout.starts[first], self.layout.starts[last]
+        return RaggedBatch(
+            ids=self.ids[start:end],
+            layout=Layout(self.layout.lengths[first:last]),
+            index=self.index[first:last],
+            labels=None if self.labels is None else self.labels[first:last],
+            segments=None if self.segments is None else self.segments[start:end],
+            learned=None if self.learned is None else self.learned[start:end],
+        )
 
     def to(self, device: torch.device) -> RaggedBatch:
         """Return the batch with its tensors on a device.
@@ -282,6 +310,7 @@ def ragged(
     index: Sequence[int] | None = None,
     labels: Sequence[int] | None = None,
     names: Sequence[str | None] | None = None,
+    learned: Sequence[Any] | None = None,
 ) -> RaggedBatch:
     """Make a ragged batch; rows are sorted by delta, then by length so that attention meets few groups.
 
@@ -290,6 +319,7 @@ def ragged(
         index: which example each row is; 0, 1, ... when None.
         labels: one label id per row, in the order of `rows`.
         names: one delta name (or None) per row, in the order of `rows`.
+        learned: per row, which of its tokens are learned, (T,) bool, in the order of `rows`.
     Returns:
         The batch; `index` says which row came from where.
     Example:
@@ -304,4 +334,5 @@ def ragged(
         layout=Layout(tuple(len(rows[i]) for i in order), tuple(names[i] for i in order) if names else None),
         index=torch.tensor([index[i] for i in order]),
         labels=None if labels is None else torch.tensor([labels[i] for i in order]),
+        learned=None if learned is None else torch.cat([torch.as_tensor(learned[i], dtype=torch.bool) for i in order]),
     )

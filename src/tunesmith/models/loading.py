@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import CheckpointError, RecipeError, SecurityError, nearest
@@ -121,13 +121,19 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def load_model(source: Source, device: torch.device, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load the backbone of a model, without a task head, in evaluation mode.
+_OPENERS = {"body": AutoModel, "causal": AutoModelForCausalLM}
+
+
+def load_model(
+    source: Source, device: torch.device, dtype: torch.dtype = torch.float32, opens: str = "body"
+) -> PreTrainedModel:
+    """Load a model in evaluation mode: its backbone without a head, or with its language-model head.
 
     Args:
         source: from `locate`.
         device: where to put it.
         dtype: of the weights.
+        opens: "body" or "causal".
     Returns:
         The model.
     Raises:
@@ -135,7 +141,7 @@ def load_model(source: Source, device: torch.device, dtype: torch.dtype = torch.
     """
     with quiet():
         try:
-            model, facts = AutoModel.from_pretrained(
+            model, facts = _OPENERS[opens].from_pretrained(
                 source.path,
                 use_safetensors=True,
                 trust_remote_code=False,

@@ -242,16 +242,31 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found = []
     for kind, names in (("metrics", recipe.evaluation.metrics), ("baselines", recipe.evaluation.baselines or [])):
         for name in names or []:
-            if name not in components(kind):
-                found.append(f"evaluation.{kind}: {unknown(kind[:-1], name, components(kind))}")
-    allowed = ["auto", "validation loss", "last", *(recipe.evaluation.metrics or task.metrics)]
+            fitting = {key for key, one in components(kind).items() if one.reads in task.scored_by}
+            if name not in fitting:
+                found.append(f"evaluation.{kind}: {unknown(kind[:-1], name, fitting)}")
+    deciding = {key for key, one in components("metrics").items() if one.reads != "answers"}
+    allowed = ["auto", "validation loss", "last", *deciding.intersection(recipe.evaluation.metrics or task.metrics)]
     if recipe.training.best not in allowed:
         found.append(f"training.best: {unknown('choice', recipe.training.best, allowed)}")
     found.extend(_across_data(recipe.data))
+    found.extend(_across_prompt(recipe, task))
     share = recipe.data.validation
     if isinstance(share, float | int) and not 0 < share < 1:
         found.append(f"data.validation: the share {share} must lie between 0 and 1, or be a file.")
     return found
+
+
+def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse prompt settings that the task would not read."""
+    unread = ("template",) if task.opens != "body" else ("chat", "system", "end_token")
+    instead = "rows are written by prompt.chat" if task.opens != "body" else "its prompt is prompt.template"
+    default = type(recipe.prompt)()
+    return [
+        f"prompt.{key}: the task '{task.name}' does not read it; {instead}."
+        for key in unread
+        if getattr(recipe.prompt, key) != getattr(default, key)
+    ]
 
 
 def _across_data(data: DataSettings) -> list[str]:
@@ -323,10 +338,25 @@ def build_component(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
     Raises:
         RecipeError: unknown name or setting, or a value out of bounds.
     """
+    return build_settings(find(kind, name), settings, name)
+
+
+def build_settings(kind: type[Any], values: Mapping[str, Any], what: str) -> Any:
+    """Build settings given in Python, with the same errors as in a recipe.
+
+    Args:
+        kind: a Settings class.
+        values: of its fields.
+        what: to call them in messages.
+    Returns:
+        The settings.
+    Raises:
+        RecipeError: unknown setting, or a value out of bounds.
+    """
     problems: list[str] = []
-    built = _validated(find(kind, name), dict(settings), "", problems)
+    built = _validated(kind, dict(values), "", problems)
     if problems:
-        raise RecipeError(_worded(name, problems, {}))
+        raise RecipeError(_worded(what, problems, {}))
     return built
 
 

@@ -56,6 +56,11 @@ class PromptSettings(Settings):
     """How an example becomes the text that the model reads."""
 
     template: str = setting("{text}", "Text with fields in braces; a field is a column, {text} the text column.")
+    chat: str = setting(
+        "auto", "Chat template of tasks that write: model (its own), plain, alpaca, chatml; auto: its own, else plain."
+    )
+    system: str = setting("", "System message of conversations that bring none.")
+    end_token: str | None = setting(None, "Token that ends an answer, for tokenizers that name none.")
 
 
 class TrainingSettings(Settings):

@@ -19,7 +19,7 @@ from tunesmith.evaluation.baselines.base import Material
 from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.report import Contender
-from tunesmith.evaluation.statistics import Bootstrap, Difference, Estimate, estimate, paired_difference
+from tunesmith.evaluation.statistics import Bootstrap, Difference, Estimate, Result, estimate, paired_difference
 from tunesmith.runs.session import Session
 from tunesmith.tasks.running import extract_features
 from tunesmith.training.corpus import Corpus
@@ -91,7 +91,7 @@ class Scored:
     """
 
     name: str
-    predictions: dict[str, Predictions]
+    predictions: dict[str, Result]
     share: float
     cost: Cost
     scores: dict[str, dict[str, Estimate]] = field(default_factory=dict)
@@ -229,6 +229,8 @@ def run_baselines(
         read = [*(["train"] if learns else []), *judge.splits] if baseline.needs_features else []
         for split in read:
             cost = cost.plus(frozen.costs[split])
-        predictions = {split: Predictions(found[split], material.labels[split]) for split in judge.splits}
+        predictions: dict[str, Result] = {
+            split: Predictions(found[split], material.labels[split]) for split in judge.splits
+        }
         results.append(judge.score(Scored(name, predictions, learns / session.backbone.parameters, cost)))
     return results

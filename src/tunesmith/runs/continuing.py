@@ -121,6 +121,11 @@ def inherit(checked: Checked) -> tuple[Checked, Earlier | None]:
     if checked.candidates:
         raise RecipeError("start_from: candidates start from different deltas; leave one of the two out.")
     before = load_recipe(folder / "recipe.yaml")
+    if before.task.opens != "body":
+        raise RecipeError(
+            f"start_from: {folder} is a run of the task {before.task.name}; going on is there for tasks with labels "
+            "only. Merge the run (tunesmith merge) and tune the merged model."
+        )
     labels, fingerprint = read_json(folder / "labels.json", list), read_json(folder / FINGERPRINT, dict)
     if hash_of(labels) != fingerprint.get("labels_hash") or "base_model_hash" not in fingerprint:
         raise CheckpointError(

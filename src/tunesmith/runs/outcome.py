@@ -37,6 +37,7 @@ class Outcome:
         warnings: sentences for the user.
         forgetting: scores on an earlier run's data before and after; empty when training started anew.
         candidates: what each candidate was and how it did on validation; empty without candidates.
+        samples: what was asked, and what the model wrote before and after tuning; empty for tasks with labels.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
     """
 
@@ -57,6 +58,7 @@ class Outcome:
     warnings: list[str]
     forgetting: dict[str, Any] = field(default_factory=dict)
     candidates: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, str]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from tunesmith.core.errors import CheckpointError, DataError
+from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError
 from tunesmith.core.files import hash_of, read_json
 from tunesmith.core.seeds import derived
 from tunesmith.data.audit import align_labels
@@ -22,6 +23,7 @@ from tunesmith.evaluation.statistics import (
     Bootstrap,
     Difference,
     Estimate,
+    Result,
     estimate,
     metrics_by_name,
     paired_difference,
@@ -29,7 +31,9 @@ from tunesmith.evaluation.statistics import (
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.folder import FINGERPRINT
+from tunesmith.runs.opening import metric_names, score_texts
 from tunesmith.runs.session import Session, open_session
+from tunesmith.runs.speaking import Speaking
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import read_labelled
 
@@ -93,7 +97,7 @@ class Answering:
         return [Prediction.of(row, self.labels) for row in self.predict_proba(texts)]
 
 
-class Run(Answering):
+class Run(Speaking, Answering):
     """A run folder. The model is loaded when it is first needed.
 
     Args:
@@ -163,6 +167,7 @@ class Run(Answering):
             DataError: an empty text.
         """
         given = [texts] if isinstance(texts, str) else list(texts)
+        self._check_labels("generate")
         if not given:
             return np.zeros((0, len(self.labels)))
         data = self.recipe.recipe.data
@@ -178,6 +183,7 @@ class Run(Answering):
         Raises:
             DataError: the file cannot be used.
         """
+        self._check_labels("generate")
         return self._worded(self._probabilities(self._read_texts(path)))
 
     def evaluate(self, path: str) -> dict[str, Estimate]:
@@ -190,10 +196,7 @@ class Run(Answering):
         Raises:
             DataError: the file cannot be used, or holds a label that the run does not know.
         """
-        settings = self.recipe.recipe.evaluation
-        found = self.scored(path)
-        metrics = metrics_by_name(settings.metrics or self.recipe.task.metrics)
-        return estimate(found, metrics, self.bootstrap)
+        return estimate(self.scored(path), metrics_by_name(metric_names(self.recipe)), self.bootstrap)
 
     def compare(self, other: Run, path: str) -> list[Difference]:
         """Compare with another run on the same rows by the paired bootstrap.
@@ -208,7 +211,7 @@ class Run(Answering):
         """
         if self.labels != other.labels:
             raise DataError("the two runs know different labels, so their scores cannot be compared row by row.")
-        metrics = metrics_by_name(self.recipe.task.metrics)
+        metrics = metrics_by_name(metric_names(self.recipe))
         first, second = self.scored(path), other.scored(path)
         return [paired_difference(first, second, metric, self.bootstrap) for metric in metrics]
 
@@ -232,9 +235,9 @@ class Run(Answering):
                     f"Load the model it was trained on ({self.fingerprint.get('base_model')})."
                 )
         _, delta = load_delta(self.folder / "delta", session.backbone.seams)
-        head = session.task.head(session.backbone.width, len(self.labels))
-        tensors = read_tensors(self.folder / "head.safetensors")
+        head: nn.Module = session.task.head(session.backbone.width, len(self.labels))
         own = head.state_dict()
+        tensors = read_tensors(self.folder / "head.safetensors") if own else {}
         if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
             raise CheckpointError(f"{self.folder / 'head.safetensors'} does not fit labels.json and the base model.")
         head.load_state_dict(tensors)
@@ -262,14 +265,37 @@ class Run(Answering):
         others = tuple(name for name in fields if name not in ("text", data.text))
         return read_examples(reader, Columns(reader.only_column or data.text, None, others))
 
-    def scored(self, path: str) -> Predictions:
+    def _check_labels(self, instead: str) -> None:
+        if self.recipe.task.opens != "body":
+            raise CompatibilityError(
+                f"{self.folder} is a run of the task {self.recipe.task.name}, which writes text and has no labels. Use "
+                f"{instead}."
+            )
+
+    def scored(self, path: str) -> Result:
+        """Answer rows whose right answers are known.
+
+        Args:
+            path: a file with the recipe's columns.
+        Returns:
+            What the run did, beside the references.
+        """
+        session, tuned = self._opened
+        if session.chat is not None:
+            return score_texts(self.recipe, session, tuned, path)
+        return self.labelled(path)
+
+    def labelled(self, path: str) -> Predictions:
         """Answer labelled rows.
 
         Args:
             path: a file with the recipe's text and label columns.
         Returns:
             Probabilities and references.
+        Raises:
+            CompatibilityError: the run writes text.
         """
+        self._check_labels("evaluate")
         session, _ = self._opened
         examples = read_labelled(path, self.recipe.recipe.data, session.template, Path.cwd())
         labels = align_labels("evaluation", examples, self.labels)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.models.backbone import Backbone
+from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import (
     Source,
     choose_device,
@@ -21,8 +22,10 @@ from tunesmith.models.loading import (
     sentence_settings,
 )
 from tunesmith.models.quantized import Quantised, quantise
+from tunesmith.prompts.chat import Chat
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.loading import Checked
+from tunesmith.recipe.schema import PromptSettings
 from tunesmith.tasks.base import Task
 
 _ENDLESS = 1_000_000  # tokenizers that know no limit report a number far above
@@ -40,6 +43,7 @@ class Session:
         backbone: the opened model.
         task: with every setting decided.
         template: of the prompt.
+        chat: template of conversations; None for tasks that do not write.
         max_tokens: longest row. [tokens]
         quantised: what quantising the model did; None for a model in full precision.
     """
@@ -51,6 +55,7 @@ class Session:
     backbone: Backbone
     task: Task
     template: Template
+    chat: Chat | None
     max_tokens: int
     quantised: Quantised | None = None
 
@@ -73,7 +78,8 @@ def open_session(checked: Checked) -> Session:
     source = locate(_model_path(recipe.model.name, checked.folder))
     tokenizer = load_tokenizer(source)
     rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)
-    model = load_model(source, device, getattr(torch, recipe.model.dtype))
+    model = load_model(source, device, getattr(torch, recipe.model.dtype), checked.task.opens)
+    _check_vocabulary(tokenizer, model, source)
     model_hash = source.hash(model)
     facts = sentence_settings(source)
     task = checked.task.prepare(model, facts)
@@ -81,7 +87,7 @@ def open_session(checked: Checked) -> Session:
     bits, methods = recipe.model.quantization, [checked.method, *(other.method for other in checked.candidates)]
     keep = any(method.wants_full_precision for method in methods)
     quantised = quantise(model, bits, keep) if bits else None
-    backbone = Backbone(model)
+    backbone = LanguageModel(model) if task.opens == "causal" else Backbone(model)
     backbone.seams.tokenizer = tokenizer
     return Session(
         source=source,
@@ -91,9 +97,34 @@ def open_session(checked: Checked) -> Session:
         backbone=backbone,
         task=task,
         template=template,
+        chat=None if task.opens == "body" else _chat(tokenizer, recipe.prompt),
         max_tokens=_limit(recipe.data.max_tokens, backbone, tokenizer, facts),
         quantised=quantised,
     )
+
+
+def _check_vocabulary(tokenizer: Any, model: nn.Module, source: Source) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    if len(tokenizer) > rows:
+        raise CheckpointError(
+            f"model: the tokenizer of {source.wanted} knows {len(tokenizer):,} tokens, the model {rows:,}: they do not "
+            "belong together, or tokens were added to one only. Take the tokenizer of the model, or add the tokens to "
+            "the model (tunesmith.add_tokens)."
+        )
+
+
+def _chat(tokenizer: Any, prompt: PromptSettings) -> Chat:
+    """Settle the chat template, and the token that ends answers."""
+    if prompt.end_token is not None:
+        if prompt.end_token not in tokenizer.get_vocab():
+            raise RecipeError(f"prompt.end_token: the tokenizer has no token '{prompt.end_token}'.")
+        tokenizer.eos_token = prompt.end_token
+    if tokenizer.eos_token is None:
+        raise RecipeError(
+            "prompt.end_token: the model's tokenizer names no end token, so answers would never stop. Name the token "
+            "that ends a text."
+        )
+    return Chat(tokenizer, prompt.chat, prompt.system)
 
 
 def _model_path(name: str, folder: Path) -> str:

@@ -10,21 +10,21 @@ from typing import Any
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.memory import restart_peak
 from tunesmith.core.progress import Progress
-from tunesmith.core.seeds import derived, seed_everything
-from tunesmith.evaluation.predictions import Predictions
-from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name
+from tunesmith.core.seeds import seed_everything
+from tunesmith.evaluation.statistics import Result
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.comparing import Cost, Frozen, Judge, Meter, Scored, frozen_features, run_baselines
-from tunesmith.runs.continuing import Earlier, OldRows, check_base, forgotten, inherit, old_rows
+from tunesmith.runs.comparing import Cost, Judge, Meter, Scored
+from tunesmith.runs.continuing import Earlier, OldRows, forgotten, inherit, old_rows
 from tunesmith.runs.continuing import worded as worded_loss
+from tunesmith.runs.family import Family
 from tunesmith.runs.folder import check_free, staged
+from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
-from tunesmith.runs.preparing import predict, prepare
-from tunesmith.runs.quantization import compare_with_full_precision, worded
-from tunesmith.runs.session import Session, open_session
+from tunesmith.runs.preparing import prepare
+from tunesmith.runs.quantization import worded
+from tunesmith.runs.session import Session
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import Corpus, load_corpus
 from tunesmith.training.loop import Loop
 from tunesmith.training.preflight import Preflight, predicted_peak_bytes
 from tunesmith.training.trial import Trial
@@ -64,13 +64,14 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
     began, recipe = time.perf_counter(), checked.recipe
     restart_peak()  # of an earlier run in this process
     seed_everything(recipe.seed)
-    session, corpus, judge = _open(checked, earlier)
+    family = open_family(checked, earlier)
+    session, corpus, judge = family.session, family.corpus, family.judge
     meter, settings = Meter(session.backbone.device), recipe.evaluation
-    _tell_data(session, corpus, progress)
+    _tell_data(family, progress)
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
-    frozen = frozen_features(session, corpus, _read_frozen(session, judge, names), meter, progress)
-    baselines = run_baselines(names, session, corpus, frozen, judge, meter, recipe.seed)
-    prepared = prepare(checked, session, corpus, frozen, judge, earlier)
+    family.look(names, meter, progress)
+    baselines = family.baselines(names, meter, progress, recipe.seed)
+    prepared = prepare(checked, family, earlier)
     old = old_rows(earlier, prepared[0][1].tuned, session, corpus.label_names) if earlier else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *stored, *_method_warnings(prepared, session)]
@@ -80,9 +81,9 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
     cost = _train([trial for _, trial, _ in prepared], meter, progress, warnings)
     chosen, trial, facts = min(prepared, key=lambda item: item[1].key)
     _tell_choice(prepared, trial, warnings, progress)
-    learned = cost.plus(frozen.costs["train"]) if session.task.starts_from_features else cost
     lost = _tell_forgotten(earlier, old, trial, judge, warnings, progress)
-    ours = judge.score(Scored(chosen.method.name, _answer(trial.tuned, corpus, judge, progress), facts.share, learned))
+    answers = _answer(trial.tuned, family, progress)
+    ours = judge.score(Scored(chosen.method.name, answers, facts.share, family.learned(cost)))
     return Outcome(
         checked=chosen,
         session=session,
@@ -98,41 +99,17 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
         baselines=baselines,
         gains=judge.gain(ours, baselines, judge.splits[-1]),
         judge=judge,
+        samples=family.samples(trial.tuned),
         seconds=time.perf_counter() - began,
         peak_bytes=meter.peak_bytes,
-        quantization=_compare_base(session, corpus, frozen, judge, progress, warnings),
+        quantization=_compare_base(family, progress, warnings),
         warnings=warnings,
     )
 
 
-def _open(checked: Checked, earlier: Earlier | None) -> tuple[Session, Corpus, Judge]:
-    """Load the model and the data, and settle how all is scored."""
-    recipe, settings = checked.recipe, checked.recipe.evaluation
-    session = open_session(checked)
-    if earlier is not None:
-        check_base(earlier, session)
-    corpus = load_corpus(
-        recipe.data,
-        session.template,
-        session.tokenizer,
-        session.max_tokens,
-        recipe.seed,
-        checked.folder,
-        earlier.labels if earlier else (),
-    )
-    judge = Judge(
-        metrics_by_name(settings.metrics or session.task.metrics),
-        Bootstrap(settings.resamples, settings.confidence, derived(recipe.seed, "bootstrap")),
-        [name for name in ("validation", "test") if name in corpus.splits],
-    )
-    return session, corpus, judge
-
-
-def _compare_base(
-    session: Session, corpus: Corpus, frozen: Frozen, judge: Judge, progress: Progress, warnings: list[str]
-) -> dict[str, Any]:
+def _compare_base(family: Family, progress: Progress, warnings: list[str]) -> dict[str, Any]:
     """Say what a quantised base lost; last, so that the full-precision model does not count as the run's memory."""
-    found = compare_with_full_precision(session, corpus, frozen, judge, progress)
+    found = family.on_base(progress)
     if found:
         warnings.append(worded(found))
         progress.say(f"note: {warnings[-1]}")
@@ -187,32 +164,21 @@ def _tell_forgotten(
     return found
 
 
-def _answer(tuned: Tuned, corpus: Corpus, judge: Judge, progress: Progress) -> dict[str, Predictions]:
-    """Predict the evaluated splits with the kept state."""
-    found = {}
-    with progress.stage("evaluation", len(judge.splits), "splits") as bar:
-        for name in judge.splits:
-            found[name] = predict(tuned, corpus.splits[name])
+def _answer(tuned: Tuned, family: Family, progress: Progress) -> dict[str, Result]:
+    """Answer the evaluated splits with the kept state."""
+    found: dict[str, Result] = {}
+    with progress.stage("evaluation", len(family.judge.splits), "splits") as bar:
+        for name in family.judge.splits:
+            found[name] = family.answer(tuned, family.corpus.splits[name])
             bar(1)
     return found
 
 
-def _read_frozen(session: Session, judge: Judge, baselines: Sequence[str]) -> list[str]:
-    """Return the splits whose features under the untuned model somebody reads."""
-    if baselines or session.quantised is not None:
-        return ["train", *judge.splits]
-    return ["train"] if session.task.starts_from_features else []
-
-
-def _tell_data(session: Session, corpus: Corpus, progress: Progress) -> None:
+def _tell_data(family: Family, progress: Progress) -> None:
     """Say what was read."""
-    for name, split in corpus.splits.items():
-        lengths = split.audit.tokens
-        progress.say(
-            f"{name}: {split.audit.rows:,} rows, {len(split.audit.classes)} labels, tokens median "
-            f"{lengths['median']} / p95 {lengths['p95']} / longest {lengths['longest']}, "
-            f"{split.audit.truncated} truncated, {split.audit.duplicates} duplicates"
-        )
+    for sentence in family.told():
+        progress.say(sentence)
+    session = family.session
     path = "flat rows, no padding" if session.backbone.proof.fast else f"padded ({session.backbone.proof.reason})"
     progress.say(f"model: {session.source.wanted}, {session.backbone.parameters:,} parameters; batches: {path}")
 
@@ -224,7 +190,8 @@ def _tell_plan(prepared: Prepared, warnings: Sequence[str], progress: Progress) 
         where = " and ".join(
             [*([f"{facts.layers} adapted layers"] if facts.layers else []),
              *([f"{copies} of the model's tensors"] if copies else []),
-             *(["a soft prompt"] if trial.tuned.delta.prompt is not None else []), "the head"]
+             *(["a soft prompt"] if trial.tuned.delta.prompt is not None else []),
+             *(["the head"] if any(True for _ in trial.tuned.head.parameters()) else [])]
         )  # fmt: skip
         who = "training" if len(prepared) == 1 else f"candidate {number}: {checked.method.name},"
         progress.say(f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}")

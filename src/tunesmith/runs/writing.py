@@ -15,6 +15,7 @@ import torch
 from tunesmith.core.files import finite, hash_of, write_json, write_text
 from tunesmith.core.registry import components
 from tunesmith.evaluation.report import Content, render
+from tunesmith.evaluation.written import Written
 from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
 from tunesmith.runs.comparing import Scored
@@ -37,7 +38,8 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     checked, session = outcome.checked, outcome.session
     save_delta(folder / "delta", checked.method, outcome.tuned.delta, session.source.path)
     head = {name: tensor.detach().cpu().contiguous() for name, tensor in outcome.tuned.head.state_dict().items()}
-    save_tensors(folder / "head.safetensors", head)
+    if head:
+        save_tensors(folder / "head.safetensors", head)
     write_json(folder / "labels.json", outcome.corpus.label_names)
     write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
     write_text(folder / "recipe.yaml", to_yaml(settled(outcome)))
@@ -102,8 +104,17 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "quantization": outcome.quantization,
         "candidates": outcome.candidates,
         "forgetting": outcome.forgetting,
+        "samples": outcome.samples,
+        "signatures": _signatures(outcome),
         "warnings": outcome.warnings,
     }
+
+
+def _signatures(outcome: Outcome) -> dict[str, str]:
+    """Say how metrics that exist in several versions were computed."""
+    found = outcome.ours.predictions[outcome.split]
+    signed = [metric for metric in outcome.judge.metrics if hasattr(metric, "signature")]
+    return {m.name: m.signature(found) for m in signed if isinstance(found, Written) and found.answers}
 
 
 def _plain(scored: Scored) -> dict[str, dict[str, dict[str, float]]]:
@@ -149,8 +160,10 @@ def _content(outcome: Outcome) -> Content:
     rows = outcome.corpus.splits[split]
     judge = outcome.judge
     title = f"{checked.method.name} on {outcome.session.source.wanted}: {checked.task.name}"
+    train = outcome.corpus.splits["train"].audit
+    what = f"{train.learned:,} learned tokens" if train.learned else f"{len(outcome.corpus.label_names)} labels"
     sentences = [
-        f"{outcome.corpus.splits['train'].audit.rows:,} training rows, {len(outcome.corpus.label_names)} labels, "
+        f"{train.rows:,} training rows, {what}, "
         f"{checked.recipe.training.epochs} epochs; scored on {rows.audit.rows:,} rows of {split}. "
         f"Intervals: {100 * judge.bootstrap.confidence:.0f} %, {judge.bootstrap.resamples} bootstrap resamples."
     ]
@@ -171,7 +184,7 @@ def _content(outcome: Outcome) -> Content:
         history=outcome.trained.history,
         losses=outcome.trained.losses,
         best_epoch=outcome.trained.best_epoch,
-        score=judge.metrics[0].name,
+        score=next((m.name for m in judge.metrics if m.reads != "answers"), "validation loss"),
         predictions=outcome.ours.predictions[split],
         label_names=outcome.corpus.label_names,
         text=rows.text,
@@ -180,4 +193,5 @@ def _content(outcome: Outcome) -> Content:
         recipe=to_yaml(settled(outcome)),
         facts={**measured, **{key: str(value) for key, value in facts.items()}},
         candidates=outcome.candidates,
+        samples=outcome.samples,
     )

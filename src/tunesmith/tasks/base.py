@@ -8,13 +8,16 @@ from torch import Tensor, nn
 
 from tunesmith.core.settings import Component
 from tunesmith.models.backbone import Backbone
-from tunesmith.models.layout import Layout, RaggedBatch
+from tunesmith.models.delta import Delta
+from tunesmith.models.layout import RaggedBatch
 
 
 class Task(Component):
     """Base of every task. A task's file registers one subclass with `@register("tasks")`."""
 
     name: ClassVar[str]
+    opens: ClassVar[str] = "body"  # or "causal": the model with its language-model head
+    scored_by: ClassVar[tuple[str, ...]] = ("labels",)  # what its metrics and baselines read
     metrics: ClassVar[tuple[str, ...]] = ()
     baselines: ClassVar[tuple[str, ...]] = ()
 
@@ -29,28 +32,44 @@ class Task(Component):
         """
         raise NotImplementedError
 
-    def features(self, backbone: Backbone, hidden: Tensor, layout: Layout) -> Tensor:
-        """Reduce hidden states to what the head reads.
+    def read(self, backbone: Backbone, batch: RaggedBatch) -> Tensor:
+        """Run the model and take what the loss reads, item by item: a vector per row, or per learned token.
+
+        Args:
+            backbone: the model, with the deltas in use.
+            batch: R rows.
+        Returns:
+            (items, D), in the order of the rows; `batch.items` says how many are each row's.
+        """
+        raise NotImplementedError
+
+    def loss_of(
+        self, backbone: Backbone, head: nn.Module, delta: Delta, outputs: Tensor, batch: RaggedBatch, smoothing: float
+    ) -> Tensor:
+        """Return the mean loss over the items of a batch.
 
         Args:
             backbone: the model.
-            hidden: (N, D).
-            layout: of R rows.
+            head: from `head`.
+            delta: that the rows belong to.
+            outputs: (items, D), from `read`.
+            batch: the rows, with labels or learned tokens.
+            smoothing: share of the target spread over all classes. [fraction]
         Returns:
-            (R, D).
+            A scalar.
         """
         raise NotImplementedError
 
     def head(self, width: int, classes: int) -> nn.Module:
-        """Make the head, untrained.
+        """Make what trains besides the delta, untrained.
 
         Args:
             width: D.
             classes: C.
         Returns:
-            A module from (R, D) to logits (R, C).
+            A module from (R, D) to logits (R, C); without parameters where the model's own head answers.
         """
-        raise NotImplementedError
+        return nn.Module()
 
     @property
     def starts_from_features(self) -> bool:
@@ -65,15 +84,3 @@ class Task(Component):
             features: (rows, D) of the training rows.
             labels: (rows,), int64.
         """
-
-    def loss(self, logits: Tensor, batch: RaggedBatch, smoothing: float) -> Tensor:
-        """Return the mean loss of a batch.
-
-        Args:
-            logits: (R, C).
-            batch: with labels.
-            smoothing: share of the target spread over all classes. [fraction]
-        Returns:
-            A scalar.
-        """
-        raise NotImplementedError

@@ -34,7 +34,7 @@ def extract_features(backbone: Backbone, task: Task, tokens: TokenRows, advance:
     found: Tensor | None = None
     for numbers in length_sorted(tokens.lengths.tolist(), _TOKENS, _ROWS):
         batch = ragged([torch.from_numpy(tokens[number]) for number in numbers], numbers)
-        pooled = task.features(backbone, backbone.hidden(batch), batch.layout).float().cpu()
+        pooled = task.read(backbone, batch).float().cpu()
         if found is None:
             found = pooled.new_empty(len(tokens), pooled.shape[-1])
         found[batch.index] = pooled

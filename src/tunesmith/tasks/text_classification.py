@@ -14,11 +14,11 @@ from tunesmith.models.backbone import Backbone, pool
 from tunesmith.models.dropout import DropoutSource, drop
 from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.models.structure import is_causal
-from tunesmith.tasks.base import Task
+from tunesmith.tasks.labelling import LabelTask
 
 
 @register("tasks")
-class TextClassification(Task):
+class TextClassification(LabelTask):
     """One label per text: a head on the pooled output of the model.
 
     The cosine head compares directions: logits = scale * cos(features, prototype of the class). It starts from the

@@ -56,9 +56,19 @@ class Tuned:
             A scalar that carries gradients.
         """
         self.backbone.seams.use(self.delta.name)
-        hidden = self.backbone.hidden(batch)
-        logits = self.head(self.task.features(self.backbone, hidden, batch.layout))
-        return self.task.loss(logits, batch, smoothing)
+        return self.loss_of(self.task.read(self.backbone, batch), batch, smoothing)
+
+    def loss_of(self, outputs: Tensor, batch: RaggedBatch, smoothing: float) -> Tensor:
+        """Compute a batch's loss from what was read.
+
+        Args:
+            outputs: (items, D), from the task's `read`.
+            batch: with labels or learned tokens.
+            smoothing: share of the target spread over all classes. [fraction]
+        Returns:
+            A scalar that carries gradients.
+        """
+        return self.task.loss_of(self.backbone, self.head, self.delta, outputs, batch, smoothing)
 
     def seed_head(self, seed: int) -> None:
         """Start the head's own stream of dropout masks.

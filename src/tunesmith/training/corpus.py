@@ -14,10 +14,11 @@ from tunesmith.core.seeds import derived
 from tunesmith.data import audit
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
 from tunesmith.data.readers.saved import Saved
-from tunesmith.data.splitting import Index, stratified_share
+from tunesmith.data.splitting import Index
 from tunesmith.data.tokens import TokenRows, tokenize
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
+from tunesmith.training.parts import Part, hold_out, separate
 
 _FEW = 30  # rows below which a score is remarked on
 
@@ -68,17 +69,6 @@ class Corpus:
     splits: dict[str, Split]
     warnings: list[str] = field(default_factory=list)
     content_hash: str = ""
-
-
-@dataclass
-class _Part:
-    """A split on its way: which rows of which file, and how many were dropped why."""
-
-    examples: Examples
-    index: Index
-    labels: np.ndarray[Any, np.dtype[np.int64]]
-    dropped: dict[str, int]
-    hashes: audit.Hashes
 
 
 def resolve_path(path: str, folder: Path) -> str:
@@ -134,9 +124,9 @@ def load_corpus(
         audit.check_classes(files["train"])
     names = sorted({*files["train"].label_names, *known})
     parts = {name: _part(name, examples, names) for name, examples in files.items()}
-    warnings = [*_alike(names), *_separate(parts, data.leakage)]
+    warnings = [*_alike(names), *separate(parts, data.leakage)]
     if "validation" not in parts:
-        _hold_out(parts, float(data.validation), derived(seed, "split"))
+        hold_out(parts, float(data.validation), derived(seed, "split"))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
     for split in splits.values():
@@ -164,34 +154,11 @@ def read_labelled(path: str, data: DataSettings, template: Template, folder: Pat
     return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
 
 
-def _part(name: str, examples: Examples, names: Sequence[str]) -> _Part:
+def _part(name: str, examples: Examples, names: Sequence[str]) -> Part:
     labels = audit.align_labels(name, examples, list(names))
     dropped = {"empty": len(examples.dropped)} if examples.dropped else {}
     texts = (row["text"] for row in examples.rows())
-    return _Part(examples, np.arange(len(examples)), labels, dropped, audit.text_hashes(texts))
-
-
-def _separate(parts: dict[str, _Part], leakage: str) -> list[str]:
-    """Deal with training rows that also stand in validation or test."""
-    train = parts["train"]
-    others = {name: part.hashes for name, part in parts.items() if name != "train"}
-    found, counts = audit.leaked(train.hashes, others)
-    if not found.any():
-        return []
-    share = ", ".join(f"{count} rows of {name}" for name, count in counts.items() if count)
-    first = train.examples.where[int(np.flatnonzero(found)[0])]
-    sentence = (
-        f"{share} also stand in train ({int(found.sum())} training rows, the first in {first} of "
-        f"{train.examples.path}): scores on them are too good"
-    )
-    if leakage == "error":
-        raise DataError(f"{sentence}. Remove them, or choose data.leakage=drop or keep.")
-    if leakage == "drop":
-        train.index, train.labels = train.index[~found], train.labels[~found]
-        train.hashes = train.hashes[~found]
-        train.dropped["in another split"] = int(found.sum())
-        return [f"{int(found.sum())} training rows that also stand in another split were dropped (data.leakage=drop)."]
-    return [f"{sentence}. data.leakage=drop removes them from train."]
+    return Part(examples, np.arange(len(examples)), labels, dropped, audit.text_hashes(texts))
 
 
 def _alike(names: list[str]) -> list[str]:
@@ -205,24 +172,8 @@ def _alike(names: list[str]) -> list[str]:
     return found
 
 
-def _hold_out(parts: dict[str, _Part], share: float, seed: int) -> None:
-    train = parts["train"]
-    kept, held = stratified_share(train.labels, share, seed)
-    copies = np.isin(train.hashes[held], train.hashes[kept])  # a text that also trains must not validate
-    kept, held = np.sort(np.concatenate([kept, held[copies]])), held[~copies]
-    if not len(held):
-        raise DataError(
-            f"{train.examples.path}: a share of {share} of {len(train.labels)} rows with "
-            f"{len(np.unique(train.labels))} labels and {len(np.unique(train.hashes))} different texts leaves none for "
-            "validation (every label keeps a row for training, and copies of a text stay together). Check data.text "
-            "and data.label, raise data.validation, or give a validation file."
-        )
-    parts["validation"] = _Part(train.examples, train.index[held], train.labels[held], {}, train.hashes[held])
-    train.index, train.labels, train.hashes = train.index[kept], train.labels[kept], train.hashes[kept]
-
-
 def _encode(
-    name: str, parts: dict[str, _Part], names: list[str], template: Template, tokenizer: Any, max_tokens: int
+    name: str, parts: dict[str, Part], names: list[str], template: Template, tokenizer: Any, max_tokens: int
 ) -> Split:
     part = parts[name]
     texts = (template.render(row) for row in part.examples.rows(part.index))

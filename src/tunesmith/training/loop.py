@@ -6,15 +6,12 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.progress import Bar
-from tunesmith.models.layout import RaggedBatch, ragged
-from tunesmith.training.trial import Trial
+from tunesmith.training.trial import Trial, joined
 
 Work = list[tuple[Trial, list[int]]]  # the rows of each trial in one step
 
@@ -121,34 +118,22 @@ class Loop:
         Returns:
             One scalar per trial, with gradients.
         """
-        batch = self._batch(work).to(self.backbone.device)
-        seams, names = self.backbone.seams, batch.layout.names
-        if names is None:
-            seams.use(work[0][0].name)
-        with nullcontext() if names is None else seams.route(names):
-            task = work[0][0].tuned.task
-            features = task.features(self.backbone, self.backbone.hidden(batch), batch.layout)
-        found, row = [], 0
-        for trial, numbers in work:
-            part = slice(row, row + len(numbers))
-            row += len(numbers)
-            assert batch.labels is not None
-            own = replace(batch, labels=batch.labels[part], index=batch.index[part])
-            logits = trial.tuned.head(features[part])
-            found.append(trial.tuned.task.loss(logits, own, trial.settings.label_smoothing))
-        return found
-
-    def _batch(self, work: Work) -> RaggedBatch:
+        names = [trial.name for trial, _ in work]
+        parts = [(trial.split, numbers) for trial, numbers in work]
+        batch = joined(parts, names if len(work) > 1 else None).to(self.backbone.device)
+        seams = self.backbone.seams
         if len(work) == 1:
-            trial, numbers = work[0]
-            return trial.batch(numbers)
-        rows, labels, names, index = [], [], [], []
+            seams.use(names[0])
+        with nullcontext() if len(work) == 1 else seams.route(batch.layout.names or ()):
+            outputs = work[0][0].tuned.task.read(self.backbone, batch)
+        found, row, item = [], 0, 0
         for trial, numbers in work:
-            rows += [torch.from_numpy(trial.split.tokens[number]) for number in numbers]
-            labels += [int(trial.split.labels[number]) for number in numbers]
-            names += [trial.name] * len(numbers)
-            index += numbers
-        return ragged(rows, index, labels, names)
+            own = batch.part(row, row + len(numbers))
+            row += len(numbers)
+            part = slice(item, item + sum(own.items))
+            item = part.stop
+            found.append(trial.tuned.loss_of(outputs[part], own, trial.settings.label_smoothing))
+        return found
 
     def _diverged(self, trial: Trial, value: float) -> None:
         trial.trained.diverged = trial.trained.steps + 1

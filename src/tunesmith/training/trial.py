@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -191,10 +191,30 @@ def batch_of(split: Split, numbers: list[int]) -> RaggedBatch:
         split: any.
         numbers: which of its rows.
     Returns:
-        The batch, with labels.
+        The batch, with labels or learned tokens.
     """
-    rows = [torch.from_numpy(split.tokens[number]) for number in numbers]
-    return ragged(rows, numbers, [int(split.labels[number]) for number in numbers])
+    return joined([(split, numbers)])
+
+
+def joined(parts: Sequence[tuple[Split, list[int]]], names: Sequence[str] | None = None) -> RaggedBatch:
+    """Put rows of several splits into one batch.
+
+    Args:
+        parts: splits of one kind, and which of their rows.
+        names: of each part's delta; None for rows of the active one.
+    Returns:
+        The batch, with labels or learned tokens.
+    """
+    places = [(split, number) for split, numbers in parts for number in numbers]
+    learned = [split.tokens.learned(number) for split, number in places]
+    whole = learned[0] is None
+    return ragged(
+        [torch.from_numpy(split.tokens[number]) for split, number in places],
+        [number for _, number in places],
+        [int(split.labels[number]) for split, number in places] if whole else None,
+        None if names is None else [name for name, (_, own) in zip(names, parts, strict=True) for _ in own],
+        None if whole else learned,
+    )
 
 
 def delta_parts(method: Method, delta: Delta, rate: float) -> list[tuple[list[nn.Parameter], float]]:

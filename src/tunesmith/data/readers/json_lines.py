@@ -14,7 +14,7 @@ from tunesmith.data.readers.delimited import not_decodable
 
 @register("readers")
 class JsonLines(Reader):
-    """One JSON object per line, or a JSON file that holds a list of objects."""
+    """One JSON object per line, or a JSON file that holds a list of objects or, too, one per line."""
 
     name: ClassVar[str] = "json"
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".json", ".ndjson")
@@ -28,9 +28,20 @@ class JsonLines(Reader):
             DataError: not JSON, not an object, or not UTF-8.
         """
         try:
-            yield from self._list() if self.path.lower().endswith(".json") else self._lines()
+            yield from self._list() if self._holds_list() else self._lines()
         except UnicodeDecodeError as error:
             raise not_decodable(self.path, self.encoding, error) from None
+
+    def _holds_list(self) -> bool:
+        """Say how a .json file is read: as a list, or as lines where its first line is an object by itself."""
+        if not self.path.lower().endswith(".json"):
+            return False
+        with open(self.path, encoding=self.encoding) as file:
+            first = next((line for line in file if line.strip()), "")
+        try:
+            return not isinstance(json.loads(first), dict)
+        except json.JSONDecodeError:
+            return True
 
     def _lines(self) -> Iterator[Row]:
         with open(self.path, encoding=self.encoding) as file:

@@ -41,6 +41,7 @@ class Baseline:
     """Base of every baseline. Its file registers one subclass with `@register("baselines")`."""
 
     name: ClassVar[str]
+    reads: ClassVar[str] = "labels"  # or "texts", of a language model
     needs_features: ClassVar[bool] = True
 
     def trainable(self, material: Material) -> int:

@@ -14,15 +14,16 @@ class Metric:
     """Base of every metric. A metric's file registers one subclass with `@register("metrics")`."""
 
     name: ClassVar[str]
+    reads: ClassVar[str] = "labels"  # or "likelihood" or "answers" of a language model
     higher_is_better: ClassVar[bool] = True
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     proportion: ClassVar[bool] = False  # a share of rows: an interval exists also when no row, or every row, counts
 
-    def compute(self, sample: Sample) -> float:
+    def compute(self, sample: Any) -> float:
         """Compute the metric.
 
         Args:
-            sample: predictions with a weight per row.
+            sample: what the model did, with a weight per row.
         Returns:
             A number within `range`; NaN when it is not defined for the sample.
         """

@@ -1,0 +1,234 @@
+"""Instruction tuning against PEFT + TRL's SFTTrainer: useful tokens per second and peak memory, run in turn.
+
+    TUNESMITH_DATA=... python benchmarks/instruction_tuning.py [--rows 96] [--batch 8] [--rounds 3] [--threads 2]
+        [--settings gsm8k shared]
+
+A Llama-shaped model of about 30 million random weights with a byte-level vocabulary of 8,192 trained on gsm8k's
+training text. LoRA of rank 8 on every linear map of the blocks. Both sides train on the same token rows with the same
+marks of what is learned, in float32 unless TRL's defaults say otherwise, the same number of rows per step.
+
+`gsm8k`: questions and worked answers. `shared`: a template of 256 tokens in front of every question, and the last
+number alone as the answer. TRL runs with its defaults, and with each of a few flags that need no FlashAttention; the
+best of them counts. Useful tokens are those of the rows, padding left out. Time is the training alone, its first step
+left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+
+PATH = common.RESULTS / "instruction_tuning.json"
+VOCABULARY, RANK, RATE = 8192, 8, 1e-3
+FLAGS: dict[str, dict[str, Any]] = {
+    "trl defaults": {},
+    "trl no checkpointing": {"gradient_checkpointing": False},
+    "trl float32": {"bf16": False, "gradient_checkpointing": False},
+    "trl float32 by length": {
+        "bf16": False, "gradient_checkpointing": False, "train_sampling_strategy": "group_by_length",
+    },
+}  # fmt: skip
+LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+# The same model and rows for both sides ------------------------------------------------------------------------
+
+
+def build(folder: Path, rows: int, setting: str) -> None:
+    """Write the model, its tokenizer and the rows into a folder."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    text = common.place("TUNESMITH_DATA") / "gsm8k" / "train.jsonl"
+    found = [json.loads(line) for line in text.read_text(encoding="utf-8").splitlines()]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=["<s>", "</s>"], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+    tokenizer.train_from_iterator((row[key] for row in found for key in row), trainer)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", model_max_length=1024
+    )
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(fast), hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8,
+        intermediate_size=1376, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    with open(folder / "rows.jsonl", "w", encoding="utf-8") as file:
+        for row in found[:rows]:
+            short = row["answer"].rpartition("#### ")[2]
+            answer = short if setting == "shared" else row["answer"]
+            file.write(json.dumps({"prompt": row["question"], "completion": answer}) + "\n")
+    system = ""
+    if setting == "shared":
+        words = " ".join(found[number]["question"] for number in range(len(found) - 40, len(found)))
+        system = fast.decode(fast(words)["input_ids"][:256])
+    (folder / "system.txt").write_text(system, encoding="utf-8")
+
+
+def family_of(folder: Path) -> Any:
+    """Open the model with the rows, as a recipe would."""
+    from tunesmith.recipe.loading import load_recipe
+    from tunesmith.runs.opening import open_family
+
+    return open_family(
+        load_recipe(
+            {
+                "task": {"name": "instruction-tuning", "answered_rows": 0, "samples": 0},
+                "model": str(folder),
+                "data": {"train": str(folder / "rows.jsonl"), "validation": str(folder / "rows.jsonl")},
+                "prompt": {"chat": "plain", "system": (folder / "system.txt").read_text(encoding="utf-8")},
+            }
+        ),
+        None,
+    )
+
+
+# The two sides -------------------------------------------------------------------------------------------------
+
+
+def ours(work: dict[str, Any]) -> dict[str, Any]:
+    """Train one epoch with the product's loop."""
+    from tunesmith.core.memory import peak_bytes, restart_peak
+    from tunesmith.core.seeds import derived, seed_everything
+    from tunesmith.methods.lora import Lora
+    from tunesmith.recipe.schema import TrainingSettings
+    from tunesmith.runs.generating import Generating
+    from tunesmith.tasks.tuned import Tuned
+    from tunesmith.training.loop import Loop
+    from tunesmith.training.trial import Trial
+
+    family: Generating = family_of(Path(work["folder"]))
+    split, backbone, task = family.corpus.splits["train"], family.session.backbone, family.session.task
+    seed_everything(derived(0, "weights"))
+    method = Lora(rank=RANK, layers=tuple(LAYERS))
+    tuned = Tuned(backbone, task, task.head(0, 0), method.attach(backbone.seams, "a"))
+    settings = TrainingSettings(epochs=1, batch_size=work["batch"], learning_rate=RATE, best="last")
+    trial = Trial(tuned, split, settings, 0, lambda: {"validation loss": 0.0}, ("last", False), method)
+    times: list[float] = []
+    restart_peak()
+    Loop([trial]).fit(lambda *_: times.append(time.perf_counter()))
+    lengths = split.tokens.lengths
+    return report(times, int(lengths.sum()), work["batch"], trial.trained.losses, peak_bytes())
+
+
+def theirs(work: dict[str, Any]) -> dict[str, Any]:
+    """Train one epoch with PEFT and TRL."""
+    import datasets
+    import peft
+    import transformers
+    import trl
+
+    from tunesmith.core.memory import peak_bytes, restart_peak
+
+    folder = Path(work["folder"])
+    split = family_of(folder).corpus.splits["train"]
+    rows = [
+        {"input_ids": split.tokens[n].tolist(), "completion_mask": split.tokens.learned(n).astype(int).tolist()}
+        for n in range(len(split.tokens))
+    ]
+    times: list[float] = []
+
+    class Clock(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            times.append(time.perf_counter())
+
+    settings = trl.SFTConfig(
+        output_dir=str(folder / "trl"), use_cpu=True, per_device_train_batch_size=work["batch"], num_train_epochs=1,
+        learning_rate=RATE, lr_scheduler_type="cosine", max_length=1024, report_to=[], disable_tqdm=True,
+        save_strategy="no", logging_steps=1, completion_only_loss=True, **FLAGS[work["side"]],
+    )  # fmt: skip
+    trainer = trl.SFTTrainer(
+        transformers.AutoModelForCausalLM.from_pretrained(folder), args=settings,
+        train_dataset=datasets.Dataset.from_list(rows), callbacks=[Clock()],
+        processing_class=transformers.AutoTokenizer.from_pretrained(folder),
+        peft_config=peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=LAYERS, task_type="CAUSAL_LM"),
+    )  # fmt: skip
+    restart_peak()
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return report(times, int(split.tokens.lengths.sum()), work["batch"], losses, peak_bytes())
+
+
+def report(times: list[float], tokens: int, batch: int, losses: list[float], peak: int) -> dict[str, Any]:
+    """Word a side's figures; the first step warms up."""
+    seconds = (times[-1] - times[0]) * len(times) / (len(times) - 1)
+    return {
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds,
+        "peak_bytes": peak,
+        "first_loss": losses[0],
+        "last_loss": statistics.mean(losses[-3:]),
+        "steps": len(times),
+        "tokens": tokens,
+    }
+
+
+# Running -------------------------------------------------------------------------------------------------------
+
+
+def measure(setting: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Run all sides in turn, several rounds."""
+    sides = ["ours", *FLAGS]
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    with tempfile.TemporaryDirectory() as scratch:
+        build(Path(scratch), given.rows, setting)
+        for turn in range(given.rounds):
+            for side in sides:
+                work = {"side": side, "folder": scratch, "batch": given.batch}
+                runs[side].append(common.child(__file__, work, given.threads))
+                found = runs[side][-1]
+                print(f"{setting} round {turn} {side}: {found['tokens_per_second']:.0f} tokens/s, "
+                      f"{found['peak_bytes'] / 1e6:.0f} MB, loss {found['first_loss']:.3f} to {found['last_loss']:.3f}",
+                      flush=True)  # fmt: skip
+    keys = ("tokens_per_second", "peak_bytes", "seconds", "first_loss", "last_loss")
+    return {"runs": runs, "medians": {side: common.medians(found, keys) for side, found in runs.items()}}
+
+
+def worded(setting: str, medians: dict[str, dict[str, float]]) -> str:
+    """Say how ours stands to TRL's defaults and to the best flags."""
+    mine = medians["ours"]
+    best = max(FLAGS, key=lambda side: medians[side]["tokens_per_second"])
+    parts = [
+        f"{mine['tokens_per_second'] / medians[side]['tokens_per_second']:.2f}x the speed and "
+        f"{mine['peak_bytes'] / medians[side]['peak_bytes']:.2f}x the memory of {side}"
+        for side in dict.fromkeys(["trl defaults", best])
+    ]
+    return f"{setting}: {'; '.join(parts)}"
+
+
+def main() -> None:
+    """Read the command line."""
+    if sys.argv[1:2] == ["worker"]:
+        work = json.loads(sys.argv[2])
+        print(json.dumps(ours(work) if work["side"] == "ours" else theirs(work)))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--settings", nargs="+", choices=("gsm8k", "shared"), default=["gsm8k", "shared"])
+    given = parser.parse_args()
+    found = json.loads(PATH.read_text()) if PATH.exists() else {}
+    for setting in given.settings:
+        found[setting] = measure(setting, given)
+        found["machine"] = common.machine(given.threads)
+        PATH.write_text(json.dumps(found, indent=1) + "\n")
+        print(worded(setting, found[setting]["medians"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What commands that write or show text print."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import RecipeError
+
+if TYPE_CHECKING:
+    from tunesmith.api import Run
+
+_STYLES = {"input": "dim", "learned": "bold green", "cut": "red strike"}
+_MARKS = {"input": ("", ""), "learned": ("⟦", "⟧"), "cut": ("✂", "✂")}  # where there are no colours
+
+
+def settings(options: Sequence[str]) -> dict[str, Any]:
+    """Read key=value words.
+
+    Args:
+        options: for example "temperature=0.8".
+    Returns:
+        Values by key.
+    Raises:
+        RecipeError: a word without "=".
+    """
+    import yaml
+
+    found = {}
+    for text in options:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise RecipeError(f"'{text}' is not a setting; write key=value, for example temperature=0.8.")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+def stream(pieces: Iterable[str]) -> None:
+    """Print text as it comes.
+
+    Args:
+        pieces: of it.
+    """
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def texts(prompts: Sequence[str], written: Sequence[Sequence[str]]) -> str:
+    """Put prompts and texts below each other.
+
+    Args:
+        prompts: that were asked.
+        written: per prompt, its texts.
+    Returns:
+        Several lines.
+    """
+    blocks = []
+    for prompt, answers in zip(prompts, written, strict=True):
+        blocks += [f"> {prompt}", *(f"{answer}\n" for answer in answers)]
+    return "\n".join(blocks).rstrip("\n")
+
+
+def talk(run: Run, seed: int, decoding: dict[str, Any]) -> None:
+    """Answer lines from standard input until an empty one.
+
+    Args:
+        run: that answers.
+        seed: of sampling.
+        decoding: settings.
+    """
+    messages: list[dict[str, str]] = []
+    while True:
+        print("you: ", end="", flush=True, file=sys.stderr)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        messages.append({"role": "user", "content": line})
+        answer = []
+        for piece in run.stream(messages, seed=seed + len(messages), **decoding):
+            answer.append(piece)
+            print(piece, end="", flush=True)
+        print()
+        messages.append({"role": "assistant", "content": "".join(answer).strip() or "..."})
+
+
+def inspected(found: dict[str, Any]) -> str:
+    """Show rows as the model reads them, in colours on a terminal and with marks elsewhere.
+
+    Args:
+        found: by `inspect`.
+    Returns:
+        Several lines.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    coloured = sys.stdout.isatty()
+    lines = [Text("input, ").append("learned", _STYLES["learned"]).append(", ").append("cut", _STYLES["cut"])]
+    if not coloured:
+        lines = [Text(f"input, {_wrapped('learned', 'learned')}, {_wrapped('cut', 'cut')}")]
+    for row in found["rows"]:
+        cut = f", {row['tokens'] - row['kept']} cut" if row["tokens"] > row["kept"] else ""
+        label = f", label {row['label']}" if row["label"] is not None else ""
+        lines.append(Text(f"\n{row['where']}: {row['tokens']} tokens{cut}{label}", "bold"))
+        lines.append(_row(row["pieces"], coloured))
+    for warning in found["warnings"]:
+        lines.append(Text(f"\nnote: {warning}"))
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=coloured, no_color=not coloured, width=Console().width, highlight=False)
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    return text.getvalue().rstrip("\n")
+
+
+def _row(pieces: Sequence[tuple[str, str]], coloured: bool) -> Any:
+    from rich.text import Text
+
+    if coloured:
+        found = Text()
+        for place, (text, kind) in enumerate(pieces):
+            found.append(text, f"{_STYLES[kind]}{' underline' if place % 2 else ''}")
+        return found
+    runs: list[list[str]] = []
+    for text, kind in pieces:
+        if not runs or runs[-1][0] != kind:
+            runs.append([kind, ""])
+        runs[-1][1] += text
+    return Text("".join(_wrapped(kind, text) for kind, text in runs))
+
+
+def _wrapped(kind: str, text: str) -> str:
+    before, after = _MARKS[kind]
+    return f"{before}{text}{after}"

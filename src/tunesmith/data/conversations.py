@@ -1,0 +1,252 @@
+"""Conversations: what a generating task learns from, whatever form the file has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.core.errors import DataError, RecipeError, unknown
+from tunesmith.core.registry import components
+from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
+from tunesmith.data.formats.base import EmptyAnswer, Format
+from tunesmith.data.readers.base import Reader, Row
+
+Message = dict[str, str]  # "role": system, user, assistant or tool; "content"
+
+COLUMN = "answer"  # the column under which conversations are kept; messages about empty ones name it
+_SPOKEN = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages, the last one an answer.
+
+    Args:
+        messages: in order.
+        references: further right answers to the last question.
+    """
+
+    messages: list[Message]
+    references: list[str]
+
+    @property
+    def answer(self) -> str:
+        """The last message's text."""
+        return self.messages[-1]["content"]
+
+    @property
+    def question(self) -> list[Message]:
+        """Everything before the last message."""
+        return self.messages[:-1]
+
+    def text(self) -> str:
+        """Return the conversation as JSON."""
+        return json.dumps([self.messages, self.references], ensure_ascii=False)
+
+    @classmethod
+    def of(cls, text: str) -> Conversation:
+        """Read what `text` wrote.
+
+        Args:
+            text: JSON.
+        Returns:
+            The conversation.
+        """
+        return cls(*json.loads(text))
+
+
+def role(name: Any) -> str:
+    """Translate a speaker's name.
+
+    Args:
+        name: as a file has it.
+    Returns:
+        system, user, assistant or tool.
+    Raises:
+        DataError: a name that stands for none of them.
+    """
+    spoken = _SPOKEN.get(str(name).strip().lower())
+    if spoken is None:
+        raise DataError(unknown("role", str(name), _SPOKEN))
+    return spoken
+
+
+def messages_of(values: Sequence[tuple[Any, Any]]) -> list[Message]:
+    """Make messages of (role, content) pairs and check that they make sense.
+
+    Args:
+        values: in order.
+    Returns:
+        The messages, those after the last answer left out.
+    Raises:
+        DataError: an unknown role, a content that is no text, an empty answer, or no answer.
+    """
+    found = []
+    for number, (name, content) in enumerate(values, 1):
+        spoken = role(name)
+        if not isinstance(content, str):
+            raise DataError(f"message {number} ({spoken}) holds a {type(content).__name__}; a text is needed.")
+        if spoken == "assistant" and not content.strip():
+            raise EmptyAnswer(f"message {number}, an answer, is empty: a model would learn to say nothing.")
+        found.append({"role": spoken, "content": content})
+    while found and found[-1]["role"] != "assistant":
+        found.pop()
+    if not found:
+        raise DataError("no message is an answer (role assistant), so there is nothing to learn.")
+    return found
+
+
+def find_format(columns: Sequence[str], allowed: Sequence[str], path: str) -> Format:
+    """Choose the format that a file's columns fit.
+
+    Args:
+        columns: of its first row.
+        allowed: formats that the task reads, best first.
+        path: of the file, for the error.
+    Returns:
+        The format.
+    Raises:
+        DataError: none fits; the message says what each needs.
+    """
+    for name in allowed:
+        kind = components("formats")[name]
+        if kind.fits(columns):
+            return kind()
+    for name, kind in components("formats").items():
+        if name not in allowed and kind.fits(columns):
+            raise DataError(f"{path} holds {name} rows ({kind.holds}), which this task does not use. It reads: "
+                            f"{_worded(allowed)}.")  # fmt: skip
+    raise DataError(f"{path} has the columns {', '.join(columns)}; this task reads: {_worded(allowed)}.")
+
+
+def _worded(allowed: Sequence[str]) -> str:
+    return "; ".join(f"{name} ({components('formats')[name].holds})" for name in allowed)
+
+
+class _Conversing(Reader):
+    """A reader whose rows are conversations as JSON; rows without an answer are empty cells."""
+
+    def __init__(self, inner: Reader, form: Format, columns: Mapping[str, str]) -> None:
+        super().__init__(inner.path, inner.encoding, inner.max_characters)
+        self._inner, self._form, self._columns = inner, form, columns
+
+    def rows(self) -> Iterator[Row]:
+        """Go through the file's rows."""
+        for where, values in self._inner.rows():
+            values = {**values, **{name: values.get(column) for name, column in self._columns.items()}}
+            try:
+                pairs, references = self._form.turns(values)
+                found = Conversation(messages_of(pairs), references)
+            except EmptyAnswer:
+                yield where, {COLUMN: ""}  # counted, and refused or dropped, as empty cells are
+                continue
+            except DataError as error:
+                raise DataError(f"{self.path}, {where}: {error}") from None
+            self._check(found, where)
+            yield where, {COLUMN: found.text()}
+
+    def _check(self, found: Conversation, where: str) -> None:
+        longest = max(len(message["content"]) for message in found.messages)
+        if longest > self.max_characters:
+            raise DataError(
+                f"{self.path}, {where}: a message holds {longest:,} characters, more than {self.max_characters:,} "
+                "(data.max_characters). If it is meant, raise data.max_characters."
+            )
+
+
+def first_columns(reader: Reader) -> list[str]:
+    """Return the columns of a file's first row.
+
+    Args:
+        reader: of the file.
+    Returns:
+        Their names.
+    Raises:
+        DataError: no row.
+    """
+    for _, values in reader.rows():
+        return [str(name) for name in values]
+    raise DataError(f"{reader.path} holds no examples. One row per example is needed.")
+
+
+def read_conversations(reader: Reader, form: Format, columns: Mapping[str, str], drop_empty: bool) -> Examples:
+    """Read a file of conversations.
+
+    Args:
+        reader: of the file.
+        form: of its rows.
+        columns: of the file by the name that the format gives them, where the two differ.
+        drop_empty: drop rows with an empty answer instead of refusing the file.
+    Returns:
+        The examples; their text is `Conversation.text`.
+    Raises:
+        DataError: anything wrong, with its line.
+    """
+    return read_examples(_Conversing(reader, form, columns), Columns(COLUMN, None), drop_empty)
+
+
+def columns_reader(path: str, encoding: str, max_characters: int) -> tuple[Reader, list[str]]:
+    """Open a file and look at its columns.
+
+    Args:
+        path: of the file.
+        encoding: of text files.
+        max_characters: longest cell.
+    Returns:
+        The reader, and the columns of the first row.
+    Raises:
+        DataError: no such file, or no row.
+    """
+    reader = find_reader(path, encoding, max_characters)
+    return reader, first_columns(reader)
+
+
+def need(row: Mapping[str, Any], column: str) -> str:
+    """Return a cell as text.
+
+    Args:
+        row: of the file.
+        column: that it must have.
+    Returns:
+        The text, possibly empty.
+    Raises:
+        DataError: the column is missing, or holds no text.
+    """
+    if column not in row:
+        raise DataError(unknown("column", column, map(str, row)))
+    value = row[column]
+    if value is None or value != value:  # None, NaN
+        return ""
+    if isinstance(value, dict | list | bytes):
+        raise DataError(f"column '{column}' holds a {type(value).__name__}; a text is needed.")
+    return str(value)
+
+
+def check_columns(given: Mapping[str, str], columns: Sequence[str]) -> None:
+    """Refuse settings that name no column.
+
+    Args:
+        given: setting to column.
+        columns: of the file.
+    Raises:
+        RecipeError: with the nearest column.
+    """
+    for key, column in given.items():
+        if column not in columns:
+            raise RecipeError(f"{key}: {unknown('column', column, columns)}")

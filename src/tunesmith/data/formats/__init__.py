@@ -1,0 +1,1 @@
+"""Forms in which files hold conversations, one file each."""

@@ -1,0 +1,28 @@
+"""Instructions as Stanford Alpaca wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tunesmith.core.registry import register
+from tunesmith.data.formats.base import Format, Turns
+
+
+@register("formats")
+class Alpaca(Format):
+    """An instruction, perhaps with an input, and its output."""
+
+    name: ClassVar[str] = "alpaca"
+    holds: ClassVar[str] = "columns instruction and output, perhaps input and system"
+
+    @classmethod
+    def fits(cls, columns: Sequence[str]) -> bool:
+        """Look for both columns."""
+        return "instruction" in columns and "output" in columns
+
+    def turns(self, row: Mapping[str, Any]) -> Turns:
+        """Put the input below the instruction."""
+        parts = [str(row[key]).strip() for key in ("instruction", "input") if row.get(key)]
+        system = [("system", row["system"])] if row.get("system") else []
+        return [*system, ("user", "\n\n".join(part for part in parts if part)), ("assistant", row["output"] or "")], []

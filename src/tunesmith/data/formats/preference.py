@@ -1,0 +1,30 @@
+"""Preference pairs, of which the chosen answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tunesmith.core.registry import register
+from tunesmith.data.formats.base import Format, Turns
+from tunesmith.data.formats.prompt_completion import spoken
+
+
+@register("formats")
+class Preference(Format):
+    """A chosen and a rejected answer; the chosen one is learned, the rejected one is not read."""
+
+    name: ClassVar[str] = "preference"
+    holds: ClassVar[str] = "columns chosen and rejected, perhaps prompt"
+
+    @classmethod
+    def fits(cls, columns: Sequence[str]) -> bool:
+        """Look for both columns."""
+        return "chosen" in columns and "rejected" in columns
+
+    def turns(self, row: Mapping[str, Any]) -> Turns:
+        """Take the prompt, where it stands apart, and the chosen answer."""
+        prompt = row.get("prompt") or row.get("question")
+        before = spoken(prompt, "user") if prompt else []
+        chosen = spoken(row["chosen"], "assistant")
+        return (chosen if len(chosen) > 1 else [*before, *chosen]), []

@@ -1,0 +1,30 @@
+"""Exact match."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from tunesmith.core.registry import register
+from tunesmith.evaluation.metrics.of_texts import AnswerMetric
+from tunesmith.evaluation.words import content
+from tunesmith.evaluation.written import WrittenSample
+
+
+@register("metrics")
+class ExactMatch(AnswerMetric):
+    """Share of answers that equal a reference, letter case, punctuation and articles aside.
+
+    Source: Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1.
+    """
+
+    name: ClassVar[str] = "exact-match"
+    proportion: ClassVar[bool] = True
+
+    def of(self, sample: WrittenSample) -> float:
+        """Average over the answers."""
+        return sample.mean(self.name, _equal)
+
+
+def _equal(answer: str, right: Sequence[str]) -> float:
+    return float(any(content(answer) == content(text) for text in right))

@@ -1,0 +1,251 @@
+"""A model that predicts tokens: hidden states as any backbone's, and its own head, run where there is a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from tunesmith.core.errors import CompatibilityError
+from tunesmith.models.backbone import Backbone
+from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.models.sharing import Shared, share_prompt
+from tunesmith.models.structure import is_causal
+
+_CELLS = {"cpu": 1 << 21, "cuda": 1 << 26}  # logits of one chunk: they stay in the processor's cache, or fill a GPU
+_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+@dataclass
+class _Given(BaseModelOutputWithPastAndCrossAttentions):  # type: ignore[misc]
+    """Hidden states handed to a model's head as if its body had computed them."""
+
+    router_logits: Any = None
+
+
+class LanguageModel(Backbone):
+    """A model with a language-model head, opened at its seams.
+
+    The head is whatever the model's forward does after its body: a map, a scale, a cap, a transformation before the
+    map. It is run by the model itself, on hidden states that were computed before, at the positions that need it.
+
+    Args:
+        model: a transformers model for causal or masked language modelling.
+        prove: check the fast path and the head now.
+    Raises:
+        CompatibilityError: the head reads more than its body's last hidden states.
+    """
+
+    def __init__(self, model: nn.Module, prove: bool = True) -> None:
+        super().__init__(model, prove)
+        self._speaker = self.body  # whose output the head reads
+        if self.body is model:
+            raise CompatibilityError(
+                f"{type(model).__name__} has no language-model head. Choose a model that generates text (GPT- or "
+                "Llama-like), or task text-classification."
+            )
+        self._shares = False
+        if prove:
+            self._prove_head()
+            self._shares = self._prove_sharing()
+
+    @property
+    def vocabulary(self) -> int:
+        """V, how many tokens the head tells apart."""
+        return int(self.model.config.get_text_config().vocab_size)  # type: ignore[union-attr,operator]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Run the head.
+
+        Args:
+            hidden: (M, D), of any positions.
+        Returns:
+            (M, V).
+        """
+        ids = torch.zeros(1, len(hidden), dtype=torch.int64, device=hidden.device)
+        with self._answering(hidden[None]):
+            found: Tensor = self.model(input_ids=ids, **self._no_cache).logits[0]
+        return found
+
+    @contextmanager
+    def _answering(self, hidden: Tensor) -> Iterator[None]:
+        speaker = self._speaker
+        before = speaker.__dict__.get("forward")
+        speaker.forward = lambda *args, **kwargs: _Given(last_hidden_state=hidden)
+        try:
+            yield
+        finally:
+            if before is None:
+                del speaker.__dict__["forward"]
+            else:
+                speaker.forward = before
+
+    @torch.no_grad()
+    def _prove_head(self) -> None:
+        """Compare the head on hidden states with the whole model on one row; OPT's head reads the body's decoder."""
+        training = self.model.training
+        self.model.eval()
+        low = min(10, self.vocabulary - 1)
+        ids = torch.randint(low, self.vocabulary, (7,), generator=torch.Generator().manual_seed(0))
+        differences = []
+        try:
+            hidden = self.hidden(ragged([ids]))
+            whole = self.model(input_ids=ids[None].to(self.device), **self._no_cache).logits[0]
+            for speaker in (self.body, *filter(None, [getattr(self.body, "decoder", None)])):
+                self._speaker = speaker
+                differences.append(((self.logits(hidden) - whole).abs().max() / whole.abs().max()).item())
+                if differences[-1] <= max(_TOLERANCE[whole.dtype], self._tolerance(whole.dtype)):
+                    return
+        finally:
+            self.model.train(training)
+        raise CompatibilityError(
+            f"{type(self.model).__name__}: its head reads more than the last hidden states (logits differ by "
+            f"{min(differences):.1e}), so it cannot be run at chosen positions. This architecture is not supported."
+        )
+
+    def hidden_at(self, batch: RaggedBatch, places: Tensor) -> Tensor:
+        """Run the model and take the hidden states of some tokens; a prompt that rows have in common runs once.
+
+        Args:
+            batch: R rows of N tokens.
+            places: (M,), which tokens.
+        Returns:
+            (M, D).
+        """
+        used = self.seams.deltas[self.seams.routing.active or ""] if self.seams.routing.active else None
+        named = {name for name in batch.layout.names or () if name is not None}
+        deltas = [self.seams.deltas[name] for name in named] if batch.layout.names else [used]
+        plain = all(delta is None or delta.prompt is None for delta in deltas)
+        shared = share_prompt(batch.to(self.device)) if self._shares and plain else None
+        if shared is None:
+            return self.hidden(batch)[places.to(self.device)]
+        return self._shared(shared)[shared.places[places.to(self.device)]]
+
+    def _shared(self, shared: Shared) -> Tensor:
+        names = shared.batch.layout.names
+        with self.seams.route(names) if names is not None else nullcontext():
+            return self._flat(shared.batch, self.proof.position_offset, shared.positions)
+
+    @torch.no_grad()
+    def _prove_sharing(self) -> bool:
+        """Compare rows with a common beginning, run once, with the same rows run one by one."""
+        if not self.proof.fast or not is_causal(self.body):
+            return False
+        draw, low = torch.Generator().manual_seed(0), min(10, self.vocabulary - 1)
+        begin = torch.randint(low, self.vocabulary, (12,), generator=draw)
+        ends = [torch.randint(low, self.vocabulary, (length,), generator=draw) for length in (3, 5, 3)]
+        training = self.model.training
+        self.model.eval()
+        try:
+            batch = ragged([torch.cat([begin, end]) for end in ends]).to(self.device)
+            plain, shared = self.hidden(batch), share_prompt(batch)
+            assert shared is not None
+            found = self._shared(shared)[shared.places]
+        except (CompatibilityError, RuntimeError, IndexError, ValueError, TypeError):
+            return False
+        finally:
+            self.model.train(training)
+        return bool((found - plain).abs().max() <= self._tolerance(plain.dtype) * plain.abs().max())
+
+    def chunks(self, count: int) -> list[slice]:
+        """Cut positions into chunks whose logits fit in little memory.
+
+        Args:
+            count: of positions.
+        Returns:
+            Slices that cover them; none for no position.
+        """
+        size = max(1, _CELLS.get(self.device.type, _CELLS["cuda"]) // self.vocabulary)
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+    @torch.no_grad()
+    def nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss of every position, without gradients.
+
+        Args:
+            hidden: (M, D), of the positions before the targets.
+            targets: (M,), token ids.
+        Returns:
+            (M,), -log p(target), float64 for float64 hidden states, else float32. [nats]
+        """
+        return _nats_in(self, hidden, targets, 0.0)
+
+    def loss(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        smoothing: float = 0.0,
+        trained: Sequence[nn.Parameter] = (),
+    ) -> Tensor:
+        """Compute sum_i weights_i * -log p(target_i), a chunk of positions at a time.
+
+        The logits of a chunk are gone before the next one's are computed: gradients are taken at once.
+
+        Args:
+            hidden: (M, D), of the positions before the targets.
+            targets: (M,), token ids.
+            weights: (M,), without gradient.
+            smoothing: share of the target spread over all tokens. [fraction]
+            trained: parameters that the head may read.
+        Returns:
+            A scalar with gradients for hidden and `trained`; they cannot be differentiated again.
+        """
+        if not torch.is_grad_enabled():
+            return (_nats_in(self, hidden, targets, smoothing) * weights).sum()
+        found: Tensor = _Loss.apply(self, hidden, targets, weights, smoothing, *trained)  # type: ignore[no-untyped-call]
+        return found
+
+
+def _nats(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+
+
+def _nats_in(model: LanguageModel, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    parts = [_nats(model.logits(hidden[part]), targets[part], smoothing) for part in model.chunks(len(targets))]
+    return torch.cat(parts) if parts else hidden.new_zeros(0)
+
+
+class _Loss(torch.autograd.Function):
+    """The weighted loss of many positions; gradients are computed chunk by chunk with the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, model: LanguageModel, hidden: Tensor, targets: Tensor, weights: Tensor, smoothing: float,
+                *trained: nn.Parameter) -> Tensor:  # fmt: skip
+        """Sum the loss and keep its gradients."""
+        gradient = torch.zeros_like(hidden)
+        own: list[Tensor | None] = [None] * len(trained)
+        total = hidden.new_zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)
+        for part in model.chunks(len(targets)):
+            states = hidden[part].detach().requires_grad_()
+            with torch.enable_grad():
+                loss = (_nats(model.logits(states), targets[part], smoothing) * weights[part]).sum()
+            gradient[part], *more = torch.autograd.grad(loss, [states, *trained], allow_unused=True)
+            own = [_sum(old, new) for old, new in zip(own, more, strict=True)]
+            total += loss.detach()
+        ctx.gradients = (gradient, own)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Any, ...]:
+        """Scale the kept gradients."""
+        gradient, own = ctx.gradients
+        (scale,) = outputs
+        return (
+            None,
+            gradient * scale.to(gradient.dtype),
+            None,
+            None,
+            None,
+            *(None if one is None else one * scale.to(one.dtype) for one in own),
+        )
+
+
+def _sum(old: Tensor | None, new: Tensor | None) -> Tensor | None:
+    return new if old is None else old if new is None else old + new

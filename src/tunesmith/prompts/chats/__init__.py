@@ -1,0 +1,1 @@
+"""Chat formats for models that bring none, one file each."""

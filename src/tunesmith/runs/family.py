@@ -1,0 +1,137 @@
+"""What differs between kinds of tasks when a recipe is carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from tunesmith.core.progress import Progress
+from tunesmith.core.registry import find
+from tunesmith.evaluation.statistics import Result
+from tunesmith.recipe.loading import Checked
+from tunesmith.runs.comparing import Cost, Judge, Meter, Scored
+from tunesmith.runs.continuing import Earlier
+from tunesmith.runs.session import Session
+from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.corpus import Corpus, Split
+
+
+@dataclass
+class Family:
+    """A kind of task, with the model and the data of one recipe.
+
+    Args:
+        session: the model.
+        corpus: the data.
+        judge: how all is scored.
+    """
+
+    session: Session
+    corpus: Corpus
+    judge: Judge
+
+    def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
+        """Do what is done once with the untuned model, before baselines and training.
+
+        Args:
+            names: of the baselines.
+            meter: of cost.
+            progress: for the user.
+        """
+
+    def baselines(self, names: Sequence[str], meter: Meter, progress: Progress, seed: int) -> list[Scored]:
+        """Carry out baselines.
+
+        Args:
+            names: which.
+            meter: of cost.
+            progress: for the user.
+            seed: of the run.
+        Returns:
+            In the order of the names.
+        """
+        raise NotImplementedError
+
+    def start(self, head: nn.Module, checked: Checked, earlier: Earlier | None) -> None:
+        """Give a head its starting values.
+
+        Args:
+            head: of the task.
+            checked: the candidate.
+            earlier: run to go on from, or None.
+        """
+
+    def best(self, wanted: str) -> tuple[str, bool]:
+        """Return the score that decides which epoch is kept, and whether higher is better.
+
+        Args:
+            wanted: training.best.
+        Returns:
+            Name and direction.
+        """
+        name = self.judge.metrics[0].name if wanted == "auto" else wanted
+        if name in ("last", "validation loss"):
+            return name, False
+        return name, find("metrics", name).higher_is_better
+
+    def validate(self, tuned: Tuned) -> dict[str, float]:
+        """Score the present state on validation.
+
+        Args:
+            tuned: in training.
+        Returns:
+            "validation loss" and the metrics, by name.
+        """
+        raise NotImplementedError
+
+    def answer(self, tuned: Tuned, split: Split) -> Result:
+        """Let the tuned model answer a split.
+
+        Args:
+            tuned: with the kept state.
+            split: the rows.
+        Returns:
+            What it did.
+        """
+        raise NotImplementedError
+
+    def learned(self, cost: Cost) -> Cost:
+        """Add to the cost of training what was needed before it.
+
+        Args:
+            cost: of training.
+        Returns:
+            Of learning.
+        """
+        return cost
+
+    def samples(self, tuned: Tuned) -> list[dict[str, str]]:
+        """Let the tuned model write what `look` let the untuned one write.
+
+        Args:
+            tuned: with the kept state.
+        Returns:
+            "asked", "right", "before" and "after" of each; none for tasks with labels.
+        """
+        return []
+
+    def told(self) -> list[str]:
+        """Say what was read.
+
+        Returns:
+            One sentence per split.
+        """
+        raise NotImplementedError
+
+    def on_base(self, progress: Progress) -> dict[str, Any]:
+        """Compare a quantised base with full precision.
+
+        Args:
+            progress: for the user.
+        Returns:
+            Plain values; empty when nothing is quantised.
+        """
+        return {}

@@ -1,0 +1,192 @@
+"""Carry out recipes whose model writes: likelihoods of what is to be written, and answers to some rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from tunesmith.core.progress import Progress
+from tunesmith.core.registry import find
+from tunesmith.core.seeds import derived
+from tunesmith.data.conversations import Conversation
+from tunesmith.data.tokens import LearnedRows
+from tunesmith.evaluation.predictions import Array
+from tunesmith.evaluation.written import Written
+from tunesmith.models.backbone import length_sorted
+from tunesmith.models.language import LanguageModel
+from tunesmith.models.layout import ragged
+from tunesmith.runs.comparing import Meter, Scored
+from tunesmith.runs.family import Family
+from tunesmith.runs.session import Session
+from tunesmith.tasks.decoding import Writer
+from tunesmith.tasks.generating import AnswerTask, LanguageTask
+from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.corpus import Split
+
+_TOKENS, _ROWS = 2048, 64  # of one batch of an evaluation
+_BEGINNING = 32  # tokens of a held-out text that the samples go on from
+
+
+def writer_of(session: Session) -> Writer:
+    """Make what generates text.
+
+    Args:
+        session: of a language task.
+    Returns:
+        The writer; it uses the delta that is active.
+    """
+    assert isinstance(session.backbone, LanguageModel) and session.chat is not None
+    return Writer(session.backbone, session.tokenizer, session.chat.closing(), session.max_tokens)
+
+
+@torch.no_grad()
+def likelihoods(
+    backbone: LanguageModel, task: LanguageTask, rows: LearnedRows, advance: Callable[[int], None] | None = None
+) -> Array:
+    """Compute -log p of every row's learned tokens, with the delta that is active; no logits are kept.
+
+    Args:
+        backbone: the model.
+        task: knows which tokens are predicted from where.
+        rows: of a split.
+        advance: told how many rows were done.
+    Returns:
+        (rows,), sums over the row's learned tokens. [nats]
+    """
+    training = backbone.model.training
+    backbone.model.eval()
+    found = np.zeros(len(rows))
+    for numbers in length_sorted(rows.lengths.tolist(), _TOKENS, _ROWS):
+        learned = [rows.learned(number) for number in numbers]
+        batch = ragged([torch.from_numpy(rows[number]) for number in numbers], numbers, learned=learned)
+        batch = batch.to(backbone.device)
+        assert batch.learned is not None
+        nats = backbone.nats(task.read(backbone, batch), batch.ids[batch.learned])
+        sums = torch.stack([part.double().sum() for part in nats.split(batch.items)])
+        found[batch.index.cpu().numpy()] = sums.cpu().numpy()
+        if advance is not None:
+            advance(len(numbers))
+    backbone.model.train(training)
+    return found
+
+
+@dataclass
+class _Material:
+    """What baselines may use: the untuned model's answers."""
+
+    answer: Callable[[str], Written]
+
+
+@dataclass
+class Generating(Family):
+    """Tasks whose rows are texts or conversations: the model's own head.
+
+    Args:
+        session: the model.
+        corpus: the data.
+        judge: how all is scored.
+        before: what the untuned model wrote for the report.
+    """
+
+    before: list[str] = field(default_factory=list)
+
+    def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
+        """Let the untuned model write the samples."""
+        with progress.stage("samples before tuning", self.session.task.samples, "texts") as bar:  # type: ignore[attr-defined]
+            self.before = self._sampled(bar)
+
+    def samples(self, tuned: Tuned) -> list[dict[str, str]]:
+        """Write the samples again."""
+        tuned.backbone.seams.use(tuned.delta.name)
+        after = self._sampled(None)
+        return [
+            {"asked": asked, "right": right, "before": before, "after": now}
+            for (asked, right), before, now in zip(self._prompts(), self.before, after, strict=True)
+        ]
+
+    def _sampled(self, told: Callable[[int], None] | None) -> list[str]:
+        prompts = [prompt for prompt, _ in self._prompts()]
+        return writer_of(self.session).answer(prompts, self.session.task.decoding, advance=told)  # type: ignore[attr-defined]
+
+    def _prompts(self) -> list[tuple[str, str]]:
+        """Return beginnings and ends of a few validation rows."""
+        task, split, chat = self.session.task, self.corpus.splits["validation"], self.session.chat
+        assert isinstance(task, LanguageTask) and chat is not None
+        if isinstance(task, AnswerTask):
+            rows = [Conversation.of(split.text(int(row))) for row in self._asked("validation")[: task.samples]]
+            return [(chat.render(one.question, True), one.answer) for one in rows]
+        places = np.linspace(0, len(split.tokens) - 1, task.samples, dtype=int)
+        ids = [split.tokens[int(row)] for row in places]
+        cuts = [max(1, min(_BEGINNING, len(row) // 2)) for row in ids]
+        decode = self.session.tokenizer.decode
+        return [(decode(row[:cut]), decode(row[cut:])) for row, cut in zip(ids, cuts, strict=True)]
+
+    def baselines(self, names: Sequence[str], meter: Meter, progress: Progress, seed: int) -> list[Scored]:
+        """Ask the untuned model."""
+        results = []
+        for name in names:
+            with meter.stage() as cost, progress.stage(f"baseline {name}", self._work(), "rows") as bar:
+                material = _Material(lambda split, told=bar: self._written(self.corpus.splits[split], told))  # type: ignore[misc]
+                found = find("baselines", name)().predict(material, self.judge.splits)
+            results.append(self.judge.score(Scored(name, found, 0.0, cost)))
+        return results
+
+    def _work(self) -> int:
+        return sum(len(self.corpus.splits[name].tokens) + len(self._asked(name)) for name in self.judge.splits)
+
+    def best(self, wanted: str) -> tuple[str, bool]:
+        """Let the validation loss decide unless told otherwise."""
+        return super().best("validation loss" if wanted == "auto" else wanted)
+
+    def validate(self, tuned: Tuned) -> dict[str, float]:
+        """Compute the likelihood of the validation rows; nothing is generated."""
+        split = self.corpus.splits["validation"]
+        tuned.backbone.seams.use(tuned.delta.name)
+        found = self._likely(split, None)
+        sample = found.sample()
+        scores = {m.name: m.compute(sample) for m in self.judge.metrics if m.reads == "likelihood"}
+        return {"validation loss": found.loss, **scores}
+
+    def answer(self, tuned: Tuned, split: Split) -> Written:
+        """Compute likelihoods and generate answers."""
+        tuned.backbone.seams.use(tuned.delta.name)
+        return self._written(split, None)
+
+    def _likely(self, split: Split, told: Callable[[int], None] | None) -> Written:
+        rows, backbone, task = split.tokens, self.session.backbone, self.session.task
+        assert isinstance(rows, LearnedRows) and isinstance(backbone, LanguageModel) and isinstance(task, LanguageTask)
+        return Written(likelihoods(backbone, task, rows, told), rows.targets, rows.characters)
+
+    def _written(self, split: Split, told: Callable[[int], None] | None) -> Written:
+        likely, asked, chat = self._likely(split, told), self._asked(split.name), self.session.chat
+        if not len(asked) or chat is None or not any(metric.reads == "answers" for metric in self.judge.metrics):
+            return likely
+        found = [Conversation.of(split.text(int(row))) for row in asked]
+        prompts = [chat.render(one.question, True) for one in found]
+        answers = writer_of(self.session).answer(prompts, self.session.task.decoding, advance=told)  # type: ignore[attr-defined]
+        right = [[one.answer, *one.references] for one in found]
+        return Written(likely.nats, likely.tokens, likely.characters, asked, answers, right)
+
+    def _asked(self, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Return the rows of a split that are answered, always the same ones."""
+        task, rows = self.session.task, len(self.corpus.splits[name].tokens)
+        if not isinstance(task, AnswerTask):
+            return np.zeros(0, np.int64)
+        draw = np.random.default_rng(derived(0, f"answered {name}"))
+        return np.sort(draw.permutation(rows)[: task.answered_rows]).astype(np.int64)
+
+    def told(self) -> list[str]:
+        """Say rows, learned tokens and lengths."""
+        found = []
+        for name, split in self.corpus.splits.items():
+            facts, lengths = split.audit, split.audit.tokens
+            share = facts.learned / max(1, int(split.tokens.lengths.sum()))
+            found.append(
+                f"{name}: {facts.rows:,} rows, {facts.learned:,} learned tokens ({100 * share:.0f} % of all), tokens "
+                f"median {lengths['median']} / p95 {lengths['p95']} / longest {lengths['longest']}, "
+                f"{facts.truncated} truncated, {facts.duplicates} duplicates"
+            )
+        return found

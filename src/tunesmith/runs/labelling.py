@@ -1,0 +1,93 @@
+"""Carry out recipes whose rows have labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.core.progress import Progress
+from tunesmith.evaluation.predictions import Predictions
+from tunesmith.recipe.loading import Checked
+from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_features, run_baselines
+from tunesmith.runs.continuing import Earlier
+from tunesmith.runs.family import Family
+from tunesmith.runs.quantization import compare_with_full_precision
+from tunesmith.tasks.running import extract_features
+from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.corpus import Split
+
+
+@dataclass
+class Labelling(Family):
+    """Tasks with a label per row: a head on features of the frozen model.
+
+    Args:
+        session: the model.
+        corpus: the data.
+        judge: how all is scored.
+        frozen: features of the untuned model.
+    """
+
+    frozen: Frozen = field(default_factory=lambda: Frozen({}, {}))
+
+    def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
+        """Compute the features that somebody reads; baselines and the head's start share the pass."""
+        splits = ["train"] if self.session.task.starts_from_features else []
+        if names or self.session.quantised is not None:
+            splits = ["train", *self.judge.splits]
+        self.frozen = frozen_features(self.session, self.corpus, splits, meter, progress)
+
+    def baselines(self, names: Sequence[str], meter: Meter, progress: Progress, seed: int) -> list[Scored]:
+        """Carry out baselines on the frozen features."""
+        return run_baselines(names, self.session, self.corpus, self.frozen, self.judge, meter, seed)
+
+    def start(self, head: nn.Module, checked: Checked, earlier: Earlier | None) -> None:
+        """Start the head at prototypes, and at an earlier run's rows for its labels."""
+        session, split = self.session, self.corpus.splits["train"]
+        if session.task.starts_from_features:
+            labels = torch.from_numpy(split.labels).to(session.backbone.device)
+            session.task.start(head, self._first_features(checked, split, earlier), labels)
+        if earlier is not None:
+            earlier.fill_head(head, self.corpus.label_names)
+
+    def _first_features(self, checked: Checked, split: Split, earlier: Earlier | None) -> torch.Tensor:
+        """Return what the head will read at the first step: a fresh delta may already change it."""
+        backbone = self.session.backbone
+        if checked.method.neutral and earlier is None:
+            return self.frozen.features["train"].to(backbone.device)
+        return extract_features(backbone, self.session.task, split.tokens).to(backbone.device)
+
+    def validate(self, tuned: Tuned) -> dict[str, float]:
+        """Answer the validation rows and compute every metric."""
+        found = self.answer(tuned, self.corpus.splits["validation"])
+        sample = found.sample()
+        scores = {metric.name: metric.compute(sample) for metric in self.judge.metrics}
+        return {"validation loss": float(found.row_loss.mean()), **scores}
+
+    def answer(self, tuned: Tuned, split: Split) -> Predictions:
+        """Compute probabilities."""
+        return Predictions(tuned.probabilities(split.tokens).numpy(), split.labels)
+
+    def learned(self, cost: Cost) -> Cost:
+        """Add the pass that the head's start was read from."""
+        return cost.plus(self.frozen.costs["train"]) if self.session.task.starts_from_features else cost
+
+    def told(self) -> list[str]:
+        """Say rows, labels and lengths."""
+        found = []
+        for name, split in self.corpus.splits.items():
+            facts, lengths = split.audit, split.audit.tokens
+            found.append(
+                f"{name}: {facts.rows:,} rows, {len(facts.classes)} labels, tokens median {lengths['median']} / p95 "
+                f"{lengths['p95']} / longest {lengths['longest']}, {facts.truncated} truncated, "
+                f"{facts.duplicates} duplicates"
+            )
+        return found
+
+    def on_base(self, progress: Progress) -> dict[str, Any]:
+        """Compare the features, and a linear probe on them."""
+        return compare_with_full_precision(self.session, self.corpus, self.frozen, self.judge, progress)

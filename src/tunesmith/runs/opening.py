@@ -1,0 +1,98 @@
+"""From a checked recipe to its family: model, data, and how all is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunesmith.core.registry import find
+from tunesmith.core.seeds import derived
+from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name
+from tunesmith.evaluation.written import Written
+from tunesmith.recipe.loading import Checked
+from tunesmith.runs.comparing import Judge
+from tunesmith.runs.continuing import Earlier, check_base
+from tunesmith.runs.family import Family
+from tunesmith.runs.generating import Generating
+from tunesmith.runs.labelling import Labelling
+from tunesmith.runs.session import Session, open_session
+from tunesmith.tasks.generating import AnswerTask
+from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.corpus import Corpus, load_corpus
+from tunesmith.training.texts import load_texts, read_texts
+
+
+def open_family(checked: Checked, earlier: Earlier | None) -> Family:
+    """Load the model and the data, and settle how all is scored.
+
+    Args:
+        checked: the recipe.
+        earlier: run to go on from, or None.
+    Returns:
+        The family of the recipe's task.
+    Raises:
+        TunesmithError: anything wrong with the model or the data.
+    """
+    recipe, settings = checked.recipe, checked.recipe.evaluation
+    session = open_session(checked)
+    if earlier is not None:
+        check_base(earlier, session)
+    corpus = read_corpus(checked, session, earlier.labels if earlier else ())
+    judge = Judge(
+        metrics_by_name(metric_names(checked)),
+        Bootstrap(settings.resamples, settings.confidence, derived(recipe.seed, "bootstrap")),
+        [name for name in ("validation", "test") if name in corpus.splits],
+    )
+    kind = Labelling if session.chat is None else Generating
+    return kind(session, corpus, judge)
+
+
+def read_corpus(checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
+    """Read a recipe's data.
+
+    Args:
+        checked: the recipe.
+        session: its model.
+        known: labels that an earlier run knows.
+    Returns:
+        The splits.
+    Raises:
+        DataError: anything wrong with the data.
+    """
+    data, seed, folder = checked.recipe.data, checked.recipe.seed, checked.folder
+    if session.chat is not None:
+        return load_texts(data, session.task, session.chat, session.max_tokens, seed, folder)  # type: ignore[arg-type]
+    return load_corpus(data, session.template, session.tokenizer, session.max_tokens, seed, folder, known)
+
+
+def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str) -> Written:
+    """Let a tuned language model answer the rows of a file.
+
+    Args:
+        checked: the recipe.
+        session: its model.
+        tuned: with its delta.
+        path: of the file.
+    Returns:
+        Likelihoods and answers.
+    Raises:
+        DataError: the file cannot be used.
+    """
+    assert session.chat is not None
+    split = read_texts(path, checked.recipe.data, checked.task, session.chat, session.max_tokens)
+    judge = Judge(metrics_by_name(metric_names(checked)), Bootstrap(), ["test"])
+    return Generating(session, Corpus([], {"test": split}), judge).answer(tuned, split)
+
+
+def metric_names(checked: Checked) -> list[str]:
+    """Return the metrics that a recipe's rows can be scored by.
+
+    Args:
+        checked: the recipe.
+    Returns:
+        Those it names, or the task's own; those that read answers are left out where none is generated.
+    """
+    wanted, task = checked.recipe.evaluation.metrics, checked.task
+    names = list(wanted or task.metrics)
+    if isinstance(task, AnswerTask) and task.answered_rows == 0:
+        names = [name for name in names if find("metrics", name).reads != "answers"]
+    return names

@@ -1,0 +1,165 @@
+"""What a run of a language task can do: go on with texts, answer, talk, choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
+from tunesmith.data.conversations import Message, messages_of, role
+from tunesmith.data.tokens import LearnedRows
+from tunesmith.models.language import LanguageModel
+from tunesmith.recipe.loading import build_settings
+from tunesmith.runs.generating import likelihoods, writer_of
+from tunesmith.tasks.decoding import Writer
+from tunesmith.tasks.generating import AnswerTask, Decoding, LanguageTask
+
+if TYPE_CHECKING:
+    from tunesmith.recipe.loading import Checked
+    from tunesmith.runs.session import Session
+    from tunesmith.tasks.tuned import Tuned
+
+
+class Speaking:
+    """The writing side of a run."""
+
+    folder: Any
+
+    if TYPE_CHECKING:
+
+        @property
+        def recipe(self) -> Checked: ...  # noqa: D102
+
+        @property
+        def _opened(self) -> tuple[Session, Tuned]: ...
+
+    def generate(
+        self, prompts: str | Sequence[str], *, samples: int = 1, seed: int = 0, **decoding: Any
+    ) -> list[list[str]]:
+        """Write after prompts: answers to them as a user's messages, or for text-generation what follows them.
+
+        Args:
+            prompts: one or several.
+            samples: texts per prompt; more than one needs a temperature above 0. [count]
+            seed: of sampling.
+            **decoding: settings of `task.decoding` that differ from the recipe's, for example temperature=0.8.
+        Returns:
+            Per prompt, its texts.
+        Raises:
+            RecipeError: an unknown setting, or several samples without sampling.
+            DataError: an empty prompt, or one that leaves no room.
+            CompatibilityError: the run has labels and writes nothing.
+        """
+        writer, settings = self._writer(decoding)
+        if samples < 1 or (samples > 1 and settings.temperature == 0):
+            raise RecipeError(
+                f"samples={samples}: at least 1; without sampling all would be the same, so set temperature above 0."
+            )
+        given = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts = [self._prompt(prompt) for prompt in given]
+        found = writer.answer([text for text in texts for _ in range(samples)], settings, seed)
+        return [found[place * samples : (place + 1) * samples] for place in range(len(given))]
+
+    def chat(self, messages: Sequence[Message], *, seed: int = 0, **decoding: Any) -> str:
+        """Answer a conversation.
+
+        Args:
+            messages: with role and content, the last one not the assistant's.
+            seed: of sampling.
+            **decoding: settings of `task.decoding` that differ from the recipe's.
+        Returns:
+            The answer.
+        Raises:
+            DataError: an unknown role, or no room for an answer.
+        """
+        writer, settings = self._writer(decoding)
+        return writer.answer([self._conversation(messages)], settings, seed)[0]
+
+    def stream(self, messages: Sequence[Message] | str, *, seed: int = 0, **decoding: Any) -> Iterator[str]:
+        """Answer piece by piece.
+
+        Args:
+            messages: a conversation, or a prompt as for `generate`.
+            seed: of sampling.
+            **decoding: settings of `task.decoding` that differ from the recipe's.
+        Returns:
+            The pieces of the answer as they are written.
+        """
+        writer, settings = self._writer(decoding)
+        if settings.beams > 1:
+            raise RecipeError("beams: a search over beams knows its answer at the end only; stream with beams=1.")
+        prompt = self._prompt(messages) if isinstance(messages, str) else self._conversation(messages)
+        yield from writer.stream(prompt, settings, seed)
+
+    def choose(self, prompt: str, choices: Sequence[str]) -> dict[str, float]:
+        """Let the model choose among texts: the probability that it would write each of them, compared.
+
+        Args:
+            prompt: as for `generate`.
+            choices: at least two, all different.
+        Returns:
+            Each choice's share of the probability of all, the most probable first.
+        Raises:
+            DataError: fewer than two choices, equal ones, or an empty one.
+        """
+        if len(set(choices)) < max(2, len(choices)) or not all(text.strip() for text in choices):
+            raise DataError(f"choices={list(choices)}: two or more are needed, all different and none empty.")
+        writer, _ = self._writer({})
+        session = self._opened[0]
+        begin, backbone, task = writer.encode(self._prompt(prompt)), session.backbone, session.task
+        assert isinstance(backbone, LanguageModel) and isinstance(task, LanguageTask) and session.chat is not None
+        end = writer.encode(session.chat.closing()[0]) if isinstance(task, AnswerTask) else []
+        rows = [[*begin, *writer.encode(self._spaced(text)), *end] for text in choices]
+        lengths = np.array([len(row) for row in rows])
+        if lengths.max() > session.max_tokens:
+            raise DataError(f"prompt and choice have {lengths.max()} tokens; {session.max_tokens} fit.")
+        marks = np.concatenate([np.arange(length) >= len(begin) for length in lengths]).astype(np.uint8)
+        ids = np.concatenate([np.array(row, dtype=np.int32) for row in rows])
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        nats = likelihoods(backbone, task, LearnedRows(ids, ends, lengths, marks, lengths))
+        shares = torch.from_numpy(-nats).softmax(0).tolist()
+        return dict(sorted(zip(choices, shares, strict=True), key=lambda item: -item[1]))
+
+    # Inside ---------------------------------------------------------------------------------------------------
+
+    def _spaced(self, text: str) -> str:
+        """Put a space before a choice where the chat template leaves it to the answer."""
+        session = self._opened[0]
+        assert session.chat is not None
+        if not isinstance(session.task, AnswerTask):
+            return text
+        asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
+        rendered = session.chat.conversation(asked)
+        start = rendered.answers[-1][0]
+        return rendered.text[start : rendered.text.index(text, start)] + text
+
+    def _writer(self, changes: dict[str, Any]) -> tuple[Writer, Decoding]:
+        if not isinstance(self.recipe.task, LanguageTask):
+            raise CompatibilityError(
+                f"{self.folder} is a run of the task {self.recipe.task.name}, which gives labels and writes no text. "
+                "Use predict."
+            )
+        settings = build_settings(Decoding, {**self.recipe.task.decoding.model_dump(), **changes}, "decoding")
+        session, tuned = self._opened
+        tuned.backbone.seams.use(tuned.delta.name)
+        return writer_of(session), settings
+
+    def _prompt(self, text: str) -> str:
+        if not text.strip():
+            raise DataError("the prompt is empty: give at least one visible character.")
+        session = self._opened[0]
+        if isinstance(self.recipe.task, AnswerTask):
+            return self._conversation([{"role": "user", "content": text}])
+        begin = session.tokenizer.bos_token or ""
+        return text if text.startswith(begin) else begin + text
+
+    def _conversation(self, messages: Sequence[Message]) -> str:
+        session = self._opened[0]
+        if not messages or role(messages[-1].get("role", "")) == "assistant":
+            raise DataError("a conversation to be answered ends with a message of the user, not with an answer.")
+        spoken = messages_of([*((m["role"], m["content"]) for m in messages), ("assistant", ".")])[:-1]
+        assert session.chat is not None
+        return session.chat.render(spoken, True)

@@ -1,0 +1,196 @@
+"""Generate text: batches of prompts through the model's own cached generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from threading import Thread
+from typing import Any
+
+import torch
+from transformers import TextIteratorStreamer
+
+from tunesmith.core.errors import DataError
+from tunesmith.models.language import LanguageModel
+from tunesmith.tasks.generating import Decoding
+
+_TOKENS, _ROWS = 4096, 32  # of one batch of prompts, room for the answers included
+
+
+class Writer:
+    """A language model with its tokenizer, ready to generate.
+
+    Args:
+        model: with the delta in use.
+        tokenizer: of the model.
+        closing: tokens that end an answer.
+        room: longest prompt and answer together. [tokens]
+    """
+
+    def __init__(self, model: LanguageModel, tokenizer: Any, closing: Sequence[str], room: int) -> None:
+        self.model, self.tokenizer, self.room = model, tokenizer, room
+        self._closing = [tokenizer.convert_tokens_to_ids(token) for token in closing]
+
+    def encode(self, prompt: str) -> list[int]:
+        """Turn a prompt into token ids; special tokens are those it spells out.
+
+        Args:
+            prompt: the whole of it, as a chat template wrote it.
+        Returns:
+            The ids.
+        """
+        found: list[int] = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        return found
+
+    @torch.no_grad()
+    def answer(
+        self, prompts: Sequence[str], decoding: Decoding, seed: int = 0, advance: Callable[[int], None] | None = None
+    ) -> list[str]:
+        """Answer prompts, the longest together.
+
+        Args:
+            prompts: as text.
+            decoding: how.
+            seed: of sampling.
+            advance: told how many were answered.
+        Returns:
+            One answer per prompt, special tokens left out.
+        Raises:
+            DataError: a prompt leaves no room for an answer.
+        """
+        rows = self._checked(prompts)
+        found = [""] * len(rows)
+        with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for numbers in self._batches(rows, decoding.max_new_tokens):
+                for number, text in zip(numbers, self._batch([rows[n] for n in numbers], decoding), strict=True):
+                    found[number] = text
+                if advance is not None:
+                    advance(len(numbers))
+        return found
+
+    def _batches(self, rows: Sequence[Sequence[int]], more: int) -> list[list[int]]:
+        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+        batches: list[list[int]] = []
+        for number in order:
+            size = len(rows[number]) + more
+            if not batches or len(batches[-1]) >= _ROWS or size * (len(batches[-1]) + 1) > _TOKENS:
+                batches.append([])
+            batches[-1].append(number)
+        return batches
+
+    def _batch(self, rows: Sequence[Sequence[int]], decoding: Decoding) -> list[str]:
+        longest = max(map(len, rows))
+        device = self.model.device
+        pad = self._closing[0]  # never read: the mask covers it
+        ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows], device=device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+        training = self.model.model.training
+        self.model.model.eval()
+        try:
+            written = self.model.model.generate(  # type: ignore[operator]
+                input_ids=ids, attention_mask=mask, **self.settings(decoding, self.room - longest)
+            )
+        finally:
+            self.model.model.train(training)
+        return [self.text(row[longest:].tolist(), decoding.stop) for row in written]
+
+    def stream(self, prompt: str, decoding: Decoding, seed: int = 0) -> Iterator[str]:
+        """Answer one prompt piece by piece.
+
+        Args:
+            prompt: as text.
+            decoding: how.
+            seed: of sampling.
+        Returns:
+            Pieces of text; put together they are the answer, white space around it aside.
+        Raises:
+            DataError: the prompt leaves no room for an answer.
+        """
+        row = self._checked([prompt])[0]
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        settings = self.settings(decoding, self.room - len(row))
+        failed: list[Exception] = []
+
+        def write() -> None:
+            try:
+                with torch.no_grad():
+                    torch.manual_seed(seed)
+                    ids = torch.tensor([row], device=self.model.device)
+                    self.model.model.generate(  # type: ignore[operator]
+                        input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **settings
+                    )
+            except Exception as error:  # noqa: BLE001  raised again where the pieces are read
+                failed.append(error)
+                streamer.end()
+
+        self.model.model.eval()
+        thread = Thread(target=write, daemon=True)
+        thread.start()
+        yield from _until(streamer, decoding.stop)
+        thread.join()
+        if failed:
+            raise failed[0]
+
+    def _checked(self, prompts: Sequence[str]) -> list[list[int]]:
+        rows = [self.encode(prompt) for prompt in prompts]
+        for number, row in enumerate(rows, 1):
+            if len(row) >= self.room or not row:
+                raise DataError(
+                    f"prompt {number} of {len(rows)} has {len(row)} tokens; between 1 and {self.room - 1} leave "
+                    "room for an answer. Shorten it, or raise data.max_tokens if the model allows it."
+                )
+        return rows
+
+    def settings(self, decoding: Decoding, room: int) -> dict[str, Any]:
+        """Word the decoding in transformers' terms.
+
+        Args:
+            decoding: how.
+            room: tokens that still fit. [count]
+        Returns:
+            Keyword arguments of `generate`.
+        """
+        sampled = decoding.temperature > 0
+        found: dict[str, Any] = {
+            "max_new_tokens": min(decoding.max_new_tokens, room),
+            "do_sample": sampled,
+            "num_beams": decoding.beams,
+            "repetition_penalty": decoding.repetition_penalty,
+            "eos_token_id": self._closing,
+            "pad_token_id": self._closing[0],
+        }
+        if sampled:
+            found |= {"temperature": decoding.temperature, "top_k": decoding.top_k or 0, "top_p": decoding.top_p or 1.0}
+            found |= {} if decoding.min_p is None else {"min_p": decoding.min_p}
+        if decoding.stop:
+            found |= {"stop_strings": list(decoding.stop), "tokenizer": self.tokenizer}
+        return found
+
+    def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """Turn what was written into text.
+
+        Args:
+            ids: after the prompt.
+            stop: texts that end an answer.
+        Returns:
+            The text up to the first stop, without white space around it.
+        """
+        end = next((place for place, token in enumerate(ids) if token in self._closing), len(ids))
+        text: str = self.tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
+        cuts = [place for place in (text.find(one) for one in stop) if place >= 0]
+        return text[: min(cuts)].strip() if cuts else text.strip()
+
+
+def _until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
+    """Pass pieces of text on up to the first stop; what may be the beginning of one waits."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        cuts = [place for place in (held.find(one) for one in stop) if place >= 0]
+        if cuts:
+            yield held[: min(cuts)]
+            return
+        keep = max((size for one in stop for size in range(1, len(one)) if held.endswith(one[:size])), default=0)
+        yield held[: len(held) - keep]
+        held = held[len(held) - keep :]
+    yield held

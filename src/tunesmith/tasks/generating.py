@@ -1,0 +1,100 @@
+"""Tasks that predict tokens with the model's own head: texts that go on, and conversations that are answered."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from tunesmith.core.errors import CompatibilityError
+from tunesmith.core.settings import Settings, setting
+from tunesmith.data.conversations import check_columns, find_format
+from tunesmith.data.formats.base import Format
+from tunesmith.models.backbone import Backbone
+from tunesmith.models.delta import Delta
+from tunesmith.models.language import LanguageModel
+from tunesmith.models.layout import RaggedBatch
+from tunesmith.tasks.base import Task
+
+
+class Decoding(Settings):
+    """How text is generated."""
+
+    max_new_tokens: int = setting(128, "Longest answer.", unit="tokens", ge=1)
+    temperature: float = setting(0.0, "Sharpness of sampling; 0 takes the most probable token.", ge=0)
+    top_k: int | None = setting(None, "Sample among so many most probable tokens; all when empty.", unit="count", ge=1)
+    top_p: float | None = setting(
+        None, "Sample among the most probable tokens that make up this share; all when empty.", gt=0, le=1
+    )
+    min_p: float | None = setting(
+        None, "Sample among tokens of at least this share of the highest probability; all when empty.", gt=0, le=1
+    )
+    beams: int = setting(1, "Beams of the search.", unit="count", ge=1)
+    repetition_penalty: float = setting(1.0, "Above 1, tokens that stand in the text become less probable.", gt=0)
+    stop: list[str] = setting([], "Texts that end an answer besides the end token; they are left out of it.")
+
+
+class LanguageTask(Task):
+    """Base of tasks whose loss is -log p of tokens, the mean over all learned tokens of a step."""
+
+    opens: ClassVar[str] = "causal"
+    scored_by: ClassVar[tuple[str, ...]] = ("likelihood", "answers", "texts")
+    baselines: ClassVar[tuple[str, ...]] = ("untuned",)
+
+    decoding: Decoding = setting(Decoding(), "How text is generated.")
+    samples: int = setting(3, "Texts in the report, written before and after tuning.", unit="count", ge=0)
+
+    def prepare(self, model: nn.Module, facts: dict[str, Any]) -> LanguageTask:
+        """Check that the model generates text; nothing else is left open."""
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise CompatibilityError(
+                f"task {self.name}: {type(model).__name__} has an encoder and a decoder, which this task does not read "
+                "yet. Choose a decoder (GPT- or Llama-like)."
+            )
+        return self
+
+    def read(self, backbone: Backbone, batch: RaggedBatch) -> Tensor:
+        """Take the hidden states before the learned tokens; the head will run on no others."""
+        assert isinstance(backbone, LanguageModel) and batch.learned is not None
+        return backbone.hidden_at(batch, batch.learned.nonzero()[:, 0] - 1)
+
+    def loss_of(
+        self, backbone: Backbone, head: nn.Module, delta: Delta, outputs: Tensor, batch: RaggedBatch, smoothing: float
+    ) -> Tensor:
+        """Run the model's head on them and take the mean over the tokens."""
+        assert isinstance(backbone, LanguageModel) and batch.learned is not None
+        targets = batch.ids[batch.learned].to(outputs.device)
+        weights = outputs.new_full((len(targets),), 1 / max(1, len(targets)))
+        with backbone.seams.routing.only(delta.name):
+            return backbone.loss(outputs, targets, weights, smoothing, delta.parameters())
+
+
+class AnswerTask(LanguageTask):
+    """Base of tasks that learn the answers of conversations."""
+
+    formats: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[str, ...]] = ("perplexity", "token-f1", "rouge-l", "chrf")
+
+    learn: Literal["all", "last"] = setting("all", "Which answers of a conversation are learned.")
+    columns: dict[str, str] = setting(
+        {}, "Columns of the file by the name that its format gives them, for example answer: reply."
+    )
+    cut: Literal["end", "start"] = setting("end", "Where rows that are longer than data.max_tokens lose tokens.")
+    answered_rows: int = setting(
+        64, "Rows per evaluated split that are answered to score the answers; drawn once; 0 for none.", unit="count",
+        ge=0,
+    )  # fmt: skip
+
+    def form(self, columns: list[str], path: str) -> Format:
+        """Choose how a file's rows become conversations.
+
+        Args:
+            columns: of the file.
+            path: of the file, for errors.
+        Returns:
+            The format.
+        Raises:
+            DataError: the columns fit none that the task reads.
+        """
+        check_columns({f"task.columns.{name}": column for name, column in self.columns.items()}, columns)
+        return find_format([*columns, *self.columns], self.formats, path)

@@ -1,0 +1,48 @@
+"""Tasks that give every row one label: a head on the model's pooled output."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tunesmith.models.backbone import Backbone
+from tunesmith.models.delta import Delta
+from tunesmith.models.layout import Layout, RaggedBatch
+from tunesmith.tasks.base import Task
+
+
+class LabelTask(Task):
+    """Base of tasks with a label per row."""
+
+    def features(self, backbone: Backbone, hidden: Tensor, layout: Layout) -> Tensor:
+        """Reduce hidden states to what the head reads.
+
+        Args:
+            backbone: the model.
+            hidden: (N, D).
+            layout: of R rows.
+        Returns:
+            (R, D).
+        """
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, batch: RaggedBatch, smoothing: float) -> Tensor:
+        """Return the mean loss of a batch.
+
+        Args:
+            logits: (R, C).
+            batch: with labels.
+            smoothing: share of the target spread over all classes. [fraction]
+        Returns:
+            A scalar.
+        """
+        raise NotImplementedError
+
+    def read(self, backbone: Backbone, batch: RaggedBatch) -> Tensor:
+        """Run the model and pool each row."""
+        return self.features(backbone, backbone.hidden(batch), batch.layout)
+
+    def loss_of(
+        self, backbone: Backbone, head: nn.Module, delta: Delta, outputs: Tensor, batch: RaggedBatch, smoothing: float
+    ) -> Tensor:
+        """Apply the head and take the mean loss over the rows."""
+        return self.loss(head(outputs), batch, smoothing)

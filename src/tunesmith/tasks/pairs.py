@@ -1,0 +1,43 @@
+"""What translation and summarization share: two columns, one written from the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tunesmith.core.settings import setting
+from tunesmith.data.conversations import check_columns, need
+from tunesmith.data.formats.base import Format, Turns
+from tunesmith.tasks.generating import AnswerTask
+
+
+class PairTask(AnswerTask):
+    """Base of tasks that write one column from another."""
+
+    formats: ClassVar[tuple[str, ...]] = ()
+
+    source: str = setting("source", "Column to write from.")
+    target: str = setting("target", "Column to write.")
+    instruction: str = setting("", "Text before the source; empty for none.")
+
+    def form(self, columns: list[str], path: str) -> Format:
+        """Take the two columns that the task names."""
+        check_columns({"task.source": self.source, "task.target": self.target}, columns)
+        return _Pair(self.source, self.target, self.instruction)
+
+
+class _Pair(Format):
+    """One column written from another."""
+
+    def __init__(self, source: str, target: str, instruction: str) -> None:
+        self._source, self._target, self._instruction = source, target, instruction
+
+    @classmethod
+    def fits(cls, columns: Sequence[str]) -> bool:
+        """Fit no file by itself: the task names the columns."""
+        return False
+
+    def turns(self, row: Mapping[str, Any]) -> Turns:
+        """Ask with the source, answer with the target."""
+        asked = "\n".join(part for part in (self._instruction, need(row, self._source)) if part)
+        return [("user", asked), ("assistant", need(row, self._target))], []

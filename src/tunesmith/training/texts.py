@@ -1,0 +1,195 @@
+"""From files of texts or conversations to token rows of which some tokens are learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.seeds import derived
+from tunesmith.data import audit
+from tunesmith.data.conversations import Conversation, columns_reader, read_conversations
+from tunesmith.data.documents import WholeFile
+from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
+from tunesmith.prompts.chat import Chat
+from tunesmith.recipe.schema import DataSettings
+from tunesmith.tasks.encoding import Encoded, encode_conversations, encode_documents
+from tunesmith.tasks.generating import AnswerTask
+from tunesmith.tasks.text_generation import TextGeneration
+from tunesmith.training.corpus import Corpus, Split, resolve_path
+from tunesmith.training.parts import Part, hold_out, separate
+
+_SILENT_SHARE = 0.01  # of the rows, that may lose their whole answer by cutting
+
+
+def load_texts(
+    data: DataSettings, task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int, seed: int, folder: Path
+) -> Corpus:
+    """Read everything a language task needs.
+
+    Args:
+        data: the recipe's data settings.
+        task: says what a row is.
+        chat: template and tokenizer.
+        max_tokens: longest row. [tokens]
+        seed: of the run.
+        folder: the recipe's, for relative paths.
+    Returns:
+        The splits with their facts and warnings; they have no labels.
+    Raises:
+        DataError: anything wrong with the data, with file and line.
+    """
+    paths = {"train": data.train, "validation": data.validation, "test": data.test}
+    files = {name: _read(path, data, task, folder) for name, path in paths.items() if isinstance(path, str)}
+    parts = {name: _part(examples, task) for name, examples in files.items()}
+    warnings = separate(parts, data.leakage)
+    if "validation" not in parts:
+        _hold_out(parts, float(data.validation), derived(seed, "split"), task)
+    order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
+    splits = {}
+    for name in order:
+        splits[name], remarks = _encode(name, parts, task, chat, max_tokens)
+        warnings.extend(remarks)
+    return Corpus([], splits, warnings, "+".join(files[name].content_hash[:32] for name in files))
+
+
+def read_texts(path: str, data: DataSettings, task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int) -> Split:
+    """Read one file as a split, for scoring.
+
+    Args:
+        path: of the file.
+        data: the recipe's data settings.
+        task: says what a row is.
+        chat: template and tokenizer.
+        max_tokens: longest row. [tokens]
+    Returns:
+        The split.
+    Raises:
+        DataError: anything wrong with the file, with its line.
+    """
+    part = _part(_read(path, data, task, Path.cwd()), task)
+    return _encode("test", {"test": part, "train": part}, task, chat, max_tokens)[0]
+
+
+def _read(path: str, data: DataSettings, task: AnswerTask | TextGeneration, folder: Path) -> Examples:
+    place = resolve_path(path, folder)
+    if isinstance(task, AnswerTask):
+        reader, columns = columns_reader(place, data.encoding, data.max_characters)
+        return read_conversations(reader, task.form(columns, place), task.columns, data.empty == "drop")
+    reader = find_reader(place, data.encoding, data.max_characters)
+    if reader.only_column is not None and task.documents == "file":
+        return read_examples(WholeFile(reader.path, data.encoding, 10**9), Columns("text", None))
+    return read_examples(reader, Columns(reader.only_column or data.text, None), data.empty == "drop")
+
+
+def _part(examples: Examples, task: AnswerTask | TextGeneration) -> Part:
+    texts = (row["text"] for row in examples.rows())
+    if isinstance(task, AnswerTask):
+        texts = ("\n".join(m["content"] for m in Conversation.of(text).question) for text in texts)
+    dropped = {"empty": len(examples.dropped)} if examples.dropped else {}
+    rows = len(examples)
+    return Part(examples, np.arange(rows), np.zeros(rows, np.int64), dropped, audit.text_hashes(texts))
+
+
+def _hold_out(parts: dict[str, Part], share: float, seed: int, task: AnswerTask | TextGeneration) -> None:
+    """Hold random rows out; of one long text, its end."""
+    train = parts["train"]
+    if isinstance(task, AnswerTask) or not _is_one(task, train.examples):
+        hold_out(parts, share, seed)
+        return
+    pieces = len(train.index)
+    held = max(1, round(share * pieces))
+    if held >= pieces:
+        raise DataError(
+            f"{train.examples.path} is too short to hold {share} of it out for validation: {pieces} pieces of about "
+            "4,000 characters. Give a validation file."
+        )
+    cut = pieces - held
+    parts["validation"] = Part(train.examples, train.index[cut:], train.labels[cut:], {}, train.hashes[cut:])
+    parts["train"] = replace(
+        train, index=train.index[:cut], labels=train.labels[:cut], hashes=train.hashes[:cut]
+    )  # fmt: skip
+
+
+def _is_one(task: TextGeneration, examples: Examples) -> bool:
+    return task.documents == "file" and examples.where[0].startswith("piece")
+
+
+def _encode(
+    name: str, parts: dict[str, Part], task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int
+) -> tuple[Split, list[str]]:
+    part = parts[name]
+    if isinstance(task, AnswerTask):
+        conversations = (Conversation.of(row["text"]) for row in part.examples.rows(part.index))
+        found = encode_conversations(conversations, chat, max_tokens, task.cut, task.learn)
+    else:
+        found = _documents(part, task, chat, max_tokens)
+    rows = found.rows
+    silent = [part.examples.where[int(part.index[row])] for row in found.silent]
+    _check_silent(part, silent, max_tokens)
+    index = part.index[found.kept]
+    in_train = 0 if name == "train" else int(np.isin(part.hashes, parts["train"].hashes).sum())
+    facts = audit.Audit(
+        rows=len(rows),
+        classes={},
+        dropped=part.dropped,
+        duplicates=int(len(part.hashes) - len(np.unique(part.hashes))),
+        in_train=in_train,
+        tokens=audit.length_facts(rows.full_lengths),
+        truncated=rows.truncated,
+        max_tokens=max_tokens,
+        learned=int(rows.marks.sum(dtype=np.int64)),
+        silent=silent[:20],
+    )
+    split = Split(name, part.examples, index, np.zeros(len(rows), np.int64), rows, facts)
+    return split, _remarks(split, found, len(silent), task)
+
+
+def _documents(part: Part, task: TextGeneration, chat: Chat, max_tokens: int) -> Encoded:
+    texts = (row["text"] for row in part.examples.rows(part.index))
+    if _is_one(task, part.examples):
+        rows, _ = encode_documents(["".join(texts)], chat.tokenizer, max_tokens)
+        return Encoded(rows, np.zeros(len(rows), np.int64))
+    rows, counts = encode_documents(texts, chat.tokenizer, max_tokens)
+    return Encoded(rows, np.repeat(np.arange(len(counts)), counts))
+
+
+def _check_silent(part: Part, silent: list[str], max_tokens: int) -> None:
+    if len(silent) <= _SILENT_SHARE * len(part.index):
+        return
+    shown = ", ".join(silent[:5]) + (", ..." if len(silent) > 5 else "")
+    raise DataError(
+        f"{part.examples.path}: of {len(silent)} of {len(part.index)} rows no token of an answer is left after "
+        f"cutting to {max_tokens} tokens: {shown}. Raise data.max_tokens if the model allows it, cut the prompt "
+        "instead with task.cut=start, or leave those rows out."
+    )
+
+
+def _remarks(split: Split, found: Encoded, silent: int, task: Any) -> list[str]:
+    facts, name, remarks = split.audit, split.name, []
+    if facts.dropped.get("empty"):
+        remarks.append(f"{name}: {facts.dropped['empty']} rows with an empty answer were dropped (data.empty=drop).")
+    if facts.truncated:
+        remarks.append(
+            f"{name}: {facts.truncated} of {facts.rows} rows are longer than {facts.max_tokens} tokens and lost their "
+            f"{task.cut}; the longest has {facts.tokens['longest']}. Raise data.max_tokens if the model allows it."
+        )
+    if silent:
+        remarks.append(
+            f"{name}: {silent} rows were left out, as no token of an answer was left after cutting: "
+            f"{', '.join(facts.silent[:5])}."
+        )
+    if found.merged:
+        remarks.append(
+            f"{name}: in {found.merged} answers the first token begins inside the prompt, so it is not learned. A chat "
+            "template that ends with a line break or a token of its own before the answer avoids it (prompt.chat)."
+        )
+    if found.spelled:
+        remarks.append(
+            f"{name}: {found.spelled} rows spell out a special token of the tokenizer inside a message; the model "
+            "reads it as a real one. Check those rows."
+        )
+    return remarks

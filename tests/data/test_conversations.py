@@ -1,0 +1,114 @@
+"""Conversations from every form that files have, and clear words for what is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import write_csv, write_jsonl
+from tunesmith.core.errors import DataError, RecipeError, TunesmithError
+from tunesmith.data.conversations import Conversation, columns_reader, read_conversations
+from tunesmith.tasks.dialogue import Dialogue
+from tunesmith.tasks.generating import AnswerTask
+from tunesmith.tasks.instruction_tuning import InstructionTuning
+from tunesmith.tasks.question_answering_generative import GenerativeQuestionAnswering
+from tunesmith.tasks.translation import Translation
+
+ASKED = [{"role": "user", "content": "2+2?"}]
+DONE = [*ASKED, {"role": "assistant", "content": "4"}]
+
+
+def read(path: Path, task: AnswerTask, drop: bool = False) -> list[Conversation]:
+    reader, columns = columns_reader(str(path), "utf-8", 1000)
+    found = read_conversations(reader, task.form(columns, str(path)), task.columns, drop)
+    return [Conversation.of(row["text"]) for row in found.rows()]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": DONE},
+        {"messages": json.dumps(DONE)},
+        {"messages": [*DONE, {"role": "user", "content": "thanks"}]},  # what follows the last answer is not read
+        {"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
+        {"instruction": "2+2?", "input": "", "output": "4"},
+        {"prompt": "2+2?", "completion": "4"},
+        {"prompt": ASKED, "response": "4"},
+        {"question": "2+2?", "answer": "4"},
+        {"prompt": "2+2?", "chosen": "4", "rejected": "5"},
+        {"chosen": DONE, "rejected": ASKED},
+    ],
+    ids=lambda row: "-".join(row),
+)
+def test_every_form_gives_the_same_conversation(tmp_path: Path, row: dict[str, Any]) -> None:
+    (found,) = read(write_jsonl(tmp_path / "rows.jsonl", [row]), InstructionTuning())
+    assert found.messages == DONE
+
+
+def test_inputs_contexts_systems_and_several_answers(tmp_path: Path) -> None:
+    (found,) = read(
+        write_jsonl(tmp_path / "a.jsonl", [{"instruction": "Sum up.", "input": "A text.", "output": "Text.",
+                                            "system": "Be brief."}]),
+        InstructionTuning(),
+    )  # fmt: skip
+    assert [message["content"] for message in found.messages] == ["Be brief.", "Sum up.\n\nA text.", "Text."]
+    (found,) = read(
+        write_jsonl(
+            tmp_path / "b.jsonl", [{"context": "Ann is 7.", "question": "How old?", "answers": ["7", "seven"]}]
+        ),
+        GenerativeQuestionAnswering(),
+    )
+    assert found.messages[0]["content"] == "Ann is 7.\n\nQuestion: How old?"
+    assert (found.answer, found.references) == ("7", ["seven"])
+    squad = {"question": "How old?", "answers": {"text": ["7", "7", "seven"], "answer_start": [0, 0, 0]}}
+    (found,) = read(write_jsonl(tmp_path / "c.jsonl", [squad]), GenerativeQuestionAnswering())
+    assert (found.answer, found.references) == ("7", ["seven"])
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", [("2+2?", "4")], ("question", "reply"))
+    assert read(path, InstructionTuning(columns={"answer": "reply"}))[0].messages == DONE
+    pairs = write_csv(tmp_path / "b.csv", [("你好", "hello")], ("zh", "en"))
+    (found,) = read(pairs, Translation(source="zh", target="en", instruction="Translate."))
+    assert [message["content"] for message in found.messages] == ["Translate.\n你好", "hello"]
+
+
+@pytest.mark.parametrize(
+    ("row", "task", "match"),
+    [
+        ({"messages": [{"role": "robot", "content": "x"}]}, InstructionTuning(), "line 1: unknown role 'robot'"),
+        ({"messages": ASKED}, InstructionTuning(), "no message is an answer"),
+        ({"messages": [{"role": "user"}]}, Dialogue(), "a message lacks 'content'"),
+        ({"messages": "hello"}, Dialogue(), "not JSON"),
+        ({"messages": [{"role": "user", "content": 3}]}, Dialogue(), "holds a int"),
+        ({"prompt": "2+2?", "completion": " "}, InstructionTuning(), r"empty or null cell: line 1 \(answer\)"),
+        ({"question": "x", "answers": []}, InstructionTuning(), "1 of 1 rows have an empty"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, GenerativeQuestionAnswering(), "holds preference rows"),
+        ({"texte": "a"}, InstructionTuning(), "this task reads: messages"),
+        ({"prompt": "a" * 2000, "completion": "b"}, InstructionTuning(), "2,000 characters"),
+    ],
+)  # fmt: skip
+def test_rows_that_are_no_conversation(tmp_path: Path, row: dict[str, Any], task: AnswerTask, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        read(write_jsonl(tmp_path / "rows.jsonl", [row]), task)
+
+
+def test_columns_that_do_not_exist(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", [("a", "b")], ("zh", "en"))
+    with pytest.raises(RecipeError, match="task.target: unknown column 'eng'; did you mean 'en'"):
+        read(path, Translation(source="zh", target="eng"))
+    with pytest.raises(TunesmithError, match="task.columns.answer: unknown column 'repl'"):
+        read(path, InstructionTuning(columns={"answer": "repl"}))
+
+
+def test_empty_answers_are_dropped_when_told_so(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "completion": ""}, {"prompt": "2+2?", "completion": "4"}]
+    assert len(read(write_jsonl(tmp_path / "rows.jsonl", rows), InstructionTuning(), drop=True)) == 1
+
+
+def test_a_json_file_may_hold_lines(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.json", [{"prompt": "2+2?", "completion": "4"}] * 2)
+    assert len(read(path, InstructionTuning())) == 2

@@ -1,0 +1,89 @@
+"""Metrics of language models against values worked out by hand and against sacrebleu."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from sacrebleu.metrics import BLEU, CHRF
+
+from tunesmith.core.registry import find
+from tunesmith.evaluation.statistics import Bootstrap, estimate, metrics_by_name, paired_difference
+from tunesmith.evaluation.words import unspaced, words
+from tunesmith.evaluation.written import Written
+
+ANSWERS = ["the cat sat on the mat", "a dog", "it rains today in paris", "nothing at all"]
+RIGHT = [["the cat sat on a mat"], ["The dog!", "two dogs"], ["it rains in paris today"], ["all is nothing"]]
+
+
+def written(answers: Sequence[str] = ANSWERS, right: Sequence[list[str]] = RIGHT) -> Written:
+    rows = len(answers)
+    tokens = np.arange(2, 2 + rows)
+    return Written(1.5 * tokens, tokens, 5 * tokens, np.arange(rows), list(answers), [list(one) for one in right])
+
+
+def score(name: str, found: Written) -> float:
+    return float(find("metrics", name)().compute(found.sample()))
+
+
+def test_likelihoods() -> None:
+    found = written()
+    assert score("nats-per-token", found) == pytest.approx(1.5)
+    assert score("perplexity", found) == pytest.approx(math.exp(1.5))
+    assert score("bits-per-character", found) == pytest.approx(1.5 / math.log(2) / 5)
+
+
+def test_overlaps_by_hand() -> None:
+    found = written()
+    assert score("exact-match", found) == pytest.approx(2 / 4)  # articles, case and punctuation aside
+    # common words without articles: 4 of 4 and 4; 1 of 1 and 1; 5 of 5; 2 of 3 and 3
+    assert score("token-f1", found) == pytest.approx((1 + 1 + 1 + 2 / 3) / 4)
+    assert score("rouge-1", found) == pytest.approx((2 * 5 / 12 + 2 * 1 / 4 + 1 + 2 * 2 / 6) / 4)
+    assert score("rouge-2", found) == pytest.approx((2 * 3 / 10 + 0 + 2 * 2 / 8 + 0) / 4)
+    assert score("rouge-l", found) == pytest.approx((2 * 5 / 12 + 2 * 1 / 4 + 2 * 4 / 10 + 2 * 1 / 6) / 4)
+
+
+def test_distinct_counts_runs_of_words_once() -> None:
+    found = written(["a b a b", "a b"], [["x"], ["y"]])
+    assert score("distinct-1", found) == pytest.approx(2 / 6)
+    assert score("distinct-2", found) == pytest.approx(2 / 4)
+
+
+@pytest.mark.parametrize("right", [[[one[0]] for one in RIGHT], [[one[0], one[-1]] for one in RIGHT]])
+def test_bleu_and_chrf_equal_sacrebleu(right: list[list[str]]) -> None:
+    found = written(ANSWERS, right)
+    streams = [list(texts) for texts in zip(*right, strict=True)]
+    assert score("bleu", found) == pytest.approx(BLEU().corpus_score(ANSWERS, streams).score, abs=1e-9)
+    assert score("chrf", found) == pytest.approx(CHRF().corpus_score(ANSWERS, streams).score, abs=1e-9)
+
+
+def test_chinese_is_cut_by_character() -> None:
+    assert words("今天 rain!") == ["今", "天", "rain"]
+    right = [["今天下雨了，我不出门。"], ["他喜欢猫。"]]
+    answers = ["今天下雨，我不出门。", "他喜欢狗。"]
+    assert unspaced([one[0] for one in right]) and not unspaced(["hello 你"])
+    found = written(answers, right)
+    plain = BLEU(tokenize="zh").corpus_score(answers, [[one[0] for one in right]]).score
+    assert score("bleu", found) == pytest.approx(plain, abs=1e-9)
+    assert "tok:zh" in find("metrics", "bleu")().signature(found)
+    assert score("rouge-1", found) > 0.8
+
+
+def test_intervals_and_paired_comparisons_take_texts() -> None:
+    better = written([one[0] for one in RIGHT])
+    scores = estimate(better, metrics_by_name(["perplexity", "token-f1", "bleu"]), Bootstrap(100))
+    assert scores["token-f1"].value == 1.0 and scores["bleu"].value == pytest.approx(100.0)
+    gain = paired_difference(better, written(), find("metrics", "rouge-l")(), Bootstrap(200))
+    assert gain.estimate.value > 0.3 and gain.estimate.low > 0
+
+
+def test_rows_that_were_not_answered_count_for_likelihoods_only() -> None:
+    tokens = np.full(10, 4)
+    found = Written(4.0 * np.arange(10), tokens, tokens, np.array([2, 7]), ["a b", "c"], [["a b"], ["d"]])
+    assert score("exact-match", found) == pytest.approx(0.5)
+    assert score("nats-per-token", found) == pytest.approx(4.5)
+    weights = np.zeros(10)
+    weights[0] = 1
+    assert math.isnan(find("metrics", "exact-match")().compute(found.sample(weights)))

@@ -1,0 +1,88 @@
+"""Where answers stand in a conversation, whatever the template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import save_tiny_writer
+from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.models.loading import load_tokenizer, locate
+from tunesmith.prompts.chat import Chat
+
+TURNS = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hi 😀"},
+    {"role": "user", "content": "Bye"},
+    {"role": "assistant", "content": "See you"},
+]
+REWRITING = "{% for m in messages %}{{ m.role }}{{ loop.length }}: {{ m.content }}\n{% endfor %}"
+REFUSING = "{{ raise_exception('only users') }}"
+WITHOUT_END = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def tokenizer_of(folder: Path) -> Any:
+    return load_tokenizer(locate(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("plain", [" Hi 😀</s>", " See you</s>"]),
+        ("chatml", ["Hi 😀<|im_end|>", "See you<|im_end|>"]),
+        ("alpaca", ["Hi 😀</s>", "See you</s>"]),
+    ],
+)
+def test_answers_end_with_their_turn(tiny_writer: Path, name: str, answers: list[str]) -> None:
+    chat = Chat(tokenizer_of(tiny_writer), name)
+    found = chat.conversation(TURNS)
+    assert [found.text[start:end] for start, end in found.answers] == answers
+    before = chat.render(TURNS[:-1], True)
+    assert found.text.startswith(before) and found.answers[-1][0] == len(before)
+    assert "Be kind." in found.text
+
+
+def test_auto_takes_the_models_own_template_else_plain(tiny_writer: Path, tmp_path: Path) -> None:
+    assert Chat(tokenizer_of(tiny_writer)).name == "plain"
+    own = tokenizer_of(save_tiny_writer(tmp_path, WITHOUT_END))
+    chat = Chat(own)
+    assert chat.name == "model"
+    found = chat.conversation(TURNS[1:])
+    assert [found.text[start:end] for start, end in found.answers] == ["Hi 😀", "See you</s>"]  # the end token is added
+    assert chat.closing() == ["</s>"]
+    assert Chat(own, "chatml").closing() == ["<|im_end|>", "</s>"]
+
+
+def test_a_system_message_is_put_in_front_where_none_is(tiny_writer: Path) -> None:
+    chat = Chat(tokenizer_of(tiny_writer), "plain", "Be brief.")
+    assert "Be brief." in chat.conversation(TURNS[1:]).text
+    assert "Be brief." not in chat.conversation(TURNS).text
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted", "error", "match"),
+    [
+        (None, "model", RecipeError, "no chat template"),
+        (None, "chatmll", RecipeError, "did you mean 'chatml'"),
+        (REWRITING, "model", DataError, "writes message 2 differently"),
+        (REFUSING, "model", DataError, "only users"),
+    ],
+)
+def test_templates_that_do_not_serve(
+    tmp_path: Path, template: str | None, wanted: str, error: type[Exception], match: str
+) -> None:
+    tokenizer = tokenizer_of(save_tiny_writer(tmp_path, template))
+    with pytest.raises(error, match=match):
+        Chat(tokenizer, wanted).conversation(TURNS[1:])
+
+
+def test_chatml_needs_its_tokens(tiny_folder: Path) -> None:
+    tokenizer = tokenizer_of(tiny_folder)
+    with pytest.raises(RecipeError, match="does not know <|im_start|>"):
+        Chat(tokenizer, "chatml")
