@@ -201,3 +201,14 @@ def test_inspect_shows_what_is_learned_and_what_is_cut(tiny_writer: Path, questi
     cut = tunesmith.inspect(given, ["data.max_tokens=25", "task.cut=start"], rows=1)["rows"][0]
     assert sum(kind == "cut" for _, kind in cut["pieces"]) == cut["tokens"] - 25
     assert cut["pieces"][0][1] == "input"
+
+
+def test_a_step_in_several_passes_trains_the_same(tiny_writer: Path, questions: Path, tmp_path: Path) -> None:
+    model = {"name": str(tiny_writer), "dtype": "float64"}
+    found = []
+    for limit in (None, 100, 1):
+        training = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "tokens_per_pass": limit}
+        run = tunesmith.train(recipe(tiny_writer, questions, tmp_path / f"run-{limit}", model=model, training=training))
+        rows = [json.loads(line) for line in (run.folder / "history.jsonl").open()]
+        found.append([(row["train loss"], row["validation loss"]) for row in rows])
+    assert np.allclose(found[0], found[1], rtol=1e-6) and np.allclose(found[0], found[2], rtol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,10 @@ class TokenRows:
     def learned(self, row: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         """Return which of a row's tokens are learned, (T,); None where the row has a label instead."""
         return None
+
+    def items(self, row: int) -> int:
+        """Return how much of a row is learned: one label, or so many tokens. [count]"""
+        return 1
 
     @property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -76,7 +81,11 @@ class LearnedRows(TokenRows):
         found: np.ndarray[Any, np.dtype[np.bool_]] = self.marks[self.ends[row] : self.ends[row + 1]].astype(bool)
         return found
 
-    @property
+    def items(self, row: int) -> int:
+        """Return how many of a row's tokens are learned. [count]"""
+        return int(self.targets[row])
+
+    @cached_property
     def targets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(rows,), learned tokens per row."""
         sums = np.concatenate([[0], np.cumsum(self.marks, dtype=np.int64)])

@@ -73,6 +73,14 @@ class Backbone:
         """Where the model lives."""
         return device_of(self.model)
 
+    def spared(self, batch: RaggedBatch) -> int:
+        """Return how many tokens of every row run once for all rows. [count]
+
+        Args:
+            batch: R rows of one delta.
+        """
+        return 0
+
     def hidden(self, batch: RaggedBatch) -> Tensor:
         """Run the model.
 

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.layout import RaggedBatch, ragged
-from tunesmith.models.sharing import Shared, share_prompt
+from tunesmith.models.sharing import Shared, common, share_prompt
 from tunesmith.models.structure import is_causal
 
 _CELLS = {"cpu": 1 << 21, "cuda": 1 << 26}  # logits of one chunk: they stay in the processor's cache, or fill a GPU
@@ -107,6 +107,10 @@ class LanguageModel(Backbone):
             f"{type(self.model).__name__}: its head reads more than the last hidden states (logits differ by "
             f"{min(differences):.1e}), so it cannot be run at chosen positions. This architecture is not supported."
         )
+
+    def spared(self, batch: RaggedBatch) -> int:
+        """Count the tokens that the rows begin with in common."""
+        return common(batch, range(batch.layout.rows)) if self._shares else 0
 
     def hidden_at(self, batch: RaggedBatch, places: Tensor) -> Tensor:
         """Run the model and take the hidden states of some tokens; a prompt that rows have in common runs once.

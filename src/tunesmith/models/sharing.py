@@ -49,18 +49,18 @@ def share_prompt(batch: RaggedBatch) -> Shared | None:
     for name, group in groupby(names):
         rows = range(row, row + len(list(group)))
         row = rows.stop
-        common = _common(batch, rows)
-        if common:
+        same = common(batch, rows)
+        if same:
             leads.append(len(sizes))
-            sizes.append(common)
-            ids.append(batch.ids[starts[rows[0]] : starts[rows[0]] + common])
-            positions.append(torch.arange(common))
-        lead, begin = begin, begin + common
+            sizes.append(same)
+            ids.append(batch.ids[starts[rows[0]] : starts[rows[0]] + same])
+            positions.append(torch.arange(same))
+        lead, begin = begin, begin + same
         for number in rows:
-            rest = lengths[number] - common
-            ids.append(batch.ids[starts[number] + common : starts[number + 1]])
-            positions.append(torch.arange(common, lengths[number]))
-            places += [torch.arange(lead, lead + common), torch.arange(begin, begin + rest)]
+            rest = lengths[number] - same
+            ids.append(batch.ids[starts[number] + same : starts[number + 1]])
+            positions.append(torch.arange(same, lengths[number]))
+            places += [torch.arange(lead, lead + same), torch.arange(begin, begin + rest)]
             sizes.append(rest)
             begin += rest
         owners += [name] * (len(sizes) - len(owners))
@@ -72,8 +72,15 @@ def share_prompt(batch: RaggedBatch) -> Shared | None:
     return Shared(short, torch.cat(positions).to(device), torch.cat(places).to(device))
 
 
-def _common(batch: RaggedBatch, rows: range) -> int:
-    """Count the tokens that rows begin with in common; every row keeps at least one of its own."""
+def common(batch: RaggedBatch, rows: range) -> int:
+    """Count the tokens that rows begin with in common; every row keeps at least one of its own.
+
+    Args:
+        batch: that they stand in.
+        rows: which, neighbours.
+    Returns:
+        How many; 0 when they are not worth a row of their own. [count]
+    """
     lengths, starts = batch.layout.lengths, batch.layout.starts
     most = min(lengths[row] for row in rows) - 1
     if len(rows) < 2 or most < _LEAST:

@@ -68,6 +68,13 @@ class TrainingSettings(Settings):
 
     epochs: int = setting(3, "Passes over the training rows.", unit="count", ge=1)
     batch_size: int = setting(32, "Rows per optimizer step.", unit="count", ge=1)
+    tokens_per_pass: int | None = setting(
+        None,
+        "Most tokens that go through the model at once: a step of more runs in passes whose gradients add up to the "
+        "same; 1024 on a CPU and all on a GPU when empty.",
+        unit="tokens",
+        ge=1,
+    )
     learning_rate: float = setting(1e-3, "Highest learning rate.", gt=0, le=10)
     head_learning_rate: float | None = setting(None, "Learning rate of the head; learning_rate when empty.", gt=0)
     schedule: Literal["cosine", "linear", "constant"] = setting("cosine", "How the learning rate falls.")

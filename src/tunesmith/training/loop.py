@@ -93,22 +93,34 @@ class Loop:
         Raises:
             TunesmithError: the only trial's loss is no longer a number; among others, a trial that diverges stops.
         """
-        losses = self.losses(work)
-        values = [loss.item() for loss in losses]
+        passes = {trial: trial.passes(numbers) for trial, numbers in work}
+        whole = {trial: max(1, trial.items(numbers)) for trial, numbers in work}
+        values = dict.fromkeys(whole, 0.0)
+        for turn in range(max(map(len, passes.values()))):
+            part = [(trial, rows[turn]) for trial, rows in passes.items() if turn < len(rows)]
+            self._pass(part, whole, values, turn == 0)
+        for trial, numbers in work:
+            if math.isfinite(values[trial]):
+                trial.step(values[trial], len(numbers))
+            else:
+                trial.optimizer.clear()
+                self._diverged(trial, values[trial])
+        return list(values.values())
+
+    def _pass(self, work: Work, whole: dict[Trial, int], values: dict[Trial, float], first: bool) -> None:
+        """Send rows through the base once and add their gradients; `values` gathers the losses."""
         total: Tensor | None = None
-        for (trial, _), loss, value in zip(work, losses, values, strict=True):
-            if not math.isfinite(value):
-                self._diverged(trial, value)
+        for (trial, numbers), mean in zip(work, self.losses(work), strict=True):
+            share = trial.items(numbers) / whole[trial]
+            loss = mean if share == 1.0 else mean * share
+            values[trial] += loss.item()
+            if not math.isfinite(values[trial]):
                 continue
-            penalty = trial.method.penalty(trial.tuned.delta)
-            whole = loss if penalty is None else loss + penalty
-            total = whole if total is None else total + whole
+            penalty = trial.method.penalty(trial.tuned.delta) if first else None
+            loss = loss if penalty is None else loss + penalty
+            total = loss if total is None else total + loss
         if total is not None:
             total.backward()
-        for (trial, numbers), value in zip(work, values, strict=True):
-            if math.isfinite(value):
-                trial.step(value, len(numbers))
-        return values
 
     def losses(self, work: Work) -> list[Tensor]:
         """Send the rows of all trials through the base at once.

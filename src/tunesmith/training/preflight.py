@@ -140,4 +140,6 @@ def _added(trial: Trial, bytes_per_token: float, trainable: int) -> int:
     size = trial.settings.batch_size
     lengths = np.sort(trial.split.tokens.lengths)[::-1]
     tokens = int(min(lengths[:size].sum(), 1.5 * lengths.mean() * size + lengths[0]))
+    if trial.pass_tokens:
+        tokens = min(tokens, max(trial.pass_tokens, int(lengths[0])))
     return int(bytes_per_token * tokens * 1.3 + trainable * 4 * 4)

@@ -21,6 +21,8 @@ from tunesmith.training.optimizing import Optimizer
 if TYPE_CHECKING:
     from tunesmith.training.corpus import Split  # it brings the readers and their tables
 
+_PASS = 1024  # tokens that go through a CPU at once: more hold memory and are no faster
+
 # Scores after an epoch, by name; "validation loss" among them.
 Validate = Callable[[], dict[str, float]]
 
@@ -128,6 +130,45 @@ class Trial:
         return batch_of(self.split, numbers)
 
     # Steps ----------------------------------------------------------------------------------------------------
+
+    @property
+    def pass_tokens(self) -> int:
+        """Most tokens that go through the model at once; 0 for any number."""
+        return self.settings.tokens_per_pass or (_PASS if self.tuned.backbone.device.type == "cpu" else 0)
+
+    def passes(self, numbers: list[int]) -> list[list[int]]:
+        """Cut the rows of a step into passes of at most `training.tokens_per_pass` tokens, like lengths together.
+
+        Args:
+            numbers: of the step's rows.
+        Returns:
+            The rows of each pass; at least one row each.
+        """
+        backbone, tokens = self.tuned.backbone, self.split.tokens
+        limit = self.pass_tokens
+        if not limit or sum(len(tokens[number]) for number in numbers) <= limit:
+            return [numbers]
+        spared = backbone.spared(self.batch(numbers))
+        found: list[list[int]] = []
+        room = 0
+        for number in sorted(numbers, key=lambda number: len(tokens[number])):
+            size = len(tokens[number]) - spared
+            if not found or size > room:
+                found.append([])
+                room = limit - spared
+            found[-1].append(number)
+            room -= size
+        return found
+
+    def items(self, numbers: list[int]) -> int:
+        """Count what rows teach: labels, or tokens.
+
+        Args:
+            numbers: of the rows.
+        Returns:
+            Their number. [count]
+        """
+        return sum(self.split.tokens.items(number) for number in numbers)
 
     def step(self, loss: float, rows: int) -> None:
         """Update from the gradients of a step.
