@@ -89,9 +89,13 @@ def test_shipped_recipes_run(path: Path, folder: Path, tmp_path: Path) -> None:
     turns = [[{"role": "user", "content": f"hello {n}"}, {"role": "assistant", "content": "hi"}] * 2 for n in range(20)]
     conversations = write_jsonl(tmp_path / "rows.jsonl", [{"messages": one} for one in turns])
     (tmp_path / "input.txt").write_text("many thanks to you, my friend\n" * 600)
-    train = tmp_path / "input.txt" if "tune-stories" in path.name else conversations
-    words += [f"model={save_tiny_writer(tmp_path / 'model')}", f"data.train={train}", "task.decoding.max_new_tokens=4"]
-    words += ["data.validation=0.5"]
+    reads = "input.txt" in path.read_text()
+    words += [f"data.train={tmp_path / 'input.txt' if reads else conversations}", "data.validation=0.5"]
+    words += ["task.decoding.max_new_tokens=4", "evaluation.baselines=[untuned]"]
+    if "pretrain" in path.name:
+        words += ["model.new.config={hidden_size: 32, num_hidden_layers: 1}", "model.new.size=tiny"]
+    else:
+        words += [f"model={save_tiny_writer(tmp_path / 'model')}"]
     run = tunesmith.train(path, words)
     before = run.summary["baselines"]["untuned"]["validation"]["perplexity"]["value"]
     assert run.metrics["validation"]["perplexity"]["value"] < before

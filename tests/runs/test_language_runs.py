@@ -16,6 +16,7 @@ from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.generating import likelihoods
 from tunesmith.runs.opening import open_family
+from tunesmith.tasks.tuned import Tuned
 
 WORDS = ["red", "blue", "green", "black", "white", "gold"]
 
@@ -212,3 +213,26 @@ def test_a_step_in_several_passes_trains_the_same(tiny_writer: Path, questions: 
         rows = [json.loads(line) for line in (run.folder / "history.jsonl").open()]
         found.append([(row["train loss"], row["validation loss"]) for row in rows])
     assert np.allclose(found[0], found[1], rtol=1e-6) and np.allclose(found[0], found[2], rtol=1e-6)
+
+
+def test_a_loss_that_is_no_number_names_the_rows_and_keeps_the_best_state(
+    tiny_writer: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    plain = Tuned.loss_of
+
+    def broken(self: Tuned, *given: Any) -> Any:
+        calls.append(1)
+        return plain(self, *given) * (float("nan") if len(calls) > limit else 1.0)
+
+    monkeypatch.setattr(Tuned, "loss_of", broken)
+    limit = 9  # the preflight, then 5 steps per epoch
+    run = tunesmith.train(recipe(tiny_writer, questions, tmp_path / "run"))
+    (warning,) = (one for one in run.summary["warnings"] if "diverged" in one)
+    assert "the loss is nan at step 9, which read line" in warning and "state after epoch 1" in warning
+    assert run.generate("red?")[0] is not None
+    calls.clear()
+    limit = 3
+    with pytest.raises(TunesmithError, match=r"nan at step 3, which read line \d+.*questions.jsonl"):
+        tunesmith.train(recipe(tiny_writer, questions, tmp_path / "other"))
+    assert not (tmp_path / "other").exists()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
-import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunesmith.core.errors import DataError, nearest, unknown
+from tunesmith.core.files import Scratch
 from tunesmith.core.registry import components
 from tunesmith.data.readers.base import Reader
 
@@ -182,14 +180,6 @@ def from_texts(texts: Sequence[str], columns: Columns, where: str = "input") -> 
     return collector.finish(drop_empty=False)
 
 
-class _Scratch:
-    """A folder that lives as long as the object."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="tunesmith-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
 class _Collector:
     """Rows on their way from a reader to an Arrow file."""
 
@@ -199,7 +189,7 @@ class _Collector:
         self.path, self.columns, self.limit = path, columns, max_characters
         self.names = columns.all()
         self.schema = pa.schema([(name, pa.large_string()) for name in self.names])
-        self.folder = _Scratch()
+        self.folder = Scratch()
         self.file = self.folder.path / "rows.arrow"
         self.writer = pa.ipc.new_file(str(self.file), self.schema)
         self.chunk: dict[str, list[str]] = {name: [] for name in self.names}

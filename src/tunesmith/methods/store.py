@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.core.errors import CheckpointError
 from tunesmith.core.files import read_json, write_atomic, write_json
@@ -44,12 +44,27 @@ def save_delta(folder: Path, method: Method, delta: Delta, base_name: str) -> No
     config = {
         "peft_type": method.peft_type,
         "base_model_name_or_path": base_name,
-        "task_type": "FEATURE_EXTRACTION",
+        "task_type": task_type(delta.seams.model),
         "inference_mode": True,
         **method.to_peft(delta),
     }
     write_folder(folder, config, method.tensors(delta))
     write_json(folder / METHOD, method.saved(delta).describe())
+
+
+def task_type(model: nn.Module) -> str:
+    """Say which class PEFT wraps a model in.
+
+    Args:
+        model: of a delta.
+    Returns:
+        CAUSAL_LM or SEQ_2_SEQ_LM for a model with a language-model head, else FEATURE_EXTRACTION.
+    """
+    body = getattr(model, "base_model", model)
+    speaks = body is not model and callable(getattr(model, "generate", None))
+    if not speaks or not getattr(model, "can_generate", lambda: False)():
+        return "FEATURE_EXTRACTION"
+    return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"
 
 
 def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], weights: str = WEIGHTS) -> None:

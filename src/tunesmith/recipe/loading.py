@@ -251,6 +251,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
         found.append(f"training.best: {unknown('choice', recipe.training.best, allowed)}")
     found.extend(_across_data(recipe.data))
     found.extend(_across_prompt(recipe, task))
+    found.extend(_across_model(recipe, task))
     share = recipe.data.validation
     if isinstance(share, float | int) and not 0 < share < 1:
         found.append(f"data.validation: the share {share} must lie between 0 and 1, or be a file.")
@@ -267,6 +268,22 @@ def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
         for key in unread
         if getattr(recipe.prompt, key) != getattr(default, key)
     ]
+
+
+def _across_model(recipe: Recipe, task: Any) -> list[str]:
+    """A new model is random: it is trained whole, by a task that predicts tokens."""
+    if recipe.model.new is None:
+        return []
+    found = []
+    if "name" in recipe.model.model_fields_set:
+        found.append(f"model.new: model.name={recipe.model.name} is a model that exists; leave one of the two out.")
+    if task.opens == "body":
+        found.append(f"model.new: the task '{task.name}' needs a pretrained model. Choose text-generation.")
+    if recipe.method["name"] != "full":
+        found.append(
+            f"model.new: the weights are random, so method '{recipe.method['name']}' would tune noise; take full."
+        )
+    return found
 
 
 def _across_data(data: DataSettings) -> list[str]:

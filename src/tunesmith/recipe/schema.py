@@ -20,12 +20,25 @@ def _named(value: Any) -> Any:
 Component = Annotated[dict[str, Any], BeforeValidator(_named)]
 
 
+class NewModelSettings(Settings):
+    """A model with random weights and a tokenizer trained on the training texts, for pretraining from scratch."""
+
+    size: Literal["tiny", "small", "medium", "large"] = setting(
+        "tiny", "Layers x width: 4 x 128, 6 x 384, 12 x 768, 24 x 1024."
+    )
+    architecture: str = setting("llama", "Name of a causal architecture of transformers.")
+    config: dict[str, Any] = setting({}, "Keys of the architecture's config that differ from the size's.")
+    tokenizer: Literal["bpe", "characters"] = setting("bpe", "Byte-level BPE, or one token per character.")
+    vocabulary: int = setting(8192, "Tokens of the BPE.", unit="count", ge=258)
+
+
 class ModelSettings(Settings):
     """The pretrained model."""
 
     name: str = setting("minilm", "Embedded name, local folder, or hub name (owner/name).")
     device: str = setting("auto", "Where to run: auto, cpu, cuda, cuda:1, mps.")
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = setting("float32", "Type of the base weights.")
+    new: NewModelSettings | None = setting(None, "Make a new model instead of loading one; with method full.")
     quantization: Literal["int8", "int4"] | None = setting(
         None, "Bits in which the frozen linear maps are stored (int4: NF4, as in QLoRA); full precision when empty."
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from tunesmith.evaluation.written import Written
 from tunesmith.models.backbone import length_sorted
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import ragged
+from tunesmith.models.loading import load_model
 from tunesmith.runs.comparing import Meter, Scored
 from tunesmith.runs.family import Family
 from tunesmith.runs.session import Session
@@ -177,6 +179,27 @@ class Generating(Family):
             return np.zeros(0, np.int64)
         draw = np.random.default_rng(derived(0, f"answered {name}"))
         return np.sort(draw.permutation(rows)[: task.answered_rows]).astype(np.int64)
+
+    def on_base(self, progress: Progress) -> dict[str, Any]:
+        """Compare the untuned model's likelihood of the validation rows with full precision's."""
+        session, task, split = self.session, self.session.task, self.corpus.splits["validation"]
+        if session.quantised is None:
+            return {}
+        model, rows = session.backbone.model, split.tokens
+        whole = LanguageModel(load_model(session.source, session.backbone.device, model.dtype, task.opens))  # type: ignore[arg-type]
+        assert isinstance(session.backbone, LanguageModel) and isinstance(task, LanguageTask)
+        assert isinstance(rows, LearnedRows)
+        session.backbone.seams.use(None)
+        with progress.stage("full precision", 2 * len(rows)) as bar:
+            losses = [float(likelihoods(one, task, rows, bar).sum() / rows.targets.sum()) for one in
+                      (session.backbone, whole)]  # fmt: skip
+        bits = session.quantised.bits
+        sentence = (
+            f"quantised base ({bits}): untuned, it takes {losses[0]:.4f} nats per token of validation against "
+            f"{losses[1]:.4f} in full precision."
+        )
+        return {**asdict(session.quantised), "split": "validation", "nats_per_token": losses[0],
+                "full_precision_nats_per_token": losses[1], "sentence": sentence}  # fmt: skip
 
     def told(self) -> list[str]:
         """Say rows, learned tokens and lengths."""

@@ -15,7 +15,7 @@ from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_features, run_baselines
 from tunesmith.runs.continuing import Earlier
 from tunesmith.runs.family import Family
-from tunesmith.runs.quantization import compare_with_full_precision
+from tunesmith.runs.quantization import compare_with_full_precision, worded
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Split
@@ -90,4 +90,5 @@ class Labelling(Family):
 
     def on_base(self, progress: Progress) -> dict[str, Any]:
         """Compare the features, and a linear probe on them."""
-        return compare_with_full_precision(self.session, self.corpus, self.frozen, self.judge, progress)
+        found = compare_with_full_precision(self.session, self.corpus, self.frozen, self.judge, progress)
+        return {**found, "sentence": worded(found)} if found else {}

@@ -19,21 +19,26 @@ from tunesmith.core.files import read_json, sha256_of, write_json
 from tunesmith.data.examples import Columns, find_reader, read_examples
 from tunesmith.data.tokens import TokenRows, tokenize
 from tunesmith.methods.base import Method
-from tunesmith.methods.store import CONFIG, load_delta, read_folder, read_tensors, save_tensors
+from tunesmith.methods.store import CONFIG, load_delta, read_folder, read_tensors, save_tensors, task_type
 from tunesmith.models.delta import Delta
+from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import choose_device, load_model, load_tokenizer, locate, quiet
 from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.seams import device_of, open_seams
 from tunesmith.runs.agreement import Agreement, Answers, agreement
 from tunesmith.runs.folder import check_new, staged
+from tunesmith.runs.opening import read_corpus
 from tunesmith.runs.run import Run
 from tunesmith.tasks.running import extract_features
 from tunesmith.training.corpus import load_corpus
+from tunesmith.training.texts import read_texts
+from tunesmith.training.trial import batch_of
 
 MODEL, ORIGINAL, MERGE = "model.safetensors", "original.safetensors", "merge.json"
 _OF_A_RUN = ("head.safetensors", "labels.json", "prompt.yaml")
 _OF_A_SENTENCE_MODEL = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling")
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+_LOGITS = 50_000_000  # that a comparison holds at most, before and after
 _RANDOM_ROWS, _RANDOM_TOKENS = 64, 16
 
 _ROUNDINGS = 100  # of one number, that a difference between two ways to add may come to
@@ -188,6 +193,8 @@ def _held_out(run: Run, data: str | None, rows: int) -> tuple[TokenRows, str]:
 
 def _of_run(run: Run, data: str | None, rows: int) -> Subject:
     session, tuned = run._opened
+    if session.chat is not None:
+        return _of_writing_run(run, data, rows)
     tokens, where = _held_out(run, data, rows)
 
     def answer() -> Answers:
@@ -196,16 +203,52 @@ def _of_run(run: Run, data: str | None, rows: int) -> Subject:
             logits = tuned.head(features.to(next(tuned.head.parameters()))).cpu()
         return features, logits
 
-    facts = {
+    facts = _facts_of(run)
+    files = [run.folder / name for name in _OF_A_RUN]
+    if session.source.local:
+        files += [Path(session.source.path) / name for name in _OF_A_SENTENCE_MODEL]
+    return Subject(tuned.delta, run.recipe.method, answer, len(tokens), where, session.tokenizer, facts, files)
+
+
+def _facts_of(run: Run) -> dict[str, Any]:
+    session = run._opened[0]
+    return {
         "run": str(run.folder),
         "delta_hash": "sha256:" + sha256_of(sorted((run.folder / "delta").glob("*.safetensors"))),
         "base_model": session.source.wanted,
         "base_hash": session.model_hash,
     }
-    files = [run.folder / name for name in _OF_A_RUN]
-    if session.source.local:
-        files += [Path(session.source.path) / name for name in _OF_A_SENTENCE_MODEL]
-    return Subject(tuned.delta, run.recipe.method, answer, len(tokens), where, session.tokenizer, facts, files)
+
+
+def _of_writing_run(run: Run, data: str | None, rows: int) -> Subject:
+    """Ask a run that writes for the logits of the tokens that held-out rows are to learn."""
+    (session, tuned), settings = run._opened, run.recipe.recipe.data
+    path = data or settings.test or (settings.validation if isinstance(settings.validation, str) else None)
+    where = path or "the share of train that was held out for validation"
+    assert session.chat is not None and isinstance(session.backbone, LanguageModel)
+    if path is None:
+        split = read_corpus(run.recipe, session).splits["validation"]
+    else:
+        split = read_texts(path, settings, run.recipe.task, session.chat, session.max_tokens)
+    model, kept, cells = session.backbone, list[int](), 0
+    for row in range(min(rows, len(split.tokens))):
+        cells += split.tokens.items(row) * model.vocabulary
+        if kept and cells > _LOGITS:
+            break
+        kept.append(row)
+
+    @torch.no_grad()
+    def answer() -> Answers:
+        tuned.train(False)
+        found = []
+        for row in kept:
+            batch = batch_of(split, [row])
+            states = tuned.task.read(model, batch)
+            found += [model.logits(states[part]).cpu() for part in model.chunks(len(states))]
+        return None, torch.cat(found)
+
+    facts, files = _facts_of(run), [run.folder / "prompt.yaml"]
+    return Subject(tuned.delta, run.recipe.method, answer, len(kept), where, session.tokenizer, facts, files)
 
 
 def _of_folder(folder: Path, data: str | None, rows: int) -> Subject:
@@ -217,7 +260,8 @@ def _of_folder(folder: Path, data: str | None, rows: int) -> Subject:
         )
     read_folder(folder)  # a damaged one is named before the model is loaded
     source = locate(base)
-    model = load_model(source, choose_device("auto"))
+    speaks = read_json(folder / CONFIG, dict).get("task_type") == "CAUSAL_LM"
+    model = load_model(source, choose_device("auto"), opens="causal" if speaks else "body")
     method, delta = load_delta(folder, open_seams(model))
     weights = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
     facts = {
@@ -338,7 +382,9 @@ def _switched_off(model: Any, missing: set[str], subject: Subject) -> dict[str, 
     """Return the base's tensors that the task does without, as those of a pooler."""
     if not missing or getattr(model, "untrained_pooler", True):
         return {}
-    loaded = load_model(locate(subject.facts["base_model"]), torch.device("cpu"), next(model.parameters()).dtype)
+    opens = "causal" if task_type(model) == "CAUSAL_LM" else "body"
+    place = locate(subject.facts["base_model"])
+    loaded = load_model(place, torch.device("cpu"), next(model.parameters()).dtype, opens)
     return {name: tensor for name, tensor in loaded.state_dict().items() if name in missing}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tunesmith.core.errors import CheckpointError, RecipeError
+from tunesmith.core.files import Scratch
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import (
@@ -21,14 +22,34 @@ from tunesmith.models.loading import (
     locate,
     sentence_settings,
 )
+from tunesmith.models.new import build_model
 from tunesmith.models.quantized import Quantised, quantise
 from tunesmith.prompts.chat import Chat
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.loading import Checked
 from tunesmith.recipe.schema import PromptSettings
 from tunesmith.tasks.base import Task
+from tunesmith.training.texts import training_texts
 
+_CONTEXT = 1024  # of a new model whose recipe sets no data.max_tokens
 _ENDLESS = 1_000_000  # tokenizers that know no limit report a number far above
+
+
+class NewModel:
+    """A new model in a folder that lives as long as the object.
+
+    Args:
+        checked: the recipe, with `model.new`.
+    """
+
+    def __init__(self, checked: Checked) -> None:
+        recipe = checked.recipe
+        assert recipe.model.new is not None
+        self._folder = Scratch()
+        self.path = self._folder.path
+        texts = training_texts(recipe.data, checked.task, recipe.seed, checked.folder)
+        build_model(recipe.model.new, texts, recipe.data.max_tokens or _CONTEXT, recipe.seed, self.path)
+        self.source = Source("new", str(self.path), True)
 
 
 @dataclass
@@ -45,6 +66,7 @@ class Session:
         template: of the prompt.
         chat: template of conversations; None for tasks that do not write.
         max_tokens: longest row. [tokens]
+        made: the folder of a model that was made for this recipe; None for one that was loaded.
         quantised: what quantising the model did; None for a model in full precision.
     """
 
@@ -58,6 +80,7 @@ class Session:
     chat: Chat | None
     max_tokens: int
     quantised: Quantised | None = None
+    made: NewModel | None = None
 
 
 def open_session(checked: Checked) -> Session:
@@ -75,7 +98,8 @@ def open_session(checked: Checked) -> Session:
     recipe = checked.recipe
     template = Template(recipe.prompt.template)
     device = choose_device(recipe.model.device)
-    source = locate(_model_path(recipe.model.name, checked.folder))
+    made = None if recipe.model.new is None else NewModel(checked)
+    source = locate(_model_path(recipe.model.name, checked.folder)) if made is None else made.source
     tokenizer = load_tokenizer(source)
     rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)
     model = load_model(source, device, getattr(torch, recipe.model.dtype), checked.task.opens)
@@ -100,6 +124,7 @@ def open_session(checked: Checked) -> Session:
         chat=None if task.opens == "body" else _chat(tokenizer, recipe.prompt),
         max_tokens=_limit(recipe.data.max_tokens, backbone, tokenizer, facts),
         quantised=quantised,
+        made=made,
     )
 
 

@@ -21,7 +21,6 @@ from tunesmith.runs.folder import check_free, staged
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import prepare
-from tunesmith.runs.quantization import worded
 from tunesmith.runs.session import Session
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
@@ -111,7 +110,7 @@ def _compare_base(family: Family, progress: Progress, warnings: list[str]) -> di
     """Say what a quantised base lost; last, so that the full-precision model does not count as the run's memory."""
     found = family.on_base(progress)
     if found:
-        warnings.append(worded(found))
+        warnings.append(found["sentence"])
         progress.say(f"note: {warnings[-1]}")
     return found
 
@@ -127,7 +126,11 @@ def _train(trials: list[Trial], meter: Meter, progress: Progress, warnings: list
     loop = Loop(trials)
     with meter.stage() as cost, progress.stage("training", total) as bar:
         loop.fit(bar)
-    if all(trial.trained.diverged for trial in trials):
+    if len(trials) == 1 and trials[0].trained.diverged:
+        kept = f"the state after epoch {trials[0].trained.best_epoch}, the best before, was kept."
+        warnings.append(f"{trials[0].trained.reason} {kept}")
+        progress.say(f"note: {warnings[-1]}")
+    elif all(trial.trained.diverged for trial in trials):
         raise TunesmithError(
             f"the loss of all {len(trials)} candidates is no longer a number: training diverged. Lower "
             "training.learning_rate or set training.clip_norm."

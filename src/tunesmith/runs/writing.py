@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +26,8 @@ from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.session import Session
 from tunesmith.training.corpus import Corpus, resolve_path
 
+BASE = "base"  # folder in the run of a model that was made for it
+
 
 def write_run(outcome: Outcome, folder: Path) -> None:
     """Write every file of a run.
@@ -36,7 +39,9 @@ def write_run(outcome: Outcome, folder: Path) -> None:
         CheckpointError: it cannot be written.
     """
     checked, session = outcome.checked, outcome.session
-    save_delta(folder / "delta", checked.method, outcome.tuned.delta, session.source.path)
+    if session.made is not None:
+        shutil.copytree(session.made.path, folder / BASE)
+    save_delta(folder / "delta", checked.method, outcome.tuned.delta, BASE if session.made else session.source.path)
     head = {name: tensor.detach().cpu().contiguous() for name, tensor in outcome.tuned.head.state_dict().items()}
     if head:
         save_tensors(folder / "head.safetensors", head)
@@ -63,7 +68,9 @@ def settled(outcome: Outcome) -> dict[str, Any]:
     if values["start_from"] is not None:
         values["start_from"] = str(Path(values["start_from"]).absolute())
     source = outcome.session.source
-    if source.local and source.wanted not in components("models"):
+    if outcome.session.made is not None:
+        values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
+    elif source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
     for split in ("train", "validation", "test"):
         path = values["data"][split]

@@ -155,14 +155,14 @@ def _cut(row: _Row, limit: int, where: str, begin: int | None) -> _Row:
     return ids, [0, *marks[1:]], characters  # nothing comes before the first token, so it cannot be predicted
 
 
-def encode_documents(texts: Iterable[str], tokenizer: Any, max_tokens: int) -> tuple[LearnedRows, list[int]]:
+def encode_documents(texts: Iterable[Iterable[str]], tokenizer: Any, max_tokens: int) -> tuple[LearnedRows, list[int]]:
     """Turn texts into rows of at most `max_tokens`; every token but a text's first is learned exactly once.
 
     A text begins with the tokenizer's begin token and ends with its end token, where it has them. Rows of one text
     share one token: the last of a row is the first of the next, where it is only read.
 
     Args:
-        texts: documents.
+        texts: documents, each in pieces that are tokenised by themselves; one piece, or several of a long text.
         tokenizer: of the model.
         max_tokens: longest row, at least 2. [tokens]
     Returns:
@@ -171,12 +171,16 @@ def encode_documents(texts: Iterable[str], tokenizer: Any, max_tokens: int) -> t
     builder, counts = _Builder(), []
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     last = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    for text in texts:
-        ids = [*first, *tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], *last]
+    for pieces in texts:
+        ids, characters = array("i", first), 0
+        for piece in pieces:
+            ids.extend(tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"])
+            characters += len(piece)
+        ids.extend(last)
         starts = range(0, max(1, len(ids) - 1), max_tokens - 1)
         for start in starts:
             row = ids[start : start + max_tokens]
             share = (len(row) - 1) / max(1, len(ids) - 1)
-            builder.add(row, [0] + [1] * (len(row) - 1), len(row), round(share * len(text)))
+            builder.add(row, [0] + [1] * (len(row) - 1), len(row), round(share * characters))
         counts.append(len(starts))
     return builder.rows(), counts

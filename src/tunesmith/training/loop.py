@@ -13,6 +13,8 @@ from tunesmith.core.errors import TunesmithError
 from tunesmith.core.progress import Bar
 from tunesmith.training.trial import Trial, joined
 
+_SHOWN = 8  # rows of a diverged step that are named
+
 Work = list[tuple[Trial, list[int]]]  # the rows of each trial in one step
 
 
@@ -104,7 +106,7 @@ class Loop:
                 trial.step(values[trial], len(numbers))
             else:
                 trial.optimizer.clear()
-                self._diverged(trial, values[trial])
+                self._diverged(trial, values[trial], numbers)
         return list(values.values())
 
     def _pass(self, work: Work, whole: dict[Trial, int], values: dict[Trial, float], first: bool) -> None:
@@ -147,10 +149,16 @@ class Loop:
             found.append(trial.tuned.loss_of(outputs[part], own, trial.settings.label_smoothing))
         return found
 
-    def _diverged(self, trial: Trial, value: float) -> None:
-        trial.trained.diverged = trial.trained.steps + 1
-        if len(self.trials) == 1:
-            raise TunesmithError(
-                f"the loss is {value} at step {trial.trained.diverged}: training diverged. "
-                f"Lower training.learning_rate (now {trial.settings.learning_rate:g}) or set training.clip_norm."
-            )
+    def _diverged(self, trial: Trial, value: float, numbers: list[int]) -> None:
+        """Stop a trial; its best state stays, and without one the only trial's end is an error."""
+        trained, split = trial.trained, trial.split
+        trained.diverged = trained.steps + 1
+        places = [split.examples.where[int(split.index[number])] for number in numbers[:_SHOWN]]
+        more = ", ..." if len(numbers) > _SHOWN else ""
+        trained.reason = (
+            f"the loss is {value} at step {trained.diverged}, which read {', '.join(places)}{more} of "
+            f"{split.examples.path}: training diverged. Lower training.learning_rate (now "
+            f"{trial.settings.learning_rate:g}), set training.clip_norm, or look at those rows."
+        )
+        if len(self.trials) == 1 and not trained.best_epoch:
+            raise TunesmithError(trained.reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tunesmith.tasks.text_generation import TextGeneration
 from tunesmith.training.corpus import Corpus, Split, resolve_path
 from tunesmith.training.parts import Part, hold_out, separate
 
+_JOINED = 25  # pieces of a long text that are tokenised at once
 _SILENT_SHARE = 0.01  # of the rows, that may lose their whole answer by cutting
 
 
@@ -54,6 +56,29 @@ def load_texts(
         splits[name], remarks = _encode(name, parts, task, chat, max_tokens)
         warnings.extend(remarks)
     return Corpus([], splits, warnings, "+".join(files[name].content_hash[:32] for name in files))
+
+
+def training_texts(data: DataSettings, task: AnswerTask | TextGeneration, seed: int, folder: Path) -> Iterator[str]:
+    """Go through the texts that will train, those held out left aside; for a tokenizer.
+
+    Args:
+        data: the recipe's data settings.
+        task: says what a row is.
+        seed: of the run.
+        folder: the recipe's, for relative paths.
+    Returns:
+        The texts; of conversations, every message.
+    Raises:
+        DataError: anything wrong with the data, with file and line.
+    """
+    parts = {"train": _part(_read(data.train, data, task, folder), task)}
+    if not isinstance(data.validation, str):
+        _hold_out(parts, float(data.validation), derived(seed, "split"), task)
+    for row in parts["train"].examples.rows(parts["train"].index):
+        if isinstance(task, AnswerTask):
+            yield from (message["content"] for message in Conversation.of(row["text"]).messages)
+        else:
+            yield row["text"]
 
 
 def read_texts(path: str, data: DataSettings, task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int) -> Split:
@@ -151,10 +176,21 @@ def _encode(
 def _documents(part: Part, task: TextGeneration, chat: Chat, max_tokens: int) -> Encoded:
     texts = (row["text"] for row in part.examples.rows(part.index))
     if _is_one(task, part.examples):
-        rows, _ = encode_documents(["".join(texts)], chat.tokenizer, max_tokens)
+        rows, _ = encode_documents([_joined(texts)], chat.tokenizer, max_tokens)
         return Encoded(rows, np.zeros(len(rows), np.int64))
-    rows, counts = encode_documents(texts, chat.tokenizer, max_tokens)
+    rows, counts = encode_documents(([text] for text in texts), chat.tokenizer, max_tokens)
     return Encoded(rows, np.repeat(np.arange(len(counts)), counts))
+
+
+def _joined(pieces: Iterable[str]) -> Iterator[str]:
+    """Put neighbouring pieces together: tokenizers that mark a text's begin do so once in 100,000 characters."""
+    held: list[str] = []
+    for piece in pieces:
+        held.append(piece)
+        if len(held) == _JOINED:
+            yield "".join(held)
+            held.clear()
+    yield "".join(held)
 
 
 def _check_silent(part: Part, silent: list[str], max_tokens: int) -> None:

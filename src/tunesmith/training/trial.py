@@ -39,6 +39,7 @@ class Trained:
         examples: rows trained on.
         seconds: spent in training steps, validation left out; trials of one pass share them.
         interrupted: whether the user stopped it.
+        reason: why it stopped there, with the rows of that step.
         diverged: the step at which the loss was no longer a number, 0 when it always was.
     """
 
@@ -49,6 +50,7 @@ class Trained:
     examples: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    reason: str = ""
     diverged: int = 0
 
 
@@ -155,7 +157,7 @@ class Trial:
             size = len(tokens[number]) - spared
             if not found or size > room:
                 found.append([])
-                room = limit - spared
+                room = limit  # of the rows' own tokens: what they share would run again in every further pass
             found[-1].append(number)
             room -= size
         return found

@@ -1,0 +1,97 @@
+"""A new model with random weights and a tokenizer of its own, for pretraining from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from tunesmith.core.errors import RecipeError, unknown
+from tunesmith.core.seeds import derived, seed_everything
+from tunesmith.models.loading import quiet
+from tunesmith.recipe.schema import NewModelSettings
+
+_END, _UNKNOWN = "</s>", "<unk>"
+
+# Layers, width, heads of Llama-shaped models; millions of parameters without the vocabulary's table beside each.
+SIZES = {
+    "tiny": (4, 128, 4),  # 0.8
+    "small": (6, 384, 6),  # 10.6
+    "medium": (12, 768, 12),  # 85
+    "large": (24, 1024, 16),  # 302
+}
+
+
+def build_model(settings: NewModelSettings, texts: Iterable[str], context: int, seed: int, folder: Path) -> None:
+    """Train a tokenizer, draw a model's weights, and write both as a model folder.
+
+    Args:
+        settings: of the recipe's `model.new`.
+        texts: that the tokenizer is trained on.
+        context: longest row the model will read. [tokens]
+        seed: of the weights.
+        folder: to write into.
+    Raises:
+        RecipeError: an unknown architecture, or a config key that it does not have.
+    """
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=_tokenizer(settings, texts), eos_token=_END, unk_token=_UNKNOWN, model_max_length=context
+    )
+    config = _config(settings, len(tokenizer), context, tokenizer.eos_token_id)
+    seed_everything(derived(seed, "new model"))
+    with quiet():
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _tokenizer(settings: NewModelSettings, texts: Iterable[str]) -> Tokenizer:
+    special = [_UNKNOWN, _END]
+    if settings.tokenizer == "characters":
+        found = sorted({character for text in texts for character in text})
+        names = [*special, *found]
+        tokenizer = Tokenizer(models.WordLevel({name: place for place, name in enumerate(names)}, unk_token=_UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+        return tokenizer
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary, special_tokens=special, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _config(settings: NewModelSettings, vocabulary: int, context: int, end: int) -> Any:
+    layers, width, heads = SIZES[settings.size]
+    values: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "intermediate_size": 32 * round(width * 8 / 3 / 32),  # as many numbers as two maps of four times the width
+        "max_position_embeddings": context,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": end,
+        "pad_token_id": None,
+    }
+    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
+    if settings.architecture not in known:
+        raise RecipeError(f"model.new.architecture: {unknown('architecture', settings.architecture, known)}")
+    plain = transformers.AutoConfig.for_model(settings.architecture)
+    renamed = getattr(plain, "attribute_map", {})
+    foreign = [key for key in settings.config if not hasattr(plain, key)]
+    if foreign:
+        raise RecipeError(f"model.new.config: {unknown('key', foreign[0], plain.to_dict())}")
+    fitting = {renamed.get(key, key): value for key, value in values.items() if hasattr(plain, key)}
+    return transformers.AutoConfig.for_model(settings.architecture, **{**fitting, **settings.config})
