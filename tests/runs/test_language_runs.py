@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from pyarrow import parquet
 
 import tunesmith
@@ -145,6 +146,37 @@ def test_recipes_that_do_not_go_together(
     with pytest.raises(error, match=match):
         tunesmith.train(recipe(tiny_writer, questions, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_leakage_may_not_take_every_row(tiny_writer: Path, questions: Path, tmp_path: Path) -> None:
+    data = {"train": str(questions), "test": str(questions), "leakage": "drop"}
+    with pytest.raises(DataError, match="none is left to train on"):
+        tunesmith.train(recipe(tiny_writer, questions, tmp_path / "run", data=data))
+
+
+def test_a_quantised_base_is_compared_with_full_precision(tiny_writer: Path, questions: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    model = {"name": str(tiny_writer), "quantization": "int8"}
+    run = tunesmith.train(recipe(tiny_writer, questions, tmp_path / "run", model=model))
+    found = run.summary["quantization"]
+    assert found["nats_per_token"] == pytest.approx(found["full_precision_nats_per_token"], rel=0.02)
+    assert found["nats_per_token"] != found["full_precision_nats_per_token"]
+    assert found["sentence"] in run.summary["warnings"]
+
+
+def test_a_run_that_writes_is_merged_with_its_head(tiny_writer: Path, questions: Path, tmp_path: Path) -> None:
+    run = tunesmith.train(recipe(tiny_writer, questions, tmp_path / "run"))
+    found = tunesmith.merge(run, tmp_path / "merged")
+    assert found["argmax_agreement"] == 1.0 and "largest_logit_difference" in found
+    merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
+    prompt = words("<s>User: what follows red 0?\nAssistant:", add_special_tokens=False, return_tensors="pt")
+    written = merged.generate(**prompt, max_new_tokens=4, do_sample=False, eos_token_id=words.eos_token_id)
+    text = words.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    assert [[text]] == run.generate("what follows red 0?")
+    plain = tunesmith.merge(run.folder / "delta", tmp_path / "of-delta")  # the delta's folder alone keeps the head too
+    assert plain["argmax_agreement"] == 1.0
+    assert type(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "of-delta")) is type(merged)
 
 
 def test_models_that_do_not_write_are_refused(tiny_folder: Path, questions: Path, tmp_path: Path) -> None:

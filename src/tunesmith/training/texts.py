@@ -48,6 +48,11 @@ def load_texts(
     files = {name: _read(path, data, task, folder) for name, path in paths.items() if isinstance(path, str)}
     parts = {name: _part(examples, task) for name, examples in files.items()}
     warnings = separate(parts, data.leakage)
+    if not len(parts["train"].index):
+        raise DataError(
+            f"{data.train}: every row also stands in validation or test, so none is left to train on "
+            "(data.leakage=drop). Give other files."
+        )
     if "validation" not in parts:
         _hold_out(parts, float(data.validation), derived(seed, "split"), task)
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
