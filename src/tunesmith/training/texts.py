@@ -135,7 +135,7 @@ def _hold_out(parts: dict[str, Part], share: float, seed: int, task: AnswerTask 
     if held >= pieces:
         raise DataError(
             f"{train.examples.path} is too short to hold {share} of it out for validation: {pieces} pieces of about "
-            "4,000 characters. Give a validation file."
+            "16,000 characters. Give a validation file."
         )
     cut = pieces - held
     parts["validation"] = Part(train.examples, train.index[cut:], train.labels[cut:], {}, train.hashes[cut:])
