@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,7 +156,9 @@ def _cut(row: _Row, limit: int, where: str, begin: int | None) -> _Row:
     return ids, [0, *marks[1:]], characters  # nothing comes before the first token, so it cannot be predicted
 
 
-def encode_documents(texts: Iterable[Iterable[str]], tokenizer: Any, max_tokens: int) -> tuple[LearnedRows, list[int]]:
+def encode_documents(
+    texts: Iterable[Iterable[str]], tokenizer: Any, max_tokens: int
+) -> tuple[LearnedRows, list[tuple[int, int]]]:
     """Turn texts into rows of at most `max_tokens`; every token but a text's first is learned exactly once.
 
     A text begins with the tokenizer's begin token and ends with its end token, where it has them. Rows of one text
@@ -166,21 +169,22 @@ def encode_documents(texts: Iterable[Iterable[str]], tokenizer: Any, max_tokens:
         tokenizer: of the model.
         max_tokens: longest row, at least 2. [tokens]
     Returns:
-        The rows, and the number of rows that each text became.
+        The rows, and where each begins: number of the text and of the piece.
     """
-    builder, counts = _Builder(), []
+    builder, places = _Builder(), list[tuple[int, int]]()
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     last = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    for pieces in texts:
-        ids, characters = array("i", first), 0
+    for number, pieces in enumerate(texts):
+        ids, characters, ends = array("i", first), 0, list[int]()
         for piece in pieces:
             ids.extend(tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"])
             characters += len(piece)
+            ends.append(len(ids))
         ids.extend(last)
         starts = range(0, max(1, len(ids) - 1), max_tokens - 1)
         for start in starts:
             row = ids[start : start + max_tokens]
             share = (len(row) - 1) / max(1, len(ids) - 1)
             builder.add(row, [0] + [1] * (len(row) - 1), len(row), round(share * characters))
-        counts.append(len(starts))
-    return builder.rows(), counts
+            places.append((number, min(bisect_right(ends, start), len(ends) - 1)))
+    return builder.rows(), places

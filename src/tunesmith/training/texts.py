@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from tunesmith.tasks.text_generation import TextGeneration
 from tunesmith.training.corpus import Corpus, Split, resolve_path
 from tunesmith.training.parts import Part, hold_out, separate
 
-_JOINED = 25  # pieces of a long text that are tokenised at once
 _SILENT_SHARE = 0.01  # of the rows, that may lose their whole answer by cutting
 
 
@@ -135,7 +134,7 @@ def _hold_out(parts: dict[str, Part], share: float, seed: int, task: AnswerTask 
     if held >= pieces:
         raise DataError(
             f"{train.examples.path} is too short to hold {share} of it out for validation: {pieces} pieces of about "
-            "16,000 characters. Give a validation file."
+            "4,000 characters. Give a validation file."
         )
     cut = pieces - held
     parts["validation"] = Part(train.examples, train.index[cut:], train.labels[cut:], {}, train.hashes[cut:])
@@ -180,22 +179,9 @@ def _encode(
 
 def _documents(part: Part, task: TextGeneration, chat: Chat, max_tokens: int) -> Encoded:
     texts = (row["text"] for row in part.examples.rows(part.index))
-    if _is_one(task, part.examples):
-        rows, _ = encode_documents([_joined(texts)], chat.tokenizer, max_tokens)
-        return Encoded(rows, np.zeros(len(rows), np.int64))
-    rows, counts = encode_documents(([text] for text in texts), chat.tokenizer, max_tokens)
-    return Encoded(rows, np.repeat(np.arange(len(counts)), counts))
-
-
-def _joined(pieces: Iterable[str]) -> Iterator[str]:
-    """Put neighbouring pieces together: tokenizers that mark a text's begin do so once in 100,000 characters."""
-    held: list[str] = []
-    for piece in pieces:
-        held.append(piece)
-        if len(held) == _JOINED:
-            yield "".join(held)
-            held.clear()
-    yield "".join(held)
+    one = _is_one(task, part.examples)
+    rows, places = encode_documents([texts] if one else ([text] for text in texts), chat.tokenizer, max_tokens)
+    return Encoded(rows, np.array([piece if one else number for number, piece in places]))
 
 
 def _check_silent(part: Part, silent: list[str], max_tokens: int) -> None:
