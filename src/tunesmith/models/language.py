@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +41,16 @@ class LanguageModel(Backbone):
         CompatibilityError: the head reads more than its body's last hidden states.
     """
 
+    apart: ClassVar[bool] = False  # whether what is read and what is written are sequences of their own
+
     def __init__(self, model: nn.Module, prove: bool = True) -> None:
         super().__init__(model, prove)
-        self._speaker = self.body  # whose output the head reads
         if self.body is model:
             raise CompatibilityError(
                 f"{type(model).__name__} has no language-model head. Choose a model that generates text (GPT- or "
                 "Llama-like), or task text-classification."
             )
+        self._speaker = self.speakers()[0]  # whose output the head reads
         self._shares = False
         if prove:
             self._prove_head()
@@ -69,7 +71,23 @@ class LanguageModel(Backbone):
         """
         ids = torch.zeros(1, len(hidden), dtype=torch.int64, device=hidden.device)
         with self._answering(hidden[None]):
-            found: Tensor = self.model(input_ids=ids, **self._no_cache).logits[0]
+            found: Tensor = self.whole(ids, hidden.new_zeros(1, 1, hidden.shape[1]))
+        return found
+
+    def speakers(self) -> list[nn.Module]:
+        """Return the modules whose output the head may read, the likeliest first."""
+        return [self.body, *filter(None, [getattr(self.body, "decoder", None)])]  # OPT's head reads the decoder's
+
+    def whole(self, ids: Tensor, read: Tensor | None = None) -> Tensor:
+        """Run the model with its head on one row.
+
+        Args:
+            ids: (1, T).
+            read: (1, S, D), states of an encoder; models without one have no use for them.
+        Returns:
+            Logits, (T, V).
+        """
+        found: Tensor = self.model(input_ids=ids, **self._no_cache).logits[0]
         return found
 
     @contextmanager
@@ -87,16 +105,13 @@ class LanguageModel(Backbone):
 
     @torch.no_grad()
     def _prove_head(self) -> None:
-        """Compare the head on hidden states with the whole model on one row; OPT's head reads the body's decoder."""
+        """Compare the head on hidden states with the whole model on one row."""
         training = self.model.training
         self.model.eval()
-        low = min(10, self.vocabulary - 1)
-        ids = torch.randint(low, self.vocabulary, (7,), generator=torch.Generator().manual_seed(0))
         differences = []
         try:
-            hidden = self.hidden(ragged([ids]))
-            whole = self.model(input_ids=ids[None].to(self.device), **self._no_cache).logits[0]
-            for speaker in (self.body, *filter(None, [getattr(self.body, "decoder", None)])):
+            hidden, whole = self.one_row()
+            for speaker in self.speakers():
                 self._speaker = speaker
                 differences.append(((self.logits(hidden) - whole).abs().max() / whole.abs().max()).item())
                 if differences[-1] <= max(_TOLERANCE[whole.dtype], self._tolerance(whole.dtype)):
@@ -108,9 +123,30 @@ class LanguageModel(Backbone):
             f"{min(differences):.1e}), so it cannot be run at chosen positions. This architecture is not supported."
         )
 
+    def one_row(self) -> tuple[Tensor, Tensor]:
+        """Run one drawn row through the seams, and whole.
+
+        Returns:
+            Hidden states, (T, D), and logits, (T, V).
+        """
+        low = min(10, self.vocabulary - 1)
+        ids = torch.randint(low, self.vocabulary, (7,), generator=torch.Generator().manual_seed(0))
+        return self.hidden(ragged([ids])), self.whole(ids[None].to(self.device))
+
     def spared(self, batch: RaggedBatch) -> int:
         """Count the tokens that the rows begin with in common."""
         return common(batch, range(batch.layout.rows)) if self._shares else 0
+
+    def before_learned(self, batch: RaggedBatch) -> Tensor:
+        """Run the model and take the hidden states that the learned tokens are predicted from.
+
+        Args:
+            batch: R rows; it says which of its tokens are learned.
+        Returns:
+            (M, D), one per learned token, in the batch's order.
+        """
+        assert batch.learned is not None
+        return self.hidden_at(batch, batch.learned.nonzero()[:, 0] - 1)
 
     def hidden_at(self, batch: RaggedBatch, places: Tensor) -> Tensor:
         """Run the model and take the hidden states of some tokens; a prompt that rows have in common runs once.

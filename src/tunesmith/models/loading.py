@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.core.errors import CheckpointError, RecipeError, SecurityError, nearest
@@ -121,7 +128,18 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-_OPENERS = {"body": AutoModel, "causal": AutoModelForCausalLM}
+def opener(config: Any, opens: str = "causal") -> Any:
+    """Choose transformers' class for a model.
+
+    Args:
+        config: of the model.
+        opens: "body", or "causal": with the head that writes; of an encoder-decoder, with both parts.
+    Returns:
+        An auto class.
+    """
+    if opens == "body":
+        return AutoModel
+    return AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
 
 
 def load_model(
@@ -141,7 +159,8 @@ def load_model(
     """
     with quiet():
         try:
-            model, facts = _OPENERS[opens].from_pretrained(
+            config = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
+            model, facts = opener(config, opens).from_pretrained(
                 source.path,
                 use_safetensors=True,
                 trust_remote_code=False,

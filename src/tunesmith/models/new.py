@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from tunesmith.core.errors import RecipeError, unknown
 from tunesmith.core.seeds import derived, seed_everything
-from tunesmith.models.loading import quiet
+from tunesmith.models.loading import opener, quiet
 from tunesmith.recipe.schema import NewModelSettings
 
 _END, _UNKNOWN = "</s>", "<unk>"
@@ -44,7 +44,7 @@ def build_model(settings: NewModelSettings, texts: Iterable[str], context: int, 
     config = _config(settings, len(tokenizer), context, tokenizer.eos_token_id)
     seed_everything(derived(seed, "new model"))
     with quiet():
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = opener(config).from_config(config, dtype=torch.float32)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -84,6 +84,12 @@ def _config(settings: NewModelSettings, vocabulary: int, context: int, end: int)
         "bos_token_id": None,
         "eos_token_id": end,
         "pad_token_id": None,
+        "decoder_start_token_id": end,
+        "forced_eos_token_id": None,
+        **dict.fromkeys(("decoder_layers", "num_decoder_layers"), layers),
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), heads),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "d_ff"), 4 * width),
+        "d_kv": width // heads,
     }
     known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     if settings.architecture not in known:

@@ -32,19 +32,20 @@ class Chat:
         tokenizer: of the model, with an end token.
         wanted: auto, model (the tokenizer's own template) or a registered chat format.
         system: message of conversations that bring none; empty for none.
+        apart: question and answer are sequences of their own, for an encoder and a decoder.
     Raises:
         RecipeError: an unknown name, a template the tokenizer lacks, or one whose tokens it does not know.
     """
 
-    def __init__(self, tokenizer: Any, wanted: str = "auto", system: str = "") -> None:
-        self.tokenizer, self.system = tokenizer, system
+    def __init__(self, tokenizer: Any, wanted: str = "auto", system: str = "", apart: bool = False) -> None:
+        self.tokenizer, self.system, self.apart = tokenizer, system, apart
         own = getattr(tokenizer, "chat_template", None)
         if wanted == "model" and not own:
             raise RecipeError(
                 "prompt.chat=model: the model's tokenizer has no chat template. Choose "
                 f"{' or '.join(components('chats'))}."
             )
-        self.name = ("model" if own else "plain") if wanted == "auto" else wanted
+        self.name = ("model" if own else "bare" if apart else "plain") if wanted == "auto" else wanted
         if self.name == "model":
             self.template = own
             return

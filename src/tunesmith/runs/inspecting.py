@@ -20,6 +20,7 @@ from tunesmith.training.corpus import Corpus, Split
 
 _HUGE = 10**9  # tokens: no row is cut
 
+Ids = np.ndarray[Any, Any]
 Piece = tuple[str, str]  # a token's text, and what becomes of it: input, learned or cut
 
 
@@ -66,20 +67,27 @@ def _shown(session: Session, corpus: Corpus, split: Split, row: int) -> dict[str
 
 
 def _pieces(session: Session, split: Split, row: int) -> list[Piece]:
-    ids, limit = split.tokens[row], session.max_tokens
+    ids = split.tokens[row]
     if isinstance(session.task, AnswerTask) and session.chat is not None:
         found = Conversation.of(split.text(row))
         whole = encode_conversations([found], session.chat, _HUGE, "end", session.task.learn).rows
-        return _cut(_words(session, whole[0]), whole.learned(0).tolist(), limit, session)
+        marks, kept_marks = whole.learned(0), split.tokens.learned(row)
+        assert kept_marks is not None
+        if not session.chat.apart:
+            return _marked(session, whole[0], ids, marks)
+        read, kept = whole[0][~marks], ids[~kept_marks]
+        return [*_marked(session, read, kept, marks[~marks]),
+                *_marked(session, whole[0][marks], ids[kept_marks], marks[marks])]  # fmt: skip
     if isinstance(split.tokens, LearnedRows):
-        return _cut(_words(session, ids), split.tokens.learned(row).tolist(), limit, session)
+        return _marked(session, ids, ids, split.tokens.learned(row))
+    whole_ids = ids
     if split.tokens.full_lengths[row] > len(ids):
         text = session.template.render(next(iter(split.examples.rows([int(split.index[row])]))))
-        ids = np.array(session.tokenizer(text, verbose=False)["input_ids"])
-    return _cut(_words(session, ids), [False] * len(ids), limit, session)
+        whole_ids = np.array(session.tokenizer(text, verbose=False)["input_ids"])
+    return _marked(session, whole_ids, ids, np.zeros(len(whole_ids), bool))
 
 
-def _words(session: Session, ids: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
+def _words(session: Session, ids: Ids) -> list[str]:
     """Return every token's own text: what the text up to it has more than the text before it."""
     tokenizer = session.tokenizer
     texts, before = [], ""
@@ -91,16 +99,13 @@ def _words(session: Session, ids: Sequence[int] | np.ndarray[Any, Any]) -> list[
     return texts
 
 
-def _cut(texts: Sequence[str], learned: Sequence[bool], limit: int, session: Session) -> list[Piece]:
-    """Say what becomes of each token."""
-    over = len(texts) - limit
-    lost = range(0)
-    if over > 0:
-        front = 1 if session.tokenizer.bos_token_id is not None else 0
-        lost = (
-            range(front, front + over) if getattr(session.task, "cut", "end") == "start" else range(limit, len(texts))
-        )
+def _marked(session: Session, whole: Ids, kept: Ids, learned: Ids) -> list[Piece]:
+    """Say what becomes of each token of a row, given what of it is kept: its beginning and its end."""
+    shorter = min(len(whole), len(kept))
+    different = np.flatnonzero(whole[:shorter] != kept[:shorter])
+    begin = int(different[0]) if len(different) else shorter
+    lost = range(begin, len(whole) - (len(kept) - begin))
     return [
         (text, "cut" if place in lost else "learned" if mark else "input")
-        for place, (text, mark) in enumerate(zip(texts, learned, strict=True))
+        for place, (text, mark) in enumerate(zip(_words(session, whole), learned.tolist(), strict=True))
     ]

@@ -24,6 +24,7 @@ from tunesmith.models.loading import (
 )
 from tunesmith.models.new import build_model
 from tunesmith.models.quantized import Quantised, quantise
+from tunesmith.models.sequences import open_language
 from tunesmith.prompts.chat import Chat
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.loading import Checked
@@ -111,7 +112,7 @@ def open_session(checked: Checked) -> Session:
     bits, methods = recipe.model.quantization, [checked.method, *(other.method for other in checked.candidates)]
     keep = any(method.wants_full_precision for method in methods)
     quantised = quantise(model, bits, keep) if bits else None
-    backbone = LanguageModel(model) if task.opens == "causal" else Backbone(model)
+    backbone = Backbone(model) if task.opens == "body" else open_language(model)
     backbone.seams.tokenizer = tokenizer
     return Session(
         source=source,
@@ -121,7 +122,7 @@ def open_session(checked: Checked) -> Session:
         backbone=backbone,
         task=task,
         template=template,
-        chat=None if task.opens == "body" else _chat(tokenizer, recipe.prompt),
+        chat=_chat(tokenizer, recipe.prompt, backbone.apart) if isinstance(backbone, LanguageModel) else None,
         max_tokens=_limit(recipe.data.max_tokens, backbone, tokenizer, facts),
         quantised=quantised,
         made=made,
@@ -138,7 +139,7 @@ def _check_vocabulary(tokenizer: Any, model: nn.Module, source: Source) -> None:
         )
 
 
-def _chat(tokenizer: Any, prompt: PromptSettings) -> Chat:
+def _chat(tokenizer: Any, prompt: PromptSettings, apart: bool) -> Chat:
     """Settle the chat template, and the token that ends answers."""
     if prompt.end_token is not None:
         if prompt.end_token not in tokenizer.get_vocab():
@@ -149,7 +150,7 @@ def _chat(tokenizer: Any, prompt: PromptSettings) -> Chat:
             "prompt.end_token: the model's tokenizer names no end token, so answers would never stop. Name the token "
             "that ends a text."
         )
-    return Chat(tokenizer, prompt.chat, prompt.system)
+    return Chat(tokenizer, prompt.chat, prompt.system, apart)
 
 
 def _model_path(name: str, folder: Path) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
-from tunesmith.data.conversations import Message, messages_of, role
+from tunesmith.data.conversations import Conversation, Message, messages_of, role
 from tunesmith.data.tokens import LearnedRows
 from tunesmith.models.language import LanguageModel
 from tunesmith.recipe.loading import build_settings
 from tunesmith.runs.generating import likelihoods, writer_of
 from tunesmith.tasks.decoding import Writer
+from tunesmith.tasks.encoding import encode_conversations, encode_endings
 from tunesmith.tasks.generating import AnswerTask, Decoding, LanguageTask
 
 if TYPE_CHECKING:
@@ -109,32 +109,29 @@ class Speaking:
             raise DataError(f"choices={list(choices)}: two or more are needed, all different and none empty.")
         writer, _ = self._writer({})
         session = self._opened[0]
-        begin, backbone, task = writer.encode(self._prompt(prompt)), session.backbone, session.task
-        assert isinstance(backbone, LanguageModel) and isinstance(task, LanguageTask) and session.chat is not None
-        end = writer.encode(session.chat.closing()[0]) if isinstance(task, AnswerTask) else []
-        rows = [[*begin, *writer.encode(self._spaced(text)), *end] for text in choices]
-        lengths = np.array([len(row) for row in rows])
-        if lengths.max() > session.max_tokens:
-            raise DataError(f"prompt and choice have {lengths.max()} tokens; {session.max_tokens} fit.")
-        marks = np.concatenate([np.arange(length) >= len(begin) for length in lengths]).astype(np.uint8)
-        ids = np.concatenate([np.array(row, dtype=np.int32) for row in rows])
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        nats = likelihoods(backbone, task, LearnedRows(ids, ends, lengths, marks, lengths))
+        backbone, task, chat = session.backbone, session.task, session.chat
+        assert isinstance(backbone, LanguageModel) and isinstance(task, LanguageTask) and chat is not None
+        if isinstance(task, AnswerTask):
+            rows = self._answered(prompt, choices)
+        else:
+            rows = encode_endings(writer.encode(self._prompt(prompt)), [writer.encode(text) for text in choices],
+                                  session.max_tokens)  # fmt: skip
+        if rows.truncated or len(rows) < len(choices):
+            longest = int(rows.full_lengths.max()) if len(rows) else "too many"
+            raise DataError(f"prompt and choice have {longest} tokens; {session.max_tokens} fit.")
+        nats = likelihoods(backbone, task, rows)
         shares = torch.from_numpy(-nats).softmax(0).tolist()
         return dict(sorted(zip(choices, shares, strict=True), key=lambda item: -item[1]))
 
     # Inside ---------------------------------------------------------------------------------------------------
 
-    def _spaced(self, text: str) -> str:
-        """Put a space before a choice where the chat template leaves it to the answer."""
+    def _answered(self, prompt: str, choices: Sequence[str]) -> LearnedRows:
+        """Make rows of a question with each of its possible answers."""
         session = self._opened[0]
         assert session.chat is not None
-        if not isinstance(session.task, AnswerTask):
-            return text
-        asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
-        rendered = session.chat.conversation(asked)
-        start = rendered.answers[-1][0]
-        return rendered.text[start : rendered.text.index(text, start)] + text
+        asked = [{"role": "user", "content": prompt}]
+        found = [Conversation([*asked, {"role": "assistant", "content": text}], []) for text in choices]
+        return encode_conversations(found, session.chat, session.max_tokens, "end", "last").rows
 
     def _writer(self, changes: dict[str, Any]) -> tuple[Writer, Decoding]:
         if not isinstance(self.recipe.task, LanguageTask):

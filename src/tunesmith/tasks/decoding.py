@@ -7,10 +7,12 @@ from threading import Thread
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import TextIteratorStreamer
 
 from tunesmith.core.errors import DataError
 from tunesmith.models.language import LanguageModel
+from tunesmith.tasks.encoding import read_tokens
 from tunesmith.tasks.generating import Decoding
 
 _TOKENS, _ROWS = 4096, 32  # of one batch of prompts, room for the answers included
@@ -31,13 +33,15 @@ class Writer:
         self._closing = [tokenizer.convert_tokens_to_ids(token) for token in closing]
 
     def encode(self, prompt: str) -> list[int]:
-        """Turn a prompt into token ids; special tokens are those it spells out.
+        """Turn a prompt into token ids; special tokens are those it spells out, or those an encoder wants.
 
         Args:
             prompt: the whole of it, as a chat template wrote it.
         Returns:
             The ids.
         """
+        if self.model.apart:
+            return read_tokens(self.tokenizer, [prompt])[0]
         found: list[int] = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         return found
 
@@ -79,20 +83,24 @@ class Writer:
         return batches
 
     def _batch(self, rows: Sequence[Sequence[int]], decoding: Decoding) -> list[str]:
-        longest = max(map(len, rows))
-        device = self.model.device
-        pad = self._closing[0]  # never read: the mask covers it
-        ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows], device=device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+        longest, device = max(map(len, rows)), self.model.device
+        padded = pad_sequence([torch.tensor(row) for row in rows], True, self._closing[0], self._side)
+        mask = pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], True, 0, self._side)
         training = self.model.model.training
         self.model.model.eval()
         try:
             written = self.model.model.generate(  # type: ignore[operator]
-                input_ids=ids, attention_mask=mask, **self.settings(decoding, self.room - longest)
+                input_ids=padded.to(device), attention_mask=mask.to(device), **self.settings(decoding, longest)
             )
         finally:
             self.model.model.train(training)
-        return [self.text(row[longest:].tolist(), decoding.stop) for row in written]
+        begin = 1 if self.model.apart else longest  # the decoder's start token, or the prompt
+        return [self.text(row[begin:].tolist(), decoding.stop) for row in written]
+
+    @property
+    def _side(self) -> str:
+        """Where rows are padded: an encoder counts positions from the left, and answers follow their prompts."""
+        return "right" if self.model.apart else "left"
 
     def stream(self, prompt: str, decoding: Decoding, seed: int = 0) -> Iterator[str]:
         """Answer one prompt piece by piece.
@@ -108,7 +116,7 @@ class Writer:
         """
         row = self._checked([prompt])[0]
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        settings = self.settings(decoding, self.room - len(row))
+        settings = self.settings(decoding, len(row))
         failed: list[Exception] = []
 
         def write() -> None:
@@ -133,23 +141,25 @@ class Writer:
 
     def _checked(self, prompts: Sequence[str]) -> list[list[int]]:
         rows = [self.encode(prompt) for prompt in prompts]
+        most = self.room if self.model.apart else self.room - 1
         for number, row in enumerate(rows, 1):
-            if len(row) >= self.room or not row:
+            if len(row) > most or not row:
                 raise DataError(
-                    f"prompt {number} of {len(rows)} has {len(row)} tokens; between 1 and {self.room - 1} leave "
-                    "room for an answer. Shorten it, or raise data.max_tokens if the model allows it."
+                    f"prompt {number} of {len(rows)} has {len(row)} tokens; between 1 and {most} can be answered. "
+                    "Shorten it, or raise data.max_tokens if the model allows it."
                 )
         return rows
 
-    def settings(self, decoding: Decoding, room: int) -> dict[str, Any]:
+    def settings(self, decoding: Decoding, prompt: int) -> dict[str, Any]:
         """Word the decoding in transformers' terms.
 
         Args:
             decoding: how.
-            room: tokens that still fit. [count]
+            prompt: tokens of the longest prompt. [count]
         Returns:
             Keyword arguments of `generate`.
         """
+        room = self.room - (1 if self.model.apart else prompt)
         sampled = decoding.temperature > 0
         found: dict[str, Any] = {
             "max_new_tokens": min(decoding.max_new_tokens, room),

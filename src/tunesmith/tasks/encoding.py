@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class Encoded:
         silent: conversations of which no answer was left after cutting.
         merged: answers whose first token begins inside the prompt, so that it is not learned. [count]
         spelled: conversations in which a speaker spells out a special token. [count]
+        single: conversations of several answers of which only the last is learned. [count]
     """
 
     rows: LearnedRows
@@ -35,6 +37,7 @@ class Encoded:
     silent: list[int] = field(default_factory=list)
     merged: int = 0
     spelled: int = 0
+    single: int = 0
 
 
 class _Builder:
@@ -66,6 +69,9 @@ def encode_conversations(
 ) -> Encoded:
     """Write conversations with a chat template and mark the tokens of their answers.
 
+    For an encoder-decoder a row is what the encoder reads, then the last answer; each has the limit for itself, and
+    special tokens as the tokenizer sets them.
+
     Args:
         conversations: any number; read once.
         chat: the template, with the tokenizer.
@@ -84,37 +90,110 @@ def encode_conversations(
             "A fast tokenizer (tokenizer.json) is needed."
         )
     builder, found = _Builder(), Encoded(_Builder().rows(), np.zeros(0, np.int64))
-    kept: list[int] = []
-    chunk: list[Rendered] = []
-
-    def flush(first: int) -> None:
-        for number, row in enumerate(_tokenized(chunk, chat, learn, found), first):
-            ids, marks, characters = _cut(row, max_tokens, cut, chat.tokenizer.bos_token_id)
-            if any(marks):
-                builder.add(ids, marks, len(row[0]), characters)
+    encode = _pairs if chat.apart else _whole
+    kept, total, specials = list[int](), 0, special_tokens(chat.tokenizer)
+    for chunk in _chunks(conversations):
+        for conversation in chunk:
+            found.spelled += any(token in m["content"] for m in conversation.messages for token in specials)
+        for number, row in enumerate(encode(chunk, chat, (max_tokens, cut, learn), found), total):
+            if any(row.marks):
+                builder.add(row.ids, row.marks, row.full, row.characters)
                 kept.append(number)
             else:
                 found.silent.append(number)
-        chunk.clear()
-
-    specials, total = special_tokens(chat.tokenizer), 0
-    for conversation in conversations:
-        found.spelled += any(token in m["content"] for m in conversation.messages for token in specials)
-        chunk.append(chat.conversation(conversation.messages))
-        total += 1
-        if len(chunk) >= _CHUNK:
-            flush(total - len(chunk))
-    flush(total - len(chunk))
+        total += len(chunk)
     found.rows, found.kept = builder.rows(), np.array(kept, dtype=np.int64)
     return found
 
 
-_Row = tuple[list[int], list[int], int]  # ids, marks, characters learned
+def _chunks(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    rest = iter(conversations)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk
 
 
-def _tokenized(chunk: list[Rendered], chat: Chat, learn: str, found: Encoded) -> list[_Row]:
-    if not chunk:
-        return []
+@dataclass
+class _Row:
+    """A row as it is learned from.
+
+    Args:
+        ids: after cutting.
+        marks: 1 for a learned token.
+        full: tokens before cutting. [count]
+        characters: of the learned text. [count]
+    """
+
+    ids: list[int]
+    marks: list[int]
+    full: int
+    characters: int
+
+
+_Rules = tuple[int, str, str]  # max_tokens, cut, learn
+
+
+def _pairs(chunk: list[Conversation], chat: Chat, rules: _Rules, found: Encoded) -> list[_Row]:
+    """Encode what an encoder reads, and the answer that its decoder writes."""
+    limit, cut, learn = rules
+    questions = [chat.render(conversation.question, True) for conversation in chunk]
+    answers = [conversation.answer for conversation in chunk]
+    if learn == "all":
+        found.single += sum(any(m["role"] == "assistant" for m in one.question) for one in chunk)
+    reads, writes = read_tokens(chat.tokenizer, questions), written_tokens(chat.tokenizer, answers)
+    short = read_tokens(chat.tokenizer, questions, limit, cut)
+    rows = []
+    for whole, read, write, answer in zip(reads, short, writes, answers, strict=True):
+        share = min(limit, len(write)) / len(write)
+        marks = [0] * len(read) + [1] * len(write[:limit])
+        rows.append(_Row([*read, *write[:limit]], marks, len(whole) + len(write), round(share * len(answer))))
+    return rows
+
+
+def read_tokens(tokenizer: Any, texts: Sequence[str], limit: int | None = None, cut: str = "end") -> list[list[int]]:
+    """Encode what an encoder reads, with the special tokens that the tokenizer sets around a text.
+
+    Args:
+        tokenizer: of the model.
+        texts: as a chat template wrote them; white space at their ends is left out.
+        limit: longest row; any when None. [tokens]
+        cut: "end" or "start", where longer rows lose tokens.
+    Returns:
+        Token ids of each.
+    """
+    begin = tokenizer.bos_token or ""
+    side, tokenizer.truncation_side = tokenizer.truncation_side, "right" if cut == "end" else "left"
+    try:
+        bare = [text.removeprefix(begin).strip() for text in texts]
+        found = tokenizer(bare, truncation=limit is not None, max_length=limit, verbose=False)["input_ids"]
+    finally:
+        tokenizer.truncation_side = side
+    return [list(row) for row in found]
+
+
+def written_tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Encode what a decoder writes, with the tokenizer's special tokens and the end token.
+
+    Args:
+        tokenizer: of the model.
+        texts: answers.
+    Returns:
+        Token ids of each.
+    """
+    end, rows = tokenizer.eos_token_id, tokenizer(text_target=list(texts), verbose=False)["input_ids"]
+    return [list(row) if row and row[-1] == end else [*row, end] for row in rows]
+
+
+def _whole(chunk: list[Conversation], chat: Chat, rules: _Rules, found: Encoded) -> list[_Row]:
+    """Encode conversations as one sequence each."""
+    limit, cut, learn = rules
+    written = [chat.conversation(conversation.messages) for conversation in chunk]
+    return [
+        _cut(ids, marks, characters, (limit, cut, chat.tokenizer.bos_token_id))
+        for ids, marks, characters in _tokenized(written, chat, learn, found)
+    ]
+
+
+def _tokenized(chunk: list[Rendered], chat: Chat, learn: str, found: Encoded) -> list[tuple[list[int], list[int], int]]:
     texts = [rendered.text for rendered in chunk]
     tokens = chat.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     rows = []
@@ -142,8 +221,8 @@ def _marks(offsets: Sequence[Span], spans: Sequence[Span]) -> tuple[list[int], i
     return marks, merged
 
 
-def _cut(row: _Row, limit: int, where: str, begin: int | None) -> _Row:
-    ids, marks, characters = row
+def _cut(ids: list[int], marks: list[int], characters: int, rule: tuple[int, str, int | None]) -> _Row:
+    (limit, where, begin), full = rule, len(ids)
     if len(ids) > limit and where == "end":
         kept = sum(marks[:limit]) / max(1, sum(marks))
         ids, marks, characters = ids[:limit], marks[:limit], round(characters * kept)
@@ -153,7 +232,24 @@ def _cut(row: _Row, limit: int, where: str, begin: int | None) -> _Row:
         kept = sum(marks[-tail:]) / max(1, sum(marks))
         ids, marks = ids[:keep] + ids[-tail:], marks[:keep] + marks[-tail:]
         characters = round(characters * kept)
-    return ids, [0, *marks[1:]], characters  # nothing comes before the first token, so it cannot be predicted
+    return _Row(ids, [0, *marks[1:]], full, characters)  # nothing comes before the first token: it is not predicted
+
+
+def encode_endings(begin: Sequence[int], ends: Iterable[Sequence[int]], max_tokens: int) -> LearnedRows:
+    """Make rows of one beginning with different endings, which are what is learned.
+
+    Args:
+        begin: tokens of the beginning, at least one.
+        ends: tokens of each ending.
+        max_tokens: longest row. [tokens]
+    Returns:
+        The rows.
+    """
+    builder = _Builder()
+    for end in ends:
+        ids, marks = [*begin, *end], [0] * len(begin) + [1] * len(end)
+        builder.add(ids[:max_tokens], marks[:max_tokens], len(ids), len(end))
+    return builder.rows()
 
 
 def encode_documents(

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from tunesmith.core.errors import CompatibilityError
 from tunesmith.core.settings import Settings, setting
 from tunesmith.data.conversations import check_columns, find_format
 from tunesmith.data.formats.base import Format
@@ -45,18 +44,13 @@ class LanguageTask(Task):
     samples: int = setting(3, "Texts in the report, written before and after tuning.", unit="count", ge=0)
 
     def prepare(self, model: nn.Module, facts: dict[str, Any]) -> LanguageTask:
-        """Check that the model generates text; nothing else is left open."""
-        if getattr(model.config, "is_encoder_decoder", False):
-            raise CompatibilityError(
-                f"task {self.name}: {type(model).__name__} has an encoder and a decoder, which this task does not read "
-                "yet. Choose a decoder (GPT- or Llama-like)."
-            )
+        """Leave the task as it is: nothing depends on the model."""
         return self
 
     def read(self, backbone: Backbone, batch: RaggedBatch) -> Tensor:
         """Take the hidden states before the learned tokens; the head will run on no others."""
         assert isinstance(backbone, LanguageModel) and batch.learned is not None
-        return backbone.hidden_at(batch, batch.learned.nonzero()[:, 0] - 1)
+        return backbone.before_learned(batch)
 
     def loss_of(
         self, backbone: Backbone, head: nn.Module, delta: Delta, outputs: Tensor, batch: RaggedBatch, smoothing: float
