@@ -60,15 +60,52 @@ def tiny_writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_writer(tmp_path_factory.mktemp("tiny-llama"))
 
 
-def save_tiny_writer(folder: Path, template: str | None = None) -> Path:
+@pytest.fixture(scope="session", params=["bart", "t5"])
+def tiny_pair(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A random encoder-decoder of two layers each, saved as a model folder."""
+    return save_tiny_pair(tmp_path_factory.mktemp(f"tiny-{request.param}"), request.param)
+
+
+def save_tiny_pair(folder: Path, kind: str) -> Path:
+    special = ["<pad>", "</s>", "<s>", "<unk>"]
+    tokenizer = byte_level(special)
+    sides = "<s> $A </s>" if kind == "bart" else "$A </s>"
+    tokenizer.post_processor = processors.TemplateProcessing(single=sides, special_tokens=[("</s>", 1), ("<s>", 2)])
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64,
+        **({"bos_token": "<s>"} if kind == "bart" else {}),
+    )  # fmt: skip
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    shared = {"vocab_size": len(fast), "d_model": 32, "pad_token_id": 0, "eos_token_id": 1}
+    if kind == "bart":
+        config: Any = transformers.BartConfig(
+            **shared, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+            encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64, bos_token_id=2,
+            decoder_start_token_id=1, forced_eos_token_id=None,
+        )  # fmt: skip
+    else:
+        config = transformers.T5Config(**shared, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0)
+    transformers.AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def byte_level(special: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=["<s>", "</s>", "<|im_start|>", "<|im_end|>"], show_progress=False,
+        vocab_size=320,
+        special_tokens=special,
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator([text for texts in TEXTS.values() for text in texts], trainer)
+    return tokenizer
+
+
+def save_tiny_writer(folder: Path, template: str | None = None) -> Path:
+    tokenizer = byte_level(["<s>", "</s>", "<|im_start|>", "<|im_end|>"])
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", model_max_length=256
     )

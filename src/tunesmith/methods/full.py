@@ -18,7 +18,7 @@ class Full(Method):
     paper: ClassVar[str] = "Howard and Ruder 2018, arXiv:1801.06146"
 
     def attach(self, seams: Seams, name: str = "default") -> Delta:
-        """Attach trained copies of all parameters.
+        """Attach trained copies of all parameters, fixed tables of positions and others frozen before left out.
 
         Args:
             seams: of the model.
@@ -26,4 +26,4 @@ class Full(Method):
         Returns:
             The delta.
         """
-        return seams.attach(name, parameters=[path for path, _ in seams.model.named_parameters()])
+        return seams.attach(name, parameters=seams.trainable())

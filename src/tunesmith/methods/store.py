@@ -60,9 +60,7 @@ def task_type(model: nn.Module) -> str:
     Returns:
         CAUSAL_LM or SEQ_2_SEQ_LM for a model with a language-model head, else FEATURE_EXTRACTION.
     """
-    body = getattr(model, "base_model", model)
-    speaks = body is not model and callable(getattr(model, "generate", None))
-    if not speaks or not getattr(model, "can_generate", lambda: False)():
+    if not getattr(model, "can_generate", lambda: False)():
         return "FEATURE_EXTRACTION"
     return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"
 

@@ -175,6 +175,9 @@ def load_model(
             f"model: the weights of {source.wanted} lack {len(missing)} tensors that {type(model).__name__} needs, "
             f"for example '{missing[0]}'. They would be random. Take the weights that belong to this config.json."
         )
+    for module in model.modules():
+        if "Sinusoidal" in type(module).__name__:
+            module.requires_grad_(False)  # a fixed table of positions; loading forgets that it is frozen
     model.untrained_pooler = bool(facts["missing_keys"])
     loaded: PreTrainedModel = model.eval().to(device)
     return loaded

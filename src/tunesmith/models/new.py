@@ -84,7 +84,6 @@ def _config(settings: NewModelSettings, vocabulary: int, context: int, end: int)
         "bos_token_id": None,
         "eos_token_id": end,
         "pad_token_id": None,
-        "decoder_start_token_id": end,
         "forced_eos_token_id": None,
         **dict.fromkeys(("decoder_layers", "num_decoder_layers"), layers),
         **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), heads),
@@ -100,4 +99,6 @@ def _config(settings: NewModelSettings, vocabulary: int, context: int, end: int)
     if foreign:
         raise RecipeError(f"model.new.config: {unknown('key', foreign[0], plain.to_dict())}")
     fitting = {renamed.get(key, key): value for key, value in values.items() if hasattr(plain, key)}
+    if plain.is_encoder_decoder:
+        fitting["decoder_start_token_id"] = end
     return transformers.AutoConfig.for_model(settings.architecture, **{**fitting, **settings.config})

@@ -19,7 +19,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.dropout import DropoutSeam, DropoutSource
 from tunesmith.models.hosting import DecoderSeam, HostSeam
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam, Seam, linear_seam
-from tunesmith.models.quantized import dense
+from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.routing import Routing
 from tunesmith.models.soft_prompts import Place
 from tunesmith.models.structure import is_causal
@@ -224,6 +224,16 @@ class Seams:
             seam = self.modules[path] = Seam(path, self.model.get_submodule(path), self.routing)
             seam.module.forward = seam
         return self.modules[path]
+
+    def trainable(self) -> list[str]:
+        """Return the parameters that were not frozen when the model was opened; all where every one was.
+
+        Returns:
+            Dotted names, each shared parameter once.
+        """
+        free = set(self._frozen)
+        names = [path for path, _ in self.model.named_parameters()]
+        return [path for path in names if path in free or is_quantised(self.parameter(path))] or names
 
     def owners(self, copies: dict[str, nn.Parameter]) -> list[tuple[str, str, nn.Parameter]]:
         """Find every place that a copied parameter has in the model; tied ones have several.

@@ -83,6 +83,19 @@ class Chat:
             raise DataError(f"the chat template '{self.name}' refuses the roles {roles}: {error}") from None
         return text
 
+    def asked(self, messages: Sequence[dict[str, str]]) -> str:
+        """Write what the next answer is written after.
+
+        Args:
+            messages: with role and content.
+        Returns:
+            The text; for an encoder without a begin token, which its tokenizer sets, and white space around it.
+        Raises:
+            DataError: the template refuses the messages.
+        """
+        text = self.render(messages, True)
+        return text.removeprefix(self.tokenizer.bos_token or "").strip() if self.apart else text
+
     def opened(self, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
         """Put the system message in front where messages bring none.
 

@@ -119,7 +119,7 @@ class Generating(Family):
         assert isinstance(task, LanguageTask) and chat is not None
         if isinstance(task, AnswerTask):
             rows = [Conversation.of(split.text(int(row))) for row in self._asked("validation")[: task.samples]]
-            return [(chat.render(one.question, True), one.answer) for one in rows]
+            return [(chat.asked(one.question), one.answer) for one in rows]
         places = np.linspace(0, len(split.tokens) - 1, task.samples, dtype=int)
         ids = [split.tokens[int(row)] for row in places]
         cuts = [max(1, min(_BEGINNING, len(row) // 2)) for row in ids]
@@ -167,7 +167,7 @@ class Generating(Family):
         if not len(asked) or chat is None or not any(metric.reads == "answers" for metric in self.judge.metrics):
             return likely
         found = [Conversation.of(split.text(int(row))) for row in asked]
-        prompts = [chat.render(one.question, True) for one in found]
+        prompts = [chat.asked(one.question) for one in found]
         answers = writer_of(self.session).answer(prompts, self.session.task.decoding, advance=told)  # type: ignore[attr-defined]
         right = [[one.answer, *one.references] for one in found]
         return Written(likely.nats, likely.tokens, likely.characters, asked, answers, right)

@@ -159,4 +159,4 @@ class Speaking:
             raise DataError("a conversation to be answered ends with a message of the user, not with an answer.")
         spoken = messages_of([*((m["role"], m["content"]) for m in messages), ("assistant", ".")])[:-1]
         assert session.chat is not None
-        return session.chat.render(spoken, True)
+        return session.chat.asked(spoken)

@@ -135,7 +135,7 @@ _Rules = tuple[int, str, str]  # max_tokens, cut, learn
 def _pairs(chunk: list[Conversation], chat: Chat, rules: _Rules, found: Encoded) -> list[_Row]:
     """Encode what an encoder reads, and the answer that its decoder writes."""
     limit, cut, learn = rules
-    questions = [chat.render(conversation.question, True) for conversation in chunk]
+    questions = [chat.asked(conversation.question) for conversation in chunk]
     answers = [conversation.answer for conversation in chunk]
     if learn == "all":
         found.single += sum(any(m["role"] == "assistant" for m in one.question) for one in chunk)
@@ -154,17 +154,15 @@ def read_tokens(tokenizer: Any, texts: Sequence[str], limit: int | None = None, 
 
     Args:
         tokenizer: of the model.
-        texts: as a chat template wrote them; white space at their ends is left out.
+        texts: as `Chat.asked` wrote them.
         limit: longest row; any when None. [tokens]
         cut: "end" or "start", where longer rows lose tokens.
     Returns:
         Token ids of each.
     """
-    begin = tokenizer.bos_token or ""
     side, tokenizer.truncation_side = tokenizer.truncation_side, "right" if cut == "end" else "left"
     try:
-        bare = [text.removeprefix(begin).strip() for text in texts]
-        found = tokenizer(bare, truncation=limit is not None, max_length=limit, verbose=False)["input_ids"]
+        found = tokenizer(list(texts), truncation=limit is not None, max_length=limit, verbose=False)["input_ids"]
     finally:
         tokenizer.truncation_side = side
     return [list(row) for row in found]

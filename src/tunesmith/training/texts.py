@@ -214,6 +214,11 @@ def _remarks(split: Split, found: Encoded, silent: int, task: Any) -> list[str]:
             f"{name}: in {found.merged} answers the first token begins inside the prompt, so it is not learned. A chat "
             "template that ends with a line break or a token of its own before the answer avoids it (prompt.chat)."
         )
+    if found.single:
+        remarks.append(
+            f"{name}: {found.single} rows have several answers; an encoder-decoder writes one sequence, so only the "
+            "last answer of each is learned and the others are read (task.learn=last means it)."
+        )
     if found.spelled:
         remarks.append(
             f"{name}: {found.spelled} rows spell out a special token of the tokenizer inside a message; the model "

@@ -17,7 +17,7 @@ class Bare(ChatFormat):
         "{{ bos_token }}"
         "{% for message in messages %}"
         "{{ message.content }}{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}"
-        "{% if not loop.last %}\n{% endif %}"
+        "{% if not loop.last %}{{ '\n' }}{% endif %}"
         "{% endfor %}"
-        "{% if add_generation_prompt %}\n{% endif %}"
+        "{% if add_generation_prompt %}{{ '\n' }}{% endif %}"
     )
