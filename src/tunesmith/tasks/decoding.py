@@ -145,8 +145,8 @@ class Writer:
         for number, row in enumerate(rows, 1):
             if len(row) > most or not row:
                 raise DataError(
-                    f"prompt {number} of {len(rows)} has {len(row)} tokens; between 1 and {most} leave room for an answer. "
-                    "Shorten it, or raise data.max_tokens if the model allows it."
+                    f"prompt {number} of {len(rows)} has {len(row)} tokens; between 1 and {most} leave room for an "
+                    "answer. Shorten it, or raise data.max_tokens if the model allows it."
                 )
         return rows
 
