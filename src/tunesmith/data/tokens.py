@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,21 @@ import numpy as np
 from tunesmith.core.errors import DataError
 
 _CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A row as the model reads it.
+
+    Args:
+        ids: (T,), int64.
+        learned: (T,), bool, which of its tokens are learned; None where the row has a label instead.
+        hidden: (T,), int64, the tokens to be predicted where the model reads others; None where it does not.
+    """
+
+    ids: np.ndarray[Any, np.dtype[np.int64]]
+    learned: np.ndarray[Any, np.dtype[np.bool_]] | None
+    hidden: np.ndarray[Any, np.dtype[np.int64]] | None = None
 
 
 class TokenRows:
@@ -38,6 +54,17 @@ class TokenRows:
     def learned(self, row: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         """Return which of a row's tokens are learned, (T,); None where the row has a label instead."""
         return None
+
+    def seen(self, row: int, draw: int = 0) -> Seen:
+        """Return a row as the model reads it.
+
+        Args:
+            row: its number.
+            draw: of what is drawn at random, for example the epoch; 0 for evaluation.
+        Returns:
+            The row, the same one for the same draw.
+        """
+        return Seen(self[row], self.learned(row))
 
     def items(self, row: int) -> int:
         """Return how much of a row is learned: one label, or so many tokens. [count]"""

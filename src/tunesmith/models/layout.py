@@ -254,6 +254,7 @@ class RaggedBatch:
         labels: (R,) or None, one label id per row, in row order.
         segments: (N,) or None, token type ids where the tokenizer makes them.
         learned: (N,) bool or None, the tokens that a language model learns to predict.
+        hidden: (N,) or None, what stands at the learned tokens where the model reads something else.
     """
 
     ids: Tensor
@@ -262,6 +263,13 @@ class RaggedBatch:
     labels: Tensor | None = None
     segments: Tensor | None = None
     learned: Tensor | None = None
+    hidden: Tensor | None = None
+
+    @property
+    def targets(self) -> Tensor:
+        """(M,), what is to be predicted at the learned tokens."""
+        assert self.learned is not None
+        return (self.ids if self.hidden is None else self.hidden)[self.learned]
 
     @cached_property
     def items(self) -> list[int]:
@@ -287,6 +295,7 @@ class RaggedBatch:
             labels=None if self.labels is None else self.labels[first:last],
             segments=None if self.segments is None else self.segments[start:end],
             learned=None if self.learned is None else self.learned[start:end],
+            hidden=None if self.hidden is None else self.hidden[start:end],
         )
 
     def to(self, device: torch.device) -> RaggedBatch:
@@ -311,6 +320,7 @@ def ragged(
     labels: Sequence[int] | None = None,
     names: Sequence[str | None] | None = None,
     learned: Sequence[Any] | None = None,
+    hidden: Sequence[Any] | None = None,
 ) -> RaggedBatch:
     """Make a ragged batch; rows are sorted by delta, then by length so that attention meets few groups.
 
@@ -320,6 +330,7 @@ def ragged(
         labels: one label id per row, in the order of `rows`.
         names: one delta name (or None) per row, in the order of `rows`.
         learned: per row, which of its tokens are learned, (T,) bool, in the order of `rows`.
+        hidden: per row, the tokens that are to be predicted, (T,), where the model reads others.
     Returns:
         The batch; `index` says which row came from where.
     Example:
@@ -335,4 +346,5 @@ def ragged(
         index=torch.tensor([index[i] for i in order]),
         labels=None if labels is None else torch.tensor([labels[i] for i in order]),
         learned=None if learned is None else torch.cat([torch.as_tensor(learned[i], dtype=torch.bool) for i in order]),
+        hidden=None if hidden is None else torch.cat([torch.as_tensor(hidden[i], dtype=torch.int64) for i in order]),
     )

@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -133,12 +134,13 @@ def opener(config: Any, opens: str = "causal") -> Any:
 
     Args:
         config: of the model.
-        opens: "body", or "causal": with the head that writes; of an encoder-decoder, with both parts.
+        opens: "body", "masked": with the head that fills in, or "causal": with the head that writes; of an
+            encoder-decoder, with both parts.
     Returns:
         An auto class.
     """
-    if opens == "body":
-        return AutoModel
+    if opens != "causal":
+        return AutoModel if opens == "body" else AutoModelForMaskedLM
     return AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
 
 
@@ -151,7 +153,7 @@ def load_model(
         source: from `locate`.
         device: where to put it.
         dtype: of the weights.
-        opens: "body" or "causal".
+        opens: "body", "causal" or "masked".
     Returns:
         The model.
     Raises:

@@ -15,7 +15,7 @@ from tunesmith.core.seeds import derived, seed_everything
 from tunesmith.models.loading import opener, quiet
 from tunesmith.recipe.schema import NewModelSettings
 
-_END, _UNKNOWN = "</s>", "<unk>"
+_END, _UNKNOWN, _MASK = "</s>", "<unk>", "<mask>"
 
 # Layers, width, heads of Llama-shaped models; millions of parameters without the vocabulary's table beside each.
 SIZES = {
@@ -26,31 +26,52 @@ SIZES = {
 }
 
 
-def build_model(settings: NewModelSettings, texts: Iterable[str], context: int, seed: int, folder: Path) -> None:
+def build_model(
+    settings: NewModelSettings, opens: str, texts: Iterable[str], context: int, seed: int, folder: Path
+) -> None:
     """Train a tokenizer, draw a model's weights, and write both as a model folder.
 
     Args:
         settings: of the recipe's `model.new`.
+        opens: "causal", or "masked": the tokenizer gets a mask token.
         texts: that the tokenizer is trained on.
         context: longest row the model will read. [tokens]
         seed: of the weights.
         folder: to write into.
     Raises:
-        RecipeError: an unknown architecture, or a config key that it does not have.
+        RecipeError: an unknown architecture, one that does not do what the task asks, or a config key it lacks.
     """
+    special = [_UNKNOWN, _END, *([_MASK] if opens == "masked" else [])]
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=_tokenizer(settings, texts), eos_token=_END, unk_token=_UNKNOWN, model_max_length=context
-    )
+        tokenizer_object=_tokenizer(settings, special, texts), eos_token=_END, unk_token=_UNKNOWN,
+        model_max_length=context, **({"mask_token": _MASK} if opens == "masked" else {}),
+    )  # fmt: skip
     config = _config(settings, len(tokenizer), context, tokenizer.eos_token_id)
     seed_everything(derived(seed, "new model"))
     with quiet():
-        model = opener(config).from_config(config, dtype=torch.float32)
+        model = _made(settings.architecture, config, opens)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
-def _tokenizer(settings: NewModelSettings, texts: Iterable[str]) -> Tokenizer:
-    special = [_UNKNOWN, _END]
+def _made(architecture: str, config: Any, opens: str) -> Any:
+    """Draw a model's weights, and see that it runs."""
+    try:
+        model = opener(config, opens).from_config(config, dtype=torch.float32).eval()
+        ids = torch.tensor([[1, 1]])
+        with torch.no_grad():
+            model(input_ids=ids, **({"decoder_input_ids": ids} if config.is_encoder_decoder else {}))
+    except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        raise RecipeError(
+            f"model.new.architecture: '{architecture}' cannot be made for this task: "
+            f"{str(error).splitlines()[0][:200]}. Known to work: llama, gpt2, qwen2, mistral for texts that go on and "
+            "for answers; bart, t5, marian for answers; bert, modernbert, electra for task.objective=masked. Others may "
+            "need keys in model.new.config."
+        ) from None
+    return model
+
+
+def _tokenizer(settings: NewModelSettings, special: list[str], texts: Iterable[str]) -> Tokenizer:
     if settings.tokenizer == "characters":
         found = sorted({character for text in texts for character in text})
         names = [*special, *found]
@@ -83,7 +104,7 @@ def _config(settings: NewModelSettings, vocabulary: int, context: int, end: int)
         "tie_word_embeddings": True,
         "bos_token_id": None,
         "eos_token_id": end,
-        "pad_token_id": None,
+        **dict.fromkeys(("pad_token_id", "cls_token_id", "sep_token_id"), None),
         "forced_eos_token_id": None,
         **dict.fromkeys(("decoder_layers", "num_decoder_layers"), layers),
         **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), heads),

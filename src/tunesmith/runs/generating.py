@@ -18,7 +18,6 @@ from tunesmith.evaluation.predictions import Array
 from tunesmith.evaluation.written import Written
 from tunesmith.models.backbone import length_sorted
 from tunesmith.models.language import LanguageModel
-from tunesmith.models.layout import ragged
 from tunesmith.models.loading import load_model
 from tunesmith.runs.comparing import Meter, Scored
 from tunesmith.runs.family import Family
@@ -27,6 +26,7 @@ from tunesmith.tasks.decoding import Writer
 from tunesmith.tasks.generating import AnswerTask, LanguageTask
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Split
+from tunesmith.training.trial import seen_together
 
 _TOKENS, _ROWS = 2048, 64  # of one batch of an evaluation
 _BEGINNING = 32  # tokens of a held-out text that the samples go on from
@@ -62,11 +62,8 @@ def likelihoods(
     backbone.model.eval()
     found = np.zeros(len(rows))
     for numbers in length_sorted(rows.lengths.tolist(), _TOKENS, _ROWS):
-        learned = [rows.learned(number) for number in numbers]
-        batch = ragged([torch.from_numpy(rows[number]) for number in numbers], numbers, learned=learned)
-        batch = batch.to(backbone.device)
-        assert batch.learned is not None
-        nats = backbone.nats(task.read(backbone, batch), batch.ids[batch.learned])
+        batch = seen_together([rows.seen(number) for number in numbers], numbers).to(backbone.device)
+        nats = backbone.nats(task.read(backbone, batch), batch.targets)
         sums = torch.stack([part.double().sum() for part in nats.split(batch.items)])
         found[batch.index.cpu().numpy()] = sums.cpu().numpy()
         if advance is not None:
@@ -111,12 +108,16 @@ class Generating(Family):
 
     def _sampled(self, told: Callable[[int], None] | None) -> list[str]:
         prompts = [prompt for prompt, _ in self._prompts()]
+        if not prompts:
+            return []
         return writer_of(self.session).answer(prompts, self.session.task.decoding, advance=told)  # type: ignore[attr-defined]
 
     def _prompts(self) -> list[tuple[str, str]]:
         """Return beginnings and ends of a few validation rows."""
         task, split, chat = self.session.task, self.corpus.splits["validation"], self.session.chat
         assert isinstance(task, LanguageTask) and chat is not None
+        if task.opens == "masked":  # it fills in, and writes nothing
+            return []
         if isinstance(task, AnswerTask):
             rows = [Conversation.of(split.text(int(row))) for row in self._asked("validation")[: task.samples]]
             return [(chat.asked(one.question), one.answer) for one in rows]

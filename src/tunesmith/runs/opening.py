@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
 from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name
@@ -95,4 +96,11 @@ def metric_names(checked: Checked) -> list[str]:
     names = list(wanted or task.metrics)
     if isinstance(task, AnswerTask) and task.answered_rows == 0:
         names = [name for name in names if find("metrics", name).reads != "answers"]
+    if task.opens == "masked" and "bits-per-character" in names:
+        if wanted:
+            raise RecipeError(
+                "evaluation.metrics: bits-per-character needs every token to be predicted; with task.objective=masked "
+                "only hidden ones are. Choose perplexity or nats-per-token."
+            )
+        names.remove("bits-per-character")
     return names

@@ -49,7 +49,8 @@ class NewModel:
         self._folder = Scratch()
         self.path = self._folder.path
         texts = training_texts(recipe.data, checked.task, recipe.seed, checked.folder)
-        build_model(recipe.model.new, texts, recipe.data.max_tokens or _CONTEXT, recipe.seed, self.path)
+        context = recipe.data.max_tokens or _CONTEXT
+        build_model(recipe.model.new, checked.task.opens, texts, context, recipe.seed, self.path)
         self.source = Source("new", str(self.path), True)
 
 
@@ -122,7 +123,7 @@ def open_session(checked: Checked) -> Session:
         backbone=backbone,
         task=task,
         template=template,
-        chat=_chat(tokenizer, recipe.prompt, backbone.apart) if isinstance(backbone, LanguageModel) else None,
+        chat=_chat(tokenizer, recipe.prompt, backbone, task) if isinstance(backbone, LanguageModel) else None,
         max_tokens=_limit(recipe.data.max_tokens, backbone, tokenizer, facts),
         quantised=quantised,
         made=made,
@@ -139,18 +140,18 @@ def _check_vocabulary(tokenizer: Any, model: nn.Module, source: Source) -> None:
         )
 
 
-def _chat(tokenizer: Any, prompt: PromptSettings, apart: bool) -> Chat:
+def _chat(tokenizer: Any, prompt: PromptSettings, backbone: LanguageModel, task: Task) -> Chat:
     """Settle the chat template, and the token that ends answers."""
     if prompt.end_token is not None:
         if prompt.end_token not in tokenizer.get_vocab():
             raise RecipeError(f"prompt.end_token: the tokenizer has no token '{prompt.end_token}'.")
         tokenizer.eos_token = prompt.end_token
-    if tokenizer.eos_token is None:
+    if tokenizer.eos_token is None and task.opens == "causal":
         raise RecipeError(
             "prompt.end_token: the model's tokenizer names no end token, so answers would never stop. Name the token "
             "that ends a text."
         )
-    return Chat(tokenizer, prompt.chat, prompt.system, apart)
+    return Chat(tokenizer, prompt.chat, prompt.system, backbone.apart)
 
 
 def _model_path(name: str, folder: Path) -> str:

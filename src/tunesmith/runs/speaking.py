@@ -139,6 +139,11 @@ class Speaking:
                 f"{self.folder} is a run of the task {self.recipe.task.name}, which gives labels and writes no text. "
                 "Use predict."
             )
+        if self.recipe.task.opens == "masked":
+            raise CompatibilityError(
+                f"{self.folder} is a run of an encoder that fills in hidden tokens; it cannot write. Evaluate it, or "
+                "merge it and tune the merged model for another task."
+            )
         settings = build_settings(Decoding, {**self.recipe.task.decoding.model_dump(), **changes}, "decoding")
         session, tuned = self._opened
         tuned.backbone.seams.use(tuned.delta.name)

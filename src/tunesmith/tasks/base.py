@@ -16,10 +16,14 @@ class Task(Component):
     """Base of every task. A task's file registers one subclass with `@register("tasks")`."""
 
     name: ClassVar[str]
-    opens: ClassVar[str] = "body"  # or "causal": the model with its language-model head
     scored_by: ClassVar[tuple[str, ...]] = ("labels",)  # what its metrics and baselines read
     metrics: ClassVar[tuple[str, ...]] = ()
     baselines: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def opens(self) -> str:
+        """What of the model is loaded: its "body", or with the head that is "causal" or "masked"."""
+        return "body"
 
     def prepare(self, model: nn.Module, facts: dict[str, Any]) -> Task:
         """Fit the task to a model: settle settings left open, switch off parts of the model nobody reads.

@@ -40,7 +40,7 @@ class Encoded:
     single: int = 0
 
 
-class _Builder:
+class RowBuilder:
     """Rows on their way into flat arrays."""
 
     def __init__(self) -> None:
@@ -48,6 +48,14 @@ class _Builder:
         self.full, self.characters = array("q"), array("q")
 
     def add(self, ids: Sequence[int], marks: Sequence[int], full: int, characters: int) -> None:
+        """Add a row.
+
+        Args:
+            ids: of its tokens.
+            marks: 1 for a learned token.
+            full: tokens before cutting. [count]
+            characters: of the learned text. [count]
+        """
         self.ids.extend(ids)
         self.marks.extend(marks)
         self.ends.append(len(self.ids))
@@ -55,6 +63,7 @@ class _Builder:
         self.characters.append(characters)
 
     def rows(self) -> LearnedRows:
+        """Return what was added."""
         return LearnedRows(
             np.array(self.ids, dtype=np.int32),
             np.array(self.ends, dtype=np.int64),
@@ -89,7 +98,7 @@ def encode_conversations(
             "the model's tokenizer cannot say where its tokens stand in a text, so it is not known which are answers. "
             "A fast tokenizer (tokenizer.json) is needed."
         )
-    builder, found = _Builder(), Encoded(_Builder().rows(), np.zeros(0, np.int64))
+    builder, found = RowBuilder(), Encoded(RowBuilder().rows(), np.zeros(0, np.int64))
     encode = _pairs if chat.apart else _whole
     kept, total, specials = list[int](), 0, special_tokens(chat.tokenizer)
     for chunk in _chunks(conversations):
@@ -243,7 +252,7 @@ def encode_endings(begin: Sequence[int], ends: Iterable[Sequence[int]], max_toke
     Returns:
         The rows.
     """
-    builder = _Builder()
+    builder = RowBuilder()
     for end in ends:
         ids, marks = [*begin, *end], [0] * len(begin) + [1] * len(end)
         builder.add(ids[:max_tokens], marks[:max_tokens], len(ids), len(end))
@@ -265,15 +274,11 @@ def encode_documents(
     Returns:
         The rows, and where each begins: number of the text and of the piece.
     """
-    builder, places = _Builder(), list[tuple[int, int]]()
+    builder, places = RowBuilder(), list[tuple[int, int]]()
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     last = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for number, pieces in enumerate(texts):
-        ids, characters, ends = array("i", first), 0, list[int]()
-        for piece in pieces:
-            ids.extend(tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"])
-            characters += len(piece)
-            ends.append(len(ids))
+        ids, characters, ends = flat_document(pieces, tokenizer, first)
         ids.extend(last)
         starts = range(0, max(1, len(ids) - 1), max_tokens - 1)
         for start in starts:
@@ -282,3 +287,23 @@ def encode_documents(
             builder.add(row, [0] + [1] * (len(row) - 1), len(row), round(share * characters))
             places.append((number, min(bisect_right(ends, start), len(ends) - 1)))
     return builder.rows(), places
+
+
+def flat_document(
+    pieces: Iterable[str], tokenizer: Any, first: Sequence[int] = ()
+) -> tuple[array[int], int, list[int]]:
+    """Tokenise a text piece by piece.
+
+    Args:
+        pieces: of the text.
+        tokenizer: of the model.
+        first: tokens that the text begins with.
+    Returns:
+        Its tokens, its characters, and where each piece ends in the tokens.
+    """
+    ids, characters, ends = array("i", first), 0, list[int]()
+    for piece in pieces:
+        ids.extend(tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"])
+        characters += len(piece)
+        ends.append(len(ids))
+    return ids, characters, ends

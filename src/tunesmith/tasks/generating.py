@@ -36,12 +36,16 @@ class Decoding(Settings):
 class LanguageTask(Task):
     """Base of tasks whose loss is -log p of tokens, the mean over all learned tokens of a step."""
 
-    opens: ClassVar[str] = "causal"
     scored_by: ClassVar[tuple[str, ...]] = ("likelihood", "answers", "texts")
     baselines: ClassVar[tuple[str, ...]] = ("untuned",)
 
     decoding: Decoding = setting(Decoding(), "How text is generated.")
     samples: int = setting(3, "Texts in the report, written before and after tuning.", unit="count", ge=0)
+
+    @property
+    def opens(self) -> str:
+        """A model that writes."""
+        return "causal"
 
     def prepare(self, model: nn.Module, facts: dict[str, Any]) -> LanguageTask:
         """Leave the task as it is: nothing depends on the model."""
@@ -56,8 +60,8 @@ class LanguageTask(Task):
         self, backbone: Backbone, head: nn.Module, delta: Delta, outputs: Tensor, batch: RaggedBatch, smoothing: float
     ) -> Tensor:
         """Run the model's head on them and take the mean over the tokens."""
-        assert isinstance(backbone, LanguageModel) and batch.learned is not None
-        targets = batch.ids[batch.learned].to(outputs.device)
+        assert isinstance(backbone, LanguageModel)
+        targets = batch.targets.to(outputs.device)
         weights = outputs.new_full((len(targets),), 1 / max(1, len(targets)))
         with backbone.seams.routing.only(delta.name):
             return backbone.loss(outputs, targets, weights, smoothing, delta.parameters())

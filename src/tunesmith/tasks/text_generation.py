@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
+from tunesmith.data.tokens import LearnedRows
+from tunesmith.models.backbone import Backbone
+from tunesmith.models.language import LanguageModel
+from tunesmith.models.layout import RaggedBatch
+from tunesmith.tasks.encoding import encode_documents
 from tunesmith.tasks.generating import LanguageTask
+from tunesmith.tasks.masking import encode_masked
 
 
 @register("tasks")
 class TextGeneration(LanguageTask):
-    """Predict every token of a text from those before it; a text longer than a row becomes several rows."""
+    """Predict the tokens of a text; a text longer than a row becomes several rows."""
 
     name: ClassVar[str] = "text-generation"
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "nats-per-token", "bits-per-character")
@@ -29,3 +36,41 @@ class TextGeneration(LanguageTask):
         return self
 
     documents: Literal["file", "line"] = setting("file", "What is one text in a .txt file.")
+    objective: Literal["causal", "masked"] = setting(
+        "causal", "Predict every token from those before it, or hidden ones from both sides (encoders)."
+    )
+    masked_share: float = setting(
+        0.15,
+        "Share of a row's tokens that are hidden with objective masked.",
+        unit="fraction",
+        gt=0,
+        lt=1,
+    )
+
+    @property
+    def opens(self) -> str:
+        """A model that writes, or one that fills in."""
+        return self.objective
+
+    def encode(
+        self, texts: Iterable[Iterable[str]], tokenizer: Any, max_tokens: int
+    ) -> tuple[LearnedRows, list[tuple[int, int]]]:
+        """Turn texts into rows.
+
+        Args:
+            texts: documents, each in pieces.
+            tokenizer: of the model.
+            max_tokens: longest row. [tokens]
+        Returns:
+            The rows, and where each begins: number of the text and of the piece.
+        """
+        if self.objective == "masked":
+            return encode_masked(texts, tokenizer, max_tokens, self.masked_share)
+        return encode_documents(texts, tokenizer, max_tokens)
+
+    def read(self, backbone: Backbone, batch: RaggedBatch) -> Tensor:
+        """Take the hidden states before the learned tokens, or at the hidden ones."""
+        if self.objective == "causal":
+            return super().read(backbone, batch)
+        assert isinstance(backbone, LanguageModel) and batch.learned is not None
+        return backbone.hidden_at(batch, batch.learned.nonzero()[:, 0])

@@ -133,7 +133,7 @@ class Loop:
             One scalar per trial, with gradients.
         """
         names = [trial.name for trial, _ in work]
-        parts = [(trial.split, numbers) for trial, numbers in work]
+        parts = [(trial.split, numbers, trial.draw) for trial, numbers in work]
         batch = joined(parts, names if len(work) > 1 else None).to(self.backbone.device)
         seams = self.backbone.seams
         if len(work) == 1:

@@ -17,7 +17,7 @@ from tunesmith.data.documents import WholeFile
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
 from tunesmith.prompts.chat import Chat
 from tunesmith.recipe.schema import DataSettings
-from tunesmith.tasks.encoding import Encoded, encode_conversations, encode_documents
+from tunesmith.tasks.encoding import Encoded, encode_conversations
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.text_generation import TextGeneration
 from tunesmith.training.corpus import Corpus, Split, resolve_path
@@ -170,7 +170,7 @@ def _encode(
         tokens=audit.length_facts(rows.full_lengths),
         truncated=rows.truncated,
         max_tokens=max_tokens,
-        learned=int(rows.marks.sum(dtype=np.int64)),
+        learned=int(rows.targets.sum()),
         silent=silent[:20],
     )
     split = Split(name, part.examples, index, np.zeros(len(rows), np.int64), rows, facts)
@@ -180,7 +180,7 @@ def _encode(
 def _documents(part: Part, task: TextGeneration, chat: Chat, max_tokens: int) -> Encoded:
     texts = (row["text"] for row in part.examples.rows(part.index))
     one = _is_one(task, part.examples)
-    rows, places = encode_documents([texts] if one else ([text] for text in texts), chat.tokenizer, max_tokens)
+    rows, places = task.encode([texts] if one else ([text] for text in texts), chat.tokenizer, max_tokens)
     return Encoded(rows, np.array([piece if one else number for number, piece in places]))
 
 

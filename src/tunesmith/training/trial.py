@@ -19,7 +19,8 @@ from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.optimizing import Optimizer
 
 if TYPE_CHECKING:
-    from tunesmith.training.corpus import Split  # it brings the readers and their tables
+    from tunesmith.data.tokens import Seen
+from tunesmith.training.corpus import Split  # it brings the readers and their tables
 
 _PASS = 1024  # tokens that go through a CPU at once: more hold memory and are no faster
 
@@ -101,6 +102,11 @@ class Trial:
         """The delta's name."""
         return self.tuned.delta.name
 
+    @property
+    def draw(self) -> int:
+        """Of what an epoch draws at random in the rows themselves, such as which tokens are masked."""
+        return derived(self.seed, f"rows of epoch {self.epoch}")
+
     def seed_dropout(self) -> None:
         """Start the trial's own streams of dropout masks."""
         source = self.tuned.backbone.seams.own_dropout(self.name)
@@ -129,7 +135,7 @@ class Trial:
         Returns:
             The batch, with labels.
         """
-        return batch_of(self.split, numbers)
+        return batch_of(self.split, numbers, self.draw)
 
     # Steps ----------------------------------------------------------------------------------------------------
 
@@ -227,36 +233,59 @@ class Trial:
         self.tuned.train(False)
 
 
-def batch_of(split: Split, numbers: list[int]) -> RaggedBatch:
+def batch_of(split: Split, numbers: list[int], draw: int = 0) -> RaggedBatch:
     """Put rows of a split into a batch.
 
     Args:
         split: any.
         numbers: which of its rows.
+        draw: of what is drawn at random, as the epoch.
     Returns:
         The batch, with labels or learned tokens.
     """
-    return joined([(split, numbers)])
+    return joined([(split, numbers, draw)])
 
 
-def joined(parts: Sequence[tuple[Split, list[int]]], names: Sequence[str] | None = None) -> RaggedBatch:
+def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] | None = None) -> RaggedBatch:
     """Put rows of several splits into one batch.
 
     Args:
-        parts: splits of one kind, and which of their rows.
+        parts: splits of one kind, which of their rows, and the draw of what is drawn at random.
         names: of each part's delta; None for rows of the active one.
     Returns:
         The batch, with labels or learned tokens.
     """
-    places = [(split, number) for split, numbers in parts for number in numbers]
-    learned = [split.tokens.learned(number) for split, number in places]
-    whole = learned[0] is None
+    places = [(split, number) for split, numbers, _ in parts for number in numbers]
+    seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
+    owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
+    labels = [int(split.labels[number]) for split, number in places]
+    return seen_together(seen, [number for _, number in places], labels, owners)
+
+
+def seen_together(
+    rows: Sequence[Seen],
+    numbers: Sequence[int],
+    labels: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+) -> RaggedBatch:
+    """Put rows into a batch.
+
+    Args:
+        rows: as the model reads them.
+        numbers: of the rows.
+        labels: of the rows; used where no tokens are learned.
+        names: of each row's delta.
+    Returns:
+        The batch, with labels or learned tokens.
+    """
+    whole, plain = rows[0].learned is None, rows[0].hidden is None
     return ragged(
-        [torch.from_numpy(split.tokens[number]) for split, number in places],
-        [number for _, number in places],
-        [int(split.labels[number]) for split, number in places] if whole else None,
-        None if names is None else [name for name, (_, own) in zip(names, parts, strict=True) for _ in own],
-        None if whole else learned,
+        [torch.from_numpy(row.ids) for row in rows],
+        numbers,
+        labels if whole else None,
+        names,
+        None if whole else [row.learned for row in rows],
+        None if plain else [row.hidden for row in rows],
     )
 
 
