@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 
 from tunesmith.core.seeds import derived, seed_everything
+from tunesmith.data.tokens import Seen
 from tunesmith.methods.base import Method
 from tunesmith.methods.bitfit import BitFit
 from tunesmith.methods.full import Full
@@ -45,8 +46,8 @@ class Rows:
     def __getitem__(self, number: int) -> Any:
         return self.rows[number]
 
-    def learned(self, number: int) -> None:
-        return None
+    def seen(self, number: int, draw: int) -> Seen:
+        return Seen(self.rows[number], None)
 
     def items(self, number: int) -> int:
         return 1

@@ -65,8 +65,8 @@ def _made(architecture: str, config: Any, opens: str) -> Any:
         raise RecipeError(
             f"model.new.architecture: '{architecture}' cannot be made for this task: "
             f"{str(error).splitlines()[0][:200]}. Known to work: llama, gpt2, qwen2, mistral for texts that go on and "
-            "for answers; bart, t5, marian for answers; bert, modernbert, electra for task.objective=masked. Others may "
-            "need keys in model.new.config."
+            "for answers; bart, t5, marian for answers; bert, modernbert, electra for task.objective=masked. Others "
+            "may need keys in model.new.config."
         ) from None
     return model
 
