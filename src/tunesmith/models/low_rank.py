@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tunesmith.models.products import mapped
 from tunesmith.models.quantized import dense, held_linear, is_quantised
 
 
@@ -123,7 +124,7 @@ class _LowRank(torch.autograd.Function):
         if ctx.quantised is not None:
             y = held_linear(flat, weight, bias)  # (N, out)
         else:
-            y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
+            y = mapped(flat, weight, bias)
         ctx.even = _even(parts, factors, len(flat))
         if ctx.even:
             downs, ups, _ = _stacked(factors, scales)
@@ -148,7 +149,7 @@ class _LowRank(torch.autograd.Function):
         factors, lows = rest[: 2 * len(ctx.parts)], rest[2 * len(ctx.parts) :]
         dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
         weight = weight if ctx.quantised is None else dense(ctx.quantised)
-        dx = dy @ weight if ctx.needs_input_grad[0] else None
+        dx = mapped(dy, weight.t()) if ctx.needs_input_grad[0] else None
         found = (_even_gradients if ctx.even else _gradients)(ctx, (flat, dy, dx), factors, lows)
         d_bias = dy.sum(0) if ctx.needs_input_grad[2] else None
         d_x = None if dx is None else dx.view(*grad.shape[:-1], dx.shape[-1])
