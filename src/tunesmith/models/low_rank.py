@@ -121,10 +121,7 @@ class _LowRank(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])  # (N, in)
         parts = stretches or (((0, len(flat)),) if factors else ())
         ctx.quantised = weight if is_quantised(weight) else None
-        if ctx.quantised is not None:
-            y = held_linear(flat, weight, bias)  # (N, out)
-        else:
-            y = mapped(flat, weight, bias)
+        y = (mapped if ctx.quantised is None else held_linear)(flat, weight, bias)  # (N, out)
         ctx.even = _even(parts, factors, len(flat))
         if ctx.even:
             downs, ups, _ = _stacked(factors, scales)
