@@ -66,7 +66,12 @@ class Bucket:
         Returns:
             (n, H, T, d), not contiguous.
         """
-        block = flat if self.cells is None else flat.index_select(0, self.cells.to(flat.device))
+        if self.cells is None:
+            block = flat
+        elif self.held is None:
+            block = flat.index_select(0, self.cells.to(flat.device))
+        else:
+            block = _Laid.apply(flat, self.cells.to(flat.device), self.held.to(flat.device))  # type: ignore[no-untyped-call]
         return block.view(self.rows, self.length, *flat.shape[1:]).transpose(1, 2)
 
     def spread(self, flat: Tensor) -> Tensor:
@@ -88,7 +93,37 @@ class Bucket:
             (tokens, H, d).
         """
         flat = block.transpose(1, 2).reshape(self.rows * self.length, block.shape[1], block.shape[3])
-        return flat if self.held is None else flat.index_select(0, self.held.to(flat.device))
+        return flat if self.held is None else _Held.apply(flat, self.held.to(flat.device))  # type: ignore[no-untyped-call]
+
+
+class _Laid(torch.autograd.Function):
+    """Lay tokens out in cells; cells that hold no token repeat one, are masked everywhere and get no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, cells: Tensor, held: Tensor) -> Tensor:
+        """Take a token for every cell."""
+        ctx.held = held
+        return flat.index_select(0, cells)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """Take every token's own cell."""
+        return grads[0].index_select(0, ctx.held), None, None
+
+
+class _Held(torch.autograd.Function):
+    """Take the cells that hold a token."""
+
+    @staticmethod
+    def forward(ctx: Any, laid: Tensor, held: Tensor) -> Tensor:
+        """Take them."""
+        ctx.held, ctx.shape = held, laid.shape
+        return laid.index_select(0, held)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Put the gradients into their cells; the others have none."""
+        return grads[0].new_zeros(ctx.shape).index_copy_(0, ctx.held, grads[0]), None
 
 
 @dataclass(frozen=True)
