@@ -47,7 +47,7 @@ class NewModel:
         assert recipe.model.new is not None
         self._folder = Scratch()
         self.path = self._folder.path
-        texts = training_texts(recipe.data, checked.task, recipe.seed, checked.folder)
+        texts = training_texts(recipe.data, checked.task, recipe.split_seed, checked.folder)
         build_model(recipe.model.new, texts, recipe.data.max_tokens or _CONTEXT, recipe.seed, self.path)
         self.source = Source("new", str(self.path), True)
 
