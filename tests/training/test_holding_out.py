@@ -68,6 +68,7 @@ def test_a_candidate_with_a_seed_of_its_own_keeps_the_split(recipe: dict[str, An
         ({"test": 0}, "data.test: the share 0.0 must lie between 0 and 1"),
         ({"test": 0.5, "validation": 0.5}, "0.5 for validation and 0.5 for test leave nothing to train on"),
         ({"test": "a.csv", "validation": "b.csv", "near_copies": 0.7}, "data.near_copies: validation and test are fil"),
+        ({"columns": ["text", "text"]}, "names a column twice or not at all"),
         ({"near_copies": 1.5}, "data.near_copies: 1.5 is not allowed"),
     ],
 )
@@ -117,6 +118,14 @@ def test_no_near_copies_across_splits_of_real_pairs(written: dict[str, Any], tmp
         groups = np.array(slowly([asked, [talk.answer for talk in talks]], 0.5))
         crossing = [group for group in set(groups) if len(set(where[groups == group])) > 1]
         assert bool(crossing) == (near is None)
+
+
+def test_pairs_without_a_header(written: dict[str, Any]) -> None:
+    path = real("TUNESMITH_DATA") / "tatoeba_cmn_eng" / "cmn.txt"
+    corpus = corpus_of(written, train=str(path), columns=["target", "source"], near_copies=0.7)
+    assert [len(corpus.splits[name].index) for name in ("test", "validation")] == [4223, 2112]
+    talk = Conversation.of(corpus.splits["train"].examples.text(0))
+    assert [message["content"] for message in talk.messages] == ["Translate to Chinese, please:\n嗨。", "Hi."]
 
 
 def test_questions_with_a_test_share(written: dict[str, Any], tmp_path: Path) -> None:

@@ -309,6 +309,8 @@ def _across_data(data: DataSettings) -> list[str]:
     found = []
     if data.text == data.label:
         found.append(f"data.label: '{data.label}' is also data.text; text and label are two columns.")
+    if len(set(data.columns)) < len(data.columns) or not all(data.columns):
+        found.append(f"data.columns: {data.columns} names a column twice or not at all; each needs a name of its own.")
     try:
         codecs.lookup(data.encoding)
     except LookupError:

@@ -67,6 +67,9 @@ class DataSettings(Settings):
     )
     text: str = setting("text", "Column that holds the text.")
     label: str = setting("label", "Column that holds the label.")
+    columns: list[str] = setting(
+        [], "Names of the columns, in order, of a csv or tsv without a header, or of a txt with tabs between cells."
+    )
     encoding: str = setting("utf-8", "Character encoding of text files.")
     max_tokens: int | None = setting(None, "Longest row; the model's limit when empty.", unit="tokens", ge=2)
     max_characters: int = setting(1_000_000, "A longer cell is an error: most often an unclosed quote.", ge=1)

@@ -148,7 +148,7 @@ def read_labelled(path: str, data: DataSettings, template: Template, folder: Pat
     """
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
     others = tuple(name for name in template.fields if name not in ("text", data.text))
-    reader = find_reader(place, data.encoding, data.max_characters)
+    reader = find_reader(place, data.encoding, data.max_characters, data.columns)
     return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
 
 

@@ -104,9 +104,9 @@ def read_texts(path: str, data: DataSettings, task: AnswerTask | TextGeneration,
 def _read(path: str, data: DataSettings, task: AnswerTask | TextGeneration, folder: Path) -> Examples:
     place = resolve_path(path, folder)
     if isinstance(task, AnswerTask):
-        reader, columns = columns_reader(place, data.encoding, data.max_characters)
+        reader, columns = columns_reader(place, data.encoding, data.max_characters, data.columns)
         return read_conversations(reader, task.form(columns, place), task.columns, data.empty == "drop")
-    reader = find_reader(place, data.encoding, data.max_characters)
+    reader = find_reader(place, data.encoding, data.max_characters, data.columns)
     if reader.only_column is not None and task.documents == "file":
         return read_examples(WholeFile(reader.path, data.encoding, 10**9), Columns("text", None))
     return read_examples(reader, Columns(reader.only_column or data.text, None), data.empty == "drop")
