@@ -151,3 +151,37 @@ def test_every_format_reads_the_same(tmp_path: Path) -> None:
 def test_excel_mark_is_not_part_of_the_column(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\na,b\n")
     assert len(read(tmp_path / "a.csv")) == 1
+
+
+def read_headless(path: Path, names: list[str]) -> Examples:
+    return read_examples(find_reader(str(path), columns=names), TEXT_LABEL)
+
+
+def test_a_file_without_a_header(tmp_path: Path) -> None:
+    columns = ["text", "label"]
+    for name, written in (("a.csv", '"one, two",x\nthree,y\n'), ("a.tsv", '"one, two"\tx\nthree\ty\n')):
+        (tmp_path / name).write_text(written)
+        found = read_headless(tmp_path / name, columns)
+        assert [found.text(0), found.label(0), found.text(1), found.where[0]] == ["one, two", "x", "three", "line 1"]
+    (tmp_path / "a.txt").write_text('\ufeff"Hi," he said.\tx\n"open\ty\n\nthird\tx\n', encoding="utf-8")
+    found = read_headless(tmp_path / "a.txt", columns)
+    assert [found.text(row) for row in range(3)] == ['"Hi," he said.', '"open', "third"]
+    assert found.where[2] == "line 4"
+    assert read(tmp_path / "a.txt", Columns("text", None)).text(0).endswith("said.\tx"), "one column without names"
+
+
+@pytest.mark.parametrize("line", ["alone", "one\ttwo\tthree"])
+def test_ragged_rows_without_a_header(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.txt").write_text(f"one\tx\n{line}\n")
+    count = 1 + line.count("\t")
+    with pytest.raises(
+        DataError, match=rf"a\.txt, line 2: {count} cells, but data\.columns names 2 .*separated by tabs"
+    ):
+        read_headless(tmp_path / "a.txt", ["text", "label"])
+
+
+def test_named_columns_are_for_delimited_files(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "label": "x"}\n')
+    assert read_headless(tmp_path / "a.jsonl", ["p", "q"]).text(0) == "one"
+    with pytest.raises(DataError, match=r"there is no data file .*b\.txt"):
+        read_headless(tmp_path / "b.txt", ["p", "q"])

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.splitting import stratified_share
+from tunesmith.data.splitting import grouped_share, stratified_share
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.floats(0.05, 0.5), st.integers(0, 5))
@@ -21,3 +21,20 @@ def test_total_is_the_share() -> None:
     labels = np.repeat(np.arange(50), 10)
     assert len(stratified_share(labels, 0.1, 0)[1]) == 50
     assert len(stratified_share(np.repeat(np.arange(10), 5), 0.1, 0)[1]) == 5
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=80), st.floats(0.05, 0.6))
+def test_groups_stay_whole_and_no_class_loses_all(rows: list[tuple[int, int]], share: float) -> None:
+    labels, groups = (np.array(column) for column in zip(*rows, strict=True))
+    kept, held = grouped_share(labels, groups, share, 0)
+    assert sorted([*kept, *held]) == list(range(len(rows)))
+    assert not set(groups[kept]) & set(groups[held]) and set(labels[kept]) == set(labels)
+    assert len(held) <= share * len(rows) + 1
+    assert np.array_equal(grouped_share(labels, groups, share, 0)[1], held)
+
+
+def test_groups_of_one_make_the_share_exact() -> None:
+    groups = np.concatenate([np.repeat(np.arange(20), 10), np.arange(20, 820)])
+    kept, held = grouped_share(np.zeros(1000), groups, 0.1, 7)
+    assert len(held) == 100 and len(kept) == 900
+    assert not np.array_equal(grouped_share(np.zeros(1000), groups, 0.1, 8)[1], held)

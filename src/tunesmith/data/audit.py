@@ -31,6 +31,7 @@ class Audit:
         max_tokens: the limit.
         learned: tokens that a language model learns; 0 for tasks with labels.
         silent: conversations left out because no token of an answer was left after cutting; where the first stand.
+        together: rows in groups of near copies, which were kept in one split.
     """
 
     rows: int
@@ -44,6 +45,7 @@ class Audit:
     max_tokens: int = 0
     learned: int = 0
     silent: list[str] = field(default_factory=list)
+    together: int = 0
 
     def plain(self) -> dict[str, Any]:
         """Return the facts as plain values."""

@@ -201,19 +201,22 @@ def read_conversations(reader: Reader, form: Format, columns: Mapping[str, str],
     return read_examples(_Conversing(reader, form, columns), Columns(COLUMN, None), drop_empty)
 
 
-def columns_reader(path: str, encoding: str, max_characters: int) -> tuple[Reader, list[str]]:
+def columns_reader(
+    path: str, encoding: str, max_characters: int, columns: Sequence[str] = ()
+) -> tuple[Reader, list[str]]:
     """Open a file and look at its columns.
 
     Args:
         path: of the file.
         encoding: of text files.
         max_characters: longest cell.
+        columns: names of the columns of a file without a header.
     Returns:
         The reader, and the columns of the first row.
     Raises:
         DataError: no such file, or no row.
     """
-    reader = find_reader(path, encoding, max_characters)
+    reader = find_reader(path, encoding, max_characters, columns)
     return reader, first_columns(reader)
 
 

@@ -107,25 +107,28 @@ class Examples:
         return self.label_names[self.labels[row]]
 
 
-def find_reader(path: str, encoding: str = "utf-8", max_characters: int = 1_000_000) -> Reader:
+def find_reader(
+    path: str, encoding: str = "utf-8", max_characters: int = 1_000_000, columns: Sequence[str] = ()
+) -> Reader:
     """Choose the reader for a path and check that the file is there.
 
     Args:
         path: file, folder or hub name.
         encoding: of text files.
         max_characters: longest cell.
+        columns: names of the columns of a file without a header; files of other kinds name their own.
     Returns:
         The reader.
     Raises:
         DataError: no such file, or no reader for it.
     """
     readers = components("readers")
-    for reader in readers.values():
-        if reader.reads(path):
-            if reader.suffixes and not Path(path).is_file():
-                raise DataError(_missing(path))
-            found: Reader = reader(path, encoding, max_characters)
-            return found
+    nameless = [reader for reader in readers.values() if columns and path.lower().endswith(reader.nameless or "\0")]
+    for reader in [*nameless, *(reader for reader in readers.values() if reader.reads(path))]:
+        if reader.suffixes and not Path(path).is_file():
+            raise DataError(_missing(path))
+        found: Reader = reader(path, encoding, max_characters, columns if reader in nameless else ())
+        return found
     suffixes = sorted(suffix for reader in readers.values() for suffix in reader.suffixes)
     if not Path(path).exists():
         raise DataError(_missing(path))

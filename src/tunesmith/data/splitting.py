@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,61 @@ def stratified_share(labels: np.ndarray[Any, Any], share: float, seed: int) -> t
     for code in np.unique(labels):
         rows = draw.permutation(np.flatnonzero(labels == code))
         owed += share * len(rows)
-        take = min(int(owed + 0.5), len(rows) - 1)
+        take = min(
+            int(owed + 0.5), int(share * len(rows) + 1.5), len(rows) - 1
+        )  # one class pays for others within reason
         owed -= take
         held.append(rows[: max(take, 0)])
     out = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(labels)), out), out
+
+
+def grouped_share(labels: np.ndarray[Any, Any], groups: Index, share: float, seed: int) -> tuple[Index, Index]:
+    """Hold out a share of every class in whole groups.
+
+    Groups are drawn at random and held out where they fit into what is still wanted, so a group larger than that stays
+    in training. A group counts for the class of its first row. Every class keeps at least one row for training.
+
+    Args:
+        labels: (rows,), a class code per row.
+        groups: (rows,), a group number per row.
+        share: to hold out. [fraction]
+        seed: of the draw.
+    Returns:
+        Row numbers kept and held out, each in rising order.
+    Example:
+        >>> kept, held = grouped_share(np.zeros(6), np.array([0, 0, 1, 1, 2, 2]), 0.34, seed=0)
+        >>> len(kept), len(held)
+        (4, 2)
+    """
+    draw = np.random.default_rng(seed)
+    _, numbers = np.unique(groups, return_inverse=True)
+    order = np.argsort(numbers, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(numbers))[:-1])
+    names, codes = np.unique(labels, return_inverse=True)
+    left = np.bincount(codes).tolist()
+    classes = codes[[rows[0] for rows in members]]
+    held: list[Index] = []
+    owed = 0.0
+    for code in range(len(names)):
+        drawn = draw.permutation(np.flatnonzero(classes == code)).tolist()
+        owed += share * sum(len(members[number]) for number in drawn)
+        for number in drawn:
+            rows = members[number]
+            if int(owed + 0.5) < 1:
+                break
+            if len(rows) <= int(owed + 0.5) and _leaves_some(codes[rows].tolist(), left):
+                held.append(rows)
+                owed -= len(rows)
+    out = np.sort(np.concatenate([np.zeros(0, np.int64), *held]))
+    return np.setdiff1d(np.arange(len(labels)), out), out
+
+
+def _leaves_some(codes: list[int], left: list[int]) -> bool:
+    """Take rows of these classes away where every class keeps one."""
+    counts = Counter(codes)
+    if any(left[code] <= count for code, count in counts.items()):
+        return False
+    for code, count in counts.items():
+        left[code] -= count
+    return True

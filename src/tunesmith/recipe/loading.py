@@ -182,6 +182,8 @@ def _candidate(
         alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
         together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
         merged[key] = {**merged[key], **value} if together else value
+    if "seed" in own and isinstance(merged.get("data"), dict) and merged["data"].get("seed") is None:
+        merged["data"]["seed"] = values.get("seed", 0)  # candidates share the data, so also what is held out of it
     found: list[str] = []
     checked = _check(merged, found, folder)
     problems.extend(f"{place}{problem}" for problem in found)
@@ -252,9 +254,26 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_data(recipe.data))
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
-    share = recipe.data.validation
-    if isinstance(share, float | int) and not 0 < share < 1:
-        found.append(f"data.validation: the share {share} must lie between 0 and 1, or be a file.")
+    found.extend(_across_shares(recipe.data))
+    return found
+
+
+def _across_shares(data: DataSettings) -> list[str]:
+    """Refuse shares that leave nothing, and a setting about shares where there is none."""
+    shares = {name: getattr(data, name) for name in ("validation", "test")}
+    shares = {name: share for name, share in shares.items() if isinstance(share, float)}
+    found = [
+        f"data.{name}: the share {share} must lie between 0 and 1, or be a file."
+        for name, share in shares.items()
+        if not 0 < share < 1
+    ]
+    if not found and sum(shares.values()) >= 1:
+        found.append(
+            f"data.test: the shares {data.validation} for validation and {data.test} for test leave nothing to train "
+            "on; together they must stay below 1."
+        )
+    if data.near_copies is not None and not shares:
+        found.append("data.near_copies: validation and test are files, so nothing is held out of train. Leave it out.")
     return found
 
 
@@ -290,6 +309,8 @@ def _across_data(data: DataSettings) -> list[str]:
     found = []
     if data.text == data.label:
         found.append(f"data.label: '{data.label}' is also data.text; text and label are two columns.")
+    if len(set(data.columns)) < len(data.columns) or not all(data.columns):
+        found.append(f"data.columns: {data.columns} names a column twice or not at all; each needs a name of its own.")
     try:
         codecs.lookup(data.encoding)
     except LookupError:

@@ -53,9 +53,23 @@ class DataSettings(Settings):
     validation: str | float = setting(
         0.1, "A file, or the share of train that is held out, stratified by label.", unit="fraction"
     )
-    test: str | None = setting(None, "Test file; evaluated once, after training.")
+    test: str | float | None = setting(
+        None, "A file, or the share of train that is held out, as validation; evaluated once, after training."
+    )
+    seed: int | None = setting(None, "Seed of the draw of shares; the recipe's when empty.", ge=0, le=2**32 - 1)
+    near_copies: float | None = setting(
+        None,
+        "Rows whose texts (or questions, or answers) are at least so similar stay in one split when shares are held "
+        "out: Jaccard similarity of character trigrams, for example 0.7.",
+        unit="fraction",
+        gt=0,
+        le=1,
+    )
     text: str = setting("text", "Column that holds the text.")
     label: str = setting("label", "Column that holds the label.")
+    columns: list[str] = setting(
+        [], "Names of the columns, in order, of a csv or tsv without a header, or of a txt with tabs between cells."
+    )
     encoding: str = setting("utf-8", "Character encoding of text files.")
     max_tokens: int | None = setting(None, "Longest row; the model's limit when empty.", unit="tokens", ge=2)
     max_characters: int = setting(1_000_000, "A longer cell is an error: most often an unclosed quote.", ge=1)
@@ -133,3 +147,8 @@ class Recipe(Settings):
     )
     seed: int = setting(0, "Seed of everything that draws at random.", ge=0, le=2**32 - 1)
     output: str = setting("runs/run", "Folder that the run is written to.")
+
+    @property
+    def split_seed(self) -> int:
+        """The seed that the shares of train are drawn with."""
+        return self.seed if self.data.seed is None else self.data.seed

@@ -24,7 +24,7 @@ from tunesmith.runs.comparing import Judge
 from tunesmith.runs.folder import FINGERPRINT
 from tunesmith.runs.session import Session
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import read_labelled
+from tunesmith.training.corpus import load_corpus, read_labelled
 
 _INHERITED = ("model", "task", "prompt", "method")
 
@@ -173,20 +173,37 @@ def old_rows(earlier: Earlier, tuned: Tuned, session: Session, labels: list[str]
         session: the model.
         labels: old and new, in the order of the codes.
     Returns:
-        Rows and answers; None when the run had no test or validation file, or it is gone.
+        Rows and answers; None when the run had no test rows and no validation file, or they are gone.
     """
-    data = earlier.checked.recipe.data
-    files = [path for path in (data.test, data.validation) if isinstance(path, str) and Path(path).is_file()]
-    if not files:
+    found = _tested_on(earlier, session, labels)
+    if found is None:
         return None
-    examples = read_labelled(files[0], data, session.template, Path.cwd())
-    references = align_labels("old data", examples, labels)
-    tokens = tokenize(session.tokenizer, map(session.template.render, examples.rows()), session.max_tokens)
+    where, tokens, references = found
     head = earlier.old_head(session, session.backbone.width)
     known = Tuned(tuned.backbone, tuned.task, head, tuned.delta).probabilities(tokens).numpy()
     full = np.zeros((len(known), len(labels)))
     full[:, [labels.index(label) for label in earlier.labels]] = known
-    return OldRows(files[0], tokens, Predictions(full, references))
+    return OldRows(where, tokens, Predictions(full, references))
+
+
+def _tested_on(
+    earlier: Earlier, session: Session, labels: list[str]
+) -> tuple[str, TokenRows, np.ndarray[Any, np.dtype[np.int64]]] | None:
+    """Read the run's test rows, or its validation file: where they stand, their tokens, their labels' codes."""
+    recipe = earlier.checked.recipe
+    data = recipe.data
+    if isinstance(data.test, float) and Path(data.train).is_file():
+        corpus = load_corpus(data, session.template, session.tokenizer, session.max_tokens, recipe.split_seed,
+                             earlier.folder, earlier.labels)  # fmt: skip
+        split = corpus.splits["test"]
+        codes = np.array([labels.index(name) for name in corpus.label_names])
+        return f"{data.train} (the share held out for test)", split.tokens, codes[split.labels]
+    files = [path for path in (data.test, data.validation) if isinstance(path, str) and Path(path).is_file()]
+    if not files:
+        return None
+    examples = read_labelled(files[0], data, session.template, Path.cwd())
+    tokens = tokenize(session.tokenizer, map(session.template.render, examples.rows()), session.max_tokens)
+    return files[0], tokens, align_labels("old data", examples, labels)
 
 
 def forgotten(old: OldRows | None, tuned: Tuned, judge: Judge) -> dict[str, Any]:
@@ -224,8 +241,8 @@ def worded(found: dict[str, Any]) -> str:
     """
     if not found:
         return (
-            "start_from: the earlier run had no test or validation file that is still there, so what was forgotten "
-            "is not known."
+            "start_from: the earlier run had no test rows or validation file that are still there, so what was "
+            "forgotten is not known."
         )
     change = found["change"]
     name = change["metric"]

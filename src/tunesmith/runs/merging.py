@@ -25,6 +25,7 @@ from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import choose_device, load_model, load_tokenizer, locate, quiet
 from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.seams import device_of, open_seams
+from tunesmith.recipe.schema import DataSettings
 from tunesmith.runs.agreement import Agreement, Answers, agreement
 from tunesmith.runs.folder import check_new, staged
 from tunesmith.runs.opening import read_corpus
@@ -180,16 +181,25 @@ def _subject(source: Run | Delta | str | Path, data: str | None, rows: int) -> S
 def _held_out(run: Run, data: str | None, rows: int) -> tuple[TokenRows, str]:
     """Return rows that did not train: of a file given, of the run's test or validation file, of its held-out share."""
     session, settings = run._opened[0], run.recipe.recipe.data
-    path = data or settings.test or (settings.validation if isinstance(settings.validation, str) else None)
+    path, held = _untrained(settings, data)
     if path is not None:
         found, where = run._read_texts(path).rows(), path
     else:
-        corpus = load_corpus(settings, session.template, session.tokenizer, session.max_tokens, run.recipe.recipe.seed,
-                             run.folder)  # fmt: skip
-        split = corpus.splits["validation"]
-        found, where = split.examples.rows(split.index), "the share of train that was held out for validation"
+        corpus = load_corpus(settings, session.template, session.tokenizer, session.max_tokens,
+                             run.recipe.recipe.split_seed, run.folder, run.labels)  # fmt: skip
+        split = corpus.splits[held]
+        found, where = split.examples.rows(split.index), f"the share of train that was held out for {held}"
     texts = map(session.template.render, islice(found, rows))
     return tokenize(session.tokenizer, texts, session.max_tokens), where
+
+
+def _untrained(settings: DataSettings, data: str | None) -> tuple[str | None, str]:
+    """Return the file of rows that did not train, or None, and the split that is a share of train."""
+    if data is not None:
+        return data, "data"
+    held = "validation" if settings.test is None else "test"
+    value = getattr(settings, held)
+    return (value if isinstance(value, str) else None), held
 
 
 def _of_run(run: Run, data: str | None, rows: int) -> Subject:
@@ -224,11 +234,11 @@ def _facts_of(run: Run) -> dict[str, Any]:
 def _of_writing_run(run: Run, data: str | None, rows: int) -> Subject:
     """Ask a run that writes for the logits of the tokens that held-out rows are to learn."""
     (session, tuned), settings = run._opened, run.recipe.recipe.data
-    path = data or settings.test or (settings.validation if isinstance(settings.validation, str) else None)
-    where = path or "the share of train that was held out for validation"
+    path, held = _untrained(settings, data)
+    where = path or f"the share of train that was held out for {held}"
     assert session.chat is not None and isinstance(session.backbone, LanguageModel)
     if path is None:
-        split = read_corpus(run.recipe, session).splits["validation"]
+        split = read_corpus(run.recipe, session).splits[held]
     else:
         split = read_texts(path, settings, run.recipe.task, session.chat, session.max_tokens)
     model, kept, cells = session.backbone, list[int](), 0

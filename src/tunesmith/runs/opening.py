@@ -59,7 +59,7 @@ def read_corpus(checked: Checked, session: Session, known: Sequence[str] = ()) -
     Raises:
         DataError: anything wrong with the data.
     """
-    data, seed, folder = checked.recipe.data, checked.recipe.seed, checked.folder
+    data, seed, folder = checked.recipe.data, checked.recipe.split_seed, checked.folder
     if session.chat is not None:
         return load_texts(data, session.task, session.chat, session.max_tokens, seed, folder)  # type: ignore[arg-type]
     return load_corpus(data, session.template, session.tokenizer, session.max_tokens, seed, folder, known)

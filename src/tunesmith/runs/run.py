@@ -260,7 +260,7 @@ class Run(Speaking, Answering):
 
     def _read_texts(self, path: str) -> Examples:
         data = self.recipe.recipe.data
-        reader = find_reader(path, data.encoding, data.max_characters)
+        reader = find_reader(path, data.encoding, data.max_characters, data.columns)
         fields = self._opened[0].template.fields
         others = tuple(name for name in fields if name not in ("text", data.text))
         return read_examples(reader, Columns(reader.only_column or data.text, None, others))

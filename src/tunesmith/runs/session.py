@@ -48,7 +48,7 @@ class NewModel:
         assert recipe.model.new is not None
         self._folder = Scratch()
         self.path = self._folder.path
-        texts = training_texts(recipe.data, checked.task, recipe.seed, checked.folder)
+        texts = training_texts(recipe.data, checked.task, recipe.split_seed, checked.folder)
         context = recipe.data.max_tokens or _CONTEXT
         build_model(recipe.model.new, checked.task.opens, texts, context, recipe.seed, self.path)
         self.source = Source("new", str(self.path), True)

@@ -75,7 +75,9 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *stored, *_method_warnings(prepared, session)]
     if "test" not in corpus.splits and recipe.training.best != "last":
-        warnings.append("there is no test file: scores are on validation, which chooses the epoch, so they flatter.")
+        warnings.append(
+            "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
+        )
     _tell_plan(prepared, warnings, progress)
     cost = _train([trial for _, trial, _ in prepared], meter, progress, warnings)
     chosen, trial, facts = min(prepared, key=lambda item: item[1].key)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
-from tunesmith.core.seeds import derived
 from tunesmith.data import audit
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
 from tunesmith.data.readers.saved import Saved
@@ -18,7 +17,7 @@ from tunesmith.data.splitting import Index
 from tunesmith.data.tokens import TokenRows, tokenize
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
-from tunesmith.training.parts import Part, hold_out, separate
+from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
 _FEW = 30  # rows below which a score is remarked on
 
@@ -118,15 +117,14 @@ def load_corpus(
     files = {"train": read_labelled(data.train, data, template, folder)}
     if isinstance(data.validation, str):
         files["validation"] = read_labelled(data.validation, data, template, folder)
-    if data.test is not None:
+    if isinstance(data.test, str):
         files["test"] = read_labelled(data.test, data, template, folder)
     if not known:
         audit.check_classes(files["train"])
     names = sorted({*files["train"].label_names, *known})
     parts = {name: _part(name, examples, names) for name, examples in files.items()}
     warnings = [*_alike(names), *separate(parts, data.leakage)]
-    if "validation" not in parts:
-        hold_out(parts, float(data.validation), derived(seed, "split"))
+    warnings.extend(_hold_out(parts, data, seed))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
     for split in splits.values():
@@ -150,7 +148,7 @@ def read_labelled(path: str, data: DataSettings, template: Template, folder: Pat
     """
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
     others = tuple(name for name in template.fields if name not in ("text", data.text))
-    reader = find_reader(place, data.encoding, data.max_characters)
+    reader = find_reader(place, data.encoding, data.max_characters, data.columns)
     return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
 
 
@@ -159,6 +157,16 @@ def _part(name: str, examples: Examples, names: Sequence[str]) -> Part:
     dropped = {"empty": len(examples.dropped)} if examples.dropped else {}
     texts = (row["text"] for row in examples.rows())
     return Part(examples, np.arange(len(examples)), labels, dropped, audit.text_hashes(texts))
+
+
+def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int) -> list[str]:
+    """Hold out what is a share of train; say what was kept together."""
+    wanted, train, said = shares(data), parts["train"], list[str]()
+    if wanted and data.near_copies is not None:
+        texts = [row["text"] for row in train.examples.rows(train.index)]
+        said.append(keep_near_together(train, [texts], data.near_copies))
+    hold_out(parts, wanted, seed)
+    return said
 
 
 def _alike(names: list[str]) -> list[str]:
@@ -190,6 +198,7 @@ def _encode(
         tokens=audit.length_facts(tokens.full_lengths),
         truncated=tokens.truncated,
         max_tokens=max_tokens,
+        together=part.together(),
     )
     return Split(name, part.examples, part.index, part.labels, tokens, facts)
 

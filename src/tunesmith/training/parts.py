@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tunesmith.core.errors import DataError
+from tunesmith.core.seeds import derived
 from tunesmith.data import audit
 from tunesmith.data.examples import Examples
-from tunesmith.data.splitting import Index, stratified_share
+from tunesmith.data.near import near_groups, together, worded
+from tunesmith.data.splitting import Index, grouped_share, stratified_share
+from tunesmith.recipe.schema import DataSettings
+
+_DRAWS = {"test": "test split", "validation": "split"}  # what their seeds are derived for
 
 
 @dataclass
@@ -23,6 +29,7 @@ class Part:
         labels: (rows,), a code per row.
         dropped: rows left out, by reason.
         hashes: (rows,), of the texts.
+        groups: (rows,), a number per group of rows that stay in one split; None when rows are split one by one.
     """
 
     examples: Examples
@@ -30,6 +37,28 @@ class Part:
     labels: np.ndarray[Any, np.dtype[np.int64]]
     dropped: dict[str, int]
     hashes: audit.Hashes
+    groups: Index | None = None
+
+    def only(self, rows: Index | slice) -> Part:
+        """Return the part with some of its rows.
+
+        Args:
+            rows: which.
+        Returns:
+            A part of the same file.
+        """
+        groups = None if self.groups is None else self.groups[rows]
+        return replace(
+            self, index=self.index[rows], labels=self.labels[rows], hashes=self.hashes[rows], groups=groups
+        )  # fmt: skip
+
+    def together(self) -> int:
+        """Count the rows that share their group with another row.
+
+        Returns:
+            How many; 0 when rows are split one by one. [count]
+        """
+        return 0 if self.groups is None else together(self.groups)
 
 
 def separate(parts: dict[str, Part], leakage: str) -> list[str]:
@@ -57,39 +86,73 @@ def separate(parts: dict[str, Part], leakage: str) -> list[str]:
     if leakage == "error":
         raise DataError(f"{sentence}. Remove them, or choose data.leakage=drop or keep.")
     if leakage == "drop":
-        train.index, train.labels = train.index[~found], train.labels[~found]
-        train.hashes = train.hashes[~found]
+        parts["train"] = train.only(np.flatnonzero(~found))
         train.dropped["in another split"] = int(found.sum())
         return [f"{int(found.sum())} training rows that also stand in another split were dropped (data.leakage=drop)."]
     return [f"{sentence}. data.leakage=drop removes them from train."]
 
 
-def hold_out(parts: dict[str, Part], share: float, seed: int) -> None:
-    """Take a share of the training rows for validation, of every label alike; copies of a text stay together.
+def shares(data: DataSettings) -> dict[str, float]:
+    """Return which splits are shares of the training file.
 
     Args:
-        parts: with "train"; "validation" is added.
-        share: to hold out. [fraction]
-        seed: of the draw.
+        data: the recipe's data settings.
+    Returns:
+        Share by split, in the order in which they are drawn: a test share does not depend on the validation share.
+    """
+    given = {"test": data.test, "validation": data.validation}
+    return {name: float(value) for name, value in given.items() if isinstance(value, float)}
+
+
+def hold_out(parts: dict[str, Part], wanted: Mapping[str, float], seed: int) -> None:
+    """Take shares of the training rows, of every label alike; copies of a text, and rows of a group, stay together.
+
+    Args:
+        parts: with "train"; the splits wanted are added.
+        wanted: share of the training rows by split, from `shares`. [fraction]
+        seed: of the run.
     Raises:
-        DataError: no row would be left for validation.
+        DataError: no row would be left for a split.
     """
     train = parts["train"]
-    kept, held = stratified_share(train.labels, share, seed)
-    copies = np.isin(train.hashes[held], train.hashes[kept])  # a text that also trains must not validate
-    kept, held = np.sort(np.concatenate([kept, held[copies]])), held[~copies]
-    if not len(held):
-        raise DataError(_nothing_held(train, share))
-    parts["validation"] = Part(train.examples, train.index[held], train.labels[held], {}, train.hashes[held])
-    train.index, train.labels, train.hashes = train.index[kept], train.labels[kept], train.hashes[kept]
+    rows = len(train.labels)
+    for name, share in wanted.items():
+        rest, draw = share * rows / len(train.labels), derived(seed, _DRAWS[name])
+        if train.groups is None:
+            kept, held = stratified_share(train.labels, rest, draw)
+        else:
+            kept, held = grouped_share(train.labels, train.groups, rest, draw)
+        copies = np.isin(train.hashes[held], train.hashes[kept])  # a text that also trains must not be scored
+        kept, held = np.sort(np.concatenate([kept, held[copies]])), held[~copies]
+        if not len(held):
+            raise DataError(_nothing_held(train, name, share, rows))
+        parts[name] = replace(train.only(held), dropped={})
+        train = parts["train"] = train.only(kept)
 
 
-def _nothing_held(train: Part, share: float) -> str:
+def _nothing_held(train: Part, name: str, share: float, rows: int) -> str:
     labels, texts = len(np.unique(train.labels)), len(np.unique(train.hashes))
     named = f"{labels} labels and " if labels > 1 else ""
-    why = "every label keeps a row for training, and copies of a text" if labels > 1 else "copies of a text"
+    alike = "copies of a text" if train.groups is None else "near copies"
+    why = f"every label keeps a row for training, and {alike}" if labels > 1 else alike
     check = "Check data.text and data.label, raise" if labels > 1 else "Raise"
     return (
-        f"{train.examples.path}: a share of {share} of {len(train.labels)} rows with {named}{texts} different texts "
-        f"leaves none for validation ({why} stay together). {check} data.validation, or give a validation file."
+        f"{train.examples.path}: a share of {share} of {rows} rows with {named}{texts} different texts "
+        f"leaves none for {name} ({why} stay together). {check} data.{name}, or give a {name} file."
     )
+
+
+def keep_near_together(part: Part, sides: Sequence[Sequence[str]], threshold: float) -> str:
+    """Number the groups of near copies, which no split will separate.
+
+    Args:
+        part: the training rows, before anything is held out.
+        sides: one text per row each.
+        threshold: least similarity of near copies.
+    Returns:
+        A sentence for the user.
+    Raises:
+        DataError: one group holds more than half of the rows.
+    """
+    part.groups = near_groups(sides, threshold)
+    return worded(part.groups, threshold)

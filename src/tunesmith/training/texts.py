@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import DataError
-from tunesmith.core.seeds import derived
 from tunesmith.data import audit
 from tunesmith.data.conversations import Conversation, columns_reader, read_conversations
 from tunesmith.data.documents import WholeFile
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
+from tunesmith.data.near import without_shared_start
 from tunesmith.prompts.chat import Chat
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.encoding import Encoded, encode_conversations
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.text_generation import TextGeneration
 from tunesmith.training.corpus import Corpus, Split, resolve_path
-from tunesmith.training.parts import Part, hold_out, separate
+from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
 _SILENT_SHARE = 0.01  # of the rows, that may lose their whole answer by cutting
 
@@ -52,8 +52,7 @@ def load_texts(
             f"{data.train}: every row also stands in validation or test, so none is left to train on "
             "(data.leakage=drop). Give other files."
         )
-    if "validation" not in parts:
-        _hold_out(parts, float(data.validation), derived(seed, "split"), task)
+    warnings.extend(_hold_out(parts, data, seed, task))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {}
     for name in order:
@@ -76,8 +75,7 @@ def training_texts(data: DataSettings, task: AnswerTask | TextGeneration, seed: 
         DataError: anything wrong with the data, with file and line.
     """
     parts = {"train": _part(_read(data.train, data, task, folder), task)}
-    if not isinstance(data.validation, str):
-        _hold_out(parts, float(data.validation), derived(seed, "split"), task)
+    _hold_out(parts, data, seed, task)
     for row in parts["train"].examples.rows(parts["train"].index):
         if isinstance(task, AnswerTask):
             yield from (message["content"] for message in Conversation.of(row["text"]).messages)
@@ -106,9 +104,9 @@ def read_texts(path: str, data: DataSettings, task: AnswerTask | TextGeneration,
 def _read(path: str, data: DataSettings, task: AnswerTask | TextGeneration, folder: Path) -> Examples:
     place = resolve_path(path, folder)
     if isinstance(task, AnswerTask):
-        reader, columns = columns_reader(place, data.encoding, data.max_characters)
+        reader, columns = columns_reader(place, data.encoding, data.max_characters, data.columns)
         return read_conversations(reader, task.form(columns, place), task.columns, data.empty == "drop")
-    reader = find_reader(place, data.encoding, data.max_characters)
+    reader = find_reader(place, data.encoding, data.max_characters, data.columns)
     if reader.only_column is not None and task.documents == "file":
         return read_examples(WholeFile(reader.path, data.encoding, 10**9), Columns("text", None))
     return read_examples(reader, Columns(reader.only_column or data.text, None), data.empty == "drop")
@@ -117,30 +115,52 @@ def _read(path: str, data: DataSettings, task: AnswerTask | TextGeneration, fold
 def _part(examples: Examples, task: AnswerTask | TextGeneration) -> Part:
     texts = (row["text"] for row in examples.rows())
     if isinstance(task, AnswerTask):
-        texts = ("\n".join(m["content"] for m in Conversation.of(text).question) for text in texts)
+        texts = (_asked(Conversation.of(text)) for text in texts)
     dropped = {"empty": len(examples.dropped)} if examples.dropped else {}
     rows = len(examples)
     return Part(examples, np.arange(rows), np.zeros(rows, np.int64), dropped, audit.text_hashes(texts))
 
 
-def _hold_out(parts: dict[str, Part], share: float, seed: int, task: AnswerTask | TextGeneration) -> None:
-    """Hold random rows out; of one long text, its end."""
-    train = parts["train"]
-    if isinstance(task, AnswerTask) or not _is_one(task, train.examples):
-        hold_out(parts, share, seed)
-        return
-    pieces = len(train.index)
-    held = max(1, round(share * pieces))
-    if held >= pieces:
-        raise DataError(
-            f"{train.examples.path} is too short to hold {share} of it out for validation: {pieces} pieces of about "
-            "4,000 characters. Give a validation file."
-        )
-    cut = pieces - held
-    parts["validation"] = Part(train.examples, train.index[cut:], train.labels[cut:], {}, train.hashes[cut:])
-    parts["train"] = replace(
-        train, index=train.index[:cut], labels=train.labels[:cut], hashes=train.hashes[:cut]
-    )  # fmt: skip
+def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int, task: AnswerTask | TextGeneration) -> list[str]:
+    """Hold random rows out, of one long text its end; say what was kept together."""
+    wanted, train, said = shares(data), parts["train"], list[str]()
+    if not isinstance(task, AnswerTask) and _is_one(task, train.examples):
+        _hold_out_end(parts, wanted, data.near_copies)
+        return said
+    if wanted and data.near_copies is not None:
+        said.append(keep_near_together(train, _sides(train, task), data.near_copies))
+    hold_out(parts, wanted, seed)
+    return said
+
+
+def _sides(part: Part, task: AnswerTask | TextGeneration) -> list[list[str]]:
+    """Return what may be alike: questions and answers, or texts."""
+    texts = [row["text"] for row in part.examples.rows(part.index)]
+    if not isinstance(task, AnswerTask):
+        return [texts]
+    found = [Conversation.of(text) for text in texts]
+    return [without_shared_start([_asked(one) for one in found]), [one.answer for one in found]]
+
+
+def _asked(conversation: Conversation) -> str:
+    return "\n".join(message["content"] for message in conversation.question)
+
+
+def _hold_out_end(parts: dict[str, Part], wanted: Mapping[str, float], near_copies: float | None) -> None:
+    """Hold out the end of one long text: validation comes before test, train before both."""
+    path, pieces = parts["train"].examples.path, len(parts["train"].index)
+    if wanted and near_copies is not None:
+        raise DataError(f"{path}: data.near_copies={near_copies} is for rows, and this is one long text. Leave it out.")
+    for name, share in wanted.items():
+        train = parts["train"]
+        cut = len(train.index) - max(1, round(share * pieces))
+        if cut < 1:
+            raise DataError(
+                f"{path} is too short to hold {share} of it out for {name}: {pieces} pieces of about "
+                f"4,000 characters. Give a {name} file."
+            )
+        parts[name] = replace(train.only(slice(cut, None)), dropped={})
+        parts["train"] = train.only(slice(cut))
 
 
 def _is_one(task: TextGeneration, examples: Examples) -> bool:
@@ -172,6 +192,7 @@ def _encode(
         max_tokens=max_tokens,
         learned=int(rows.targets.sum()),
         silent=silent[:20],
+        together=part.together(),
     )
     split = Split(name, part.examples, index, np.zeros(len(rows), np.int64), rows, facts)
     return split, _remarks(split, found, len(silent), task)

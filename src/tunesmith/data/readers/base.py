@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 # Where a row stands (for example "line 7") and its values by column.
@@ -16,16 +16,21 @@ class Reader:
         path: the file or folder as the user wrote it, made absolute where it exists.
         encoding: character encoding of text files.
         max_characters: longest cell.
+        columns: names of the columns of a file without a header; empty when the file names them.
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    nameless: ClassVar[tuple[str, ...]] = ()  # suffixes of files that it reads without a header, columns given
     only_column: ClassVar[str | None] = None
 
-    def __init__(self, path: str, encoding: str = "utf-8", max_characters: int = 1_000_000) -> None:
+    def __init__(
+        self, path: str, encoding: str = "utf-8", max_characters: int = 1_000_000, columns: Sequence[str] = ()
+    ) -> None:
         self.path = path
         self.encoding = encoding
         self.max_characters = max_characters
+        self.columns = list(columns)
 
     @classmethod
     def reads(cls, path: str) -> bool:

@@ -13,13 +13,14 @@ from tunesmith.data.readers.base import Reader, Row
 
 @register("readers")
 class Delimited(Reader):
-    """Comma- or tab-separated text with a header row."""
+    """Comma- or tab-separated text with a header row, or with data.columns without one."""
 
     name: ClassVar[str] = "delimited"
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
+    nameless: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".txt")
 
     def rows(self) -> Iterator[Row]:
-        """Go through the rows; quoted cells may hold line breaks.
+        """Go through the rows; quoted cells may hold line breaks, but in a .txt file a quote is a sign as any other.
 
         Returns:
             ("line 7", values) for each row.
@@ -34,22 +35,16 @@ class Delimited(Reader):
             raise not_decodable(self.path, self.encoding, error) from None
 
     def _rows(self, file: TextIO) -> Iterator[Row]:
-        delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        delimiter = "," if self.path.lower().endswith(".csv") else "\t"
+        plain = self.path.lower().endswith(".txt")
+        if self.columns and file.read(1) != "\ufeff":
+            file.seek(0)
+        reader = csv.reader(
+            file, delimiter=delimiter, strict=True, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+        )
         line = 1
         try:
-            header = next(reader, None)
-            if not header:
-                raise DataError(f"{self.path} is empty. It needs a header row and one row per example.")
-            header[0] = header[0].removeprefix("\ufeff")
-            if len(header) == 1 and any(sign in header[0] for sign in ";\t|"):
-                raise DataError(
-                    f"{self.path}: the header is one column, '{header[0]}'. Cells are separated by commas in a "
-                    ".csv and by tabs in a .tsv file; save it so."
-                )
-            if len(set(header)) < len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                raise DataError(f"{self.path}: the column '{twice}' stands twice in the header; rename one.")
+            header = self.columns or self._header(next(reader, None))
             line = reader.line_num + 1
             for cells in reader:
                 if cells:
@@ -58,11 +53,30 @@ class Delimited(Reader):
         except csv.Error as error:
             raise self._explained(error, line) from None
 
+    def _header(self, header: list[str] | None) -> list[str]:
+        if not header:
+            raise DataError(f"{self.path} is empty. It needs a header row and one row per example.")
+        header[0] = header[0].removeprefix("\ufeff")
+        if len(header) == 1 and any(sign in header[0] for sign in ";\t|"):
+            raise DataError(
+                f"{self.path}: the header is one column, '{header[0]}'. Cells are separated by commas in a "
+                ".csv and by tabs in a .tsv file; save it so."
+            )
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise DataError(f"{self.path}: the column '{twice}' stands twice in the header; rename one.")
+        return header
+
     def _named(self, header: list[str], cells: list[str], line: int) -> dict[str, str]:
         if len(cells) != len(header):
+            who = "data.columns" if self.columns else "the header"
+            hint = (
+                "Cells are separated by tabs, one row per line."
+                if self.path.lower().endswith(".txt")
+                else "A cell that holds the separator or a line break must stand in double quotes."
+            )
             raise DataError(
-                f"{self.path}, line {line}: {len(cells)} cells, but the header names {len(header)} columns. "
-                "A cell that holds the separator or a line break must stand in double quotes."
+                f"{self.path}, line {line}: {len(cells)} cells, but {who} names {len(header)} columns. {hint}"
             )
         return dict(zip(header, cells, strict=True))
 
