@@ -26,7 +26,7 @@ class NewModelSettings(Settings):
     size: Literal["tiny", "small", "medium", "large"] = setting(
         "tiny", "Layers x width: 4 x 128, 6 x 384, 12 x 768, 24 x 1024."
     )
-    architecture: str = setting("llama", "Name of a causal architecture of transformers.")
+    architecture: str = setting("llama", "Architecture of transformers: llama, gpt2, bart, t5, bert, ...")
     config: dict[str, Any] = setting({}, "Keys of the architecture's config that differ from the size's.")
     tokenizer: Literal["bpe", "characters"] = setting("bpe", "Byte-level BPE, or one token per character.")
     vocabulary: int = setting(8192, "Tokens of the BPE.", unit="count", ge=258)
@@ -84,7 +84,9 @@ class PromptSettings(Settings):
 
     template: str = setting("{text}", "Text with fields in braces; a field is a column, {text} the text column.")
     chat: str = setting(
-        "auto", "Chat template of tasks that write: model (its own), plain, alpaca, chatml; auto: its own, else plain."
+        "auto",
+        "Chat template of tasks that write: model (its own), plain, bare, alpaca, chatml; auto: its own, else plain, "
+        "or bare on encoder-decoders.",
     )
     system: str = setting("", "System message of conversations that bring none.")
     end_token: str | None = setting(None, "Token that ends an answer, for tokenizers that name none.")
