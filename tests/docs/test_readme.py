@@ -38,6 +38,9 @@ def small_data(place: Path) -> Path:
     return place
 
 
+NUMERALS = {"one": "一", "two": "二", "three": "三", "four": "四", "five": "五", "six": "六"}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """README's recipe beside a little of the bundled data."""
@@ -87,12 +90,17 @@ def test_shipped_recipes_run(path: Path, folder: Path, tmp_path: Path) -> None:
         assert run.metrics["test"]["accuracy"]["value"] > 0.5
         return
     turns = [[{"role": "user", "content": f"hello {n}"}, {"role": "assistant", "content": "hi"}] * 2 for n in range(20)]
-    conversations = write_jsonl(tmp_path / "rows.jsonl", [{"messages": one} for one in turns])
+    write_jsonl(tmp_path / "rows.jsonl", [{"messages": one} for one in turns])
     (tmp_path / "input.txt").write_text("many thanks to you, my friend\n" * 600)
-    reads = "input.txt" in path.read_text()
-    words += [f"data.train={tmp_path / 'input.txt' if reads else conversations}", "data.validation=0.5"]
+    pairs = [f"{one} {two} {three}\t{NUMERALS[one]}{NUMERALS[two]}{NUMERALS[three]}" for one in NUMERALS
+             for two in NUMERALS for three in NUMERALS]  # fmt: skip
+    (tmp_path / "cmn.txt").write_text("\n".join(pairs), encoding="utf-8")
+    file = next((name for name in ("input.txt", "cmn.txt") if name in path.read_text()), "rows.jsonl")
+    words += [f"data.train={tmp_path / file}", "data.validation=0.5"]
     words += ["task.decoding.max_new_tokens=4", "evaluation.baselines=[untuned]"]
-    if "pretrain" in path.name:
+    if "cmn.txt" in file:
+        words += ["model.new.config={d_model: 32}", "data.validation=0.2", "data.test=0.2", "data.near_copies=null"]
+    elif "pretrain" in path.name:
         words += ["model.new.config={hidden_size: 32, num_hidden_layers: 1}", "model.new.size=tiny"]
     else:
         words += [f"model={save_tiny_writer(tmp_path / 'model')}"]
