@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import pytest
@@ -136,6 +137,60 @@ def test_a_shared_prompt_equals_every_row_with_its_own(name: str, mixed: bool, m
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
     saved = 12 + 21 + 20 if mixed else 5 * 12  # the rest of the second pair begins alike too
     assert lengths == [batch.layout.tokens - saved, batch.layout.tokens]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "decoder inside"])
+@pytest.mark.parametrize("mixed", [False, True], ids=["one delta", "two deltas"])
+def test_a_prompt_runs_once_for_all_passes_of_a_step(name: str, mixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(name)
+    deltas = [Lora(rank=2, layers="all-linear").attach(model.seams, own) for own in "ab"][: 1 + mixed]
+    parameters = [parameter for delta in deltas for parameter in delta.parameters()]
+    for parameter in parameters:
+        nn.init.normal_(parameter, std=0.2)
+    begins = {"a": list(range(30, 50)), "b": list(range(40, 56))}
+    rows = {own: [[*begin, *range(5, 5 + length)] for length in (3, 6, 3, 1)] for own, begin in begins.items()}
+    names = [delta.name for delta in deltas]
+    lengths: list[int] = []
+    plain = type(model)._flat
+    monkeypatch.setattr(
+        type(model), "_flat", lambda self, own, *rest: (lengths.append(own.layout.tokens), plain(self, own, *rest))[1]
+    )
+
+    def passes() -> list[torch.Tensor]:
+        losses = []
+        for turn in (slice(0, 2), slice(2, 4)):
+            parts = [(own, row) for own in names for row in rows[own][turn]]
+            given = [own for own, _ in parts] if mixed else None
+            marks = [[0] + [1] * (len(row) - 1) for _, row in parts]  # tokens of the prompt are learned too
+            batch = ragged([row for _, row in parts], names=given, learned=marks)
+            with model.seams.route(batch.layout.names) if batch.layout.names else nullcontext():
+                hidden = model.before_learned(batch)
+            weight = torch.linspace(-1, 1, hidden.numel(), dtype=hidden.dtype).view_as(hidden)
+            loss = (hidden * weight).sum()
+            loss.backward()
+            losses.append(loss.detach())
+        return losses
+
+    found = []
+    for ahead in (True, False):
+        model._shares = ahead
+        lengths.clear()
+        with ExitStack() as prompts:
+            for own in names:
+                model.seams.use(own)
+                if ahead:
+                    prompts.enter_context(model.ahead(ragged(rows[own]), own))
+            losses = passes()
+        found.append([*losses, *(parameter.grad.clone() for parameter in parameters if parameter.grad is not None)])
+        for parameter in parameters:
+            parameter.grad = None
+        if ahead:
+            prompt = [len(begins[own]) for own in names]
+            assert lengths == [*prompt, 9 * len(names), 4 * len(names)] and not model.leads
+    tolerance = 1e-6 if name == "llama" else 1e-10
+    assert len(found[0]) == len(found[1]) == 2 + len(parameters)
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
 
 def test_rows_without_a_common_beginning_run_as_they_are() -> None:

@@ -236,12 +236,16 @@ def test_inspect_shows_what_is_learned_and_what_is_cut(tiny_writer: Path, questi
     assert cut["pieces"][0][1] == "input"
 
 
-def test_a_step_in_several_passes_trains_the_same(tiny_writer: Path, questions: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", ["", "answer every question with the one colour that it names and nothing else"])
+def test_a_step_in_several_passes_trains_the_same(
+    system: str, tiny_writer: Path, questions: Path, tmp_path: Path
+) -> None:
     model = {"name": str(tiny_writer), "dtype": "float64"}
-    found = []
+    found, prompt = [], {"system": system}
     for limit in (None, 100, 1):
         training = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "tokens_per_pass": limit}
-        run = tunesmith.train(recipe(tiny_writer, questions, tmp_path / f"run-{limit}", model=model, training=training))
+        given = recipe(tiny_writer, questions, tmp_path / f"run-{limit}", model=model, training=training, prompt=prompt)
+        run = tunesmith.train(given)
         rows = [json.loads(line) for line in (run.folder / "history.jsonl").open()]
         found.append([(row["train loss"], row["validation loss"]) for row in rows])
     assert np.allclose(found[0], found[1], rtol=1e-6) and np.allclose(found[0], found[2], rtol=1e-6)

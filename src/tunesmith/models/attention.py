@@ -57,7 +57,7 @@ class AttentionSeam:
 
     @contextmanager
     def recording(self) -> Iterator[list[Call]]:
-        """Note the attention calls of the padded passes inside the block, in order.
+        """Note the attention calls inside the block, in order.
 
         Returns:
             The calls; filled while the block runs.
@@ -176,6 +176,8 @@ def attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)[0], None
     if seam.routing.layout is None:
         return _padded(seam, module, query, key, value, attention_mask, settings), None
+    if seam.calls is not None:
+        seam.calls.append(Call(module, key, value, query.shape[2]))
     rule = _rule(module, query, settings)
     flat = [part[0].transpose(0, 1) for part in (query, _all_heads(key, query, 1), _all_heads(value, query, 1))]
     found = [_in_sight(seam, module, flat, bucket) for bucket in seam.routing.layout.buckets]

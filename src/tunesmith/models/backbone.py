@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -80,6 +80,17 @@ class Backbone:
             batch: R rows of one delta.
         """
         return 0
+
+    def ahead(self, batch: RaggedBatch, name: str) -> AbstractContextManager[None]:
+        """Run what the rows of a step have in common before its passes, where the model can; see LanguageModel.
+
+        Args:
+            batch: the rows of the whole step, of one delta.
+            name: of the delta, in use.
+        Returns:
+            A context for the passes; their gradients are complete when it ends.
+        """
+        return nullcontext()
 
     def hidden(self, batch: RaggedBatch) -> Tensor:
         """Run the model.

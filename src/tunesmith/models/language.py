@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.layout import RaggedBatch, ragged
-from tunesmith.models.sharing import Shared, common, share_prompt
+from tunesmith.models.sharing import Lead, Shared, behind, common, share_prompt
 from tunesmith.models.structure import is_causal
 
 _CELLS = {"cpu": 1 << 21, "cuda": 1 << 26}  # logits of one chunk: they stay in the processor's cache, or fill a GPU
@@ -52,6 +52,7 @@ class LanguageModel(Backbone):
             )
         self._speaker = self.speakers()[0]  # whose output the head reads
         self._shares = False
+        self.leads: dict[str | None, Lead] = {}  # prompts that ran for the step in progress, by delta
         if prove:
             self._prove_head()
             self._shares = self._prove_sharing()
@@ -157,14 +158,48 @@ class LanguageModel(Backbone):
         Returns:
             (M, D).
         """
-        used = self.seams.deltas[self.seams.routing.active or ""] if self.seams.routing.active else None
-        named = {name for name in batch.layout.names or () if name is not None}
-        deltas = [self.seams.deltas[name] for name in named] if batch.layout.names else [used]
-        plain = all(delta is None or delta.prompt is None for delta in deltas)
-        shared = share_prompt(batch.to(self.device)) if self._shares and plain else None
+        names = set(batch.layout.names or (self.seams.routing.active,))
+        places = places.to(self.device)
+        if names <= set(self.leads):
+            return self._led(batch.to(self.device), places)
+        shared = share_prompt(batch.to(self.device)) if self._shares and self._plain(names) else None
         if shared is None:
-            return self.hidden(batch)[places.to(self.device)]
-        return self._shared(shared)[shared.places[places.to(self.device)]]
+            return self.hidden(batch)[places]
+        return self._shared(shared)[shared.places[places]]
+
+    def _plain(self, names: Iterable[str | None]) -> bool:
+        """Say whether deltas bring no soft prompt, which would stand before the shared one."""
+        return all(name is None or self.seams.deltas[name].prompt is None for name in names)
+
+    @contextmanager
+    def ahead(self, batch: RaggedBatch, name: str) -> Iterator[None]:
+        """Run what all rows of a step begin with, once; the passes inside the block see what it leaves."""
+        lead = self._lead(batch) if self.spared(batch) and self._plain([name]) else None
+        if lead is None:
+            yield
+            return
+        self.leads[name] = lead
+        try:
+            yield
+            lead.finish()
+        finally:
+            del self.leads[name]
+
+    def _lead(self, batch: RaggedBatch) -> Lead:
+        same = self.spared(batch)
+        with self.seams.attending.recording() as calls:
+            hidden = self._flat(ragged([batch.ids[:same]]).to(self.device), self.proof.position_offset)
+        return Lead.of(hidden, {call.module: (call.key[0], call.value[0]) for call in calls})
+
+    def _led(self, batch: RaggedBatch, places: Tensor) -> Tensor:
+        """Run rows behind the prompts that already ran."""
+        active, names = self.seams.routing.active, batch.layout.names
+        leads = {name: self.leads[name] for name in dict.fromkeys(names or (active,))}
+        shared = behind(batch, leads if names else {None: leads[active]})
+        prefixes = {name or "": lead.prefixes for name, lead in leads.items()}
+        with self.seams.attending.prefixed({**self.seams.attending.prefixes, **prefixes}):
+            rest = self._shared(shared)
+        return torch.cat([*(lead.hidden for lead in leads.values()), rest])[shared.places[places]]
 
     def _shared(self, shared: Shared) -> Tensor:
         names = shared.batch.layout.names

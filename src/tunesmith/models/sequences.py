@@ -35,6 +35,7 @@ class SequenceToSequence(LanguageModel):
         Backbone.__init__(self, model, prove=False)
         self.proof = Proof(False, 0, 0.0, "an encoder and a decoder")
         self._shares = False
+        self.leads = {}
         start = getattr(model.generation_config, "decoder_start_token_id", None)
         start = getattr(model.config, "decoder_start_token_id", None) if start is None else start
         if start is None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.models.layout import Layout, RaggedBatch
+from tunesmith.models.prefixed import Prefix
 
 _LEAST = 8  # common tokens: fewer are not worth a row of their own
 _SAVED = 0.05  # share of the batch's tokens that must be saved
@@ -88,3 +90,73 @@ def common(batch: RaggedBatch, rows: range) -> int:
     table = torch.stack([batch.ids[starts[row] : starts[row] + most] for row in rows])
     same = int((table == table[0]).all(0).long().cumprod(0).sum())
     return same if same >= _LEAST else 0
+
+
+@dataclass
+class Lead:
+    """A prompt that ran once for all passes of a step: what it leaves, cut off so that gradients gather in it.
+
+    Args:
+        hidden: (P, D), last hidden states of its tokens.
+        prefixes: keys and values that it leaves in every attention layer, (H or fewer, P, d) each.
+        roots: the same tensors, hidden first, with the graph that made them.
+    """
+
+    hidden: Tensor
+    prefixes: dict[nn.Module, Prefix]
+    roots: list[Tensor]
+
+    @classmethod
+    def of(cls, hidden: Tensor, prefixes: dict[nn.Module, Prefix]) -> Lead:
+        """Cut a prompt off from what will see it.
+
+        Args:
+            hidden: (P, D), with gradients.
+            prefixes: with gradients.
+        Returns:
+            The lead.
+        """
+        roots = [hidden, *(part for pair in prefixes.values() for part in pair)]
+        leaves = [root.detach().requires_grad_(root.requires_grad) for root in roots]
+        pairs = zip(leaves[1::2], leaves[2::2], strict=True)
+        return cls(leaves[0], dict(zip(prefixes, pairs, strict=True)), roots)
+
+    @property
+    def tokens(self) -> int:
+        """P. [count]"""
+        return len(self.hidden)
+
+    def finish(self) -> None:
+        """Send the gathered gradients back through the prompt."""
+        leaves = [self.hidden, *(part for pair in self.prefixes.values() for part in pair)]
+        seen = [(root, leaf.grad) for root, leaf in zip(self.roots, leaves, strict=True) if leaf.grad is not None]
+        if seen:
+            torch.autograd.backward([root for root, _ in seen], [grad for _, grad in seen])
+
+
+def behind(batch: RaggedBatch, leads: Mapping[str | None, Lead]) -> Shared:
+    """Take the prompts that already ran out of a batch.
+
+    Args:
+        batch: R rows; each begins with its delta's prompt and goes on.
+        leads: by delta; None for rows of the active one.
+    Returns:
+        The rest of the rows; places count from the first hidden state of the first lead, the rest after all of them.
+    """
+    starts, lengths = batch.layout.starts, batch.layout.lengths
+    names = batch.layout.names or (None,) * batch.layout.rows
+    begins, end = dict[str | None, int](), 0
+    for name, lead in leads.items():
+        begins[name], end = end, end + lead.tokens
+    ids, positions, places, sizes = list[Tensor](), list[Tensor](), list[Tensor](), list[int]()
+    for row, name in enumerate(names):
+        same = leads[name].tokens
+        rest = lengths[row] - same
+        ids.append(batch.ids[starts[row] + same : starts[row + 1]])
+        positions.append(torch.arange(same, lengths[row]))
+        places += [torch.arange(begins[name], begins[name] + same), torch.arange(end, end + rest)]
+        sizes.append(rest)
+        end += rest
+    device = batch.ids.device
+    short = RaggedBatch(torch.cat(ids), Layout(tuple(sizes), batch.layout.names), batch.index)
+    return Shared(short, torch.cat(positions).to(device), torch.cat(places).to(device))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 from torch import Tensor
 
@@ -98,9 +98,14 @@ class Loop:
         passes = {trial: trial.passes(numbers) for trial, numbers in work}
         whole = {trial: max(1, trial.items(numbers)) for trial, numbers in work}
         values = dict.fromkeys(whole, 0.0)
-        for turn in range(max(map(len, passes.values()))):
-            part = [(trial, rows[turn]) for trial, rows in passes.items() if turn < len(rows)]
-            self._pass(part, whole, values, turn == 0)
+        with ExitStack() as prompts:
+            for trial, numbers in work:
+                if len(passes[trial]) > 1:
+                    self.backbone.seams.use(trial.name)
+                    prompts.enter_context(self.backbone.ahead(trial.batch(numbers), trial.name))
+            for turn in range(max(map(len, passes.values()))):
+                part = [(trial, rows[turn]) for trial, rows in passes.items() if turn < len(rows)]
+                self._pass(part, whole, values, turn == 0)
         for trial, numbers in work:
             if math.isfinite(values[trial]):
                 trial.step(values[trial], len(numbers))
