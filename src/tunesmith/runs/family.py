@@ -33,6 +33,37 @@ class Family:
     corpus: Corpus
     judge: Judge
 
+    @classmethod
+    def read(cls, checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
+        """Read a recipe's data.
+
+        Args:
+            checked: the recipe.
+            session: its model.
+            known: labels that an earlier run knows.
+        Returns:
+            The splits.
+        Raises:
+            DataError: anything wrong with the data.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
+        """Read one file as a split, for scoring.
+
+        Args:
+            path: of the file.
+            checked: the recipe whose columns it has.
+            session: the model.
+            labels: in the order of the codes.
+        Returns:
+            The split.
+        Raises:
+            DataError: the file cannot be used.
+        """
+        raise NotImplementedError
+
     def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
         """Do what is done once with the untuned model, before baselines and training.
 

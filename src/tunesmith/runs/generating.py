@@ -19,13 +19,15 @@ from tunesmith.evaluation.written import Written
 from tunesmith.models.backbone import length_sorted
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import load_model
+from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Meter, Scored
 from tunesmith.runs.family import Family
 from tunesmith.runs.session import Session
 from tunesmith.tasks.decoding import Writer
 from tunesmith.tasks.generating import AnswerTask, LanguageTask
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import Split
+from tunesmith.training.corpus import Corpus, Split
+from tunesmith.training.texts import load_texts, read_texts
 from tunesmith.training.trial import seen_together
 
 _TOKENS, _ROWS = 2048, 64  # of one batch of an evaluation
@@ -91,6 +93,19 @@ class Generating(Family):
     """
 
     before: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
+        """Read texts or conversations."""
+        recipe, chat = checked.recipe, session.chat
+        assert chat is not None
+        return load_texts(recipe.data, session.task, chat, session.max_tokens, recipe.split_seed, checked.folder)  # type: ignore[arg-type]
+
+    @classmethod
+    def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
+        """Read texts or conversations."""
+        assert session.chat is not None
+        return read_texts(path, checked.recipe.data, session.task, session.chat, session.max_tokens)  # type: ignore[arg-type]
 
     def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
         """Let the untuned model write the samples."""
