@@ -14,7 +14,9 @@ from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
 from tunesmith.data.conversations import Conversation
 from tunesmith.data.tokens import LearnedRows
+from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.predictions import Array
+from tunesmith.evaluation.statistics import metrics_by_name
 from tunesmith.evaluation.written import Written
 from tunesmith.models.backbone import length_sorted
 from tunesmith.models.language import LanguageModel
@@ -172,6 +174,17 @@ class Generating(Family):
         """Compute likelihoods and generate answers."""
         tuned.backbone.seams.use(tuned.delta.name)
         return self._written(split, None)
+
+    def recall(self, tuned: Tuned, split: Split) -> Written:
+        """Compute likelihoods."""
+        tuned.backbone.seams.use(tuned.delta.name)
+        return self._likely(split, None)
+
+    def recall_metrics(self) -> list[Metric]:
+        """Return the run's metrics of likelihood, and nats per token."""
+        own = [metric for metric in self.judge.metrics if metric.reads == "likelihood"]
+        named = {metric.name: metric for metric in [*own, *metrics_by_name(["nats-per-token"])]}
+        return list(named.values())
 
     def _likely(self, split: Split, told: Callable[[int], None] | None) -> Written:
         rows, backbone, task = split.tokens, self.session.backbone, self.session.task

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -86,6 +87,15 @@ class Labelling(Family):
     def answer(self, tuned: Tuned, split: Split) -> Predictions:
         """Compute probabilities."""
         return Predictions(tuned.probabilities(split.tokens).numpy(), split.labels)
+
+    def first_recall(self, earlier: Earlier, tuned: Tuned, split: Split) -> Predictions:
+        """Answer with the earlier run's own head: it gives new labels no share."""
+        labels, session = self.corpus.label_names, self.session
+        head = earlier.old_head(session, session.backbone.width)
+        known = Tuned(tuned.backbone, tuned.task, head, tuned.delta).probabilities(split.tokens).numpy()
+        full = np.zeros((len(known), len(labels)))
+        full[:, [labels.index(label) for label in earlier.labels]] = known
+        return Predictions(full, split.labels)
 
     def learned(self, cost: Cost) -> Cost:
         """Add the pass that the head's start was read from."""
