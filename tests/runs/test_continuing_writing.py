@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 import tunesmith
-from tests.conftest import save_tiny_writer, write_csv, write_jsonl
+from tests.conftest import save_tiny_bert, save_tiny_pair, save_tiny_writer, write_csv, write_jsonl
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.recipe.loading import load_recipe
@@ -149,6 +150,27 @@ def test_a_run_whose_model_was_made_for_it_goes_on(tmp_path: Path, monkeypatch: 
     for name, value in first.metrics["validation"].items():
         assert found["before"][name]["value"] == pytest.approx(value["value"], rel=1e-5)
     assert found["change"]["metric"] == "bits-per-character" and found["change"]["low"] > 0
+    third = tunesmith.train(more(run, tmp_path, data=data, output=str(tmp_path / "third")))
+    assert third.recipe.recipe.model == run.recipe.recipe.model
+    assert third.summary["forgetting"]["data"] == str(tmp_path / "new.txt")
+
+
+@pytest.mark.parametrize("kind", ["pair", "masked"])
+def test_models_of_two_parts_and_models_that_fill_in_go_on(tmp_path: Path, kind: str) -> None:
+    if kind == "pair":
+        first = tunesmith.train(answering(save_tiny_pair(tmp_path / "bart", "bart"), tmp_path, method="bitfit"))
+        data = {"train": str(asked(tmp_path, "new.jsonl", NEW)), "validation": 0.2}
+    else:
+        folder = save_tiny_bert(tmp_path / "bert", seed=0)
+        transformers.BertForMaskedLM(transformers.AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+        task = {"name": "text-generation", "objective": "masked"}
+        old = {"train": str(prose(tmp_path, "old.txt", OLD)), "max_tokens": 64}
+        first = tunesmith.train(answering(folder, tmp_path, task=task, data=old, method="lora"))
+        data = {"train": str(prose(tmp_path, "new.txt", NEW)), "max_tokens": 32}
+    found = tunesmith.train(more(first, tmp_path, data=data)).summary["forgetting"]
+    then = first.metrics["validation"]["perplexity"]["value"]
+    assert found["held_out"] and found["before"]["perplexity"]["value"] == pytest.approx(then, rel=1e-5)
+    assert found["change"]["value"] != 0
 
 
 def test_nothing_moves_without_a_step(first: tunesmith.Run, tmp_path: Path) -> None:
