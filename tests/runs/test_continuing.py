@@ -80,13 +80,26 @@ def test_what_contradicts_the_run_is_refused(first: tunesmith.Run, data_folder: 
 def test_nothing_to_measure_forgetting_on_is_said(first: tunesmith.Run, data_folder: Path) -> None:
     keys = more(first, data_folder, rows("parcel"))
     (data_folder / "test.csv").unlink()
+    with open(data_folder / "train.csv", "a") as file:
+        file.write("one row more,greeting\n")  # so that the rows held out then are not known any more
     run = tunesmith.train(keys)
     assert run.summary["forgetting"] == {}
     assert any("what was forgotten is not known" in warning for warning in run.summary["warnings"])
 
 
+def test_without_a_test_file_the_rows_held_out_are_answered(recipe: dict[str, Any], data_folder: Path) -> None:
+    data = {"train": str(data_folder / "train.csv"), "validation": 0.2}
+    first = tunesmith.train({**recipe, "data": data})
+    run = tunesmith.train(more(first, data_folder, [*rows("parcel"), ("hello there friend a", "greeting")]))
+    found = run.summary["forgetting"]
+    assert found["held_out"] and found["rows"] == first.summary["data"]["validation"]["rows"]
+    for name, value in found["before"].items():
+        assert value["value"] == pytest.approx(first.metrics["validation"][name]["value"])
+    assert found["change"]["higher_is_better"]
+
+
 def test_another_prompt_and_changed_files_are_refused(first: tunesmith.Run, data_folder: Path) -> None:
-    with pytest.raises(RecipeError, match=r"was made with the prompt '\{text\}', the recipe says 'x \{text\}'"):
+    with pytest.raises(RecipeError, match=r"with prompt.template='\{text\}', the recipe says 'x \{text\}'"):
         tunesmith.train(more(first, data_folder, rows("parcel"), prompt={"template": "x {text}"}))
     (first.folder / "labels.json").write_text("[1, 2]")
     with pytest.raises(CheckpointError, match="labels.json or fingerprint.json was changed"):

@@ -221,8 +221,6 @@ def test_a_run_that_writes_gives_no_labels_and_the_other_way_round(
             call()
     with pytest.raises(RecipeError, match="temperature above 0"):
         run.generate("x", samples=2)
-    with pytest.raises(RecipeError, match="start_from"):
-        tunesmith.train({**recipe(tiny_writer, questions, tmp_path / "more"), "start_from": str(run.folder)})
 
 
 def test_inspect_shows_what_is_learned_and_what_is_cut(tiny_writer: Path, questions: Path, tmp_path: Path) -> None:

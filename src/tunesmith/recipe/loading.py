@@ -15,6 +15,7 @@ from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.lines import parse
 from tunesmith.recipe.schema import DataSettings, Recipe
+from tunesmith.recipe.starting import inherit_values
 
 _SHORTHANDS = ("task", "model", "method")
 
@@ -77,6 +78,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         values = _expanded(raw)
     for text in overrides:
         lines[_override(values, text)] = 0  # 0: not in the file
+    values = _expanded(inherit_values(values, folder))
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if problems or checked is None:

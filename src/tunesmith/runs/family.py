@@ -10,6 +10,7 @@ from torch import nn
 
 from tunesmith.core.progress import Progress
 from tunesmith.core.registry import find
+from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.statistics import Result
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Cost, Judge, Meter, Scored
@@ -32,6 +33,37 @@ class Family:
     session: Session
     corpus: Corpus
     judge: Judge
+
+    @classmethod
+    def read(cls, checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
+        """Read a recipe's data.
+
+        Args:
+            checked: the recipe.
+            session: its model.
+            known: labels that an earlier run knows.
+        Returns:
+            The splits.
+        Raises:
+            DataError: anything wrong with the data.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
+        """Read one file as a split, for scoring.
+
+        Args:
+            path: of the file.
+            checked: the recipe whose columns it has.
+            session: the model.
+            labels: in the order of the codes.
+        Returns:
+            The split.
+        Raises:
+            DataError: the file cannot be used.
+        """
+        raise NotImplementedError
 
     def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
         """Do what is done once with the untuned model, before baselines and training.
@@ -97,6 +129,37 @@ class Family:
             What it did.
         """
         raise NotImplementedError
+
+    def recall(self, tuned: Tuned, split: Split) -> Result:
+        """Let the tuned model answer rows of an earlier run; nothing is generated.
+
+        Args:
+            tuned: in any state.
+            split: the rows.
+        Returns:
+            What it did.
+        """
+        return self.answer(tuned, split)
+
+    def first_recall(self, earlier: Earlier, tuned: Tuned, split: Split) -> Result:
+        """Let an earlier run answer its own rows.
+
+        Args:
+            earlier: the run.
+            tuned: with its delta, before the first step.
+            split: the rows.
+        Returns:
+            What it did, over the new run's labels.
+        """
+        return self.recall(tuned, split)
+
+    def recall_metrics(self) -> list[Metric]:
+        """Return what forgetting is measured by.
+
+        Returns:
+            Metrics of what `recall` returns; the first one decides.
+        """
+        return list(self.judge.metrics)
 
     def learned(self, cost: Cost) -> Cost:
         """Add to the cost of training what was needed before it.

@@ -14,18 +14,22 @@ from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
 from tunesmith.data.conversations import Conversation
 from tunesmith.data.tokens import LearnedRows
+from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.predictions import Array
+from tunesmith.evaluation.statistics import metrics_by_name
 from tunesmith.evaluation.written import Written
 from tunesmith.models.backbone import length_sorted
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import load_model
+from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Meter, Scored
 from tunesmith.runs.family import Family
 from tunesmith.runs.session import Session
 from tunesmith.tasks.decoding import Writer
 from tunesmith.tasks.generating import AnswerTask, LanguageTask
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import Split
+from tunesmith.training.corpus import Corpus, Split
+from tunesmith.training.texts import load_texts, read_texts
 from tunesmith.training.trial import seen_together
 
 _TOKENS, _ROWS = 2048, 64  # of one batch of an evaluation
@@ -92,6 +96,19 @@ class Generating(Family):
 
     before: list[str] = field(default_factory=list)
 
+    @classmethod
+    def read(cls, checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
+        """Read texts or conversations."""
+        recipe, chat = checked.recipe, session.chat
+        assert chat is not None
+        return load_texts(recipe.data, session.task, chat, session.max_tokens, recipe.split_seed, checked.folder)  # type: ignore[arg-type]
+
+    @classmethod
+    def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
+        """Read texts or conversations."""
+        assert session.chat is not None
+        return read_texts(path, checked.recipe.data, session.task, session.chat, session.max_tokens)  # type: ignore[arg-type]
+
     def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
         """Let the untuned model write the samples."""
         with progress.stage("samples before tuning", self.session.task.samples, "texts") as bar:  # type: ignore[attr-defined]
@@ -157,6 +174,17 @@ class Generating(Family):
         """Compute likelihoods and generate answers."""
         tuned.backbone.seams.use(tuned.delta.name)
         return self._written(split, None)
+
+    def recall(self, tuned: Tuned, split: Split) -> Written:
+        """Compute likelihoods."""
+        tuned.backbone.seams.use(tuned.delta.name)
+        return self._likely(split, None)
+
+    def recall_metrics(self) -> list[Metric]:
+        """Return the run's metrics of likelihood, and nats per token."""
+        own = [metric for metric in self.judge.metrics if metric.reads == "likelihood"]
+        named = {metric.name: metric for metric in [*own, *metrics_by_name(["nats-per-token"])]}
+        return list(named.values())
 
     def _likely(self, split: Split, told: Callable[[int], None] | None) -> Written:
         rows, backbone, task = split.tokens, self.session.backbone, self.session.task

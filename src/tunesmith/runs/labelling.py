@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,9 +17,10 @@ from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_feature
 from tunesmith.runs.continuing import Earlier
 from tunesmith.runs.family import Family
 from tunesmith.runs.quantization import compare_with_full_precision, worded
+from tunesmith.runs.session import Session
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import Split
+from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
 
 
 @dataclass
@@ -33,6 +35,20 @@ class Labelling(Family):
     """
 
     frozen: Frozen = field(default_factory=lambda: Frozen({}, {}))
+
+    @classmethod
+    def read(cls, checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
+        """Read labelled rows."""
+        recipe, template = checked.recipe, session.template
+        return load_corpus(
+            recipe.data, template, session.tokenizer, session.max_tokens, recipe.split_seed, checked.folder, known
+        )
+
+    @classmethod
+    def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
+        """Read labelled rows; every label must be known."""
+        data = checked.recipe.data
+        return load_labelled(path, data, labels, session.template, session.tokenizer, session.max_tokens)
 
     def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
         """Compute the features that somebody reads; baselines and the head's start share the pass."""
@@ -71,6 +87,15 @@ class Labelling(Family):
     def answer(self, tuned: Tuned, split: Split) -> Predictions:
         """Compute probabilities."""
         return Predictions(tuned.probabilities(split.tokens).numpy(), split.labels)
+
+    def first_recall(self, earlier: Earlier, tuned: Tuned, split: Split) -> Predictions:
+        """Answer with the earlier run's own head: it gives new labels no share."""
+        labels, session = self.corpus.label_names, self.session
+        head = earlier.old_head(session, session.backbone.width)
+        known = Tuned(tuned.backbone, tuned.task, head, tuned.delta).probabilities(split.tokens).numpy()
+        full = np.zeros((len(known), len(labels)))
+        full[:, [labels.index(label) for label in earlier.labels]] = known
+        return Predictions(full, split.labels)
 
     def learned(self, cost: Cost) -> Cost:
         """Add the pass that the head's start was read from."""

@@ -18,8 +18,9 @@ from tunesmith.runs.labelling import Labelling
 from tunesmith.runs.session import Session, open_session
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import Corpus, load_corpus
-from tunesmith.training.texts import load_texts, read_texts
+from tunesmith.training.corpus import Corpus
+
+_FAMILIES: dict[str, type[Family]] = {"labelling": Labelling, "generating": Generating}
 
 
 def open_family(checked: Checked, earlier: Earlier | None) -> Family:
@@ -43,8 +44,18 @@ def open_family(checked: Checked, earlier: Earlier | None) -> Family:
         Bootstrap(settings.resamples, settings.confidence, derived(recipe.seed, "bootstrap")),
         [name for name in ("validation", "test") if name in corpus.splits],
     )
-    kind = Labelling if session.chat is None else Generating
-    return kind(session, corpus, judge)
+    return family_of(checked)(session, corpus, judge)
+
+
+def family_of(checked: Checked) -> type[Family]:
+    """Choose how a recipe is carried out.
+
+    Args:
+        checked: the recipe.
+    Returns:
+        The family of its task.
+    """
+    return _FAMILIES[checked.task.family]
 
 
 def read_corpus(checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
@@ -59,10 +70,7 @@ def read_corpus(checked: Checked, session: Session, known: Sequence[str] = ()) -
     Raises:
         DataError: anything wrong with the data.
     """
-    data, seed, folder = checked.recipe.data, checked.recipe.split_seed, checked.folder
-    if session.chat is not None:
-        return load_texts(data, session.task, session.chat, session.max_tokens, seed, folder)  # type: ignore[arg-type]
-    return load_corpus(data, session.template, session.tokenizer, session.max_tokens, seed, folder, known)
+    return family_of(checked).read(checked, session, known)
 
 
 def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str) -> Written:
@@ -78,8 +86,7 @@ def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str) -> 
     Raises:
         DataError: the file cannot be used.
     """
-    assert session.chat is not None
-    split = read_texts(path, checked.recipe.data, checked.task, session.chat, session.max_tokens)
+    split = Generating.read_file(path, checked, session)
     judge = Judge(metrics_by_name(metric_names(checked)), Bootstrap(), ["test"])
     return Generating(session, Corpus([], {"test": split}), judge).answer(tuned, split)
 

@@ -13,11 +13,12 @@ from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
 from tunesmith.evaluation.statistics import Result
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.comparing import Cost, Judge, Meter, Scored
-from tunesmith.runs.continuing import Earlier, OldRows, forgotten, inherit, old_rows
-from tunesmith.runs.continuing import worded as worded_loss
+from tunesmith.runs.comparing import Cost, Meter, Scored
+from tunesmith.runs.continuing import Earlier, inherit
 from tunesmith.runs.family import Family
 from tunesmith.runs.folder import check_free, staged
+from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
+from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import prepare
@@ -71,7 +72,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
     family.look(names, meter, progress)
     baselines = family.baselines(names, meter, progress, recipe.seed)
     prepared = prepare(checked, family, earlier)
-    old = old_rows(earlier, prepared[0][1].tuned, session, corpus.label_names) if earlier else None
+    old = old_rows(family, earlier, prepared[0][1].tuned) if earlier else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *stored, *_method_warnings(prepared, session)]
     if "test" not in corpus.splits and recipe.training.best != "last":
@@ -82,7 +83,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
     cost = _train([trial for _, trial, _ in prepared], meter, progress, warnings)
     chosen, trial, facts = min(prepared, key=lambda item: item[1].key)
     _tell_choice(prepared, trial, warnings, progress)
-    lost = _tell_forgotten(earlier, old, trial, judge, warnings, progress)
+    lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}
     answers = _answer(trial.tuned, family, progress)
     ours = judge.score(Scored(chosen.method.name, answers, facts.share, family.learned(cost)))
     return Outcome(
@@ -158,12 +159,10 @@ def _tell_choice(prepared: Prepared, best: Trial, warnings: list[str], progress:
 
 
 def _tell_forgotten(
-    earlier: Earlier | None, old: OldRows | None, trial: Trial, judge: Judge, warnings: list[str], progress: Progress
+    family: Family, old: OldRows | None, tuned: Tuned, warnings: list[str], progress: Progress
 ) -> dict[str, Any]:
     """Say what training on the new rows cost on the old ones."""
-    if earlier is None:
-        return {}
-    found = forgotten(old, trial.tuned, judge)
+    found = forgotten(family, old, tuned) if old else {}
     warnings.append(worded_loss(found))
     progress.say(f"note: {warnings[-1]}")
     return found

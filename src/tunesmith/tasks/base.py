@@ -19,6 +19,7 @@ class Task(Component):
     scored_by: ClassVar[tuple[str, ...]] = ("labels",)  # what its metrics and baselines read
     metrics: ClassVar[tuple[str, ...]] = ()
     baselines: ClassVar[tuple[str, ...]] = ()
+    family: ClassVar[str] = "labelling"  # or "generating": how its recipes are carried out
 
     @property
     def opens(self) -> str:

@@ -38,6 +38,7 @@ class LanguageTask(Task):
 
     scored_by: ClassVar[tuple[str, ...]] = ("likelihood", "answers", "texts")
     baselines: ClassVar[tuple[str, ...]] = ("untuned",)
+    family: ClassVar[str] = "generating"
 
     decoding: Decoding = setting(Decoding(), "How text is generated.")
     samples: int = setting(3, "Texts in the report, written before and after tuning.", unit="count", ge=0)

@@ -133,6 +133,27 @@ def load_corpus(
     return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files))
 
 
+def load_labelled(
+    path: str, data: DataSettings, names: Sequence[str], template: Template, tokenizer: Any, max_tokens: int
+) -> Split:
+    """Read one file as a split, for scoring.
+
+    Args:
+        path: of the file.
+        data: the recipe's data settings.
+        names: labels, in the order of their codes.
+        template: turns a row into the text to read.
+        tokenizer: of the model.
+        max_tokens: longest row. [tokens]
+    Returns:
+        The split.
+    Raises:
+        DataError: the file cannot be used, or holds another label.
+    """
+    part = _part("test", read_labelled(path, data, template, Path.cwd()), names)
+    return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
+
+
 def read_labelled(path: str, data: DataSettings, template: Template, folder: Path) -> Examples:
     """Read one file with the recipe's columns.
 
