@@ -131,7 +131,7 @@ class _LowRank(torch.autograd.Function):
         else:
             lows = []
             for (start, end), scale, down, up in zip(parts, scales, factors[::2], factors[1::2], strict=True):
-                low = down @ flat[start:end].t()  # (rank, n)
+                low = mapped(down, flat[start:end])  # (rank, n)
                 y[start:end].addmm_(low.t(), up.t(), alpha=scale)
                 lows.append(low)
         kept = None if ctx.quantised is not None else weight
@@ -163,10 +163,10 @@ def _gradients(ctx: Any, sides: _Sides, factors: Sequence[Tensor], lows: Sequenc
     for number, (start, end) in enumerate(ctx.parts):
         down, up = factors[2 * number : 2 * number + 2]
         part = dy[start:end]
-        narrow = (up.t().contiguous() @ part.t()).mul_(ctx.scales[number])  # (rank, n)
+        narrow = mapped(up.t().contiguous(), part).mul_(ctx.scales[number])  # (rank, n)
         wanted = ctx.needs_input_grad[5 + 2 * number : 7 + 2 * number]
-        found.append(narrow @ flat[start:end] if wanted[0] else None)
-        found.append((lows[number] @ part).mul_(ctx.scales[number]).t() if wanted[1] else None)
+        found.append(mapped(narrow, flat[start:end].t()) if wanted[0] else None)
+        found.append(mapped(lows[number], part.t()).mul_(ctx.scales[number]).t() if wanted[1] else None)
         if dx is not None:
             dx[start:end].addmm_(narrow.t(), down)
     return found

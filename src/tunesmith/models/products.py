@@ -1,4 +1,4 @@
-"""Products with frozen weights, by the fastest kernel at hand."""
+"""Products inside our own autograd nodes, by the fastest kernel at hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def mapped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Args:
         x: (N, in).
-        weight: (out, in), any strides.
+        weight: (out, in), any strides; another factor as well.
         bias: (out,) or None.
     Returns:
         (N, out).
