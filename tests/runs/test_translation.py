@@ -172,3 +172,11 @@ def test_likelihoods_do_not_depend_on_the_batch(tiny_pair: Path, pairs: Path, tm
     together = likelihoods(backbone, task, rows)  # type: ignore[arg-type]
     alone = [likelihoods(backbone, task, rows.take(np.array([row])))[0] for row in range(len(rows))]  # type: ignore[arg-type]
     assert np.allclose(together, alone, rtol=1e-6, atol=0)  # T5's norms cast to float32
+
+
+def test_a_quantised_pair_is_compared_with_full_precision(tiny_pair: Path, pairs: Path, tmp_path: Path) -> None:
+    model = {"name": str(tiny_pair), "quantization": "int8"}
+    run = tunesmith.train(recipe(tiny_pair, pairs, tmp_path / "run", model=model))
+    found = run.summary["quantization"]
+    assert found["nats_per_token"] == pytest.approx(found["full_precision_nats_per_token"], rel=0.02)
+    assert found["nats_per_token"] != found["full_precision_nats_per_token"]

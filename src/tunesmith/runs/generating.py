@@ -21,6 +21,7 @@ from tunesmith.evaluation.written import Written
 from tunesmith.models.backbone import length_sorted
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import load_model
+from tunesmith.models.sequences import open_language
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Meter, Scored
 from tunesmith.runs.family import Family
@@ -111,7 +112,7 @@ class Generating(Family):
 
     def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
         """Let the untuned model write the samples."""
-        with progress.stage("samples before tuning", self.session.task.samples, "texts") as bar:  # type: ignore[attr-defined]
+        with progress.stage("samples before tuning", self._task.samples, "texts") as bar:
             self.before = self._sampled(bar)
 
     def samples(self, tuned: Tuned) -> list[dict[str, str]]:
@@ -127,12 +128,18 @@ class Generating(Family):
         prompts = [prompt for prompt, _ in self._prompts()]
         if not prompts:
             return []
-        return writer_of(self.session).answer(prompts, self.session.task.decoding, advance=told)  # type: ignore[attr-defined]
+        return writer_of(self.session).answer(prompts, self._task.decoding, advance=told)
+
+    @property
+    def _task(self) -> LanguageTask:
+        task = self.session.task
+        assert isinstance(task, LanguageTask)
+        return task
 
     def _prompts(self) -> list[tuple[str, str]]:
         """Return beginnings and ends of a few validation rows."""
-        task, split, chat = self.session.task, self.corpus.splits["validation"], self.session.chat
-        assert isinstance(task, LanguageTask) and chat is not None
+        task, split, chat = self._task, self.corpus.splits["validation"], self.session.chat
+        assert chat is not None
         if task.opens == "masked":  # it fills in, and writes nothing
             return []
         if isinstance(task, AnswerTask):
@@ -197,7 +204,7 @@ class Generating(Family):
             return likely
         found = [Conversation.of(split.text(int(row))) for row in asked]
         prompts = [chat.asked(one.question) for one in found]
-        answers = writer_of(self.session).answer(prompts, self.session.task.decoding, advance=told)  # type: ignore[attr-defined]
+        answers = writer_of(self.session).answer(prompts, self._task.decoding, advance=told)
         right = [[one.answer, *one.references] for one in found]
         return Written(likely.nats, likely.tokens, likely.characters, asked, answers, right)
 
@@ -215,7 +222,7 @@ class Generating(Family):
         if session.quantised is None:
             return {}
         model, rows = session.backbone.model, split.tokens
-        whole = LanguageModel(load_model(session.source, session.backbone.device, model.dtype, task.opens))  # type: ignore[arg-type]
+        whole = open_language(load_model(session.source, session.backbone.device, model.dtype, task.opens))  # type: ignore[arg-type]
         assert isinstance(session.backbone, LanguageModel) and isinstance(task, LanguageTask)
         assert isinstance(rows, LearnedRows)
         session.backbone.seams.use(None)
