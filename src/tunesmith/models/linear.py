@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.dropout import drop
 from tunesmith.models.low_rank import frozen_linear, grouped_low_rank, one_low_rank
+from tunesmith.models.products import chosen
 from tunesmith.models.quantized import dense, is_quantised, requantise
 from tunesmith.models.routing import Routing, Span
 
@@ -98,8 +99,18 @@ class LinearSeam(Seam):
     def __init__(self, path: str, module: nn.Module, routing: Routing) -> None:
         super().__init__(path, module, routing)
         self.transposed = isinstance(module, Conv1D)
+        self.exact = False  # the output map, whose logits stay in the model's own type
+        self._plain: Callable[[Tensor], Tensor] = module.forward
         if self.quantised:
             self.base = self._read_back
+        elif type(self) is LinearSeam:
+            self.base = self._frozen
+
+    def _frozen(self, x: Tensor) -> Tensor:
+        """Map as the module does; where narrower products are asked for, by one of them."""
+        if chosen() is None or self.exact or not self.fused or x.dtype != self.stored.dtype:
+            return self._plain(x)
+        return frozen_linear(x, self.weight, self.bias)
 
     def _read_back(self, x: Tensor) -> Tensor:
         """Map by a quantised weight, or by the copy that stands in for it."""

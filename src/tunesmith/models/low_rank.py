@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.products import mapped
+from tunesmith.models.products import chosen, frozen_product, mapped
 from tunesmith.models.quantized import dense, held_linear, is_quantised
 
 
@@ -121,7 +121,9 @@ class _LowRank(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])  # (N, in)
         parts = stretches or (((0, len(flat)),) if factors else ())
         ctx.quantised = weight if is_quantised(weight) else None
-        y = (mapped if ctx.quantised is None else held_linear)(flat, weight, bias)  # (N, out)
+        ctx.narrow = chosen()
+        held = ctx.quantised is not None
+        y = held_linear(flat, weight, bias) if held else frozen_product(flat, weight, bias, ctx.narrow)  # (N, out)
         ctx.even = _even(parts, factors, len(flat))
         if ctx.even:
             downs, ups, _ = _stacked(factors, scales)
@@ -146,7 +148,7 @@ class _LowRank(torch.autograd.Function):
         factors, lows = rest[: 2 * len(ctx.parts)], rest[2 * len(ctx.parts) :]
         dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
         weight = weight if ctx.quantised is None else dense(ctx.quantised)
-        dx = mapped(dy, weight.t()) if ctx.needs_input_grad[0] else None
+        dx = frozen_product(dy, weight.t(), None, ctx.narrow) if ctx.needs_input_grad[0] else None
         found = (_even_gradients if ctx.even else _gradients)(ctx, (flat, dy, dx), factors, lows)
         d_bias = dy.sum(0) if ctx.needs_input_grad[2] else None
         d_x = None if dx is None else dx.view(*grad.shape[:-1], dx.shape[-1])

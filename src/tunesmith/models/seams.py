@@ -44,8 +44,10 @@ class Seams:
         self.deltas: dict[str, Delta] = {}
         self.linear = dict(self._open_linear())
         self.modules: dict[str, Seam] = dict(self.linear)  # grows by the owners of parameters that a delta copies
+        output = self._output()
         for seam in self.linear.values():
             seam.module.forward = seam
+            seam.exact = seam.module is output
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.forward = DropoutSeam(module, self.routing)  # type: ignore[method-assign]
@@ -363,8 +365,7 @@ class Seams:
         return [path for path in self.linear if path in found]
 
     def _all_linear(self) -> list[str]:
-        find = getattr(self.model, "get_output_embeddings", None)
-        output = find() if find is not None else None
+        output = self._output()
         found = [
             path
             for path, seam in self.linear.items()
@@ -376,6 +377,11 @@ class Seams:
                 f"ones to adapt, for example '{next(iter(self.linear))}'."
             )
         return found
+
+    def _output(self) -> Any:
+        """Return the map over the vocabulary, where there is one."""
+        find = getattr(self.model, "get_output_embeddings", None)
+        return find() if find is not None else None
 
     def _no_match(self, entry: str) -> str:
         ends = sorted({path.rsplit(".", 1)[-1] for path in self.linear})

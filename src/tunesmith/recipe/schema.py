@@ -104,6 +104,9 @@ class TrainingSettings(Settings):
         unit="tokens",
         ge=1,
     )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", "Type in which a float32 model's frozen weights are multiplied in training; sums stay in float32."
+    )
     learning_rate: float = setting(1e-3, "Highest learning rate.", gt=0, le=10)
     head_learning_rate: float | None = setting(None, "Learning rate of the head; learning_rate when empty.", gt=0)
     schedule: Literal["cosine", "linear", "constant"] = setting("cosine", "How the learning rate falls.")

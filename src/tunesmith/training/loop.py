@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 
+import torch
 from torch import Tensor
 
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.progress import Bar
+from tunesmith.models.products import narrow_products
 from tunesmith.training.trial import Trial, joined
 
 _SHOWN = 8  # rows of a diverged step that are named
@@ -26,12 +28,18 @@ class Loop:
 
     Args:
         trials: at least one; all on the same backbone.
+    Raises:
+        RecipeError: trials of different precision.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.trials = sorted(trials, key=lambda trial: trial.name)
         self.backbone = self.trials[0].tuned.backbone
         self.interrupted = False
+        wanted = {trial.settings.precision for trial in trials}
+        if len(wanted) > 1:
+            raise RecipeError("training.precision: candidates share every pass, so all have the same precision.")
+        self._precision = None if wanted == {"float32"} else torch.bfloat16
 
     def fit(self, bar: Bar) -> None:
         """Train until every trial's epochs are over or its patience ran out, or the user interrupts.
@@ -78,7 +86,8 @@ class Loop:
         began = time.perf_counter()
         for trial, _ in work:
             trial.tuned.train(True)
-        losses = self.step(work)
+        with narrow_products(self._precision):
+            losses = self.step(work)
         for trial, _ in work:
             trial.trained.seconds += time.perf_counter() - began
         lowest, first = min(losses), work[0][0]

@@ -1,0 +1,83 @@
+"""Narrow products: off they change nothing, on they change little and only where weights are frozen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from tunesmith.core.errors import RecipeError
+from tunesmith.methods.lora import Lora
+from tunesmith.models.language import LanguageModel
+from tunesmith.models.layout import ragged
+from tunesmith.models.products import chosen, frozen_product, mapped, narrow_products
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 4), (3, 8, 4), (70, 33, 17)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_products_equal_torchs(shape: tuple[int, int, int], bias: bool) -> None:
+    torch.manual_seed(0)
+    rows, wide, high = shape
+    x, weight, own = torch.randn(rows, wide), torch.randn(high, wide), torch.randn(high) if bias else None
+    wanted = nn.functional.linear(x.double(), weight.double(), None if own is None else own.double())
+    assert torch.allclose(mapped(x, weight, own).double(), wanted, atol=1e-4)
+    assert torch.allclose(mapped(x, weight.t().contiguous().t(), own).double(), wanted, atol=1e-4)
+    narrow = frozen_product(x, weight, own, torch.bfloat16)
+    assert narrow.dtype == torch.float32
+    assert (narrow.double() - wanted).abs().max() <= 0.02 * wide**0.5 * 3 if rows else narrow.shape == wanted.shape
+
+
+def test_narrow_products_reach_every_frozen_map_but_the_output_map() -> None:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    )
+    model = LanguageModel(transformers.LlamaForCausalLM(config).eval())
+    delta = Lora(rank=2, layers=("q_proj",)).attach(model.seams, "a")
+    for parameter in delta.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    batch = ragged([list(range(5, 45)), list(range(20, 40))])
+
+    def run() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        hidden = model.hidden(batch)
+        loss = model.loss(hidden, batch.ids, torch.full((len(batch.ids),), 0.02))
+        return hidden.detach(), list(torch.autograd.grad(loss, delta.parameters()))
+
+    exact, gradients = run()
+    with narrow_products(torch.bfloat16):
+        narrow, found = run()
+        logits = model.logits(exact)
+    assert chosen() is None and torch.equal(run()[0], exact)
+    off = float((narrow - exact).norm() / exact.norm())
+    assert 1e-5 < off < 2e-2
+    for ours, theirs in zip(found, gradients, strict=True):
+        assert 0 < (ours - theirs).norm() <= 0.05 * theirs.norm()
+    assert torch.equal(logits, model.logits(exact))
+
+
+def test_layers_without_a_delta_take_part() -> None:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48
+    )
+    model = LanguageModel(transformers.LlamaForCausalLM(config).eval())
+    x, down = torch.randn(1, 5, 48), model.seams.linear["model.layers.0.mlp.down_proj"]
+    with narrow_products(torch.bfloat16):
+        assert not torch.equal(down.module(x), nn.functional.linear(x, down.module.weight))  # type: ignore[arg-type]
+    assert torch.allclose(down.module(x), nn.functional.linear(x, down.module.weight), atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_candidates_share_their_precision(recipe: dict[str, object]) -> None:
+    import tunesmith
+
+    candidates = [{"training.precision": "bfloat16"}, {"method.rank": 2}]
+    with pytest.raises(RecipeError, match=r"training\.precision"):
+        tunesmith.train({**recipe, "candidates": candidates})
+
+
+def test_a_recipe_trains_with_narrow_products(recipe: dict[str, object]) -> None:
+    import tunesmith
+
+    run = tunesmith.train({**recipe, "training": {"epochs": 2, "batch_size": 8, "precision": "bfloat16"}})
+    assert run.metrics["test"]["accuracy"]["value"] > 0.5
