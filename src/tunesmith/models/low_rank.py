@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.products import chosen, frozen_product, mapped
+from tunesmith.models.products import chosen, frozen_product
 from tunesmith.models.quantized import dense, held_linear, is_quantised
 
 
@@ -133,7 +133,7 @@ class _LowRank(torch.autograd.Function):
         else:
             lows = []
             for (start, end), scale, down, up in zip(parts, scales, factors[::2], factors[1::2], strict=True):
-                low = mapped(down, flat[start:end])  # (rank, n)
+                low = down @ flat[start:end].t()  # (rank, n)
                 y[start:end].addmm_(low.t(), up.t(), alpha=scale)
                 lows.append(low)
         kept = None if ctx.quantised is not None else weight
@@ -165,10 +165,10 @@ def _gradients(ctx: Any, sides: _Sides, factors: Sequence[Tensor], lows: Sequenc
     for number, (start, end) in enumerate(ctx.parts):
         down, up = factors[2 * number : 2 * number + 2]
         part = dy[start:end]
-        narrow = mapped(up.t().contiguous(), part).mul_(ctx.scales[number])  # (rank, n)
+        narrow = (up.t().contiguous() @ part.t()).mul_(ctx.scales[number])  # (rank, n)
         wanted = ctx.needs_input_grad[5 + 2 * number : 7 + 2 * number]
-        found.append(mapped(narrow, flat[start:end].t()) if wanted[0] else None)
-        found.append(mapped(lows[number], part.t()).mul_(ctx.scales[number]).t() if wanted[1] else None)
+        found.append(narrow @ flat[start:end] if wanted[0] else None)
+        found.append((lows[number] @ part).mul_(ctx.scales[number]).t() if wanted[1] else None)
         if dx is not None:
             dx[start:end].addmm_(narrow.t(), down)
     return found
