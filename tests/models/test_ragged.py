@@ -130,7 +130,7 @@ def test_a_model_without_the_interface_takes_the_padded_path() -> None:
 @pytest.mark.parametrize("prefixed", [False, True])
 def test_dropped_attention_equals_the_plain_formula(prefixed: bool) -> None:
     """The hand-written backward pass against autograd, with the same masks, float64."""
-    from tunesmith.models.attention import Rule, _DroppedAttention, _in_front
+    from tunesmith.models.ragged_attention import Rule, _DroppedAttention, _in_front
     from tunesmith.models.routing import Routing
 
     layout, routing = Layout((2, 3, 5, 5)), Routing()

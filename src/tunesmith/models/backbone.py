@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.attention import flat_rows
+from tunesmith.models.keeping import spared_memory
 from tunesmith.models.layout import Layout, RaggedBatch, ragged
 from tunesmith.models.seams import Seams, count, device_of, open_seams
 
@@ -109,7 +110,7 @@ class Backbone:
     def _flat(self, batch: RaggedBatch, offset: int, places: Tensor | None = None) -> Tensor:
         positions = batch.layout.positions(offset).to(batch.ids.device) if places is None else places + offset
         extra = {} if batch.segments is None else {"token_type_ids": batch.segments[None]}
-        with flat_rows(self.seams.routing, batch.layout):
+        with flat_rows(self.seams.routing, batch.layout), spared_memory():
             output = self.body(input_ids=batch.ids[None], position_ids=positions[None], **extra, **self._no_cache)
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
@@ -124,7 +125,8 @@ class Backbone:
         extra = {}
         if batch.segments is not None:
             extra["token_type_ids"] = torch.zeros_like(ids).masked_scatter_(mask, batch.segments)
-        output = self.body(input_ids=ids, attention_mask=mask.long(), **extra, **self._no_cache)
+        with spared_memory():
+            output = self.body(input_ids=ids, attention_mask=mask.long(), **extra, **self._no_cache)
         hidden: Tensor = output.last_hidden_state[mask]
         return hidden
 

@@ -163,16 +163,26 @@ class Group:
         held = real.reshape(-1).nonzero()[:, 0]
         return cls(tuple(numbers), Bucket(rows, parts[0].length, 0, tokens, cells, held, real), cells[held])
 
+    def laid(self, flat: Tensor) -> Tensor:
+        """Lay the group's tokens out as heads of a block; nothing is copied where neighbouring rows have one length.
+
+        Args:
+            flat: (N, H, d), the whole batch.
+        Returns:
+            (n, H, T, d), not contiguous.
+        """
+        start, tokens = self.block.start, self.block.tokens
+        return self.block.heads(flat if self.places is not None else flat[start : start + tokens])
+
     def take(self, flat: Tensor) -> Tensor:
-        """Lay the group's tokens out as heads of a block.
+        """Lay the group's tokens out as heads of a block of their own.
 
         Args:
             flat: (N, H, d), the whole batch.
         Returns:
             (n, H, T, d), contiguous.
         """
-        start, tokens = self.block.start, self.block.tokens
-        return self.block.spread(flat if self.places is not None else flat[start : start + tokens])
+        return self.laid(flat).contiguous()
 
     def put(self, block: Tensor, flat: Tensor) -> None:
         """Write a block back to where its tokens were taken from.

@@ -137,14 +137,15 @@ class _LowRank(torch.autograd.Function):
                 y[start:end].addmm_(low.t(), up.t(), alpha=scale)
                 lows.append(low)
         kept = None if ctx.quantised is not None else weight
-        ctx.save_for_backward(flat if factors else None, kept, *factors, *lows)
+        ctx.save_for_backward(x if factors else None, kept, *factors, *lows)  # x as it came: it may be had again
         ctx.parts, ctx.scales = parts, scales
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        flat, weight, *rest = ctx.saved_tensors
+        x, weight, *rest = ctx.saved_tensors
+        flat = None if x is None else x.reshape(-1, x.shape[-1])
         factors, lows = rest[: 2 * len(ctx.parts)], rest[2 * len(ctx.parts) :]
         dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
         weight = weight if ctx.quantised is None else dense(ctx.quantised)
@@ -155,7 +156,8 @@ class _LowRank(torch.autograd.Function):
         return d_x, None, d_bias, None, None, *found
 
 
-_Sides = tuple[Tensor, Tensor, Tensor | None]  # x (N, in), dy (N, out) and dx (N, in), which grows
+# x (N, in), which only the factors need, dy (N, out) and dx (N, in), which grows
+_Sides = tuple[Tensor | None, Tensor, Tensor | None]
 
 
 def _gradients(ctx: Any, sides: _Sides, factors: Sequence[Tensor], lows: Sequence[Tensor]) -> list[Tensor | None]:
@@ -163,6 +165,7 @@ def _gradients(ctx: Any, sides: _Sides, factors: Sequence[Tensor], lows: Sequenc
     flat, dy, dx = sides
     found: list[Tensor | None] = []
     for number, (start, end) in enumerate(ctx.parts):
+        assert flat is not None
         down, up = factors[2 * number : 2 * number + 2]
         part = dy[start:end]
         narrow = (up.t().contiguous() @ part.t()).mul_(ctx.scales[number])  # (rank, n)

@@ -1,0 +1,136 @@
+"""What the backward pass needs is kept once, and what can be had again is not kept."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from tests.models.test_ragged import FAMILIES, LENGTHS, batch_of, loss_of
+from tunesmith.methods.lora import Lora
+from tunesmith.models import keeping
+from tunesmith.models.backbone import Backbone
+from tunesmith.models.delta import Delta
+
+RANK = 2
+
+
+def tuned(config: transformers.PretrainedConfig, dtype: torch.dtype) -> tuple[Backbone, Delta]:
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(config).to(dtype).eval()
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    backbone = Backbone(model)
+    delta = Lora(rank=RANK).attach(backbone.seams)
+    for parameter in delta.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return backbone, delta
+
+
+def gradients(backbone: Backbone, delta: Delta) -> list[Tensor]:
+    loss = loss_of(backbone.hidden(batch_of()), batch_of().layout)
+    return [loss, *torch.autograd.grad(loss, delta.parameters())]
+
+
+class Count:
+    """Counts the bytes that a forward pass keeps, each storage once, without those of the weights."""
+
+    def __init__(self, weights: list[Tensor]) -> None:
+        self.kept: dict[int, int] = {}
+        self.remade = 0
+        self._weights = {weight.untyped_storage().data_ptr() for weight in weights}
+
+    def see(self, pack: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(own: Any, tensor: Tensor) -> Any:
+            packed = pack(own, tensor)
+            if isinstance(packed[0], Tensor):
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() not in self._weights:
+                    self.kept[storage.data_ptr()] = storage.nbytes()
+            else:
+                self.remade += 1
+            return packed
+
+        return counted
+
+
+def kept_bytes(layers: int, family: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
+    config = FAMILIES[family]()
+    config.num_hidden_layers = layers
+    for name, value in changes.items():
+        setattr(config, name, value)
+    backbone, delta = tuned(config, torch.float32)
+    count = Count([*backbone.model.parameters(), *backbone.model.buffers(), *delta.parameters()])
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping._Keeping, "_pack", count.see(keeping._Keeping._pack))
+        hidden = backbone.hidden(batch_of())
+    assert hidden.requires_grad and count.remade
+    return sum(count.kept.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_stay_the_same_to_the_bit(family: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, delta = tuned(FAMILIES[family](), dtype)
+    ours = gradients(backbone, delta)
+    monkeypatch.setattr("tunesmith.models.backbone.spared_memory", nullcontext)
+    for one, other in zip(ours, gradients(backbone, delta), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_llama_layer_keeps_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Per token: the residual stream at two norms, q, k, v, what attention gives, gate and up, and r per map."""
+    hidden, key, ffn, heads, maps, norms = 32, 16, 48, 4, 7, 2
+    per_token = 2 * hidden + hidden + 2 * key + hidden + 2 * ffn + maps * RANK + heads + norms
+    layer = kept_bytes(3, "llama", monkeypatch) - kept_bytes(2, "llama", monkeypatch)
+    logs = padded() * heads - sum(LENGTHS) * heads  # of the softmax sums, whose cells past a row's end are kept too
+    assert layer == 4 * (sum(LENGTHS) * per_token + logs)
+
+
+def padded() -> int:
+    return sum(bucket.rows * bucket.length for bucket in batch_of().layout.buckets)
+
+
+def test_a_bert_layer_keeps_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Per token: what goes into two norms, q, k, v, what attention gives and what goes into the activation."""
+    hidden, ffn, heads, maps, norms = 32, 48, 4, 6, 2
+    per_token = 2 * hidden + 4 * hidden + ffn + maps * RANK + heads + 2 * norms
+    layer = kept_bytes(3, "bert", monkeypatch) - kept_bytes(2, "bert", monkeypatch)
+    logs = padded() * heads - sum(LENGTHS) * heads
+    assert layer == 4 * (sum(LENGTHS) * per_token + logs)
+
+
+def test_maps_that_share_their_input_have_it_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, delta = tuned(FAMILIES["llama"](), torch.float32)
+    made = []
+    again = keeping._Keeping._again
+
+    def counted(own: Any, node: Any, remake: Any) -> Tensor:
+        before = own._last
+        found = again(own, node, remake)
+        made.append(own._last is not before)
+        return found
+
+    monkeypatch.setattr(keeping._Keeping, "_again", counted)
+    gradients(backbone, delta)
+    # per layer of two: what the norm gives to q, k, v and to gate, up, and both steps of the activation
+    assert sum(made) < len(made)
+    assert sum(made) <= 2 * 4 + 1
+
+
+def test_a_kept_tensor_that_is_changed_is_an_error() -> None:
+    x = torch.randn(3, requires_grad=True)
+    with keeping.spared_memory():
+        y = x.exp()
+        loss = (y * x.sin()).sum()
+    y.detach().mul_(2.0)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+def test_nothing_is_done_without_gradients() -> None:
+    with torch.no_grad():
+        assert isinstance(keeping.spared_memory(), nullcontext)
