@@ -1,6 +1,5 @@
 """What the backward pass needs is kept once, and what can be had again is not kept."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -35,40 +34,14 @@ def gradients(backbone: Backbone, delta: Delta) -> list[Tensor]:
     return [loss, *torch.autograd.grad(loss, delta.parameters())]
 
 
-class Count:
-    """Counts the bytes that a forward pass keeps, each storage once, without those of the weights."""
-
-    def __init__(self, weights: list[Tensor]) -> None:
-        self.kept: dict[int, int] = {}
-        self.remade = 0
-        self._weights = {weight.untyped_storage().data_ptr() for weight in weights}
-
-    def see(self, pack: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(own: Any, tensor: Tensor) -> Any:
-            packed = pack(own, tensor)
-            if isinstance(packed[0], Tensor):
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() not in self._weights:
-                    self.kept[storage.data_ptr()] = storage.nbytes()
-            else:
-                self.remade += 1
-            return packed
-
-        return counted
-
-
-def kept_bytes(layers: int, family: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
+def kept_bytes(layers: int, family: str) -> int:
     config = FAMILIES[family]()
     config.num_hidden_layers = layers
-    for name, value in changes.items():
-        setattr(config, name, value)
     backbone, delta = tuned(config, torch.float32)
-    count = Count([*backbone.model.parameters(), *backbone.model.buffers(), *delta.parameters()])
-    with monkeypatch.context() as patch:
-        patch.setattr(keeping._Keeping, "_pack", count.see(keeping._Keeping._pack))
+    with keeping.counted([*backbone.model.parameters(), *backbone.model.buffers(), *delta.parameters()]) as found:
         hidden = backbone.hidden(batch_of())
-    assert hidden.requires_grad and count.remade
-    return sum(count.kept.values())
+    assert hidden.requires_grad and found.remade
+    return found.bytes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
@@ -81,11 +54,11 @@ def test_gradients_stay_the_same_to_the_bit(family: str, dtype: torch.dtype, mon
         assert torch.equal(one, other)
 
 
-def test_a_llama_layer_keeps_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_llama_layer_keeps_the_closed_form() -> None:
     """Per token: the residual stream at two norms, q, k, v, what attention gives, gate and up, and r per map."""
     hidden, key, ffn, heads, maps, norms = 32, 16, 48, 4, 7, 2
     per_token = 2 * hidden + hidden + 2 * key + hidden + 2 * ffn + maps * RANK + heads + norms
-    layer = kept_bytes(3, "llama", monkeypatch) - kept_bytes(2, "llama", monkeypatch)
+    layer = kept_bytes(3, "llama") - kept_bytes(2, "llama")
     logs = padded() * heads - sum(LENGTHS) * heads  # of the softmax sums, whose cells past a row's end are kept too
     assert layer == 4 * (sum(LENGTHS) * per_token + logs)
 
@@ -94,11 +67,11 @@ def padded() -> int:
     return sum(bucket.rows * bucket.length for bucket in batch_of().layout.buckets)
 
 
-def test_a_bert_layer_keeps_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bert_layer_keeps_the_closed_form() -> None:
     """Per token: what goes into two norms, q, k, v, what attention gives and what goes into the activation."""
     hidden, ffn, heads, maps, norms = 32, 48, 4, 6, 2
     per_token = 2 * hidden + 4 * hidden + ffn + maps * RANK + heads + 2 * norms
-    layer = kept_bytes(3, "bert", monkeypatch) - kept_bytes(2, "bert", monkeypatch)
+    layer = kept_bytes(3, "bert") - kept_bytes(2, "bert")
     logs = padded() * heads - sum(LENGTHS) * heads
     assert layer == 4 * (sum(LENGTHS) * per_token + logs)
 

@@ -250,7 +250,7 @@ class LayerMethod(Method):
     lacks: ClassVar[tuple[type[LinearSeam], ...]] = ()  # kinds of linear maps that the method has no form for
 
     layers: str | tuple[str, ...] = setting(
-        "auto", "Linear maps to adapt: auto, all-linear, names, ends of names, patterns with *, or re:REGEX."
+        "auto", "Linear maps to adapt: auto, all-linear, top-half, names, ends of names, patterns with *, or re:REGEX."
     )
     modules_to_save: tuple[str, ...] = setting(
         (), "Modules that train whole beside the patches, by name or end of name, for example a model's own head."

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from tunesmith.models.attention import flat_rows
 from tunesmith.models.keeping import spared_memory
 from tunesmith.models.layout import Layout, RaggedBatch, ragged
 from tunesmith.models.seams import Seams, count, device_of, open_seams
+
+if TYPE_CHECKING:
+    from tunesmith.models.depth import Depth
 
 # Agreement asked of the fast path, relative to the largest hidden state: rounding, not approximation.
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -53,6 +57,7 @@ class Backbone:
         accepted = inspect.signature(self.body.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._no_cache = {"use_cache": False} if "use_cache" in accepted or self._is_decoder else {}
+        self.below: Depth | None = None  # what frozen blocks gave before, while rows come again
         self.proof = self._prove() if prove else Proof(False, 0, 0.0, "not checked")
 
     @property
@@ -103,14 +108,33 @@ class Backbone:
         """
         batch = batch.to(self.device)
         with self.seams.route(batch.layout.names) if batch.layout.names is not None else nullcontext():
-            if self.proof.fast:
-                return self._flat(batch, self.proof.position_offset)
-            return self._padded(batch)
+            if not self.proof.fast:
+                return self._padded(batch)
+            return self._flat(batch, self.proof.position_offset, None, self._kept(batch))
 
-    def _flat(self, batch: RaggedBatch, offset: int, places: Tensor | None = None) -> Tensor:
+    def flat(self, batch: RaggedBatch) -> Tensor:
+        """Run the model on the fast path, from its embeddings.
+
+        Args:
+            batch: R rows of N tokens together, on the model's device.
+        Returns:
+            (N, D).
+        """
+        return self._flat(batch, self.proof.position_offset)
+
+    def _kept(self, batch: RaggedBatch) -> Tensor | None:
+        """What frozen blocks gave for the rows before, (N, D), where that is kept."""
+        return None if self.below is None else self.below.of(batch)
+
+    def _flat(
+        self, batch: RaggedBatch, offset: int, places: Tensor | None = None, given: Tensor | None = None
+    ) -> Tensor:
+        """Run rows without padding, at other positions than their own or from kept states where these are given."""
         positions = batch.layout.positions(offset).to(batch.ids.device) if places is None else places + offset
         extra = {} if batch.segments is None else {"token_type_ids": batch.segments[None]}
-        with flat_rows(self.seams.routing, batch.layout), spared_memory():
+        routing, below = self.seams.routing, self.below
+        started = nullcontext() if given is None or below is None else below.standing_in(given)
+        with started, flat_rows(routing, batch.layout), routing.quickly(), spared_memory():
             output = self.body(input_ids=batch.ids[None], position_ids=positions[None], **extra, **self._no_cache)
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
@@ -125,7 +149,7 @@ class Backbone:
         extra = {}
         if batch.segments is not None:
             extra["token_type_ids"] = torch.zeros_like(ids).masked_scatter_(mask, batch.segments)
-        with spared_memory():
+        with self.seams.routing.quickly(), spared_memory():
             output = self.body(input_ids=ids, attention_mask=mask.long(), **extra, **self._no_cache)
         hidden: Tensor = output.last_hidden_state[mask]
         return hidden

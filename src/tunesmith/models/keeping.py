@@ -7,15 +7,65 @@ Nothing that costs a matrix product is ever computed twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from tunesmith.models.fusing import normed
+
 Remake = Callable[[], Tensor]
+
+_counting = threading.local()
+
+
+class Counted:
+    """What forward passes keep for their backward passes, each storage once.
+
+    Args:
+        weights: whose storages are there anyway.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self.bytes = 0
+        self.remade = 0  # tensors that will be computed again. [count]
+        self._seen = {weight.untyped_storage().data_ptr() for weight in weights}
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Count a tensor.
+
+        Args:
+            tensor: that is kept.
+        Returns:
+            The same tensor.
+        """
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor
+
+
+@contextmanager
+def counted(weights: Sequence[Tensor]) -> Iterator[Counted]:
+    """Count what the forward passes inside the block keep.
+
+    Args:
+        weights: of the model; they are not counted.
+    Returns:
+        The count; it grows while the block runs.
+    """
+    before = getattr(_counting, "now", None)
+    _counting.now = found = Counted(weights)
+    try:
+        with saved_tensors_hooks(found.keep, lambda tensor: tensor):
+            yield found
+    finally:
+        _counting.now = before
 
 
 def spared_memory() -> AbstractContextManager[Any]:
@@ -32,6 +82,7 @@ class _Keeping:
 
     def __init__(self) -> None:
         self._last: tuple[Any, Tensor] | None = None
+        self._counted: Counted | None = getattr(_counting, "now", None)
 
     def hooks(self) -> saved_tensors_hooks:
         return saved_tensors_hooks(self._pack, self._unpack)
@@ -39,7 +90,16 @@ class _Keeping:
     def _pack(self, kept: Tensor) -> tuple[Any, Any]:
         node = kept.grad_fn
         remake = None if node is None or kept.output_nr else remake_of(node)
+        if self._counted is not None:
+            self._count(kept, remake)
         return (kept.detach(), kept._version) if remake is None else (node, remake)
+
+    def _count(self, kept: Tensor, remake: Remake | None) -> None:
+        assert self._counted is not None
+        if remake is None:
+            self._counted.keep(kept)
+        else:
+            self._counted.remade += 1
 
     def _unpack(self, packed: tuple[Any, Any]) -> Tensor:
         held, how = packed
@@ -98,4 +158,5 @@ _RULES: dict[str, Callable[[Any], Remake | None]] = {
     "GeluBackward0": lambda node: lambda: nn.functional.gelu(node._saved_self, approximate=node._saved_approximate),
     "NativeLayerNormBackward0": _norm,
     "ToCopyBackward0": _cast,
+    "_RmsNormBackward": lambda node: lambda: normed(*node.saved_tensors),
 }

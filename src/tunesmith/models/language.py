@@ -71,7 +71,7 @@ class LanguageModel(Backbone):
             (M, V).
         """
         ids = torch.zeros(1, len(hidden), dtype=torch.int64, device=hidden.device)
-        with self._answering(hidden[None]):
+        with self._answering(hidden[None]), self.seams.routing.quickly():
             found: Tensor = self.whole(ids, hidden.new_zeros(1, 1, hidden.shape[1]))
         return found
 
@@ -162,10 +162,14 @@ class LanguageModel(Backbone):
         places = places.to(self.device)
         if names <= set(self.leads):
             return self._led(batch.to(self.device), places)
-        shared = share_prompt(batch.to(self.device)) if self._shares and self._plain(names) else None
+        batch = batch.to(self.device)
+        shared = share_prompt(batch) if self._shares and self._plain(names) else None
         if shared is None:
             return self.hidden(batch)[places]
-        return self._shared(shared)[shared.places[places]]
+        given = self._kept(batch)
+        if given is not None:
+            given = torch.empty_like(given[: shared.batch.layout.tokens]).index_copy_(0, shared.places, given)
+        return self._shared(shared, given)[shared.places[places]]
 
     def _plain(self, names: Iterable[str | None]) -> bool:
         """Say whether deltas bring no soft prompt, which would stand before the shared one."""
@@ -174,7 +178,8 @@ class LanguageModel(Backbone):
     @contextmanager
     def ahead(self, batch: RaggedBatch, name: str) -> Iterator[None]:
         """Run what all rows of a step begin with, once; the passes inside the block see what it leaves."""
-        lead = self._lead(batch) if self.spared(batch) and self._plain([name]) else None
+        apart = self.below is None and self._plain([name])  # kept states are of whole rows
+        lead = self._lead(batch) if apart and self.spared(batch) else None
         if lead is None:
             yield
             return
@@ -201,10 +206,10 @@ class LanguageModel(Backbone):
             rest = self._shared(shared)
         return torch.cat([*(lead.hidden for lead in leads.values()), rest])[shared.places[places]]
 
-    def _shared(self, shared: Shared) -> Tensor:
+    def _shared(self, shared: Shared, given: Tensor | None = None) -> Tensor:
         names = shared.batch.layout.names
         with self.seams.route(names) if names is not None else nullcontext():
-            return self._flat(shared.batch, self.proof.position_offset, shared.positions)
+            return self._flat(shared.batch, self.proof.position_offset, shared.positions, given)
 
     @torch.no_grad()
     def _prove_sharing(self) -> bool:

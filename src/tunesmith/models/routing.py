@@ -44,6 +44,7 @@ class Routing:
         self.names: tuple[str | None, ...] | None = None
         self.expected: int | None = None  # rows of the caller's batch, where names were given for them
         self.repeat = 1  # adjacent rows per name: the beams of a search
+        self.quick = False  # whether other forms of the same functions may stand in: not in a user's own calls
         self.layers: list[ref[nn.Module]] = []  # their flags say whether they run again for gradients
         self.dropout = DropoutSource()
         self.sources: dict[str, DropoutSource] = {}
@@ -84,6 +85,15 @@ class Routing:
             yield
         finally:
             self.active, self.names, self.expected = before
+
+    @contextmanager
+    def quickly(self) -> Iterator[None]:
+        """Let faster forms that round differently stand in inside the block; outside a model answers as it came."""
+        before, self.quick = self.quick, True
+        try:
+            yield
+        finally:
+            self.quick = before
 
     @contextmanager
     def batch(self, rows: int) -> Iterator[None]:

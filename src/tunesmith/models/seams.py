@@ -17,12 +17,13 @@ from tunesmith.core.errors import CompatibilityError, TargetError, nearest, unkn
 from tunesmith.models.attention import NAME, AttentionSeam, close_attention, open_attention
 from tunesmith.models.delta import Delta
 from tunesmith.models.dropout import DropoutSeam, DropoutSource
+from tunesmith.models.fusing import fused_seam
 from tunesmith.models.hosting import DecoderSeam, HostSeam
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam, Seam, linear_seam
 from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.routing import Routing
 from tunesmith.models.soft_prompts import Place
-from tunesmith.models.structure import is_causal
+from tunesmith.models.structure import is_causal, stacks
 
 _ATTRIBUTE = "_tunesmith_seams"  # on the model itself, so that both are freed together
 
@@ -49,8 +50,10 @@ class Seams:
             seam.module.forward = seam
             seam.exact = seam.module is output
         for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.forward = DropoutSeam(module, self.routing)  # type: ignore[method-assign]
+            stand = DropoutSeam if isinstance(module, nn.Dropout) else fused_seam
+            instead = stand(module, self.routing)  # type: ignore[arg-type]
+            if instead is not None:
+                module.forward = instead
         # By name, as a merge puts new tensors in their places.
         self._frozen = [path for path, own in model.named_parameters(remove_duplicate=False) if own.requires_grad]
         for path in self._frozen:
@@ -341,9 +344,9 @@ class Seams:
         """Find the linear maps that a method should adapt.
 
         Args:
-            layers: "all-linear" (convolutions, embeddings and the output map over the vocabulary left out), or one
-                or several of: a dotted name, the end of one (`query`, `attention.self.query`), a pattern with `*`,
-                or `re:` and a regular expression.
+            layers: "all-linear" (convolutions, embeddings and the output map over the vocabulary left out), "top-half"
+                (those of the upper half of every stack of blocks), or one or several of: a dotted name, the end of
+                one (`query`, `attention.self.query`), a pattern with `*`, or `re:` and a regular expression.
         Returns:
             Dotted names in the model's order.
         Raises:
@@ -353,6 +356,8 @@ class Seams:
             raise TargetError(f"layers: {type(self.model).__name__} has no linear map, so nothing would train.")
         if layers == "all-linear":
             return self._all_linear()
+        if layers == "top-half":
+            return self._top_half()
         wanted = [layers] if isinstance(layers, str) else list(layers)
         if not wanted:
             raise TargetError("layers: the list is empty, so nothing would train. 'all-linear' takes every linear map.")
@@ -376,6 +381,13 @@ class Seams:
                 f"layers: {type(self.model).__name__} has convolutions or embeddings but no plain linear map. Name the "
                 f"ones to adapt, for example '{next(iter(self.linear))}'."
             )
+        return found
+
+    def _top_half(self) -> list[str]:
+        upper = tuple(f"{block}." for stack in stacks(self.model) for block in stack[len(stack) // 2 :])
+        found = [path for path in self._all_linear() if path.startswith(upper)]
+        if not found:
+            raise TargetError(f"layers: {type(self.model).__name__} has no stack of blocks, so it has no 'top-half'.")
         return found
 
     def _output(self) -> Any:

@@ -107,6 +107,15 @@ class TrainingSettings(Settings):
     precision: Literal["float32", "bfloat16"] = setting(
         "float32", "Type in which a float32 model's frozen weights are multiplied in training; sums stay in float32."
     )
+    cache: Literal["auto", "off", "memory", "disk"] = setting(
+        "auto",
+        "Where what frozen blocks below the first trained one give is kept between epochs: auto is memory, where there "
+        "are such blocks and cache_limit allows it; disk keeps it for later runs too.",
+    )
+    cache_type: Literal["exact", "bfloat16"] = setting(
+        "exact", "How it is kept: exact is as the model computes it, bfloat16 takes half the place and rounds."
+    )
+    cache_limit: int = setting(1024, "Most memory for it.", unit="MiB", ge=1)
     learning_rate: float = setting(1e-3, "Highest learning rate.", gt=0, le=10)
     head_learning_rate: float | None = setting(None, "Learning rate of the head; learning_rate when empty.", gt=0)
     schedule: Literal["cosine", "linear", "constant"] = setting("cosine", "How the learning rate falls.")

@@ -25,6 +25,7 @@ from tunesmith.runs.preparing import prepare
 from tunesmith.runs.session import Session
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.caching import kept_below
 from tunesmith.training.loop import Loop
 from tunesmith.training.preflight import Preflight, predicted_peak_bytes
 from tunesmith.training.trial import Trial
@@ -80,7 +81,10 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
             "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
         )
     _tell_plan(prepared, warnings, progress)
-    cost = _train([trial for _, trial, _ in prepared], meter, progress, warnings)
+    splits = [split for name, split in corpus.splits.items() if name != "test"]
+    trials = [trial for _, trial, _ in prepared]
+    with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
+        cost = _train(trials, meter, progress, warnings)
     chosen, trial, facts = min(prepared, key=lambda item: item[1].key)
     _tell_choice(prepared, trial, warnings, progress)
     lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}

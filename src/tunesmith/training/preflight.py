@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from tunesmith.core.errors import CompatibilityError, DataError
 from tunesmith.core.memory import resident_bytes
 from tunesmith.models.delta import Delta
+from tunesmith.models.keeping import counted
 from tunesmith.models.quantized import is_quantised
 from tunesmith.training.trial import Trial
 
@@ -59,7 +59,7 @@ def check(trial: Trial) -> Preflight:
     tuned = trial.tuned
     tuned.train(True)
     weights = [*tuned.backbone.model.parameters(), *trial.optimizer.parameters]
-    with _saved_bytes(weights) as saved:
+    with counted([weight for weight in weights if not is_quantised(weight)]) as saved:
         loss = tuned.loss(batch, trial.settings.label_smoothing)
     loss.backward()
     silent = _check_gradients(tuned.delta)
@@ -73,7 +73,7 @@ def check(trial: Trial) -> Preflight:
         trainable=trainable,
         share=trainable / tuned.backbone.parameters,
         held_bytes=_held(trial.tuned.backbone.device),
-        added_bytes=_added(trial, saved[0] / batch.layout.tokens, trainable),
+        added_bytes=_added(trial, saved.bytes / batch.layout.tokens, trainable),
         notes=tuple(notes),
     )
 
@@ -101,23 +101,6 @@ def _check_gradients(delta: Delta) -> list[str]:
 def _all_zero(parameters: Sequence[Tensor]) -> bool:
     """A patch without parameters of its own, as one that follows a tied table, is not silent."""
     return bool(parameters) and all(p.grad is not None and not p.grad.any() for p in parameters)
-
-
-@contextmanager
-def _saved_bytes(weights: Sequence[Tensor]) -> Iterator[list[int]]:
-    """Count the bytes that autograd keeps for the backward pass, each storage once, weights left out."""
-    seen = {weight.untyped_storage().data_ptr() for weight in weights if not is_quantised(weight)}
-    total = [0]
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen:
-            seen.add(storage.data_ptr())
-            total[0] += storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield total
 
 
 def predicted_peak_bytes(found: Sequence[Preflight]) -> int:

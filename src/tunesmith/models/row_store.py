@@ -1,0 +1,117 @@
+"""Hidden states of known rows, in memory or in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunesmith.core.errors import CheckpointError
+
+_STATES, _FACTS = "states.bin", "rows.json"
+
+
+class RowStore:
+    """States of rows that are known beforehand, each filled once.
+
+    Args:
+        rows: a key per row, and its tokens; equal keys are one row.
+        width: D.
+        dtype: of what is kept; bfloat16 halves the place of float32 and rounds.
+        folder: for a file that outlives the run; memory when None.
+        owner: what the states depend on besides the rows: the model, its blocks.
+    Raises:
+        CheckpointError: the folder's file is damaged, or there is no room for it.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[tuple[bytes, int]],
+        width: int,
+        dtype: torch.dtype,
+        folder: Path | None = None,
+        owner: str = "",
+    ) -> None:
+        self._places: dict[bytes, slice] = {}
+        self.tokens, self.dtype = 0, dtype
+        for key, length in rows:
+            if key not in self._places:
+                self._places[key] = slice(self.tokens, self.tokens + length)
+                self.tokens += length
+        self.missing = set(self._places)
+        self._folder = folder and folder / self._name(width, owner)
+        shape = (self.tokens, width)
+        self._states = torch.empty(shape, dtype=dtype) if self._folder is None else self._mapped(self._folder, shape)
+
+    def knows(self, keys: Iterable[bytes]) -> bool:
+        """Say whether all rows are known.
+
+        Args:
+            keys: of rows.
+        """
+        return all(key in self._places for key in keys)
+
+    def put(self, keys: Sequence[bytes], states: Tensor) -> None:
+        """Keep states.
+
+        Args:
+            keys: of the rows.
+            states: (N, D), of all their tokens one after another.
+        """
+        start = 0
+        for key in keys:
+            place = self._places[key]
+            end = start + place.stop - place.start
+            self._states[place] = states[start:end].to(self._states)
+            self.missing.discard(key)
+            start = end
+
+    def get(self, keys: Sequence[bytes]) -> Tensor:
+        """Give states back.
+
+        Args:
+            keys: of rows that were put.
+        Returns:
+            (N, D).
+        """
+        return torch.cat([self._states[self._places[key]] for key in keys])
+
+    def close(self) -> None:
+        """Let a later run begin with the rows of this one; nothing to do for a store in memory."""
+        if self._folder is None:
+            return
+        self._map.flush()
+        filled = [number for number, key in enumerate(self._places) if key not in self.missing]
+        new = self._folder / f"{_FACTS}.new"
+        new.write_text(json.dumps({"filled": filled}), encoding="utf-8")
+        new.replace(self._folder / _FACTS)
+
+    def _name(self, width: int, owner: str) -> str:
+        found = hashlib.sha256(f"{owner} {width} {self.dtype}".encode())
+        for key in self._places:
+            found.update(hashlib.sha256(key).digest())
+        return found.hexdigest()[:32]
+
+    def _mapped(self, folder: Path, shape: tuple[int, int]) -> Tensor:
+        kind = {torch.bfloat16: np.int16, torch.float32: np.float32, torch.float64: np.float64}[self.dtype]
+        path, size = folder / _STATES, shape[0] * shape[1] * self.dtype.itemsize
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            known = path.exists() and path.stat().st_size == size
+            self._map = np.memmap(path, kind, "r+" if known else "w+", shape=shape)
+            facts = folder / _FACTS
+            if known and facts.exists():
+                keys = list(self._places)
+                self.missing -= {keys[number] for number in json.loads(facts.read_text(encoding="utf-8"))["filled"]}
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise CheckpointError(
+                f"training.cache: {folder} cannot be used ({error}). Delete that folder, free {size:,} bytes there, or "
+                "set training.cache: memory or off."
+            ) from None
+        states = torch.from_numpy(self._map)
+        return states.view(torch.bfloat16) if self.dtype == torch.bfloat16 else states

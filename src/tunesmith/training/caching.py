@@ -1,0 +1,102 @@
+"""Whether what frozen layers give is kept between epochs, and where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tunesmith.core.errors import RecipeError
+from tunesmith.models.depth import Depth, frozen_blocks, row_keys
+from tunesmith.models.layout import ragged
+from tunesmith.models.row_store import RowStore
+from tunesmith.recipe.schema import TrainingSettings
+from tunesmith.training.corpus import Split
+from tunesmith.training.trial import Trial
+
+_MIB = 2**20
+
+
+@contextmanager
+def kept_below(
+    trials: Sequence[Trial],
+    splits: Sequence[Split],
+    settings: TrainingSettings,
+    model_hash: str,
+    say: Callable[[str], None],
+) -> Iterator[None]:
+    """Keep what the blocks below all deltas give for each row, for the passes inside the block.
+
+    Args:
+        trials: that train, on one backbone.
+        splits: whose rows come again: those trained on and those scored after each epoch.
+        settings: of the recipe.
+        model_hash: of the frozen weights.
+        say: told what is kept, or why nothing is where that was asked for.
+    Raises:
+        RecipeError: it was asked for and cannot be done.
+    """
+    backbone = trials[0].tuned.backbone
+    depth, told = _depth(trials, splits, settings, model_hash) if settings.cache != "off" else (None, "")
+    if depth is None and settings.cache in ("memory", "disk"):
+        raise RecipeError(f"training.cache={settings.cache}: {told}. Set it to auto or off.")
+    if told:
+        say(told)
+    backbone.below = depth
+    try:
+        yield
+    finally:
+        backbone.below = None
+        if depth is not None:
+            depth.store.close()
+
+
+def _depth(
+    trials: Sequence[Trial], splits: Sequence[Split], settings: TrainingSettings, model_hash: str
+) -> tuple[Depth | None, str]:
+    """Decide; return what to say about it, nothing where nobody would expect a cache."""
+    backbone, asked = trials[0].tuned.backbone, settings.cache != "auto"
+    if settings.epochs < 2 and settings.cache != "disk":
+        return None, "with one epoch no row comes again" if asked else ""
+    blocks, why = frozen_blocks(backbone, [trial.tuned.delta for trial in trials])
+    if not blocks:
+        return None, why if asked else ""
+    rows = _rows(splits)
+    if rows is None:
+        return None, "the task draws what the model reads anew in every epoch" if asked else ""
+    dtype = torch.bfloat16 if settings.cache_type == "bfloat16" else next(backbone.model.parameters()).dtype
+    size = sum(dict(rows).values()) * backbone.width * dtype.itemsize
+    kept = f"what the {len(blocks)} frozen blocks below give for {len(rows):,} rows ({size / _MIB:,.0f} MiB)"
+    if settings.cache != "disk" and size > settings.cache_limit * _MIB:
+        told = f"{kept} is more than training.cache_limit={settings.cache_limit} MiB and is not kept between epochs"
+        return None, told
+    folder = cache_folder() if settings.cache == "disk" else None
+    owner = f"{model_hash} {len(blocks)} {type(backbone.model).__name__}"
+    store = RowStore(rows, backbone.width, dtype, folder, owner)
+    depth = Depth(backbone, blocks, [trial.name for trial in trials], store)
+    there = len(rows) - len(store.missing)
+    again = f"; {there:,} rows are there from an earlier run" if there else ""
+    return depth, f"{kept} is kept {'in ' + str(folder) if folder else 'in memory'} for later epochs{again}"
+
+
+def _rows(splits: Sequence[Split]) -> list[tuple[bytes, int]] | None:
+    """Return a key and the length of every different row; None where a row is not the same in every epoch."""
+    found: dict[bytes, int] = {}
+    for split in splits:
+        for number in range(len(split.tokens)):
+            ids = split.tokens.seen(number, 0).ids
+            if number == 0 and not np.array_equal(ids, split.tokens.seen(number, 1).ids):
+                return None
+            found[row_keys(ragged([ids.tolist()]))[0]] = len(ids)
+    return list(found.items())
+
+
+def cache_folder() -> Path:
+    """Return where files that can be made again are kept: TUNESMITH_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("TUNESMITH_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(chosen) if chosen else home / "tunesmith") / "frozen"

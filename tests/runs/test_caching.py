@@ -1,0 +1,74 @@
+"""A recipe that keeps what frozen blocks give."""
+
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tunesmith
+from tunesmith.core.errors import RecipeError
+from tunesmith.models.depth import Depth
+
+Recipe = dict[str, Any]
+
+
+def deep(recipe: Recipe, **training: Any) -> Recipe:
+    method = {"name": "lora", "layers": "top-half"}
+    return recipe | {"method": method, "training": {**recipe.get("training", {}), "dropout": 0.0, **training}}
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note how many rows run through the frozen blocks."""
+    rows: list[int] = []
+    run = Depth._run
+
+    def counted(own: Depth, batch: Any) -> torch.Tensor:
+        rows.append(batch.layout.rows)
+        return run(own, batch)
+
+    monkeypatch.setattr(Depth, "_run", counted)
+    return rows
+
+
+def test_frozen_blocks_run_once_per_row(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    rows = counting(monkeypatch)
+    kept = tunesmith.train(deep(recipe, epochs=3))
+    once = sum(rows)
+    assert once > 0
+    plain = tunesmith.train(deep(recipe, epochs=3, cache="off") | {"output": str(tmp_path / "plain")})
+    assert sum(rows) == once, "off means off"
+    ours, theirs = (load_file(run.folder / "delta" / "adapter_model.safetensors") for run in (kept, plain))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_later_run_begins_with_the_file(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+    rows = counting(monkeypatch)
+    tunesmith.train(deep(recipe, epochs=2, cache="disk"))
+    first = sum(rows)
+    rows.clear()
+    tunesmith.train(deep(recipe, epochs=2, cache="disk", learning_rate=3e-3) | {"output": str(tmp_path / "again")})
+    assert sum(rows) == 1 < first, "only the row that looks what a block's output is like"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 1}, "no row comes again"),
+        ({"dropout": 0.1}, "training.dropout"),
+    ],
+    ids=["one epoch", "dropout"],
+)
+def test_asked_for_and_not_to_be_had(recipe: Recipe, changes: Recipe, words: str) -> None:
+    wanted = deep(recipe, **{"epochs": 2, "cache": "memory", **changes})
+    with pytest.raises(RecipeError, match=words):
+        tunesmith.train(wanted)
+
+
+def test_a_delta_at_the_first_block(recipe: Recipe) -> None:
+    wanted = deep(recipe, epochs=2, cache="memory") | {"method": "lora"}
+    with pytest.raises(RecipeError, match="top-half"):
+        tunesmith.train(wanted)
