@@ -6,7 +6,7 @@
 A Llama-shaped model of about 30 million random weights with a byte-level vocabulary of 8,192 trained on gsm8k's
 training text. LoRA of rank 8 on every linear map of the blocks. Both sides train on the same token rows with the same
 marks of what is learned, the same number of rows per step. TRL's defaults compute in bfloat16; ours is measured in
-float32, and with frozen weights multiplied in bfloat16 (training.precision).
+float32, and with frozen weights multiplied in bfloat16 and in 8 bits (training.precision).
 
 `gsm8k`: questions and worked answers. `shared`: a template of 256 tokens in front of every question, and the last
 number alone as the answer. TRL runs with its defaults, and with each of a few flags that need no FlashAttention; the
@@ -37,7 +37,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "bf16": False, "gradient_checkpointing": False, "train_sampling_strategy": "group_by_length",
     },
 }  # fmt: skip
-OURS = {"ours": "float32", "ours bfloat16": "bfloat16"}  # training.precision
+OURS = {"ours": "float32", "ours bfloat16": "bfloat16", "ours int8": "int8"}  # training.precision
 LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 

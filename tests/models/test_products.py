@@ -11,7 +11,16 @@ from tunesmith.core.errors import RecipeError
 from tunesmith.methods.lora import Lora
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import ragged
-from tunesmith.models.products import chosen, frozen_product, mapped, narrow_products
+from tunesmith.models.products import (
+    BFloat16,
+    Int8,
+    Narrow,
+    chosen,
+    frozen_product,
+    mapped,
+    narrow_named,
+    narrow_products,
+)
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 4), (3, 8, 4), (70, 33, 17)])
@@ -23,12 +32,42 @@ def test_products_equal_torchs(shape: tuple[int, int, int], bias: bool) -> None:
     wanted = nn.functional.linear(x.double(), weight.double(), None if own is None else own.double())
     assert torch.allclose(mapped(x, weight, own).double(), wanted, atol=1e-4)
     assert torch.allclose(mapped(x, weight.t().contiguous().t(), own).double(), wanted, atol=1e-4)
-    narrow = frozen_product(x, weight, own, torch.bfloat16)
-    assert narrow.dtype == torch.float32
-    assert (narrow.double() - wanted).abs().max() <= 0.02 * wide**0.5 * 3 if rows else narrow.shape == wanted.shape
+    for how in (BFloat16(), Int8()):
+        for stored in (weight, weight.t().contiguous().t()):
+            narrow = frozen_product(x, stored, own, how)
+            assert narrow.dtype == torch.float32 and narrow.shape == wanted.shape
+            assert not rows or (narrow.double() - wanted).abs().max() <= 0.02 * wide**0.5 * 3
 
 
-def test_narrow_products_reach_every_frozen_map_but_the_output_map() -> None:
+def test_8_bits_by_hand() -> None:
+    """Both directions, against the sums written out in whole numbers."""
+    torch.manual_seed(0)
+    x, weight, how = torch.randn(20, 6), torch.randn(5, 6), Int8()
+    by_row = weight.abs().amax(1) / 127
+    whole = (weight / by_row[:, None]).round().long()
+    own = x.abs().amax(1, keepdim=True) / 127
+    wanted = ((x / own).round().long() @ whole.t()) * own * by_row
+    torch.testing.assert_close(how.product(x, weight), wanted, rtol=1e-5, atol=1e-6)
+    dy = torch.randn(20, 5)
+    scaled = dy * by_row
+    own = scaled.abs().amax(1, keepdim=True) / 127
+    wanted = ((scaled / own).round().long() @ whole) * own
+    torch.testing.assert_close(how.product(dy, weight.t()), wanted, rtol=1e-5, atol=1e-6)
+    assert len(how._kept) == 1, "one copy serves both directions"
+    assert torch.equal(how.product(torch.zeros(20, 6), weight), torch.zeros(20, 5))
+    assert torch.equal(how.product(x[:3], weight), mapped(x[:3], weight)), "few rows are not worth rounding"
+
+
+def test_8_bits_are_refused_where_they_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(RecipeError, match="VNNI"):
+        narrow_named("int8")
+
+
+@pytest.mark.parametrize(("how", "hidden_off", "gradient_off"), [(BFloat16(), 0.02, 0.05), (Int8(), 0.03, 0.1)])
+def test_narrow_products_reach_every_frozen_map_but_the_output_map(
+    how: Narrow, hidden_off: float, gradient_off: float
+) -> None:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
@@ -45,14 +84,14 @@ def test_narrow_products_reach_every_frozen_map_but_the_output_map() -> None:
         return hidden.detach(), list(torch.autograd.grad(loss, delta.parameters()))
 
     exact, gradients = run()
-    with narrow_products(torch.bfloat16):
+    with narrow_products(how):
         narrow, found = run()
         logits = model.logits(exact)
     assert chosen() is None and torch.equal(run()[0], exact)
     off = float((narrow - exact).norm() / exact.norm())
-    assert 1e-5 < off < 2e-2
+    assert 1e-5 < off < hidden_off
     for ours, theirs in zip(found, gradients, strict=True):
-        assert 0 < (ours - theirs).norm() <= 0.05 * theirs.norm()
+        assert 0 < (ours - theirs).norm() <= gradient_off * theirs.norm()
     assert torch.equal(logits, model.logits(exact))
 
 
@@ -63,7 +102,7 @@ def test_layers_without_a_delta_take_part() -> None:
     )
     model = LanguageModel(transformers.LlamaForCausalLM(config).eval())
     x, down = torch.randn(1, 5, 48), model.seams.linear["model.layers.0.mlp.down_proj"]
-    with narrow_products(torch.bfloat16):
+    with narrow_products(BFloat16()):
         assert not torch.equal(down.module(x), nn.functional.linear(x, down.module.weight))  # type: ignore[arg-type]
     assert torch.allclose(down.module(x), nn.functional.linear(x, down.module.weight), atol=1e-6)  # type: ignore[arg-type]
 
@@ -76,8 +115,10 @@ def test_candidates_share_their_precision(recipe: dict[str, object]) -> None:
         tunesmith.train({**recipe, "candidates": candidates})
 
 
-def test_a_recipe_trains_with_narrow_products(recipe: dict[str, object]) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs AVX-512 VNNI")
+def test_a_recipe_trains_with_narrow_products(recipe: dict[str, object], precision: str) -> None:
     import tunesmith
 
-    run = tunesmith.train({**recipe, "training": {"epochs": 2, "batch_size": 8, "precision": "bfloat16"}})
+    run = tunesmith.train({**recipe, "training": {"epochs": 2, "batch_size": 8, "precision": precision}})
     assert run.metrics["test"]["accuracy"]["value"] > 0.5

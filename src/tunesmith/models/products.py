@@ -10,48 +10,136 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from tunesmith.core.errors import RecipeError
+
 # oneDNN keeps 1,024 compiled kernels; rows of ever new numbers of tokens would fill that with a megabyte each.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 _chosen = threading.local()
 
 
+class Narrow:
+    """Products of float32 numbers with a frozen float32 weight, computed with fewer bits."""
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply.
+
+        Args:
+            x: (N, in), float32.
+            weight: (out, in), float32, any strides; the same numbers in every call.
+        Returns:
+            (N, out), float32.
+        """
+        raise NotImplementedError
+
+
+class BFloat16(Narrow):
+    """Both sides rounded to bfloat16, sums in float32."""
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply."""
+        return mapped(x.bfloat16(), weight.bfloat16()).float()
+
+
+class Int8(Narrow):
+    """Both sides rounded to 8 bits: a scale per row of the weight as it is stored, and one per row of x.
+
+    The rounded weights are kept beside the float32 ones. One copy serves both directions: where the weight's scales lie
+    along the sum, they are multiplied into x before it is rounded.
+
+    Source: Dettmers et al. 2022, arXiv:2208.07339, for scales per row on both sides.
+    """
+
+    _LEAST = 16  # rows of x: fewer are not worth rounding
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, torch.Size], tuple[Tensor, Tensor]] = {}
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply."""
+        if len(x) < self._LEAST:
+            return mapped(x, weight)
+        across = weight.stride(-1) != 1  # the stored matrix is the other way round
+        stored, scales = self._rounded(weight.t() if across else weight)
+        if across:
+            rounded, own = _rows_in_8_bits(x * scales)
+            return torch._int_mm(rounded, stored).float().mul_(own)
+        rounded, own = _rows_in_8_bits(x)
+        return torch._int_mm(rounded, stored.t()).float().mul_(own).mul_(scales)
+
+    def _rounded(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weight in 8 bits, and (rows,) scales; rounded at the first call."""
+        key = weight.data_ptr(), weight.shape
+        if key not in self._kept:
+            stored, scales = _rows_in_8_bits(weight)
+            self._kept[key] = stored, scales[:, 0]
+        return self._kept[key]
+
+
+def _rows_in_8_bits(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (N, D) int8, and the scale of each row, (N, 1); a row of zeros has the scale of the smallest number."""
+    scales = x.abs().amax(1, keepdim=True).div_(127).clamp_(min=torch.finfo(x.dtype).tiny)
+    return (x / scales).round_().to(torch.int8), scales
+
+
+def narrow_named(name: str) -> Narrow | None:
+    """Find how a recipe wants frozen weights multiplied.
+
+    Args:
+        name: float32, bfloat16 or int8.
+    Returns:
+        None for float32.
+    Raises:
+        RecipeError: this processor has no fast form for it.
+    """
+    if name == "float32":
+        return None
+    if name == "bfloat16":
+        return BFloat16()
+    if not torch.cpu._is_vnni_supported():
+        raise RecipeError(
+            "training.precision=int8: this processor has no instructions for sums of 8-bit products (AVX-512 VNNI), so "
+            "it would be slower than float32. Set it to float32."
+        )
+    return Int8()
+
+
 @contextmanager
-def narrow_products(dtype: torch.dtype | None) -> Iterator[None]:
-    """Compute products with frozen weights in a narrower type inside the block, with sums in float32.
+def narrow_products(narrow: Narrow | None) -> Iterator[None]:
+    """Compute products with frozen weights with fewer bits inside the block.
 
     Their backward passes do the same, wherever they run. Everything else stays as it is.
 
     Args:
-        dtype: torch.bfloat16; None for the type that the model has.
+        narrow: how; None for the type that the model has.
     """
     before = chosen()
-    _chosen.dtype = dtype
+    _chosen.narrow = narrow
     try:
         yield
     finally:
-        _chosen.dtype = before
+        _chosen.narrow = before
 
 
-def chosen() -> torch.dtype | None:
-    """Return the narrower type for products with frozen weights; None for the type that the model has."""
-    return getattr(_chosen, "dtype", None)
+def chosen() -> Narrow | None:
+    """Return how products with frozen weights are computed with fewer bits; None for the type that the model has."""
+    return getattr(_chosen, "narrow", None)
 
 
-def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -> Tensor:
+def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: Narrow | None) -> Tensor:
     """Compute x W^T + b with a frozen W, without gradients.
 
     Args:
         x: (N, in).
         weight: (out, in), any strides.
         bias: (out,) or None.
-        dtype: in which the two are multiplied; None for their own.
+        narrow: how the two are multiplied with fewer bits; None for their own type.
     Returns:
         (N, out), dtype of x.
     """
-    if dtype is None or x.dtype != torch.float32:
+    if narrow is None or x.dtype != torch.float32:
         return mapped(x, weight, bias)
-    found = mapped(x.to(dtype), weight.to(dtype)).float()
+    found = narrow.product(x, weight)
     return found if bias is None else found.add_(bias)
 
 

@@ -104,8 +104,10 @@ class TrainingSettings(Settings):
         unit="tokens",
         ge=1,
     )
-    precision: Literal["float32", "bfloat16"] = setting(
-        "float32", "Type in which a float32 model's frozen weights are multiplied in training; sums stay in float32."
+    precision: Literal["float32", "bfloat16", "int8"] = setting(
+        "float32",
+        "How a float32 model's frozen weights are multiplied in training: bfloat16 and int8 round both sides of a "
+        "product, int8 with a scale per row; everything else stays in float32.",
     )
     cache: Literal["auto", "off", "memory", "disk"] = setting(
         "auto",

@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 
-import torch
 from torch import Tensor
 
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.progress import Bar
-from tunesmith.models.products import narrow_products
+from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.training.trial import Trial, joined
 
 _SHOWN = 8  # rows of a diverged step that are named
@@ -29,7 +28,7 @@ class Loop:
     Args:
         trials: at least one; all on the same backbone.
     Raises:
-        RecipeError: trials of different precision.
+        RecipeError: trials of different precision, or one that this processor has no fast form for.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:
@@ -39,7 +38,7 @@ class Loop:
         wanted = {trial.settings.precision for trial in trials}
         if len(wanted) > 1:
             raise RecipeError("training.precision: candidates share every pass, so all have the same precision.")
-        self._precision = None if wanted == {"float32"} else torch.bfloat16
+        self._narrow = narrow_named(wanted.pop())
 
     def fit(self, bar: Bar) -> None:
         """Train until every trial's epochs are over or its patience ran out, or the user interrupts.
@@ -86,7 +85,7 @@ class Loop:
         began = time.perf_counter()
         for trial, _ in work:
             trial.tuned.train(True)
-        with narrow_products(self._precision):
+        with narrow_products(self._narrow):
             losses = self.step(work)
         for trial, _ in work:
             trial.trained.seconds += time.perf_counter() - began
