@@ -110,6 +110,7 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
     from tunesmith.runs.generating import Generating
     from tunesmith.tasks.tuned import Tuned
     from tunesmith.training.loop import Loop
+    from tunesmith.training.preflight import check
     from tunesmith.training.trial import Trial
 
     family: Generating = family_of(Path(work["folder"]))
@@ -121,6 +122,7 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
         epochs=1, batch_size=work["batch"], learning_rate=RATE, best="last", precision=OURS[work["side"]]
     )
     trial = Trial(tuned, split, settings, 0, lambda: {"validation loss": 0.0}, ("last", False), method)
+    check(trial)  # as before every run: it settles how many tokens go through at once
     times: list[float] = []
     restart_peak()
     Loop([trial]).fit(lambda *_: times.append(time.perf_counter()))

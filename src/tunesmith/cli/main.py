@@ -90,11 +90,14 @@ def generate(
     from tunesmith.api import Run
 
     found, settings = Run.load(run), talking.settings(options or [])
-    if len(prompt) == samples == 1 and not as_json and settings.get("beams", 1) == 1:
+    if len(prompt) == samples == 1 and not as_json:
         talking.stream(found.stream(prompt[0], seed=seed, **settings))
         return
-    texts = found.generate(prompt, samples=samples, seed=seed, **settings)
-    _give({"run": run, "prompts": prompt, "texts": texts}, as_json, talking.texts(prompt, texts))
+    answers = found.answers(prompt, samples=samples, seed=seed, **settings)
+    texts = [[one.text for one in some] for some in answers]
+    finishes = [[one.finish for one in some] for some in answers]
+    plain = {"run": run, "prompts": prompt, "texts": texts, "finishes": finishes}
+    _give(plain, as_json, talking.texts(prompt, texts))
 
 
 @app.command()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from tunesmith.api import Run
@@ -33,6 +33,8 @@ def settings(options: Sequence[str]) -> dict[str, Any]:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise RecipeError(f"'{text}' is not a setting; write key=value, for example temperature=0.8.")
+        if key in ("seed", "samples"):
+            raise RecipeError(f"'{text}' is an option of the command, not of task.decoding: write --{key} {value}.")
         found[key] = yaml.safe_load(value)
     return found
 
@@ -78,12 +80,29 @@ def talk(run: Run, seed: int, decoding: dict[str, Any]) -> None:
         if not line:
             return
         messages.append({"role": "user", "content": line})
-        answer = []
-        for piece in run.stream(messages, seed=seed + len(messages), **decoding):
-            answer.append(piece)
-            print(piece, end="", flush=True)
+        answer = _answered(run, messages, seed, decoding)
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer or "..."})
+
+
+def _answered(run: Run, messages: list[dict[str, str]], seed: int, decoding: dict[str, Any]) -> str | None:
+    """Print an answer as it comes; the oldest turns go where the conversation has outgrown the model."""
+    pieces: list[str] = []
+    while True:
+        try:
+            for piece in run.stream(messages, seed=seed + len(messages), **decoding):
+                pieces.append(piece)
+                print(piece, end="", flush=True)
+        except DataError as error:
+            if len(messages) == 1:
+                print(f"error: {error}", file=sys.stderr)
+                messages.clear()
+                return None
+            del messages[:2]
+            print("(the conversation is too long: its oldest turn was left out)", file=sys.stderr)
+            continue
         print()
-        messages.append({"role": "assistant", "content": "".join(answer).strip() or "..."})
+        return "".join(pieces).strip()
 
 
 def inspected(found: dict[str, Any]) -> str:

@@ -100,7 +100,7 @@ class TrainingSettings(Settings):
     tokens_per_pass: int | None = setting(
         None,
         "Most tokens that go through the model at once: a step of more runs in passes whose gradients add up to the "
-        "same; 1024 on a CPU and all on a GPU when empty.",
+        "same; 512 to 1024 on a CPU, by what a token keeps, and all on a GPU when empty.",
         unit="tokens",
         ge=1,
     )

@@ -26,7 +26,7 @@ from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Meter, Scored
 from tunesmith.runs.family import Family
 from tunesmith.runs.session import Session
-from tunesmith.tasks.decoding import Writer
+from tunesmith.tasks.decoding import Answer, Writer
 from tunesmith.tasks.generating import AnswerTask, LanguageTask
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, Split
@@ -111,9 +111,24 @@ class Generating(Family):
         return read_texts(path, checked.recipe.data, session.task, session.chat, session.max_tokens)  # type: ignore[arg-type]
 
     def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
-        """Let the untuned model write the samples."""
+        """Let the untuned model write the samples, and say which prompts will be cut."""
+        for split in dict.fromkeys(["validation", *self.judge.splits]):
+            self._count_long(split)
         with progress.stage("samples before tuning", self._task.samples, "texts") as bar:
             self.before = self._sampled(bar)
+
+    def _count_long(self, name: str) -> None:
+        task, split = self._task, self.corpus.splits[name]
+        if not isinstance(task, AnswerTask) or self.session.chat is None:
+            return
+        found = [Conversation.of(split.text(int(row))) for row in self._asked(name)]
+        writer = writer_of(self.session)
+        long = writer.too_long([self.session.chat.asked(one.question) for one in found])
+        if long:
+            self.corpus.warnings.append(
+                f"{name}: {long} of {len(found)} prompts to be answered leave no room in {writer.room} tokens and lose "
+                f"their {task.cut} (task.cut); the answers come from what is left."
+            )
 
     def samples(self, tuned: Tuned) -> list[dict[str, str]]:
         """Write the samples again."""
@@ -128,7 +143,12 @@ class Generating(Family):
         prompts = [prompt for prompt, _ in self._prompts()]
         if not prompts:
             return []
-        return writer_of(self.session).answer(prompts, self._task.decoding, advance=told)
+        return [one.text for one in self._answers(prompts, told)]
+
+    def _answers(self, prompts: Sequence[str], told: Callable[[int], None] | None) -> list[Answer]:
+        """Answer held-out prompts; what is too long is cut as rows are for training."""
+        cut = self._task.cut if isinstance(self._task, AnswerTask) else "end"
+        return writer_of(self.session).answer(prompts, self._task.decoding, advance=told, cut=cut)
 
     @property
     def _task(self) -> LanguageTask:
@@ -204,7 +224,7 @@ class Generating(Family):
             return likely
         found = [Conversation.of(split.text(int(row))) for row in asked]
         prompts = [chat.asked(one.question) for one in found]
-        answers = writer_of(self.session).answer(prompts, self._task.decoding, advance=told)
+        answers = [one.text for one in self._answers(prompts, told)]
         right = [[one.answer, *one.references] for one in found]
         return Written(likely.nats, likely.tokens, likely.characters, asked, answers, right)
 

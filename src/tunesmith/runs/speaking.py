@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,7 @@ from tunesmith.data.tokens import LearnedRows
 from tunesmith.models.language import LanguageModel
 from tunesmith.recipe.loading import build_settings
 from tunesmith.runs.generating import likelihoods, writer_of
-from tunesmith.tasks.decoding import Writer
+from tunesmith.tasks.decoding import Answer, Writer
 from tunesmith.tasks.encoding import encode_conversations, encode_endings
 from tunesmith.tasks.generating import AnswerTask, Decoding, LanguageTask
 
@@ -53,12 +53,35 @@ class Speaking:
             DataError: an empty prompt, or one that leaves no room.
             CompatibilityError: the run has labels and writes nothing.
         """
+        found = self.answers(prompts, samples=samples, seed=seed, **decoding)
+        return [[one.text for one in texts] for texts in found]
+
+    def answers(
+        self, prompts: str | Sequence[str], *, samples: int = 1, seed: int = 0, **decoding: Any
+    ) -> list[list[Answer]]:
+        """Write as `generate` does, and say why each text ends.
+
+        Args:
+            prompts: as for `generate`.
+            samples: as for `generate`. [count]
+            seed: of sampling.
+            **decoding: as for `generate`.
+        Returns:
+            Per prompt, its texts with what ended them.
+        Raises:
+            RecipeError: as `generate`.
+            DataError: as `generate`.
+            CompatibilityError: as `generate`.
+        """
         writer, settings = self._writer(decoding)
-        if samples < 1 or (samples > 1 and settings.temperature == 0):
-            raise RecipeError(
-                f"samples={samples}: at least 1; without sampling all would be the same, so set temperature above 0."
-            )
-        given = [prompts] if isinstance(prompts, str) else list(prompts)
+        _check_seed(seed)
+        if not isinstance(samples, int) or samples < 1:
+            raise RecipeError(f"samples={samples!r}: a whole number of at least 1.")
+        if samples > 1 and settings.temperature == 0:
+            raise RecipeError(f"samples={samples}: without sampling all would be the same; set temperature above 0.")
+        given = [prompts] if isinstance(prompts, str) else prompts
+        if not isinstance(given, Sequence):
+            raise DataError(f"prompts: a text or several, not {prompts!r}.")
         texts = [self._prompt(prompt) for prompt in given]
         found = writer.answer([text for text in texts for _ in range(samples)], settings, seed)
         return [found[place * samples : (place + 1) * samples] for place in range(len(given))]
@@ -76,7 +99,8 @@ class Speaking:
             DataError: an unknown role, or no room for an answer.
         """
         writer, settings = self._writer(decoding)
-        return writer.answer([self._conversation(messages)], settings, seed)[0]
+        _check_seed(seed)
+        return writer.answer([self._conversation(messages)], settings, seed)[0].text
 
     def stream(self, messages: Sequence[Message] | str, *, seed: int = 0, **decoding: Any) -> Iterator[str]:
         """Answer piece by piece.
@@ -86,13 +110,15 @@ class Speaking:
             seed: of sampling.
             **decoding: settings of `task.decoding` that differ from the recipe's.
         Returns:
-            The pieces of the answer as they are written.
+            The pieces of the answer as they are written; all in one where a search over beams knows it at the end only.
         """
         writer, settings = self._writer(decoding)
-        if settings.beams > 1:
-            raise RecipeError("beams: a search over beams knows its answer at the end only; stream with beams=1.")
+        _check_seed(seed)
         prompt = self._prompt(messages) if isinstance(messages, str) else self._conversation(messages)
-        yield from writer.stream(prompt, settings, seed)
+        if settings.beams > 1:
+            yield writer.answer([prompt], settings, seed)[0].text
+        else:
+            yield from writer.stream(prompt, settings, seed)
 
     def choose(self, prompt: str, choices: Sequence[str]) -> dict[str, float]:
         """Let the model choose among texts: the probability that it would write each of them, compared.
@@ -150,6 +176,7 @@ class Speaking:
         return writer_of(session), settings
 
     def _prompt(self, text: str) -> str:
+        _check_text(text, "the prompt")
         if not text.strip():
             raise DataError("the prompt is empty: give at least one visible character.")
         session = self._opened[0]
@@ -160,8 +187,33 @@ class Speaking:
 
     def _conversation(self, messages: Sequence[Message]) -> str:
         session = self._opened[0]
-        if not messages or role(messages[-1].get("role", "")) == "assistant":
+        for number, message in enumerate(messages, 1):
+            if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+                raise DataError(
+                    f"message {number}: {message!r} is no message; give a mapping with role and content, for example "
+                    "{'role': 'user', 'content': 'Hello'}."
+                )
+            _check_text(message["content"], f"message {number}")
+        if not messages or role(messages[-1]["role"]) == "assistant":
             raise DataError("a conversation to be answered ends with a message of the user, not with an answer.")
         spoken = messages_of([*((m["role"], m["content"]) for m in messages), ("assistant", ".")])[:-1]
         assert session.chat is not None
         return session.chat.asked(spoken)
+
+
+def _check_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise RecipeError(f"seed={seed!r}: a whole number.")
+
+
+def _check_text(text: Any, where: str) -> None:
+    """Refuse what is no text, or holds half a character."""
+    if not isinstance(text, str):
+        raise DataError(f"{where}: a text, not {text!r}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: character {error.start + 1} ({text[error.start]!r}) is half of one, so this is no valid text. "
+            "Give it in UTF-8."
+        ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
@@ -16,6 +17,20 @@ from tunesmith.tasks.encoding import read_tokens
 from tunesmith.tasks.generating import Decoding
 
 _TOKENS, _ROWS = 4096, 32  # of one batch of prompts, room for the answers included
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was written.
+
+    Args:
+        text: special tokens left out.
+        finish: why it ends: "end" (the model ended it), "stop" (a stop text), "length" (max_new_tokens), or "room" (the
+            prompt left no more room).
+    """
+
+    text: str
+    finish: str
 
 
 class Writer:
@@ -47,42 +62,72 @@ class Writer:
 
     @torch.no_grad()
     def answer(
-        self, prompts: Sequence[str], decoding: Decoding, seed: int = 0, advance: Callable[[int], None] | None = None
-    ) -> list[str]:
-        """Answer prompts, the longest together.
+        self,
+        prompts: Sequence[str],
+        decoding: Decoding,
+        seed: int = 0,
+        advance: Callable[[int], None] | None = None,
+        cut: str | None = None,
+    ) -> list[Answer]:
+        """Answer prompts, those of like length together.
 
         Args:
             prompts: as text.
             decoding: how.
             seed: of sampling.
             advance: told how many were answered.
+            cut: "end" or "start", where a prompt that leaves no room loses tokens; None for an error.
         Returns:
-            One answer per prompt, special tokens left out.
+            One answer per prompt.
         Raises:
-            DataError: a prompt leaves no room for an answer.
+            DataError: a prompt leaves no room for an answer and must not be cut.
         """
-        rows = self._checked(prompts)
-        found = [""] * len(rows)
+        rows = self._fitting(prompts, decoding.max_new_tokens, cut)
+        found: list[Answer] = [Answer("", "end")] * len(rows)
         with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
             torch.manual_seed(seed)
             for numbers in self._batches(rows, decoding.max_new_tokens):
-                for number, text in zip(numbers, self._batch([rows[n] for n in numbers], decoding), strict=True):
-                    found[number] = text
+                for number, answer in zip(numbers, self._batch([rows[n] for n in numbers], decoding), strict=True):
+                    found[number] = answer
                 if advance is not None:
                     advance(len(numbers))
         return found
 
-    def _batches(self, rows: Sequence[Sequence[int]], more: int) -> list[list[int]]:
+    def too_long(self, prompts: Sequence[str]) -> int:
+        """Count the prompts that leave no room for an answer as they are.
+
+        Args:
+            prompts: as text.
+        Returns:
+            How many. [count]
+        """
+        return sum(len(self.encode(prompt)) > self._most for prompt in prompts)
+
+    @property
+    def _most(self) -> int:
+        """Longest prompt that leaves room for an answer. [tokens]"""
+        return self.room if self.model.apart else self.room - 1
+
+    def _more(self, prompt: int, wanted: int) -> int:
+        """Return how long an answer may become. [tokens]"""
+        return min(wanted, self.room - (1 if self.model.apart else prompt))
+
+    def _batches(self, rows: Sequence[Sequence[int]], wanted: int) -> list[list[int]]:
+        """Put rows together whose answers may become equally long, so that each is as it would be alone."""
         order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
         batches: list[list[int]] = []
+        longest = 0
         for number in order:
+            more = self._more(len(rows[number]), wanted)
             size = len(rows[number]) + more
-            if not batches or len(batches[-1]) >= _ROWS or size * (len(batches[-1]) + 1) > _TOKENS:
+            full = not batches or len(batches[-1]) >= _ROWS or size * (len(batches[-1]) + 1) > _TOKENS
+            if full or more != longest:
                 batches.append([])
+                longest = more
             batches[-1].append(number)
         return batches
 
-    def _batch(self, rows: Sequence[Sequence[int]], decoding: Decoding) -> list[str]:
+    def _batch(self, rows: Sequence[Sequence[int]], decoding: Decoding) -> list[Answer]:
         longest, device = max(map(len, rows)), self.model.device
         padded = pad_sequence([torch.tensor(row) for row in rows], True, self._closing[0], self._side)
         mask = pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], True, 0, self._side)
@@ -95,7 +140,17 @@ class Writer:
         finally:
             self.model.model.train(training)
         begin = 1 if self.model.apart else longest  # the decoder's start token, or the prompt
-        return [self.text(row[begin:].tolist(), decoding.stop) for row in written]
+        short = self._more(longest, decoding.max_new_tokens) < decoding.max_new_tokens
+        return [self._ended(row[begin:].tolist(), decoding.stop, "room" if short else "length") for row in written]
+
+    def _ended(self, ids: Sequence[int], stop: Sequence[str], otherwise: str) -> Answer:
+        """Cut what was written at its end, and say what ended it."""
+        end = next((place for place, token in enumerate(ids) if token in self._closing), None)
+        whole: str = self.tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
+        cuts = [place for place in (whole.find(one) for one in stop) if place >= 0]
+        if cuts:
+            return Answer(whole[: min(cuts)].strip(), "stop")
+        return Answer(whole.strip(), otherwise if end is None else "end")
 
     @property
     def _side(self) -> str:
@@ -114,7 +169,7 @@ class Writer:
         Raises:
             DataError: the prompt leaves no room for an answer.
         """
-        row = self._checked([prompt])[0]
+        row = self._fitting([prompt], decoding.max_new_tokens, None)[0]
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         settings = self.settings(decoding, len(row))
         failed: list[Exception] = []
@@ -139,16 +194,27 @@ class Writer:
         if failed:
             raise failed[0]
 
-    def _checked(self, prompts: Sequence[str]) -> list[list[int]]:
+    def _fitting(self, prompts: Sequence[str], wanted: int, cut: str | None) -> list[list[int]]:
         rows = [self.encode(prompt) for prompt in prompts]
-        most = self.room if self.model.apart else self.room - 1
-        for number, row in enumerate(rows, 1):
-            if len(row) > most or not row:
+        for number, row in enumerate(rows):
+            if row and len(row) > self._most and cut is not None:
+                rows[number] = self._shortened(prompts[number], row, wanted, cut)
+            elif len(row) > self._most or not row:
                 raise DataError(
-                    f"prompt {number} of {len(rows)} has {len(row)} tokens; between 1 and {most} leave room for an "
-                    "answer. Shorten it, or raise data.max_tokens if the model allows it."
+                    f"prompt {number + 1} of {len(rows)} has {len(row)} tokens; between 1 and {self._most} leave room "
+                    "for an answer. Shorten it, or raise data.max_tokens if the model allows it."
                 )
         return rows
+
+    def _shortened(self, prompt: str, row: list[int], wanted: int, cut: str) -> list[int]:
+        """Cut a prompt as rows are cut for training; a decoder's answer gets up to half of the room."""
+        if self.model.apart:
+            return read_tokens(self.tokenizer, [prompt], self.room, cut)[0]
+        keep = max(self.room - wanted, self.room // 2, 1)
+        if cut == "end":
+            return row[:keep]
+        begins = int(row[0] == self.tokenizer.bos_token_id and keep > 1)
+        return [*row[:begins], *row[len(row) - keep + begins :]]
 
     def settings(self, decoding: Decoding, prompt: int) -> dict[str, Any]:
         """Word the decoding in transformers' terms.
@@ -159,10 +225,9 @@ class Writer:
         Returns:
             Keyword arguments of `generate`.
         """
-        room = self.room - (1 if self.model.apart else prompt)
         sampled = decoding.temperature > 0
         found: dict[str, Any] = {
-            "max_new_tokens": min(decoding.max_new_tokens, room),
+            "max_new_tokens": self._more(prompt, decoding.max_new_tokens),
             "do_sample": sampled,
             "num_beams": decoding.beams,
             "repetition_penalty": decoding.repetition_penalty,
@@ -175,20 +240,6 @@ class Writer:
         if decoding.stop:
             found |= {"stop_strings": list(decoding.stop), "tokenizer": self.tokenizer}
         return found
-
-    def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
-        """Turn what was written into text.
-
-        Args:
-            ids: after the prompt.
-            stop: texts that end an answer.
-        Returns:
-            The text up to the first stop, without white space around it.
-        """
-        end = next((place for place, token in enumerate(ids) if token in self._closing), len(ids))
-        text: str = self.tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
-        cuts = [place for place in (text.find(one) for one in stop) if place >= 0]
-        return text[: min(cuts)].strip() if cuts else text.strip()
 
 
 def _until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from tunesmith.core.settings import Settings, setting
@@ -30,7 +31,9 @@ class Decoding(Settings):
     )
     beams: int = setting(1, "Beams of the search.", unit="count", ge=1)
     repetition_penalty: float = setting(1.0, "Above 1, tokens that stand in the text become less probable.", gt=0)
-    stop: list[str] = setting([], "Texts that end an answer besides the end token; they are left out of it.")
+    stop: list[Annotated[str, Field(min_length=1)]] = setting(
+        [], "Texts that end an answer besides the end token; they are left out of it."
+    )
 
 
 class LanguageTask(Task):

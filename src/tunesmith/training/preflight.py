@@ -66,6 +66,7 @@ def check(trial: Trial) -> Preflight:
     for parameter in trial.optimizer.parameters:
         parameter.grad = None
     tuned.train(False)
+    trial.token_bytes = saved.bytes / batch.layout.tokens
     trainable = sum(parameter.numel() for parameter in trial.optimizer.parameters)
     notes = [f"{len(silent)} parameters get a gradient of exactly zero, for example '{silent[0]}'"] if silent else []
     return Preflight(
@@ -73,7 +74,7 @@ def check(trial: Trial) -> Preflight:
         trainable=trainable,
         share=trainable / tuned.backbone.parameters,
         held_bytes=_held(trial.tuned.backbone.device),
-        added_bytes=_added(trial, saved.bytes / batch.layout.tokens, trainable),
+        added_bytes=_added(trial, trial.token_bytes, trainable),
         notes=tuple(notes),
     )
 

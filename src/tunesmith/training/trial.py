@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tunesmith.data.tokens import Seen
 from tunesmith.training.corpus import Split  # it brings the readers and their tables
 
-_PASS = 1024  # tokens that go through a CPU at once: more hold memory and are no faster
+_PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
+_PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
 
 # Scores after an epoch, by name; "validation loss" among them.
 Validate = Callable[[], dict[str, float]]
@@ -92,6 +93,7 @@ class Trial:
             clip_norm=settings.clip_norm,
         )
         self.trained = Trained()
+        self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.epoch = 0
         self._kept: list[Tensor] | None = None
         self._kept_key: tuple[float, float] | None = None
@@ -142,7 +144,10 @@ class Trial:
     @property
     def pass_tokens(self) -> int:
         """Most tokens that go through the model at once; 0 for any number."""
-        return self.settings.tokens_per_pass or (_PASS if self.tuned.backbone.device.type == "cpu" else 0)
+        if self.settings.tokens_per_pass or self.tuned.backbone.device.type != "cpu":
+            return self.settings.tokens_per_pass or 0
+        fewest, most = _PASS
+        return max(fewest, min(most, int(_PASS_BYTES / self.token_bytes))) if self.token_bytes else most
 
     def passes(self, numbers: list[int]) -> list[list[int]]:
         """Cut the rows of a step into passes of at most `training.tokens_per_pass` tokens, like lengths together.
