@@ -86,3 +86,27 @@ def test_chatml_needs_its_tokens(tiny_folder: Path) -> None:
     tokenizer = tokenizer_of(tiny_folder)
     with pytest.raises(RecipeError, match="does not know <|im_start|>"):
         Chat(tokenizer, "chatml")
+
+
+def test_a_template_that_writes_a_header_only_in_front_of_answers_is_refused(tiny_writer: Path) -> None:
+    tokenizer = tokenizer_of(tiny_writer)
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    with pytest.raises(DataError, match=r"'\[assistant\]' in front of an answer.*add_generation_prompt"):
+        Chat(tokenizer, "model").conversation(TURNS)
+    tokenizer.chat_template = WITHOUT_END.replace(
+        "]{{ m.content", "]{% if m.role == 'assistant' %}(thought){% endif %}{{ m.content"
+    )
+    found = Chat(tokenizer, "model").conversation(TURNS)
+    assert found.text[slice(*found.answers[0])].startswith("(thought)Hi"), "what the model is to write may come first"
+
+
+def test_a_template_that_leaves_the_system_message_out_is_refused(tiny_writer: Path) -> None:
+    tokenizer = tokenizer_of(tiny_writer)
+    tokenizer.chat_template = WITHOUT_END.replace(
+        "[{{ m.role", "{% if m.role == 'system' %}{% continue %}{% endif %}[{{ m.role"
+    )
+    with pytest.raises(DataError, match="leaves the system message out"):
+        Chat(tokenizer, "model").conversation(TURNS)
+    assert Chat(tokenizer, "model").conversation(TURNS[1:]).answers
+    with pytest.raises(DataError, match="Be brief"):
+        Chat(tokenizer, "model", "Be brief.").conversation(TURNS[1:])

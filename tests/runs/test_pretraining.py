@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 import tunesmith
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.memory import peak_bytes, restart_peak
 
 LINES = [f"the {word} bird sings to the {other} moon\n" for word in ("red", "blue") for other in ("gold", "black")]
@@ -91,3 +92,23 @@ def test_the_memory_of_evaluation_does_not_grow_with_the_rows(tmp_path: Path, pr
         run.evaluate(str(more))
         peaks.append(peak_bytes())
     assert peaks[2] - peaks[1] < 60e6  # ids and texts of 210,000 tokens; their logits would take 3,440 MB
+
+
+def test_a_new_encoder_that_writes_is_causal_elsewhere_too(tmp_path: Path, prose: Path) -> None:
+    run = tunesmith.train(recipe(prose, tmp_path / "run", architecture="bert", config={
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}))  # fmt: skip
+    tunesmith.merge(run.folder, tmp_path / "model")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    ids = torch.arange(5, 13)[None]
+    other = ids.clone()
+    other[0, -1] = 20
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits[:, :-1], model(other).logits[:, :-1])
+
+
+def test_a_run_is_not_replaced_by_one_that_needs_its_model(tmp_path: Path, prose: Path) -> None:
+    run = tunesmith.train(recipe(prose, tmp_path / "run"))
+    again = {"start_from": str(run.folder), "data": {"train": str(prose), "max_tokens": 48}, "output": str(run.folder)}
+    with pytest.raises(CheckpointError, match="Choose another output"):
+        tunesmith.train(again, overwrite=True)
+    assert tunesmith.Run.load(run.folder).generate("the red bird")

@@ -13,7 +13,7 @@ import transformers
 
 import tunesmith
 from tests.conftest import write_jsonl
-from tunesmith.core.errors import CompatibilityError, DataError
+from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.opening import open_family
 
@@ -180,3 +180,37 @@ def test_a_quantised_pair_is_compared_with_full_precision(tiny_pair: Path, pairs
     found = run.summary["quantization"]
     assert found["nats_per_token"] == pytest.approx(found["full_precision_nats_per_token"], rel=0.02)
     assert found["nats_per_token"] != found["full_precision_nats_per_token"]
+
+
+@pytest.mark.parametrize("architecture", ["bart", "t5", "marian"])
+def test_a_new_pair_has_a_pad_token_and_drops_as_told(tmp_path: Path, pairs: Path, architecture: str) -> None:
+    config = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+              "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}  # fmt: skip
+    if architecture == "t5":
+        config = {"d_model": 32, "num_layers": 1, "num_heads": 2, "d_kv": 16, "d_ff": 64}
+    model = {"new": {"architecture": architecture, "vocabulary": 300, "config": config}}
+    given = recipe(None, pairs, tmp_path / "run", model=model, method="full")
+    given["training"] = {**given["training"], "dropout": 0.0}
+    given["data"] = {**given["data"], "max_tokens": 48}
+    family = open_family(load_recipe(given), None)
+    backbone = family.session.backbone
+    backbone.model.train()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    first, second = (backbone.model(input_ids=ids, decoder_input_ids=ids).logits for _ in range(2))
+    assert torch.equal(first, second), "training.dropout=0 leaves nothing to chance"
+    run = tunesmith.train(given)
+    tunesmith.merge(run.folder, tmp_path / "model")
+    merged = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model")
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    rows = words(["one and two", "six"], return_tensors="pt", padding=True)
+    assert merged(**rows, labels=rows["input_ids"]).loss.isfinite()
+
+
+def test_candidates_on_a_model_that_drops_by_itself_are_refused(tiny_pair: Path, pairs: Path, tmp_path: Path) -> None:
+    given = recipe(tiny_pair, pairs, tmp_path / "run")
+    given["candidates"] = [{"training.learning_rate": 1e-3}, {"training.learning_rate": 4e-3}]
+    given["training"] = {**given["training"], "dropout": 0.1}
+    with pytest.raises(RecipeError, match=r"training\.dropout=0"):
+        tunesmith.train(given)
+    given["training"]["dropout"] = 0.0
+    tunesmith.train(given)

@@ -156,12 +156,22 @@ class _Conversing(Reader):
             except EmptyAnswer:
                 yield where, {COLUMN: ""}  # counted, and refused or dropped, as empty cells are
                 continue
+            except KeyError as missing:
+                raise DataError(
+                    f"{self.path}, {where}: the column {missing} is missing, which the first row has. Every row has "
+                    f"the same columns ({self._form.holds})."
+                ) from None
             except DataError as error:
                 raise DataError(f"{self.path}, {where}: {error}") from None
             self._check(found, where)
             yield where, {COLUMN: found.text()}
 
     def _check(self, found: Conversation, where: str) -> None:
+        if found.messages[0]["role"] == "assistant":
+            raise DataError(
+                f"{self.path}, {where}: the conversation begins with an answer, so nothing is asked. Put the question "
+                "first: a message of the user, or the column of the prompt."
+            )
         longest = max(len(message["content"]) for message in found.messages)
         if longest > self.max_characters:
             raise DataError(

@@ -133,6 +133,26 @@ class LearnedRows(TokenRows):
         return LearnedRows(ids, ends, self.full_lengths[rows], marks, self.characters[rows])
 
 
+def unknown_tokens(rows: TokenRows, tokenizer: Any, name: str) -> list[str]:
+    """Say how much of some rows the tokenizer does not know.
+
+    Args:
+        rows: of a split.
+        tokenizer: that made them.
+        name: of the split.
+    Returns:
+        A sentence, or nothing where all is known.
+    """
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    count = 0 if unknown is None else int((rows.ids == unknown).sum())
+    if not count:
+        return []
+    return [
+        f"{name}: {count:,} of {len(rows.ids):,} tokens ({100 * count / len(rows.ids):.2g} %) are unknown to the "
+        f"tokenizer and read as {tokenizer.unk_token}; what stood there is lost, and easy to predict."
+    ]
+
+
 def tokenize(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> TokenRows:
     """Turn texts into token ids, special tokens included, each row at most `max_tokens` long.
 

@@ -115,3 +115,33 @@ class DropoutSeam:
             shape[span.dim] = span.size
             keeps.append(self.routing.sources.get(span.name or "", self.routing.dropout).keep(torch.Size(shape), rate))
         return _dropped(input, torch.cat(keeps, dim=spans[0].dim), rate)
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Let every part of a model drop at one rate.
+
+    Args:
+        model: any.
+        rate: probability of dropping. [fraction]
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        for name in _own_rates(module):
+            setattr(module, name, rate)
+
+
+def drops_by_function(model: nn.Module) -> bool:
+    """Say whether a model drops by calling torch's function: such masks come from one stream for all rows.
+
+    Args:
+        model: any.
+    Returns:
+        True where a rate above 0 is held outside of nn.Dropout.
+    """
+    return any(getattr(module, name) > 0 for module in model.modules() for name in _own_rates(module))
+
+
+def _own_rates(module: nn.Module) -> list[str]:
+    """Find the rates that a module keeps itself, as BART and its kin do; whole layers (layerdrop) are another thing."""
+    return [name for name, rate in vars(module).items() if name.endswith("dropout") and isinstance(rate, float)]

@@ -15,7 +15,7 @@ from tunesmith.core.seeds import derived, seed_everything
 from tunesmith.models.loading import opener, quiet
 from tunesmith.recipe.schema import NewModelSettings
 
-_END, _UNKNOWN, _MASK = "</s>", "<unk>", "<mask>"
+_END, _UNKNOWN, _MASK, _PAD = "</s>", "<unk>", "<mask>", "<pad>"
 
 # Layers, width, heads of Llama-shaped models; millions of parameters without the vocabulary's table beside each.
 SIZES = {
@@ -41,12 +41,15 @@ def build_model(
     Raises:
         RecipeError: an unknown architecture, one that does not do what the task asks, or a config key it lacks.
     """
-    special = [_UNKNOWN, _END, *([_MASK] if opens == "masked" else [])]
+    plain = _plain(settings)
+    extra = {"mask_token": _MASK} if opens == "masked" else {"pad_token": _PAD} if plain.is_encoder_decoder else {}
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=_tokenizer(settings, special, texts), eos_token=_END, unk_token=_UNKNOWN,
-        model_max_length=context, **({"mask_token": _MASK} if opens == "masked" else {}),
+        tokenizer_object=_tokenizer(settings, [_UNKNOWN, _END, *extra.values()], texts), eos_token=_END,
+        unk_token=_UNKNOWN, model_max_length=context, **extra,
     )  # fmt: skip
-    config = _config(settings, len(tokenizer), context, tokenizer.eos_token_id)
+    config = _config(settings, plain, tokenizer, context)
+    if opens == "causal" and hasattr(config, "is_decoder") and not config.is_encoder_decoder:
+        config.is_decoder = True  # encoders by nature, as BERT, look at what comes after unless told so
     seed_everything(derived(seed, "new model"))
     with quiet():
         model = _made(settings.architecture, config, opens)
@@ -91,10 +94,23 @@ def _tokenizer(settings: NewModelSettings, special: list[str], texts: Iterable[s
     return tokenizer
 
 
-def _config(settings: NewModelSettings, vocabulary: int, context: int, end: int) -> Any:
+def _plain(settings: NewModelSettings) -> Any:
+    """Return an architecture's configuration as it is by default."""
+    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
+    if settings.architecture not in known:
+        raise RecipeError(f"model.new.architecture: {unknown('architecture', settings.architecture, known)}")
+    plain = transformers.AutoConfig.for_model(settings.architecture)
+    foreign = [key for key in settings.config if not hasattr(plain, key)]
+    if foreign:
+        raise RecipeError(f"model.new.config: {unknown('key', foreign[0], plain.to_dict())}")
+    return plain
+
+
+def _config(settings: NewModelSettings, plain: Any, tokenizer: Any, context: int) -> Any:
     layers, width, heads = SIZES[settings.size]
+    below = settings.config.get("num_layers", layers)
     values: dict[str, Any] = {
-        "vocab_size": vocabulary,
+        "vocab_size": len(tokenizer),
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
@@ -103,23 +119,16 @@ def _config(settings: NewModelSettings, vocabulary: int, context: int, end: int)
         "max_position_embeddings": context,
         "tie_word_embeddings": True,
         "bos_token_id": None,
-        "eos_token_id": end,
-        **dict.fromkeys(("pad_token_id", "cls_token_id", "sep_token_id"), None),
-        "forced_eos_token_id": None,
-        **dict.fromkeys(("decoder_layers", "num_decoder_layers"), layers),
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        **dict.fromkeys(("cls_token_id", "sep_token_id", "forced_eos_token_id"), None),
+        **dict.fromkeys(("decoder_layers", "num_decoder_layers"), below),
         **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), heads),
         **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "d_ff"), 4 * width),
         "d_kv": width // heads,
     }
-    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
-    if settings.architecture not in known:
-        raise RecipeError(f"model.new.architecture: {unknown('architecture', settings.architecture, known)}")
-    plain = transformers.AutoConfig.for_model(settings.architecture)
     renamed = getattr(plain, "attribute_map", {})
-    foreign = [key for key in settings.config if not hasattr(plain, key)]
-    if foreign:
-        raise RecipeError(f"model.new.config: {unknown('key', foreign[0], plain.to_dict())}")
     fitting = {renamed.get(key, key): value for key, value in values.items() if hasattr(plain, key)}
     if plain.is_encoder_decoder:
-        fitting["decoder_start_token_id"] = end
+        fitting["decoder_start_token_id"] = tokenizer.eos_token_id
     return transformers.AutoConfig.for_model(settings.architecture, **{**fitting, **settings.config})

@@ -121,6 +121,7 @@ class Chat:
             DataError: the template writes earlier messages differently when more follow, so answers cannot be found.
         """
         text = self.render(messages)
+        self._check_said(messages, text)
         answers = []
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
@@ -131,12 +132,33 @@ class Chat:
                     f"the chat template '{self.name}' writes message {number + 1} differently when more follow, so "
                     "it is not known which tokens are the answer. Choose another prompt.chat."
                 )
+            self._check_asked(messages[:number], before, after[len(before) :], message["content"])
             answers.append((len(before), self._end(after)))
         start, end = answers[-1]
         if not self._closed(text[start:end]):
             text = text[:end] + self.tokenizer.eos_token
             answers[-1] = (start, len(text))
         return Rendered(text, answers)
+
+    def _check_said(self, messages: Sequence[dict[str, str]], text: str) -> None:
+        """Refuse a template that leaves a system message out: the model would train without it."""
+        for message in self.opened(messages):
+            if message["role"] == "system" and message["content"].strip() not in text:
+                raise DataError(
+                    f"the chat template '{self.name}' leaves the system message out "
+                    f"({message['content'].strip()[:60]!r}). Leave it out of the data and of prompt.system, or choose "
+                    "another prompt.chat."
+                )
+
+    def _check_asked(self, messages: Sequence[dict[str, str]], before: str, answer: str, content: str) -> None:
+        """Refuse a template that marks the assistant's turn but does not write the mark where it asks for an answer."""
+        place = answer.find(content.strip())
+        if place > 0 and answer[:place].strip() and before == self.render(messages):
+            raise DataError(
+                f"the chat template '{self.name}' writes {answer[:place].strip()!r} in front of an answer, but not "
+                "where it asks for one (add_generation_prompt), so the model would learn to write it. Mend the "
+                "template, or choose another prompt.chat."
+            )
 
     def _end(self, text: str) -> int:
         """Return where a turn ends: after its closing token, white space behind it left out."""

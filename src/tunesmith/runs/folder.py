@@ -12,6 +12,7 @@ from pathlib import Path
 from tunesmith.core.errors import CheckpointError
 
 FINGERPRINT = "fingerprint.json"
+BASE = "base"  # folder in the run of a model that was made for it
 
 
 def check_free(output: Path, overwrite: bool) -> None:

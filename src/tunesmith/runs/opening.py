@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
+from tunesmith.data.tokens import unknown_tokens
 from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name
 from tunesmith.evaluation.written import Written
 from tunesmith.recipe.loading import Checked
@@ -87,6 +89,8 @@ def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str) -> 
         DataError: the file cannot be used.
     """
     split = Generating.read_file(path, checked, session)
+    for said in unknown_tokens(split.tokens, session.tokenizer, path):
+        warnings.warn(said, stacklevel=2)
     judge = Judge(metrics_by_name(metric_names(checked)), Bootstrap(), ["test"])
     return Generating(session, Corpus([], {"test": split}), judge).answer(tuned, split)
 

@@ -13,6 +13,7 @@ from torch import nn
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.files import Scratch
 from tunesmith.models.backbone import Backbone
+from tunesmith.models.dropout import set_dropout
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import (
     Source,
@@ -109,7 +110,8 @@ def open_session(checked: Checked) -> Session:
     model_hash = source.hash(model)
     facts = sentence_settings(source)
     task = checked.task.prepare(model, facts)
-    _set_dropout(model, recipe.training.dropout)
+    if recipe.training.dropout is not None:
+        set_dropout(model, recipe.training.dropout)
     bits, methods = recipe.model.quantization, [checked.method, *(other.method for other in checked.candidates)]
     keep = any(method.wants_full_precision for method in methods)
     quantised = quantise(model, bits, keep) if bits else None
@@ -158,16 +160,6 @@ def _model_path(name: str, folder: Path) -> str:
     """A relative model folder is looked up beside the recipe first, as data files are."""
     beside = folder / name
     return str(beside) if not Path(name).is_absolute() and (beside / "config.json").is_file() else name
-
-
-def _set_dropout(model: nn.Module, rate: float | None) -> None:
-    if rate is None:
-        return
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = rate  # type: ignore[assignment]
 
 
 def _limit(wanted: int | None, backbone: Backbone, tokenizer: Any, facts: dict[str, Any]) -> int:

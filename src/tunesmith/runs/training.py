@@ -11,10 +11,11 @@ from tunesmith.core.errors import TunesmithError
 from tunesmith.core.memory import restart_peak
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
+from tunesmith.data.tokens import unknown_tokens
 from tunesmith.evaluation.statistics import Result
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Meter, Scored
-from tunesmith.runs.continuing import Earlier, inherit
+from tunesmith.runs.continuing import Earlier, check_apart, inherit
 from tunesmith.runs.family import Family
 from tunesmith.runs.folder import check_free, staged
 from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
@@ -55,6 +56,8 @@ def train_recipe(
     checked, earlier = inherit(load_recipe(recipe, overrides))
     output = Path(checked.recipe.output).expanduser().absolute()
     check_free(output, overwrite)
+    if earlier is not None:
+        check_apart(earlier, output)
     outcome = _carry_out(checked, earlier, progress)
     with staged(output) as folder:
         write_run(outcome, folder)
@@ -75,7 +78,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
     prepared = prepare(checked, family, earlier)
     old = old_rows(family, earlier, prepared[0][1].tuned) if earlier else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
-    warnings = [*corpus.warnings, *stored, *_method_warnings(prepared, session)]
+    warnings = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]
     if "test" not in corpus.splits and recipe.training.best != "last":
         warnings.append(
             "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
@@ -120,6 +123,11 @@ def _compare_base(family: Family, progress: Progress, warnings: list[str]) -> di
         warnings.append(found["sentence"])
         progress.say(f"note: {warnings[-1]}")
     return found
+
+
+def _unknown(family: Family) -> list[str]:
+    tokenizer, splits = family.session.tokenizer, family.corpus.splits
+    return [said for name, split in splits.items() for said in unknown_tokens(split.tokens, tokenizer, name)]
 
 
 def _method_warnings(prepared: Prepared, session: Session) -> list[str]:

@@ -20,13 +20,11 @@ from tunesmith.evaluation.written import Written
 from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
 from tunesmith.runs.comparing import Scored
-from tunesmith.runs.folder import FINGERPRINT
+from tunesmith.runs.folder import BASE, FINGERPRINT
 from tunesmith.runs.outcome import Outcome
 from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.session import Session
 from tunesmith.training.corpus import Corpus, resolve_path
-
-BASE = "base"  # folder in the run of a model that was made for it
 
 
 def write_run(outcome: Outcome, folder: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.progress import Bar
+from tunesmith.models.dropout import drops_by_function
 from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.training.trial import Trial, joined
 
@@ -28,7 +29,8 @@ class Loop:
     Args:
         trials: at least one; all on the same backbone.
     Raises:
-        RecipeError: trials of different precision, or one that this processor has no fast form for.
+        RecipeError: several trials on a model whose dropout is not drawn per trial, trials of different precision, or
+            a precision that this processor has no fast form for.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:
@@ -38,6 +40,11 @@ class Loop:
         wanted = {trial.settings.precision for trial in trials}
         if len(wanted) > 1:
             raise RecipeError("training.precision: candidates share every pass, so all have the same precision.")
+        if len(trials) > 1 and not self.backbone.proof.fast and drops_by_function(self.backbone.body):
+            raise RecipeError(
+                f"candidates: {type(self.backbone.model).__name__} draws what it drops for all rows together, so a "
+                "candidate would not end where its own run ends. Set training.dropout=0, or train them one by one."
+            )
         self._narrow = narrow_named(wanted.pop())
 
     def fit(self, bar: Bar) -> None:

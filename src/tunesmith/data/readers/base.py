@@ -29,6 +29,8 @@ class Reader:
     ) -> None:
         self.path = path
         self.encoding = encoding
+        plain = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+        self.codec = "utf-8-sig" if plain else encoding  # it reads files with and without a byte-order mark
         self.max_characters = max_characters
         self.columns = list(columns)
 

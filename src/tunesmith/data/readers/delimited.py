@@ -29,9 +29,9 @@ class Delimited(Reader):
         """
         csv.field_size_limit(self.max_characters)
         try:
-            with open(self.path, encoding=self.encoding, newline="") as file:
+            with open(self.path, encoding=self.codec, newline="") as file:
                 yield from self._rows(file)
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise not_decodable(self.path, self.encoding, error) from None
 
     def _rows(self, file: TextIO) -> Iterator[Row]:
@@ -86,7 +86,7 @@ class Delimited(Reader):
         return DataError(f"{self.path}, the row that begins in line {line}: {error}. Check its quotes.")
 
 
-def not_decodable(path: str, encoding: str, error: UnicodeDecodeError) -> DataError:
+def not_decodable(path: str, encoding: str, error: UnicodeError) -> DataError:
     """Word the error for bytes that are not in the encoding.
 
     Args:
@@ -96,6 +96,11 @@ def not_decodable(path: str, encoding: str, error: UnicodeDecodeError) -> DataEr
     Returns:
         The error to raise.
     """
+    if not isinstance(error, UnicodeDecodeError):  # UTF-16 without a byte-order mark
+        return DataError(
+            f"{path} is not {encoding}: {error}. Say what it is, for example data.encoding=utf-16-le or "
+            "data.encoding=utf-8."
+        )
     found = error.object[error.start : error.start + 1].hex()
     with open(path, "rb") as file:
         before, read = 0, 0

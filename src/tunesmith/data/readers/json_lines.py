@@ -29,14 +29,14 @@ class JsonLines(Reader):
         """
         try:
             yield from self._list() if self._holds_list() else self._lines()
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise not_decodable(self.path, self.encoding, error) from None
 
     def _holds_list(self) -> bool:
         """Say how a .json file is read: as a list, or as lines where its first line is an object by itself."""
         if not self.path.lower().endswith(".json"):
             return False
-        with open(self.path, encoding=self.encoding) as file:
+        with open(self.path, encoding=self.codec) as file:
             first = next((line for line in file if line.strip()), "")
         try:
             return not isinstance(json.loads(first), dict)
@@ -44,13 +44,13 @@ class JsonLines(Reader):
             return True
 
     def _lines(self) -> Iterator[Row]:
-        with open(self.path, encoding=self.encoding) as file:
+        with open(self.path, encoding=self.codec) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield f"line {number}", self._object(self._parsed(line, f", line {number}"), f"line {number}")
 
     def _list(self) -> Iterator[Row]:
-        with open(self.path, encoding=self.encoding) as file:
+        with open(self.path, encoding=self.codec) as file:
             values = self._parsed(file.read(), "")
         if not isinstance(values, list):
             raise DataError(f"{self.path}: expected a list of objects, found {type(values).__name__}.")
@@ -60,6 +60,8 @@ class JsonLines(Reader):
     def _parsed(self, text: str, where: str) -> Any:
         try:
             return json.loads(text)
+        except RecursionError:
+            raise DataError(f"{self.path}{where}: lists or objects stand too deep inside each other.") from None
         except json.JSONDecodeError as error:
             hint = " A file with one object per line is named .jsonl." if not where else ""
             where = where or f", line {error.lineno}"
@@ -68,4 +70,11 @@ class JsonLines(Reader):
     def _object(self, value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise DataError(f"{self.path}, {where}: expected an object with columns, found {type(value).__name__}.")
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{self.path}, {where}: {error.object[error.start : error.end]!r} is half of a character, so the line "
+                "is no valid text. Write the character whole."
+            ) from None
         return value

@@ -27,9 +27,9 @@ class Plain(Reader):
             DataError: not in the encoding.
         """
         try:
-            with open(self.path, encoding=self.encoding) as file:
+            with open(self.path, encoding=self.codec) as file:
                 for number, line in enumerate(file, 1):
                     if line.strip():
                         yield f"line {number}", {"text": line.rstrip("\n")}
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise not_decodable(self.path, self.encoding, error) from None
