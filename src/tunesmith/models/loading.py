@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,19 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tunesmith.core.errors import CheckpointError, RecipeError, SecurityError, nearest
+from tunesmith.core.errors import (
+    CheckpointError,
+    CompatibilityError,
+    RecipeError,
+    SecurityError,
+    TunesmithError,
+    nearest,
+)
 from tunesmith.core.files import read_json, sha256_of
 from tunesmith.core.registry import components
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_HUB_SECONDS = 10  # to wait for the hub's first answer
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def locate(wanted: str) -> Source:
         The place.
     Raises:
         RecipeError: none of the three.
-        CheckpointError: the folder holds no model.
+        CheckpointError: the folder holds no model, or the hub does not give it.
         SecurityError: the folder holds pickled weights only.
     """
     embedded = components("models")
@@ -87,12 +96,41 @@ def locate(wanted: str) -> Source:
             f"model: '{wanted}' is neither an embedded model ({', '.join(embedded)}) nor a folder{hint} "
             "A hub name has the form owner/name."
         )
+    _check_hub(wanted)
     return Source(wanted, wanted, False)
 
 
+def _check_hub(name: str) -> None:
+    """Ask the hub once, where the model is not at hand: loading would try again and again before it gives up."""
+    import huggingface_hub
+
+    try:
+        at_hand = isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str)
+        owner = Path(name).parent
+        if not at_hand and not owner.is_dir():
+            huggingface_hub.HfApi().model_info(name, timeout=_HUB_SECONDS)
+    except Exception as error:
+        raise CheckpointError(
+            f"model: there is no folder {name}, and the hub gives no model of that name: {_first_line(error)} "
+            "Check the name and the network, or give a local folder."
+        ) from error
+    if not at_hand and owner.is_dir():
+        near = nearest(Path(name).name, [item.name for item in owner.iterdir() if item.is_dir()])
+        hint = f"; did you mean {owner / near}?" if near else "."
+        raise RecipeError(
+            f"model: the folder {name} does not exist, and as {owner} is a folder here, it is not taken for a name of "
+            f"the hub{hint}"
+        )
+
+
 def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
+    config = folder / "config.json"
+    if not config.is_file():
         raise CheckpointError(f"model: {folder} has no config.json, so it is not a transformers model folder.")
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"model: {config} is damaged, as it is not JSON: {error}. Copy it again.") from None
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
@@ -158,6 +196,7 @@ def load_model(
         The model.
     Raises:
         CheckpointError: weights missing, damaged or of another architecture.
+        CompatibilityError: the architecture has no such head.
     """
     with quiet():
         try:
@@ -168,9 +207,11 @@ def load_model(
                 trust_remote_code=False,
                 dtype=dtype,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below
             )
         except Exception as error:
-            raise _explained(error, source) from error
+            raise _explained(error, source, opens) from error
+    _check_sizes(facts["mismatched_keys"], source)
     missing = [name for name in facts["missing_keys"] if "pooler" not in name]
     if missing:
         raise CheckpointError(
@@ -183,6 +224,17 @@ def load_model(
     model.untrained_pooler = bool(facts["missing_keys"])
     loaded: PreTrainedModel = model.eval().to(device)
     return loaded
+
+
+def _check_sizes(wrong: Iterable[tuple[str, Any, Any]], source: Source) -> None:
+    """Refuse weights of other sizes than config.json says, with an example."""
+    found = sorted(wrong)
+    if found:
+        name, stored, wanted = found[0]
+        raise CheckpointError(
+            f"model: {len(found)} tensors of {source.wanted} do not fit its config.json, for example '{name}': "
+            f"{tuple(stored)} in the weights, {tuple(wanted)} by config.json. Take the two from the same model."
+        )
 
 
 def load_tokenizer(source: Source) -> Any:
@@ -228,8 +280,17 @@ def sentence_settings(source: Source) -> dict[str, Any]:
     return found
 
 
-def _explained(error: Exception, source: Source) -> CheckpointError | SecurityError:
+def _explained(error: Exception, source: Source, opens: str) -> TunesmithError:
     text = _first_line(error)
+    if "Unrecognized configuration class" in text:
+        head, instead = {
+            "masked": ("that fills in hidden tokens", "an encoder (BERT, ModernBERT), or task.objective=causal"),
+            "causal": ("that writes", "a decoder or an encoder-decoder, or task text-classification"),
+        }.get(opens, ("of that kind", "another model"))
+        return CompatibilityError(
+            f"model: transformers knows no head {head} for {_class_name(text)}, as {source.wanted} is. Choose "
+            f"{instead}."
+        )
     if "trust_remote_code" in str(error):
         return SecurityError(
             f"model: {source.wanted} wants to run code from its own repository, which is refused. "
@@ -244,6 +305,11 @@ def _explained(error: Exception, source: Source) -> CheckpointError | SecurityEr
         f"model: {source.path} cannot be loaded: {text} The files are damaged or do not belong together; "
         "copy the folder again."
     )
+
+
+def _class_name(text: str) -> str:
+    """Find the architecture in transformers' sentence "... configuration class <class 'a.b.LlamaConfig'> for ..."."""
+    return text.partition("<class '")[2].partition("'")[0].rpartition(".")[2].removesuffix("Config")
 
 
 def _first_line(error: Exception) -> str:
