@@ -111,4 +111,11 @@ def test_a_run_is_not_replaced_by_one_that_needs_its_model(tmp_path: Path, prose
     again = {"start_from": str(run.folder), "data": {"train": str(prose), "max_tokens": 48}, "output": str(run.folder)}
     with pytest.raises(CheckpointError, match="Choose another output"):
         tunesmith.train(again, overwrite=True)
-    assert tunesmith.Run.load(run.folder).generate("the red bird")
+    second = tunesmith.train({**again, "output": str(tmp_path / "second")})  # its model lies in the first
+    third = {**again, "start_from": str(second.folder)}
+    on_base = {**recipe(prose, run.folder), "model": str(run.folder / "base"), "method": "lora"}
+    for needy in (third, on_base):
+        with pytest.raises(CheckpointError, match="holds the model that the run starts from"):
+            tunesmith.train(needy, overwrite=True)
+    for kept in (run, second):
+        assert tunesmith.Run.load(kept.folder).generate("the red bird")

@@ -16,7 +16,7 @@ from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.delta import Delta
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.recipe.starting import find_run
-from tunesmith.runs.folder import BASE, FINGERPRINT
+from tunesmith.runs.folder import FINGERPRINT
 from tunesmith.runs.session import Session
 
 
@@ -126,22 +126,6 @@ def _check_same(checked: Checked, before: Checked, folder: Path) -> None:
                 f"start_from: {folder} was made with {key} {other.describe()}, the recipe says {mine.describe()}. "
                 f"Leave {key} out to go on with the run's."
             )
-
-
-def check_apart(earlier: Earlier, output: Path) -> None:
-    """Refuse to replace a run whose own model the new one needs.
-
-    Args:
-        earlier: the run to go on from.
-        output: folder of the new run.
-    Raises:
-        CheckpointError: they are one folder, and the model lies in it.
-    """
-    if output.resolve() == earlier.folder.resolve() and (earlier.folder / BASE).is_dir():
-        raise CheckpointError(
-            f"output: {output} is the run to start from, and holds the model that both need; it would be lost. Choose "
-            "another output."
-        )
 
 
 def check_base(earlier: Earlier, session: Session) -> None:

@@ -162,6 +162,25 @@ def _model_path(name: str, folder: Path) -> str:
     return str(beside) if not Path(name).is_absolute() and (beside / "config.json").is_file() else name
 
 
+def check_apart(checked: Checked, output: Path) -> None:
+    """Refuse to replace a folder that holds the model which the new run starts from.
+
+    Args:
+        checked: the recipe.
+        output: folder of the new run.
+    Raises:
+        CheckpointError: the model lies in it, as that of a run that was made with `model.new` does.
+    """
+    if checked.recipe.model.new is not None:
+        return
+    model = Path(_model_path(checked.recipe.model.name, checked.folder)).expanduser()
+    if model.is_dir() and model.resolve().is_relative_to(output.resolve()):
+        raise CheckpointError(
+            f"output: {output} holds the model that the run starts from ({model}), which would be lost. Choose another "
+            "output."
+        )
+
+
 def _limit(wanted: int | None, backbone: Backbone, tokenizer: Any, facts: dict[str, Any]) -> int:
     config: Any = backbone.model.config
     places = getattr(config, "max_position_embeddings", None) or _ENDLESS

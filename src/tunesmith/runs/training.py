@@ -15,7 +15,7 @@ from tunesmith.data.tokens import unknown_tokens
 from tunesmith.evaluation.statistics import Result
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Meter, Scored
-from tunesmith.runs.continuing import Earlier, check_apart, inherit
+from tunesmith.runs.continuing import Earlier, inherit
 from tunesmith.runs.family import Family
 from tunesmith.runs.folder import check_free, staged
 from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
@@ -23,7 +23,7 @@ from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import prepare
-from tunesmith.runs.session import Session
+from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.caching import kept_below
@@ -56,8 +56,7 @@ def train_recipe(
     checked, earlier = inherit(load_recipe(recipe, overrides))
     output = Path(checked.recipe.output).expanduser().absolute()
     check_free(output, overwrite)
-    if earlier is not None:
-        check_apart(earlier, output)
+    check_apart(checked, output)
     outcome = _carry_out(checked, earlier, progress)
     with staged(output) as folder:
         write_run(outcome, folder)
