@@ -115,6 +115,22 @@ def test_candidates_share_their_precision(recipe: dict[str, object]) -> None:
         tunesmith.train({**recipe, "candidates": candidates})
 
 
+def test_narrow_products_that_would_change_nothing_are_said(
+    recipe: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tunesmith
+
+    training = {"epochs": 1, "batch_size": 8, "precision": "bfloat16"}
+    given = {**recipe, "training": training}
+    with pytest.raises(RecipeError, match=r"training\.precision: bfloat16 is for .* model\.dtype is float64"):
+        tunesmith.train({**given, "model": {"name": recipe["model"], "dtype": "float64"}})
+    said = "training.precision=bfloat16 changes nothing"
+    tunesmith.train(given)
+    assert said not in capsys.readouterr().err
+    tunesmith.train({**given, "method": "full"}, overwrite=True)
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 @pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs AVX-512 VNNI")
 def test_a_recipe_trains_with_narrow_products(recipe: dict[str, object], precision: str) -> None:

@@ -270,3 +270,13 @@ def test_a_loss_that_is_no_number_names_the_rows_and_keeps_the_best_state(
     with pytest.raises(TunesmithError, match=r"nan at step 3, which read line \d+.*questions.jsonl"):
         tunesmith.train(recipe(tiny_writer, questions, tmp_path / "other"))
     assert not (tmp_path / "other").exists()
+
+
+def test_hidden_tokens_are_for_the_masked_objective(tiny_writer: Path, tmp_path: Path) -> None:
+    task = {"name": "text-generation", "masked_share": 0.3}
+    given = recipe(tiny_writer, tmp_path / "prose.txt", tmp_path / "run", task=task)
+    with pytest.raises(RecipeError, match=r"task\.masked_share: 0\.3 is not allowed.*objective=masked"):
+        load_recipe(given)
+    assert load_recipe({**given, "task": {**task, "objective": "masked"}}).task.masked_share == 0.3
+    plain = load_recipe({**given, "task": "text-generation"})
+    assert load_recipe(plain.resolved()).task == plain.task

@@ -292,10 +292,15 @@ def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
 
 
 def _across_model(recipe: Recipe, task: Any) -> list[str]:
-    """A new model is random: it is trained whole, by a task that predicts tokens."""
+    """Narrow products are a float32 model's. A new model is random: trained whole, by a task that predicts tokens."""
+    found, precision, dtype = list[str](), recipe.training.precision, recipe.model.dtype
+    if precision != "float32" and dtype != "float32":
+        found.append(
+            f"training.precision: {precision} is for the products of a float32 model, and model.dtype is {dtype}. "
+            "Leave one of the two out."
+        )
     if recipe.model.new is None:
-        return []
-    found = []
+        return found
     if "name" in recipe.model.model_fields_set:
         found.append(f"model.new: model.name={recipe.model.name} is a model that exists; leave one of the two out.")
     if task.opens == "body":

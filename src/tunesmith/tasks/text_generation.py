@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
+from pydantic import ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
@@ -46,6 +47,13 @@ class TextGeneration(LanguageTask):
         gt=0,
         lt=1,
     )
+
+    @field_validator("masked_share")
+    @classmethod
+    def _hides_tokens(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("objective") == "causal" and value != cls.model_fields["masked_share"].default:
+            raise ValueError("nothing is hidden with objective=causal; set objective=masked, or leave it out")
+        return value
 
     @property
     def opens(self) -> str:

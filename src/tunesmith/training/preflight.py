@@ -14,6 +14,7 @@ from tunesmith.core.memory import resident_bytes
 from tunesmith.models.delta import Delta
 from tunesmith.models.keeping import counted
 from tunesmith.models.quantized import is_quantised
+from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.trial import Trial
 
 _ROWS = 4  # of the probing batch: the longest ones
@@ -69,6 +70,8 @@ def check(trial: Trial) -> Preflight:
     trial.token_bytes = saved.bytes / batch.layout.tokens
     trainable = sum(parameter.numel() for parameter in trial.optimizer.parameters)
     notes = [f"{len(silent)} parameters get a gradient of exactly zero, for example '{silent[0]}'"] if silent else []
+    if trial.settings.precision != "float32" and not _any_frozen(tuned):
+        notes.append(f"training.precision={trial.settings.precision} changes nothing: no linear map stays frozen")
     return Preflight(
         layers=len(tuned.delta.patches),
         trainable=trainable,
@@ -77,6 +80,12 @@ def check(trial: Trial) -> Preflight:
         added_bytes=_added(trial, trial.token_bytes, trainable),
         notes=tuple(notes),
     )
+
+
+def _any_frozen(tuned: Tuned) -> bool:
+    """Say whether the model has a linear map, the output map aside, whose weight does not train."""
+    maps = tuned.backbone.seams.linear.items()
+    return any(f"{path}.weight" not in tuned.delta.copies for path, seam in maps if not seam.exact)
 
 
 def _check_optimizer(trial: Trial) -> None:
