@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tunesmith.cli import main
 
 Recipe = dict[str, Any]
 
@@ -128,3 +131,11 @@ def test_doctor_and_schema_and_version() -> None:
     assert facts["ready"] is True and "torch" in facts
     assert "properties" in json.loads(tunesmith("schema").stdout)
     assert tunesmith("--version").stdout.startswith("tunesmith 0.")
+
+
+def test_warnings_are_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(main, "app", lambda: warnings.warn("two rows were cut.", stacklevel=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        main.run()
+    assert capsys.readouterr().err == "note: two rows were cut.\n"

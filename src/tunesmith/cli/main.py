@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -267,8 +268,14 @@ def version(
         raise typer.Exit
 
 
+def _note(message: Warning | str, *place: Any) -> None:
+    """Print a warning as one sentence, without the line of the program that gave it."""
+    print(f"note: {message}", file=sys.stderr)
+
+
 def run() -> None:
     """Run the command line; a user's mistake is one message and exit code 2, never a traceback."""
+    warnings.showwarning = _note
     try:
         app()
     except TunesmithError as error:
