@@ -17,8 +17,16 @@ from tests.runs.test_translation import recipe as pair_recipe
 from tunesmith.cli import talk
 from tunesmith.cli.main import app
 from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.tasks.decoding import Answer
 
 LONG = "a bird that " * 40
+
+
+def wide(done: tunesmith.Run, held: Path, tmp_path: Path) -> dict[str, Any]:
+    """Go on with a recipe that asks for answers longer than the room."""
+    task = {**done.recipe.task.describe(), "decoding": {"max_new_tokens": 100}}
+    given = {**done.recipe.resolved(), "task": task, "output": str(tmp_path / "wide")}
+    return tunesmith.train(given).summary
 
 
 @pytest.fixture
@@ -51,7 +59,9 @@ def test_an_answer_says_why_it_ends(run: tunesmith.Run) -> None:
     assert json.loads(found.stdout)["finishes"] == [["length"]]
 
 
-def test_long_held_out_sources_are_cut_as_in_training(tiny_pair: Path, tmp_path: Path) -> None:
+def test_long_held_out_sources_are_cut_as_in_training(
+    tiny_pair: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [{"source": f"one and {n}", "target": "uno"} for n in range(24)]
     long = [*rows[:6], {"source": LONG, "target": "dos"}]
     train, held = write_jsonl(tmp_path / "train.jsonl", rows), write_jsonl(tmp_path / "held.jsonl", long)
@@ -59,7 +69,11 @@ def test_long_held_out_sources_are_cut_as_in_training(tiny_pair: Path, tmp_path:
     data = {"train": str(train), "validation": str(held), "max_tokens": 32}
     done = tunesmith.train(pair_recipe(tiny_pair, train, tmp_path / "run", data=data, task=task))
     assert any("1 of 7 prompts" in note and "lose their end" in note for note in done.summary["warnings"])
-    assert done.evaluate(str(held))
+    assert any("6 of 7 prompts leave less room" in note for note in wide(done, held, tmp_path)["warnings"])
+    with caplog.at_level("WARNING"):
+        assert done.evaluate(str(held))
+    assert "held.jsonl: 1 of 7 rows are longer than 32 tokens and lost their end" in caplog.text
+    assert "held.jsonl: 1 of 7 prompts to be answered leave no room" in caplog.text
     with pytest.raises(DataError, match="leave room"):
         done.generate(LONG)
 
@@ -90,9 +104,46 @@ def test_a_long_talk_loses_its_oldest_turns(
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*lines, LONG, "what?"]) + "\n\n"))
     talk.talk(run, 0, {"max_new_tokens": 8})
     shown = capsys.readouterr()
-    assert "its oldest turn was left out" in shown.err
+    assert "oldest turns were left out" in shown.err
     assert "leave room" in shown.err, "a message that is too long by itself"
     assert len(shown.out.splitlines()) >= 7
+
+
+def test_what_cannot_be_answered_leaves_the_talk_as_it_was(
+    run: tunesmith.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[int] = []
+    stream = tunesmith.Run.stream
+    monkeypatch.setattr(
+        tunesmith.Run, "stream", lambda self, said, **how: heard.append(len(said)) or stream(self, said, **how)
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(["what?", "half \ud83d", LONG, "why?"]) + "\n\n"))
+    talk.talk(run, 0, {"max_new_tokens": 1})
+    assert heard == [1, 1, 3], "the refused messages are not part of it, what was said before is"
+    assert "half of one" in capsys.readouterr().err
+
+
+def test_the_newest_turns_leave_room_for_an_answer(run: tunesmith.Run) -> None:
+    turn = [{"role": "user", "content": "what?"}, {"role": "assistant", "content": "this and that."}]
+    system = {"role": "system", "content": "be brief"}
+    long = [system, *turn * 8, {"role": "user", "content": "why?"}]
+    kept = run.fitting(long, max_new_tokens=20)
+    assert kept[0] == system and kept[-1] == long[-1] and kept[1]["role"] == "user" and len(kept) < len(long)
+    ((answer,),) = run.answers("what?", max_new_tokens=20)
+    assert len(run.fitting(long, max_new_tokens=1)) > len(kept)
+    assert run.fitting(turn[:1]) == turn[:1] and answer.finish
+
+
+def test_answers_that_fill_the_room_are_counted(
+    run: tunesmith.Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (texts,) = run.answers("what?", max_new_tokens=5000)
+    assert ("1 of 1 answers end before max_new_tokens" in caplog.text) == (texts[0].finish == "room")
+    monkeypatch.setattr("tunesmith.tasks.decoding.Writer._ended", lambda *rest: Answer("x", "room"))
+    for ask in (run.generate, run.chat, lambda said, **how: list(run.stream(said, **how))):
+        caplog.clear()
+        ask([{"role": "user", "content": "what?"}] if ask == run.chat else "what?", max_new_tokens=2)
+        assert "1 of 1 answers end before max_new_tokens: prompt and answer fill the 64 tokens" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -111,6 +162,12 @@ def test_a_long_talk_loses_its_oldest_turns(
         (lambda run: run.chat([{"role": "user"}]), DataError, "role and content"),
         (lambda run: run.chat([{"role": "user", "content": 3}]), DataError, "not 3"),
         (lambda run: run.chat([]), DataError, "ends with"),
+        (lambda run: run.chat(None), DataError, "not None"),
+        (lambda run: list(run.stream(3)), DataError, "not 3"),
+        (lambda run: run.generate("a", seed=2**70), RecipeError, "from 0 to"),
+        (lambda run: run.choose(3, ["a", "b"]), DataError, "the prompt: a text, not 3"),
+        (lambda run: run.choose("a", None), DataError, "choices: a list of texts"),
+        (lambda run: run.choose("a", ["b", 2]), DataError, "choice 2: a text, not 2"),
     ],
 )
 def test_odd_calls_are_refused_in_words(run: tunesmith.Run, call: Any, error: type[Exception], words: str) -> None:
@@ -121,3 +178,6 @@ def test_odd_calls_are_refused_in_words(run: tunesmith.Run, call: Any, error: ty
 def test_options_of_the_command_are_not_decoding() -> None:
     with pytest.raises(RecipeError, match="--seed 3"):
         talk.settings(["seed=3"])
+    with pytest.raises(RecipeError, match="'prompts=x' is no setting of task.decoding"):
+        talk.settings(["prompts=x"])
+    assert talk.settings(["stop=[", "top_k=3"]) == {"stop": "[", "top_k": 3}

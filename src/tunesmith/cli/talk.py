@@ -24,7 +24,7 @@ def settings(options: Sequence[str]) -> dict[str, Any]:
     Returns:
         Values by key.
     Raises:
-        RecipeError: a word without "=".
+        RecipeError: a word without "=", or one that is no setting of task.decoding.
     """
     import yaml
 
@@ -35,7 +35,12 @@ def settings(options: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"'{text}' is not a setting; write key=value, for example temperature=0.8.")
         if key in ("seed", "samples"):
             raise RecipeError(f"'{text}' is an option of the command, not of task.decoding: write --{key} {value}.")
-        found[key] = yaml.safe_load(value)
+        if key in ("self", "prompts", "messages"):
+            raise RecipeError(f"'{text}' is no setting of task.decoding, as temperature=0.8 is.")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[key] = value
     return found
 
 
@@ -73,36 +78,34 @@ def talk(run: Run, seed: int, decoding: dict[str, Any]) -> None:
         seed: of sampling.
         decoding: settings.
     """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no text is refused in words, and the talk goes on
     messages: list[dict[str, str]] = []
     while True:
         print("you: ", end="", flush=True, file=sys.stderr)
         line = sys.stdin.readline().strip()
         if not line:
             return
-        messages.append({"role": "user", "content": line})
-        answer = _answered(run, messages, seed, decoding)
-        if answer is not None:
-            messages.append({"role": "assistant", "content": answer or "..."})
+        try:
+            messages = _answered(run, [*messages, {"role": "user", "content": line}], seed, decoding)
+        except DataError as error:
+            print(f"error: {error}", file=sys.stderr)
 
 
-def _answered(run: Run, messages: list[dict[str, str]], seed: int, decoding: dict[str, Any]) -> str | None:
+def _answered(
+    run: Run, messages: list[dict[str, str]], seed: int, decoding: dict[str, Any]
+) -> list[dict[str, str]]:
     """Print an answer as it comes; the oldest turns go where the conversation has outgrown the model."""
     pieces: list[str] = []
-    while True:
-        try:
-            for piece in run.stream(messages, seed=seed + len(messages), **decoding):
-                pieces.append(piece)
-                print(piece, end="", flush=True)
-        except DataError as error:
-            if len(messages) == 1:
-                print(f"error: {error}", file=sys.stderr)
-                messages.clear()
-                return None
-            del messages[:2]
-            print("(the conversation is too long: its oldest turn was left out)", file=sys.stderr)
-            continue
-        print()
-        return "".join(pieces).strip()
+    kept = run.fitting(messages, **decoding)
+    for piece in run.stream(kept, seed=seed + len(messages), **decoding):
+        pieces.append(piece)
+        print(piece, end="", flush=True)
+    print()
+    if len(kept) < len(messages):
+        turns = (len(messages) - len(kept)) // 2
+        print(f"(the conversation was too long: its {turns} oldest turns were left out)", file=sys.stderr)
+    return [*kept, {"role": "assistant", "content": "".join(pieces).strip() or "..."}]
 
 
 def inspected(found: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Meter, Scored
 from tunesmith.runs.family import Family
 from tunesmith.runs.session import Session
-from tunesmith.tasks.decoding import Answer, Writer
+from tunesmith.tasks.decoding import Writer
 from tunesmith.tasks.generating import AnswerTask, LanguageTask
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, Split
@@ -113,22 +113,36 @@ class Generating(Family):
     def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
         """Let the untuned model write the samples, and say which prompts will be cut."""
         for split in dict.fromkeys(["validation", *self.judge.splits]):
-            self._count_long(split)
+            self.corpus.warnings.extend(self.crowded(split))
         with progress.stage("samples before tuning", self._task.samples, "texts") as bar:
             self.before = self._sampled(bar)
 
-    def _count_long(self, name: str) -> None:
-        task, split = self._task, self.corpus.splits[name]
-        if not isinstance(task, AnswerTask) or self.session.chat is None:
-            return
-        found = [Conversation.of(split.text(int(row))) for row in self._asked(name)]
-        writer = writer_of(self.session)
-        long = writer.too_long([self.session.chat.asked(one.question) for one in found])
-        if long:
-            self.corpus.warnings.append(
-                f"{name}: {long} of {len(found)} prompts to be answered leave no room in {writer.room} tokens and lose "
-                f"their {task.cut} (task.cut); the answers come from what is left."
+    def crowded(self, name: str) -> list[str]:
+        """Say how many prompts of a split leave no room for an answer, or for less than is asked for.
+
+        Args:
+            name: of the split.
+        Returns:
+            Sentences.
+        """
+        task, split, chat = self._task, self.corpus.splits[name], self.session.chat
+        if not isinstance(task, AnswerTask) or chat is None:
+            return []
+        found = [Conversation.of(split.text(int(row))) for row in self._answered(name)]
+        writer, wanted = writer_of(self.session), task.decoding.max_new_tokens
+        rooms = writer.rooms([chat.asked(one.question) for one in found], wanted)
+        less, said = [room for room in rooms if 0 < room < wanted], []
+        if 0 in rooms:
+            said.append(
+                f"{name}: {rooms.count(0)} of {len(found)} prompts to be answered leave no room in {writer.room} "
+                f"tokens and lose their {task.cut} (task.cut); the answers come from what is left."
             )
+        if less:
+            said.append(
+                f"{name}: {len(less)} of {len(found)} prompts leave less room in {writer.room} tokens than "
+                f"max_new_tokens={wanted}, the longest of them {min(less)}; an answer ends where the room is full."
+            )
+        return said
 
     def samples(self, tuned: Tuned) -> list[dict[str, str]]:
         """Write the samples again."""
@@ -143,12 +157,13 @@ class Generating(Family):
         prompts = [prompt for prompt, _ in self._prompts()]
         if not prompts:
             return []
-        return [one.text for one in self._answers(prompts, told)]
+        return self._answers(prompts, told)
 
-    def _answers(self, prompts: Sequence[str], told: Callable[[int], None] | None) -> list[Answer]:
+    def _answers(self, prompts: Sequence[str], told: Callable[[int], None] | None) -> list[str]:
         """Answer held-out prompts; what is too long is cut as rows are for training."""
         cut = self._task.cut if isinstance(self._task, AnswerTask) else "end"
-        return writer_of(self.session).answer(prompts, self._task.decoding, advance=told, cut=cut)
+        found = writer_of(self.session).answer(prompts, self._task.decoding, advance=told, cut=cut)
+        return [one.text for one in found]
 
     @property
     def _task(self) -> LanguageTask:
@@ -220,11 +235,11 @@ class Generating(Family):
 
     def _written(self, split: Split, told: Callable[[int], None] | None) -> Written:
         likely, asked, chat = self._likely(split, told), self._asked(split.name), self.session.chat
-        if not len(asked) or chat is None or not any(metric.reads == "answers" for metric in self.judge.metrics):
+        if not len(asked) or chat is None or not self._scores_answers:
             return likely
         found = [Conversation.of(split.text(int(row))) for row in asked]
         prompts = [chat.asked(one.question) for one in found]
-        answers = [one.text for one in self._answers(prompts, told)]
+        answers = self._answers(prompts, told)
         right = [[one.answer, *one.references] for one in found]
         return Written(likely.nats, likely.tokens, likely.characters, asked, answers, right)
 
@@ -235,6 +250,15 @@ class Generating(Family):
             return np.zeros(0, np.int64)
         draw = np.random.default_rng(derived(0, f"answered {name}"))
         return np.sort(draw.permutation(rows)[: task.answered_rows]).astype(np.int64)
+
+    def _answered(self, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Return the rows of a split that will be answered, for a metric or as samples."""
+        rows = self._asked(name)
+        return rows if self._scores_answers else rows[: self._task.samples if name == "validation" else 0]
+
+    @property
+    def _scores_answers(self) -> bool:
+        return any(metric.reads == "answers" for metric in self.judge.metrics)
 
     def on_base(self, progress: Progress) -> dict[str, Any]:
         """Compare the untuned model's likelihood of the validation rows with full precision's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ from tunesmith.runs.session import Session, open_session
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus
+
+_log = logging.getLogger("tunesmith")
 
 _FAMILIES: dict[str, type[Family]] = {"labelling": Labelling, "generating": Generating}
 
@@ -89,10 +92,13 @@ def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str) -> 
         DataError: the file cannot be used.
     """
     split = Generating.read_file(path, checked, session)
+    judge = Judge(metrics_by_name(metric_names(checked)), Bootstrap(), ["test"])
+    family = Generating(session, Corpus([], {"test": split}), judge)
     for said in unknown_tokens(split.tokens, session.tokenizer, path):
         warnings.warn(said, stacklevel=2)
-    judge = Judge(metrics_by_name(metric_names(checked)), Bootstrap(), ["test"])
-    return Generating(session, Corpus([], {"test": split}), judge).answer(tuned, split)
+    for said in (*split.remarks, *family.crowded("test")):
+        _log.warning("%s: %s", path, said.removeprefix("test: "))
+    return family.answer(tuned, split)
 
 
 def metric_names(checked: Checked) -> list[str]:

@@ -13,7 +13,7 @@ from tunesmith.data.tokens import LearnedRows
 from tunesmith.models.language import LanguageModel
 from tunesmith.recipe.loading import build_settings
 from tunesmith.runs.generating import likelihoods, writer_of
-from tunesmith.tasks.decoding import Answer, Writer
+from tunesmith.tasks.decoding import Answer, Writer, tell_of_room
 from tunesmith.tasks.encoding import encode_conversations, encode_endings
 from tunesmith.tasks.generating import AnswerTask, Decoding, LanguageTask
 
@@ -59,7 +59,7 @@ class Speaking:
     def answers(
         self, prompts: str | Sequence[str], *, samples: int = 1, seed: int = 0, **decoding: Any
     ) -> list[list[Answer]]:
-        """Write as `generate` does, and say why each text ends.
+        """Write as `generate` does, and say why each text ends; how many end for lack of room is logged.
 
         Args:
             prompts: as for `generate`.
@@ -84,6 +84,7 @@ class Speaking:
             raise DataError(f"prompts: a text or several, not {prompts!r}.")
         texts = [self._prompt(prompt) for prompt in given]
         found = writer.answer([text for text in texts for _ in range(samples)], settings, seed)
+        tell_of_room(found, writer.room)
         return [found[place * samples : (place + 1) * samples] for place in range(len(given))]
 
     def chat(self, messages: Sequence[Message], *, seed: int = 0, **decoding: Any) -> str:
@@ -100,7 +101,9 @@ class Speaking:
         """
         writer, settings = self._writer(decoding)
         _check_seed(seed)
-        return writer.answer([self._conversation(messages)], settings, seed)[0].text
+        found = writer.answer([self._conversation(messages)], settings, seed)
+        tell_of_room(found, writer.room)
+        return found[0].text
 
     def stream(self, messages: Sequence[Message] | str, *, seed: int = 0, **decoding: Any) -> Iterator[str]:
         """Answer piece by piece.
@@ -116,9 +119,36 @@ class Speaking:
         _check_seed(seed)
         prompt = self._prompt(messages) if isinstance(messages, str) else self._conversation(messages)
         if settings.beams > 1:
-            yield writer.answer([prompt], settings, seed)[0].text
+            found = writer.answer([prompt], settings, seed)
+            yield found[0].text
+            tell_of_room(found, writer.room)
         else:
             yield from writer.stream(prompt, settings, seed)
+
+    def fitting(self, messages: Sequence[Message], **decoding: Any) -> list[Message]:
+        """Leave out the oldest turns of a conversation that leave an answer too little room.
+
+        An answer has room where `max_new_tokens` fit behind its prompt, or half of all tokens that the run reads.
+
+        Args:
+            messages: as for `chat`.
+            **decoding: as for `chat`.
+        Returns:
+            Messages of the system that come first, then the newest turns; the last one always.
+        Raises:
+            RecipeError: as `chat`.
+            DataError: as `chat`.
+        """
+        writer, settings = self._writer(decoding)
+        self._conversation(messages)
+        roles = [role(message["role"]) for message in messages]
+        first = next((place for place, spoken in enumerate(roles) if spoken != "system"), len(roles))
+        turns = [place for place in range(first, len(roles)) if roles[place] == "user"] or [first]
+        for place in (first, *turns):
+            kept = [*messages[:first], *messages[place:]]
+            if writer.roomy(self._conversation(kept), settings.max_new_tokens):
+                break
+        return kept
 
     def choose(self, prompt: str, choices: Sequence[str]) -> dict[str, float]:
         """Let the model choose among texts: the probability that it would write each of them, compared.
@@ -131,8 +161,8 @@ class Speaking:
         Raises:
             DataError: fewer than two choices, equal ones, or an empty one.
         """
-        if len(set(choices)) < max(2, len(choices)) or not all(text.strip() for text in choices):
-            raise DataError(f"choices={list(choices)}: two or more are needed, all different and none empty.")
+        _check_text(prompt, "the prompt")
+        _check_choices(choices)
         writer, _ = self._writer({})
         session = self._opened[0]
         backbone, task, chat = session.backbone, session.task, session.chat
@@ -187,6 +217,8 @@ class Speaking:
 
     def _conversation(self, messages: Sequence[Message]) -> str:
         session = self._opened[0]
+        if not isinstance(messages, Sequence):
+            raise DataError(f"messages: a list of messages, not {messages!r}.")
         for number, message in enumerate(messages, 1):
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
                 raise DataError(
@@ -202,8 +234,17 @@ class Speaking:
 
 
 def _check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise RecipeError(f"seed={seed!r}: a whole number.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise RecipeError(f"seed={seed!r}: a whole number from 0 to 2^63 - 1.")
+
+
+def _check_choices(choices: Any) -> None:
+    if isinstance(choices, str) or not isinstance(choices, Sequence):
+        raise DataError(f"choices: a list of texts, not {choices!r}.")
+    for number, text in enumerate(choices, 1):
+        _check_text(text, f"choice {number}")
+    if len(set(choices)) < max(2, len(choices)) or not all(text.strip() for text in choices):
+        raise DataError(f"choices={list(choices)}: two or more are needed, all different and none empty.")
 
 
 def _check_text(text: Any, where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Thread
@@ -15,6 +16,8 @@ from tunesmith.core.errors import DataError
 from tunesmith.models.language import LanguageModel
 from tunesmith.tasks.encoding import read_tokens
 from tunesmith.tasks.generating import Decoding
+
+_log = logging.getLogger("tunesmith")
 
 _TOKENS, _ROWS = 4096, 32  # of one batch of prompts, room for the answers included
 
@@ -93,15 +96,28 @@ class Writer:
                     advance(len(numbers))
         return found
 
-    def too_long(self, prompts: Sequence[str]) -> int:
-        """Count the prompts that leave no room for an answer as they are.
+    def rooms(self, prompts: Sequence[str], wanted: int) -> list[int]:
+        """Tell how long the answers may become, prompts as they are.
 
         Args:
             prompts: as text.
+            wanted: longest answer that is asked for. [tokens]
         Returns:
-            How many. [count]
+            Tokens for each; 0 where the prompt leaves no room.
         """
-        return sum(len(self.encode(prompt)) > self._most for prompt in prompts)
+        lengths = [len(self.encode(prompt)) for prompt in prompts]
+        return [self._more(length, wanted) if length <= self._most else 0 for length in lengths]
+
+    def roomy(self, prompt: str, wanted: int) -> bool:
+        """Say whether a prompt leaves room for what is asked for, or at least half of the model's room.
+
+        Args:
+            prompt: as text.
+            wanted: longest answer that is asked for. [tokens]
+        Returns:
+            Whether it does.
+        """
+        return len(self.encode(prompt)) <= self._keep(wanted)
 
     @property
     def _most(self) -> int:
@@ -111,6 +127,10 @@ class Writer:
     def _more(self, prompt: int, wanted: int) -> int:
         """Return how long an answer may become. [tokens]"""
         return min(wanted, self.room - (1 if self.model.apart else prompt))
+
+    def _keep(self, wanted: int) -> int:
+        """Return how much of a prompt is kept where it is cut; a decoder's answer gets up to half of the room."""
+        return self.room if self.model.apart else max(self.room - wanted, self.room // 2, 1)
 
     def _batches(self, rows: Sequence[Sequence[int]], wanted: int) -> list[list[int]]:
         """Put rows together whose answers may become equally long, so that each is as it would be alone."""
@@ -139,18 +159,18 @@ class Writer:
             )
         finally:
             self.model.model.train(training)
-        begin = 1 if self.model.apart else longest  # the decoder's start token, or the prompt
-        short = self._more(longest, decoding.max_new_tokens) < decoding.max_new_tokens
-        return [self._ended(row[begin:].tolist(), decoding.stop, "room" if short else "length") for row in written]
+        return [self._ended(row.tolist(), longest, decoding) for row in written]
 
-    def _ended(self, ids: Sequence[int], stop: Sequence[str], otherwise: str) -> Answer:
+    def _ended(self, row: Sequence[int], prompt: int, decoding: Decoding) -> Answer:
         """Cut what was written at its end, and say what ended it."""
+        ids = row[1 if self.model.apart else prompt :]  # behind the decoder's start token, or the prompt
         end = next((place for place, token in enumerate(ids) if token in self._closing), None)
         whole: str = self.tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
-        cuts = [place for place in (whole.find(one) for one in stop) if place >= 0]
+        cuts = [place for place in (whole.find(one) for one in decoding.stop) if place >= 0]
         if cuts:
             return Answer(whole[: min(cuts)].strip(), "stop")
-        return Answer(whole.strip(), otherwise if end is None else "end")
+        short = self._more(prompt, decoding.max_new_tokens) < decoding.max_new_tokens
+        return Answer(whole.strip(), "end" if end is not None else "room" if short else "length")
 
     @property
     def _side(self) -> str:
@@ -165,23 +185,25 @@ class Writer:
             decoding: how.
             seed: of sampling.
         Returns:
-            Pieces of text; put together they are the answer, white space around it aside.
+            Pieces of text; put together they are the answer, white space around it aside. It is logged
+            where there was no more room.
         Raises:
             DataError: the prompt leaves no room for an answer.
         """
         row = self._fitting([prompt], decoding.max_new_tokens, None)[0]
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         settings = self.settings(decoding, len(row))
-        failed: list[Exception] = []
+        failed, written = list[Exception](), list[list[int]]()
 
         def write() -> None:
             try:
                 with torch.no_grad():
                     torch.manual_seed(seed)
                     ids = torch.tensor([row], device=self.model.device)
-                    self.model.model.generate(  # type: ignore[operator]
+                    found = self.model.model.generate(  # type: ignore[operator]
                         input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **settings
                     )
+                    written.extend(found.tolist())
             except Exception as error:  # noqa: BLE001  raised again where the pieces are read
                 failed.append(error)
                 streamer.end()
@@ -193,6 +215,7 @@ class Writer:
         thread.join()
         if failed:
             raise failed[0]
+        tell_of_room([self._ended(written[0], len(row), decoding)], self.room)
 
     def _fitting(self, prompts: Sequence[str], wanted: int, cut: str | None) -> list[list[int]]:
         rows = [self.encode(prompt) for prompt in prompts]
@@ -207,10 +230,10 @@ class Writer:
         return rows
 
     def _shortened(self, prompt: str, row: list[int], wanted: int, cut: str) -> list[int]:
-        """Cut a prompt as rows are cut for training; a decoder's answer gets up to half of the room."""
+        """Cut a prompt as rows are cut for training."""
+        keep = self._keep(wanted)
         if self.model.apart:
-            return read_tokens(self.tokenizer, [prompt], self.room, cut)[0]
-        keep = max(self.room - wanted, self.room // 2, 1)
+            return read_tokens(self.tokenizer, [prompt], keep, cut)[0]
         if cut == "end":
             return row[:keep]
         begins = int(row[0] == self.tokenizer.bos_token_id and keep > 1)
@@ -240,6 +263,19 @@ class Writer:
         if decoding.stop:
             found |= {"stop_strings": list(decoding.stop), "tokenizer": self.tokenizer}
         return found
+
+
+def tell_of_room(answers: Sequence[Answer], room: int) -> None:
+    """Log how many answers end because prompt and answer fill the room.
+
+    Args:
+        answers: any number.
+        room: longest prompt and answer together. [tokens]
+    """
+    full = sum(one.finish == "room" for one in answers)
+    if full:
+        _log.warning("%d of %d answers end before max_new_tokens: prompt and answer fill the %d tokens "
+                     "(data.max_tokens).", full, len(answers), room)  # fmt: skip
 
 
 def _until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:

@@ -29,7 +29,7 @@ class Decoding(Settings):
     min_p: float | None = setting(
         None, "Sample among tokens of at least this share of the highest probability; all when empty.", gt=0, le=1
     )
-    beams: int = setting(1, "Beams of the search.", unit="count", ge=1)
+    beams: int = setting(1, "Beams of the search; with a temperature above 0 they are drawn.", unit="count", ge=1)
     repetition_penalty: float = setting(1.0, "Above 1, tokens that stand in the text become less probable.", gt=0)
     stop: list[Annotated[str, Field(min_length=1)]] = setting(
         [], "Texts that end an answer besides the end token; they are left out of it."

@@ -33,6 +33,7 @@ class Split:
         labels: (rows,), int64, training codes.
         tokens: the rows' token ids.
         audit: facts about the split.
+        remarks: sentences for the user.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Split:
     labels: np.ndarray[Any, np.dtype[np.int64]]
     tokens: TokenRows
     audit: audit.Audit
+    remarks: list[str] = field(default_factory=list)
 
     def text(self, row: int) -> str:
         """Return the text of one of the split's rows.

@@ -56,8 +56,8 @@ def load_texts(
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {}
     for name in order:
-        splits[name], remarks = _encode(name, parts, task, chat, max_tokens)
-        warnings.extend(remarks)
+        splits[name] = _encode(name, parts, task, chat, max_tokens)
+        warnings.extend(splits[name].remarks)
     return Corpus([], splits, warnings, "+".join(files[name].content_hash[:32] for name in files))
 
 
@@ -98,7 +98,7 @@ def read_texts(path: str, data: DataSettings, task: AnswerTask | TextGeneration,
         DataError: anything wrong with the file, with its line.
     """
     part = _part(_read(path, data, task, Path.cwd()), task)
-    return _encode("test", {"test": part, "train": part}, task, chat, max_tokens)[0]
+    return _encode("test", {"test": part, "train": part}, task, chat, max_tokens)
 
 
 def _read(path: str, data: DataSettings, task: AnswerTask | TextGeneration, folder: Path) -> Examples:
@@ -169,7 +169,7 @@ def _is_one(task: TextGeneration, examples: Examples) -> bool:
 
 def _encode(
     name: str, parts: dict[str, Part], task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int
-) -> tuple[Split, list[str]]:
+) -> Split:
     part = parts[name]
     if isinstance(task, AnswerTask):
         conversations = (Conversation.of(row["text"]) for row in part.examples.rows(part.index))
@@ -195,7 +195,7 @@ def _encode(
         together=part.together(),
     )
     split = Split(name, part.examples, index, np.zeros(len(rows), np.int64), rows, facts)
-    return split, _remarks(split, found, len(silent), task)
+    return replace(split, remarks=_remarks(split, found, len(silent), task))
 
 
 def _documents(part: Part, task: TextGeneration, chat: Chat, max_tokens: int) -> Encoded:
