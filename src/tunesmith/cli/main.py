@@ -268,7 +268,7 @@ def version(
         raise typer.Exit
 
 
-def _note(message: Warning | str, *place: Any) -> None:
+def _note(message: Warning | str, *place: Any, **rest: Any) -> None:
     """Print a warning as one sentence, without the line of the program that gave it."""
     print(f"note: {message}", file=sys.stderr)
 

@@ -131,7 +131,7 @@ class Generating(Family):
         found = [Conversation.of(split.text(int(row))) for row in self._answered(name)]
         writer, wanted = writer_of(self.session), task.decoding.max_new_tokens
         rooms = writer.rooms([chat.asked(one.question) for one in found], wanted)
-        less, said = [room for room in rooms if 0 < room < wanted], []
+        less, said = [room for room in rooms if 0 < room < wanted], list[str]()
         if 0 in rooms:
             said.append(
                 f"{name}: {rooms.count(0)} of {len(found)} prompts to be answered leave no room in {writer.room} "
