@@ -17,6 +17,7 @@ from tests.runs.test_translation import recipe as pair_recipe
 from tunesmith.cli import talk
 from tunesmith.cli.main import app
 from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.recipe.loading import load_recipe
 from tunesmith.tasks.decoding import Answer
 
 LONG = "a bird that " * 40
@@ -181,3 +182,25 @@ def test_options_of_the_command_are_not_decoding() -> None:
     with pytest.raises(RecipeError, match="'prompts=x' is no setting of task.decoding"):
         talk.settings(["prompts=x"])
     assert talk.settings(["stop=[", "top_k=3"]) == {"stop": "[", "top_k": 3}
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"name": "translation", "source": "a", "target": "a"}, "learn to copy"),
+        ({"name": "text-generation", "masked_share": 0.3}, "nothing is hidden"),
+        ({"name": "translation", "answered_rows": True}, "true or false"),
+    ],
+)
+def test_settings_that_do_nothing_are_refused(task: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        load_recipe({"task": task, "model": "minilm", "data": {"train": "x.jsonl"}, "output": "x"})
+
+
+def test_inspect_shows_characters_whole(tiny_writer: Path, tmp_path: Path) -> None:
+    rows = [{"question": f"说什么 {n}？", "answer": f"你好😀{n}"} for n in range(8)]
+    train = write_jsonl(tmp_path / "rows.jsonl", rows)
+    data = {"train": str(train), "validation": 0.25}
+    found = tunesmith.inspect(recipe(tiny_writer, train, tmp_path / "run", data=data))
+    text = "".join(word for word, _ in found["rows"][0]["pieces"])
+    assert "\ufffd" not in text and "你好😀" in text and "说什么" in text

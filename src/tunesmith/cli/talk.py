@@ -92,9 +92,7 @@ def talk(run: Run, seed: int, decoding: dict[str, Any]) -> None:
             print(f"error: {error}", file=sys.stderr)
 
 
-def _answered(
-    run: Run, messages: list[dict[str, str]], seed: int, decoding: dict[str, Any]
-) -> list[dict[str, str]]:
+def _answered(run: Run, messages: list[dict[str, str]], seed: int, decoding: dict[str, Any]) -> list[dict[str, str]]:
     """Print an answer as it comes; the oldest turns go where the conversation has outgrown the model."""
     pieces: list[str] = []
     kept = run.fitting(messages, **decoding)

@@ -19,6 +19,7 @@ from tunesmith.tasks.generating import AnswerTask
 from tunesmith.training.corpus import Corpus, Split
 
 _HUGE = 10**9  # tokens: no row is cut
+_HALF = "\ufffd"  # what a decoder writes for a part of a character
 
 Ids = np.ndarray[Any, Any]
 Piece = tuple[str, str]  # a token's text, and what becomes of it: input, learned or cut
@@ -88,13 +89,15 @@ def _pieces(session: Session, split: Split, row: int) -> list[Piece]:
 
 
 def _words(session: Session, ids: Ids) -> list[str]:
-    """Return every token's own text: what the text up to it has more than the text before it."""
-    tokenizer = session.tokenizer
-    texts, before = [], ""
+    """Return every token's own text: what the text up to it has more than the text before it.
+
+    A character that several tokens make up is the text of the last of them.
+    """
+    texts = []
     for end in range(1, len(ids) + 1):
         start = max(0, end - 16)  # enough context for spaces and for characters of several tokens
-        before = tokenizer.decode(list(ids[start : end - 1])) if end - 1 > start else ""
-        whole = tokenizer.decode(list(ids[start:end]))
+        before, whole = (session.tokenizer.decode(list(ids[start:to])) if to > start else "" for to in (end - 1, end))
+        before, whole = before.rstrip(_HALF), whole if end == len(ids) else whole.rstrip(_HALF)
         texts.append(whole[len(before) :] if whole.startswith(before) else "")
     return texts
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from tunesmith.core.settings import setting
 from tunesmith.data.conversations import check_columns, need
@@ -19,6 +21,12 @@ class PairTask(AnswerTask):
     source: str = setting("source", "Column to write from.")
     target: str = setting("target", "Column to write.")
     instruction: str = setting("", "Text before the source; empty for none.")
+
+    @model_validator(mode="after")
+    def _two_columns(self) -> Self:
+        if self.source == self.target:
+            raise ValueError(f"source and target are both '{self.source}': the task would learn to copy; name two")
+        return self
 
     def form(self, columns: list[str], path: str) -> Format:
         """Take the two columns that the task names."""

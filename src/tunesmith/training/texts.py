@@ -167,9 +167,7 @@ def _is_one(task: TextGeneration, examples: Examples) -> bool:
     return task.documents == "file" and examples.where[0].startswith("piece")
 
 
-def _encode(
-    name: str, parts: dict[str, Part], task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int
-) -> Split:
+def _encode(name: str, parts: dict[str, Part], task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int) -> Split:
     part = parts[name]
     if isinstance(task, AnswerTask):
         conversations = (Conversation.of(row["text"]) for row in part.examples.rows(part.index))
