@@ -104,6 +104,41 @@ def test_columns_that_do_not_exist(tmp_path: Path) -> None:
         read(path, InstructionTuning(columns={"answer": "repl"}))
 
 
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second", "lacking"),
+    [
+        ({"instruction": "2+2?", "output": "4"}, {"instruction": "2+3?"}, "output"),
+        ({"prompt": "2+2?", "completion": "4"}, {"prompt": "2+3?"}, "response"),
+        ({"question": "2+2?", "answer": "4"}, {"answer": "5"}, "question"),
+        ({"prompt": "2+2?", "chosen": "4", "rejected": "5"}, {"prompt": "2+3?"}, "chosen"),
+        ({"messages": DONE}, {"text": "2+3?"}, "messages"),
+        ({"conversations": [{"from": "gpt", "value": "4"}]}, {"system": "x"}, "conversations"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
+)
+def test_a_later_row_without_a_column_is_named(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], lacking: str, drop: bool
+) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [first, second])
+    with pytest.raises(DataError, match=rf"rows\.jsonl, line 2: the row has no column '{lacking}'; it has"):
+        read(path, InstructionTuning(), drop)
+
+
+def test_settings_of_columns_that_would_not_be_read(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"instruction": "2+2?", "output": "4"}])
+    with pytest.raises(RecipeError, match="task.columns: unknown name 'answr'; did you mean 'answer'"):
+        read(path, InstructionTuning(columns={"answr": "output"}))
+    with pytest.raises(RecipeError, match="task.columns.answer: the rows of .* are read as alpaca"):
+        read(path, InstructionTuning(columns={"answer": "output"}))
+    with pytest.raises(RecipeError, match="leave it out"):
+        read(path, Translation(source="instruction", target="output", columns={"source": "output"}))
+    with pytest.raises(RecipeError, match="task.target: 'output' is also task.source"):
+        read(path, Translation(source="output", target="output"))
+    with pytest.raises(RecipeError, match=r"task.source: unknown column 'zh'.* \(first row of .*rows.jsonl\)"):
+        read(path, Translation(source="zh", target="output"))
+
+
 def test_empty_answers_are_dropped_when_told_so(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "completion": ""}, {"prompt": "2+2?", "completion": "4"}]
     assert len(read(write_jsonl(tmp_path / "rows.jsonl", rows), InstructionTuning(), drop=True)) == 1

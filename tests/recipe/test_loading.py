@@ -54,6 +54,7 @@ def test_all_mistakes_at_once_with_line_and_nearest_name(tmp_path: Path) -> None
     ("override", "message"),
     [
         ("training.epochs=many", "training.epochs: 'many' is not allowed. Input should be a valid integer"),
+        ("model.new={new: {architecture: t5}}", "unknown key 'new'. Allowed: architecture, config, size"),
         ("method.rank=4.5", "method.rank: 4.5 is not allowed"),
         ("method.name=lroa", "unknown method 'lroa'; did you mean 'lora'?"),
         ("evaluation.metrics=[accuracy, f1]", "evaluation.metrics: unknown metric 'f1'"),
@@ -104,3 +105,10 @@ def test_the_schema_knows_every_method_and_its_settings() -> None:
     lora = next(item for item in methods if item.get("properties", {}).get("name") == {"const": "lora"})
     assert lora["properties"]["rank"]["minimum"] == 1 and lora["properties"]["rank"]["unit"] == "count"
     assert "training" in schema["properties"]
+
+
+def test_a_value_that_may_be_of_several_kinds_is_one_mistake(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, "data: {train: a.csv}\n"), ["data.validation=null"])
+    assert "1 mistake, nothing was loaded" in str(caught.value)
+    assert "Input should be a valid string. Or: Input should be a valid number." in str(caught.value)

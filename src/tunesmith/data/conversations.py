@@ -135,6 +135,20 @@ def find_format(columns: Sequence[str], allowed: Sequence[str], path: str) -> Fo
     raise DataError(f"{path} has the columns {', '.join(columns)}; this task reads: {_worded(allowed)}.")
 
 
+def also_fitting(columns: Sequence[str], allowed: Sequence[str], chosen: Format) -> list[str]:
+    """Find the formats besides the chosen one that a file's columns fit.
+
+    Args:
+        columns: of its first row.
+        allowed: formats that the task reads.
+        chosen: as which it is read.
+    Returns:
+        Their names.
+    """
+    kinds = components("formats")
+    return [name for name in allowed if kinds[name] is not type(chosen) and kinds[name].fits(columns)]
+
+
 def _worded(allowed: Sequence[str]) -> str:
     return "; ".join(f"{name} ({components('formats')[name].holds})" for name in allowed)
 
@@ -149,10 +163,9 @@ class _Conversing(Reader):
     def rows(self) -> Iterator[Row]:
         """Go through the file's rows."""
         for where, values in self._inner.rows():
-            values = {**values, **{name: values.get(column) for name, column in self._columns.items()}}
+            values = {**values, **{own: values[name] for own, name in self._columns.items() if name in values}}
             try:
-                pairs, references = self._form.turns(values)
-                found = Conversation(messages_of(pairs), references)
+                found = self._conversation(values)
             except EmptyAnswer:
                 yield where, {COLUMN: ""}  # counted, and refused or dropped, as empty cells are
                 continue
@@ -165,6 +178,17 @@ class _Conversing(Reader):
                 raise DataError(f"{self.path}, {where}: {error}") from None
             self._check(found, where)
             yield where, {COLUMN: found.text()}
+
+    def _conversation(self, values: Mapping[str, Any]) -> Conversation:
+        try:
+            pairs, references = self._form.turns(values)
+        except KeyError as error:
+            lacking = self._columns.get(str(error.args[0]), str(error.args[0]))
+            raise DataError(
+                f"the row has no column '{lacking}'; it has {', '.join(map(str, values))}. Every row of this file "
+                f"needs the columns of its first row ({self._form.holds})."
+            ) from None
+        return Conversation(messages_of(pairs), references)
 
     def _check(self, found: Conversation, where: str) -> None:
         if found.messages[0]["role"] == "assistant":
@@ -251,15 +275,16 @@ def need(row: Mapping[str, Any], column: str) -> str:
     return str(value)
 
 
-def check_columns(given: Mapping[str, str], columns: Sequence[str]) -> None:
+def check_columns(given: Mapping[str, str], columns: Sequence[str], path: str) -> None:
     """Refuse settings that name no column.
 
     Args:
         given: setting to column.
-        columns: of the file.
+        columns: of the file's first row.
+        path: of the file.
     Raises:
         RecipeError: with the nearest column.
     """
     for key, column in given.items():
         if column not in columns:
-            raise RecipeError(f"{key}: {unknown('column', column, columns)}")
+            raise RecipeError(f"{key}: {unknown('column', column, columns)} (first row of {path}).")

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -331,33 +331,36 @@ def _validated(model: type[BaseModel], values: Any, prefix: str, problems: list[
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        for item in error.errors():
-            sentence = _sentence(model, item, prefix)
-            if sentence not in problems:
-                problems.append(sentence)
+        found: dict[str, list[str]] = {}
+        for item in error.errors():  # a value that may be of several kinds has an error for each
+            said, why = _sentence(model, item, prefix)
+            found.setdefault(said, []).append(why)
+        problems.extend(f"{said}{' Or: '.join(dict.fromkeys(why))}" for said, why in found.items())
     return None
 
 
-def _sentence(model: type[BaseModel], item: Any, prefix: str) -> str:
+def _sentence(model: type[BaseModel], item: Any, prefix: str) -> tuple[str, str]:
+    """Word what is wrong, and why."""
     path = [str(part) for part in item["loc"]]
     if item["type"] == "extra_forbidden":
         parent = ".".join([prefix.rstrip("."), *path[:-1]]).strip(".")
-        return f"{prefix}{'.'.join(path)}: {unknown('key', path[-1], _keys(model, path[:-1]))}" + (
-            f" (below '{parent}')" if parent else ""
-        )
+        where = f" (below '{parent}')" if parent else ""
+        return f"{prefix}{'.'.join(path)}: {unknown('key', path[-1], _keys(model, path[:-1]))}{where}", ""
     if item["type"] == "missing":
-        return f"{prefix}{'.'.join(path)}: required and not given."
+        return f"{prefix}{'.'.join(path)}: required and not given.", ""
     known = [part for part in path if part.replace("_", "").isalnum() and part not in ("str", "float", "int")]
     shown = repr(item["input"])
-    return f"{prefix}{'.'.join(known)}: {shown[:80]} is not allowed. {item['msg']}."
+    return f"{prefix}{'.'.join(known)}: {shown[:80]} is not allowed. ", f"{item['msg']}."
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        kinds = [annotation, *get_args(annotation)]  # a key that may be left empty is a union
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is None:
             return []
-        model = annotation
+        model = inner
     return list(model.model_fields)
 
 

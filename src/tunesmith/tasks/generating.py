@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from tunesmith.core.errors import RecipeError, unknown
+from tunesmith.core.registry import components
 from tunesmith.core.settings import Settings, setting
 from tunesmith.data.conversations import check_columns, find_format
 from tunesmith.data.formats.base import Format
@@ -97,6 +99,18 @@ class AnswerTask(LanguageTask):
             The format.
         Raises:
             DataError: the columns fit none that the task reads.
+            RecipeError: task.columns names what is not there, or not read.
         """
-        check_columns({f"task.columns.{name}": column for name, column in self.columns.items()}, columns)
-        return find_format([*columns, *self.columns], self.formats, path)
+        known = {column for name in self.formats for column in components("formats")[name].columns}
+        foreign = [name for name in self.columns if name not in known]
+        if foreign:
+            raise RecipeError(f"task.columns: {unknown('name', foreign[0], known)}. Formats name their columns so.")
+        check_columns({f"task.columns.{name}": column for name, column in self.columns.items()}, columns, path)
+        found = find_format([*columns, *self.columns], self.formats, path)
+        unread = [name for name in self.columns if name not in found.columns]
+        if unread:
+            raise RecipeError(
+                f"task.columns.{unread[0]}: the rows of {path} are read as {found.name} ({found.holds}), which has no "
+                f"'{unread[0]}'. Leave it out, or name the columns of another format."
+            )
+        return found

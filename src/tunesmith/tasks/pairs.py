@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.core.settings import setting
 from tunesmith.data.conversations import check_columns, need
 from tunesmith.data.formats.base import Format, Turns
@@ -30,12 +31,21 @@ class PairTask(AnswerTask):
 
     def form(self, columns: list[str], path: str) -> Format:
         """Take the two columns that the task names."""
-        check_columns({"task.source": self.source, "task.target": self.target}, columns)
+        if self.columns:
+            raise RecipeError("task.columns: this task names its columns by task.source and task.target; leave it out.")
+        if self.source == self.target:
+            raise RecipeError(
+                f"task.target: '{self.target}' is also task.source; what is read and what is written are two columns."
+            )
+        check_columns({"task.source": self.source, "task.target": self.target}, columns, path)
         return _Pair(self.source, self.target, self.instruction)
 
 
 class _Pair(Format):
     """One column written from another."""
+
+    name: ClassVar[str] = "pair"
+    holds: ClassVar[str] = "the columns task.source and task.target"
 
     def __init__(self, source: str, target: str, instruction: str) -> None:
         self._source, self._target, self._instruction = source, target, instruction

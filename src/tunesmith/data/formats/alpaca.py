@@ -15,6 +15,7 @@ class Alpaca(Format):
 
     name: ClassVar[str] = "alpaca"
     holds: ClassVar[str] = "columns instruction and output, perhaps input and system"
+    columns: ClassVar[tuple[str, ...]] = ("instruction", "input", "output", "system")
 
     @classmethod
     def fits(cls, columns: Sequence[str]) -> bool:

@@ -21,6 +21,7 @@ class Format:
 
     name: ClassVar[str]
     holds: ClassVar[str]  # the columns, in words
+    columns: ClassVar[tuple[str, ...]] = ()  # all that it reads; task.columns may give them other names
 
     @classmethod
     def fits(cls, columns: Sequence[str]) -> bool:

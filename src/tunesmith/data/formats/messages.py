@@ -17,6 +17,7 @@ class Messages(Format):
 
     name: ClassVar[str] = "messages"
     holds: ClassVar[str] = "a column messages with a list of {role, content}"
+    columns: ClassVar[tuple[str, ...]] = ("messages",)
 
     @classmethod
     def fits(cls, columns: Sequence[str]) -> bool:

@@ -16,6 +16,7 @@ class Preference(Format):
 
     name: ClassVar[str] = "preference"
     holds: ClassVar[str] = "columns chosen and rejected, perhaps prompt"
+    columns: ClassVar[tuple[str, ...]] = ("chosen", "rejected", "prompt", "question")
 
     @classmethod
     def fits(cls, columns: Sequence[str]) -> bool:

@@ -16,6 +16,7 @@ class PromptCompletion(Format):
 
     name: ClassVar[str] = "prompt-completion"
     holds: ClassVar[str] = "columns prompt and completion (or response)"
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "completion", "response")
 
     @classmethod
     def fits(cls, columns: Sequence[str]) -> bool:

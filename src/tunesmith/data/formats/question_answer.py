@@ -16,6 +16,7 @@ class QuestionAnswer(Format):
 
     name: ClassVar[str] = "question-answer"
     holds: ClassVar[str] = "columns question and answer (or answers), perhaps context"
+    columns: ClassVar[tuple[str, ...]] = ("question", "answer", "answers", "context")
 
     @classmethod
     def fits(cls, columns: Sequence[str]) -> bool:

@@ -16,6 +16,7 @@ class ShareGpt(Format):
 
     name: ClassVar[str] = "sharegpt"
     holds: ClassVar[str] = "a column conversations with a list of {from, value}"
+    columns: ClassVar[tuple[str, ...]] = ("conversations", "system")
 
     @classmethod
     def fits(cls, columns: Sequence[str]) -> bool:
