@@ -89,7 +89,7 @@ def test_utf_16_without_a_mark_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"instruction": "say"}, "line 2: the column 'output' is missing"),
+        ({"instruction": "say"}, "line 2: the row has no column 'output'"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "line 1: the conversation begins with an answer"),
     ],
 )

@@ -13,7 +13,7 @@ import transformers
 
 import tunesmith
 from tests.conftest import save_tiny_bert
-from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError
+from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.models.language import LanguageModel
 from tunesmith.tasks.masking import MaskedRows, encode_masked
 from tunesmith.tasks.text_generation import TextGeneration
@@ -139,7 +139,7 @@ def test_mistakes_are_named(masked_folder: Path, tiny_writer: Path, prose: Path,
     wrong = recipe(masked_folder, prose, tmp_path / "run", evaluation={"metrics": ["bits-per-character"]})
     with pytest.raises(RecipeError, match="bits-per-character needs every token"):
         tunesmith.train(wrong)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CompatibilityError, match="no head that fills in hidden tokens for Llama"):
         tunesmith.train(recipe(tiny_writer, prose, tmp_path / "run"))
     new = {"architecture": "llama", "vocabulary": 300}
     with pytest.raises(RecipeError, match="'llama' cannot be made for this task"):

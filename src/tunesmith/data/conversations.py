@@ -135,20 +135,6 @@ def find_format(columns: Sequence[str], allowed: Sequence[str], path: str) -> Fo
     raise DataError(f"{path} has the columns {', '.join(columns)}; this task reads: {_worded(allowed)}.")
 
 
-def also_fitting(columns: Sequence[str], allowed: Sequence[str], chosen: Format) -> list[str]:
-    """Find the formats besides the chosen one that a file's columns fit.
-
-    Args:
-        columns: of its first row.
-        allowed: formats that the task reads.
-        chosen: as which it is read.
-    Returns:
-        Their names.
-    """
-    kinds = components("formats")
-    return [name for name in allowed if kinds[name] is not type(chosen) and kinds[name].fits(columns)]
-
-
 def _worded(allowed: Sequence[str]) -> str:
     return "; ".join(f"{name} ({components('formats')[name].holds})" for name in allowed)
 
@@ -169,11 +155,6 @@ class _Conversing(Reader):
             except EmptyAnswer:
                 yield where, {COLUMN: ""}  # counted, and refused or dropped, as empty cells are
                 continue
-            except KeyError as missing:
-                raise DataError(
-                    f"{self.path}, {where}: the column {missing} is missing, which the first row has. Every row has "
-                    f"the same columns ({self._form.holds})."
-                ) from None
             except DataError as error:
                 raise DataError(f"{self.path}, {where}: {error}") from None
             self._check(found, where)

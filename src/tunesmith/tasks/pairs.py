@@ -33,10 +33,6 @@ class PairTask(AnswerTask):
         """Take the two columns that the task names."""
         if self.columns:
             raise RecipeError("task.columns: this task names its columns by task.source and task.target; leave it out.")
-        if self.source == self.target:
-            raise RecipeError(
-                f"task.target: '{self.target}' is also task.source; what is read and what is written are two columns."
-            )
         check_columns({"task.source": self.source, "task.target": self.target}, columns, path)
         return _Pair(self.source, self.target, self.instruction)
 
