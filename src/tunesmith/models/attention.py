@@ -69,6 +69,15 @@ class AttentionSeam:
         finally:
             self.calls, self.routing.layout, _building.flat = before, layout, flat
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Note no calls inside the block: they were noted when they ran first."""
+        before, self.calls = self.calls, None
+        try:
+            yield
+        finally:
+            self.calls = before
+
     def prefix(self, name: str | None, module: nn.Module) -> Prefix | None:
         """Return what a delta puts in front of the keys and values of a layer.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from tunesmith.models.seams import Seams, count, device_of, open_seams
 
 if TYPE_CHECKING:
     from tunesmith.models.depth import Depth
+    from tunesmith.models.recomputing import Recomputing
 
 # Agreement asked of the fast path, relative to the largest hidden state: rounding, not approximation.
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -58,6 +59,7 @@ class Backbone:
         self._takes_positions = "position_ids" in accepted
         self._no_cache = {"use_cache": False} if "use_cache" in accepted or self._is_decoder else {}
         self.below: Depth | None = None  # what frozen blocks gave before, while rows come again
+        self.again: Recomputing | None = None  # blocks that run again for their gradients, to spare memory
         self.proof = self._prove() if prove else Proof(False, 0, 0.0, "not checked")
 
     @property
@@ -134,10 +136,16 @@ class Backbone:
         extra = {} if batch.segments is None else {"token_type_ids": batch.segments[None]}
         routing, below = self.seams.routing, self.below
         started = nullcontext() if given is None or below is None else below.standing_in(given)
-        with started, flat_rows(routing, batch.layout), routing.quickly(), spared_memory():
+        with self._sparingly(), started, flat_rows(routing, batch.layout):
             output = self.body(input_ids=batch.ids[None], position_ids=positions[None], **extra, **self._no_cache)
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
+
+    @contextmanager
+    def _sparingly(self) -> Iterator[None]:
+        """Run faster forms of the same functions, and keep little for the backward pass."""
+        with self.seams.routing.quickly(), spared_memory() if self.again is None else self.again.passes():
+            yield
 
     def _padded(self, batch: RaggedBatch) -> Tensor:
         mask = batch.layout.padded_mask().to(batch.ids.device)  # (R, T)
@@ -149,7 +157,7 @@ class Backbone:
         extra = {}
         if batch.segments is not None:
             extra["token_type_ids"] = torch.zeros_like(ids).masked_scatter_(mask, batch.segments)
-        with self.seams.routing.quickly(), spared_memory():
+        with self._sparingly():
             output = self.body(input_ids=ids, attention_mask=mask.long(), **extra, **self._no_cache)
         hidden: Tensor = output.last_hidden_state[mask]
         return hidden

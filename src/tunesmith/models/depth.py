@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.models.recomputing import put_back
 from tunesmith.models.row_store import RowStore
 from tunesmith.models.structure import stacks
 
@@ -89,19 +90,12 @@ class Depth:
             for block in self.blocks:
                 own = block.__dict__.get("forward")
                 block.forward = lambda *args, **settings: output
-                undo.callback(_put_back, block, own)
+                undo.callback(put_back, block, own)
             yield
 
 
 class _Reached(Exception):
     """The last frozen block has answered."""
-
-
-def _put_back(block: nn.Module, own: Any) -> None:
-    if own is None:
-        del block.__dict__["forward"]
-    else:
-        block.forward = own
 
 
 def row_keys(batch: RaggedBatch) -> list[bytes]:

@@ -36,6 +36,15 @@ class DropoutSource:
         """
         self._bits = np.random.Generator(np.random.SFC64(seed))
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands; may be set to go on from there."""
+        return dict(self._bits.bit_generator.state)
+
+    @state.setter
+    def state(self, found: dict[str, Any]) -> None:
+        self._bits.bit_generator.state = found
+
     def keep(self, shape: torch.Size, rate: float) -> Tensor:
         """Draw which elements stay.
 

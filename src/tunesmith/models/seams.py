@@ -328,6 +328,11 @@ class Seams:
         """
         return self.routing.sources.setdefault(name, DropoutSource())
 
+    def streams(self) -> dict[str | None, DropoutSource]:
+        """Return every stream of dropout masks: each delta's own by its name, and the one of all other rows."""
+        found: dict[str | None, DropoutSource] = {None: self.routing.dropout}
+        return found | self.routing.sources
+
     def parameter(self, path: str) -> Tensor:
         """Return one of the model's parameters by its dotted name.
 

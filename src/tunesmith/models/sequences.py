@@ -93,7 +93,8 @@ class SequenceToSequence(LanguageModel):
         start = batch.ids.new_full((1,), self.start)
         read, read_mask = _padded([ids[~learned] for ids, learned in rows])
         given, given_mask = _padded([torch.cat([start, ids[learned][:-1]]) for ids, learned in rows])
-        with self.seams.route(batch.layout.names) if batch.layout.names is not None else nullcontext():
+        routed = self.seams.route(batch.layout.names) if batch.layout.names is not None else nullcontext()
+        with routed, self._sparingly():
             states = self.encoder(input_ids=read, attention_mask=read_mask).last_hidden_state
             output = self.decoder(
                 input_ids=given,
