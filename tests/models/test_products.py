@@ -8,7 +8,9 @@ import transformers
 from torch import nn
 
 from tunesmith.core.errors import RecipeError
+from tunesmith.core.memory import resident_bytes
 from tunesmith.methods.lora import Lora
+from tunesmith.models import products
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import ragged
 from tunesmith.models.products import (
@@ -138,3 +140,25 @@ def test_a_recipe_trains_with_narrow_products(recipe: dict[str, object], precisi
 
     run = tunesmith.train({**recipe, "training": {"epochs": 2, "batch_size": 8, "precision": precision}})
     assert run.metrics["test"]["accuracy"]["value"] > 0.5
+
+
+def test_products_come_in_few_heights() -> None:
+    """oneDNN keeps a kernel per number of rows: ragged batches of ever new sizes filled the memory with them."""
+    heights = {len(products._few_heights(torch.ones(rows, 2))) for rows in range(512, 1025)}
+    assert len(heights) <= 33
+    for rows in (1, 15, 16, 17, 100, 511, 513, 5000):
+        x, weight = torch.randn(rows, 8), torch.randn(5, 8)
+        assert len(products._few_heights(x)) <= max(rows + 15, rows * 17 / 16)
+        found = products.mapped(x, weight)
+        assert found.shape == (rows, 5) and torch.allclose(found, x @ weight.t(), atol=1e-5)
+        assert products._few_heights(x)[rows:].count_nonzero() == 0
+
+
+def test_ever_new_numbers_of_rows_take_no_memory() -> None:
+    weight = torch.randn(768, 384)
+    for rows in range(256, 512, 16):
+        products.mapped(torch.randn(rows, 384), weight)
+    before = resident_bytes()
+    for rows in range(257, 512):
+        products.mapped(torch.randn(rows, 384), weight)
+    assert resident_bytes() - before < 24e6  # without few heights: about 100 MB

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import resource
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_PLENTY = 2**62  # where a system does not say how much is free
 
 
 def resident_bytes() -> int:
@@ -22,6 +29,32 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def available_bytes(device: torch.device) -> int:
+    """Return how much more memory this process may take on a device before it has to stop.
+
+    Args:
+        device: of the model.
+    Returns:
+        What is free on a GPU; else of the machine, or of this process's control group where that is less. [bytes]
+    """
+    if device.type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    found = _read("/proc/meminfo", r"^MemAvailable:\s+(\d+) kB")
+    free = found * 1024 if found else _PLENTY
+    limit, used = (_read(f"/sys/fs/cgroup/memory.{name}", r"^(\d+)$") for name in ("max", "current"))
+    return min(free, max(0, limit - used)) if limit else free
+
+
+def give_back() -> None:
+    """Give free memory inside the heap back to the system, where its C library can (glibc); it costs a few ms."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def restart_peak() -> None:
     """Begin a new peak, where the system allows it (Linux); elsewhere the peak stays the process's."""
     try:
@@ -31,9 +64,14 @@ def restart_peak() -> None:
 
 
 def _status(field: str) -> int:
+    return _read("/proc/self/status", rf"^{field}:\s+(\d+) kB") * 1024
+
+
+def _read(path: str, pattern: str) -> int:
+    """Read a number from a file of the system; 0 where it has none."""
     try:
-        text = Path("/proc/self/status").read_text()
+        text = Path(path).read_text()
     except OSError:
         return 0
-    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found.group(1)) * 1024 if found else 0
+    found = re.search(pattern, text, re.MULTILINE)
+    return int(found.group(1)) if found else 0

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from tunesmith.core.errors import RecipeError
 
+_STEP = 16  # rows of a product come in multiples of this
+
 # oneDNN keeps 1,024 compiled kernels; rows of ever new numbers of tokens would fill that with a megabyte each.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
@@ -63,9 +65,9 @@ class Int8(Narrow):
         stored, scales = self._rounded(weight.t() if across else weight)
         if across:
             rounded, own = _rows_in_8_bits(x * scales)
-            return torch._int_mm(rounded, stored).float().mul_(own)
+            return _of_8_bits(rounded, stored).mul_(own)
         rounded, own = _rows_in_8_bits(x)
-        return torch._int_mm(rounded, stored.t()).float().mul_(own).mul_(scales)
+        return _of_8_bits(rounded, stored.t()).mul_(own).mul_(scales)
 
     def _rounded(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weight in 8 bits, and (rows,) scales; rounded at the first call."""
@@ -80,6 +82,11 @@ def _rows_in_8_bits(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, D) int8, and the scale of each row, (N, 1); a row of zeros has the scale of the smallest number."""
     scales = x.abs().amax(1, keepdim=True).div_(127).clamp_(min=torch.finfo(x.dtype).tiny)
     return (x / scales).round_().to(torch.int8), scales
+
+
+def _of_8_bits(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply (N, in) by (in, out), both int8."""
+    return torch._int_mm(_few_heights(x), weight)[: len(x)].float()
 
 
 def narrow_named(name: str) -> Narrow | None:
@@ -143,6 +150,23 @@ def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: Narro
     return found if bias is None else found.add_(bias)
 
 
+def _few_heights(x: Tensor) -> Tensor:
+    """Add rows of zeros up to one of few numbers of rows.
+
+    oneDNN compiles a kernel for every number of rows, in some milliseconds, and keeps 0.6 MB of it twice. Ragged
+    batches have ever new numbers; a sixteenth more rows at most are cheaper.
+    """
+    rows = len(x)
+    step = max(_STEP, 1 << max(0, rows.bit_length() - 5))
+    more = -rows % step
+    if not more or rows < _STEP:
+        return x
+    found = x.new_empty(rows + more, x.shape[1])
+    found[:rows] = x
+    found[rows:] = 0
+    return found
+
+
 def mapped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute x W^T + b, without gradients.
 
@@ -157,6 +181,6 @@ def mapped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     known = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
     if known and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return found
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(_few_heights(x), weight, bias, "none", [], "")
+        return found[: len(x)]
     return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())

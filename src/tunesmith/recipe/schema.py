@@ -104,6 +104,13 @@ class TrainingSettings(Settings):
         unit="tokens",
         ge=1,
     )
+    memory_limit: int | None = setting(
+        None,
+        "Most memory that training may take, of the process or on a GPU; what is free when empty. A step that would "
+        "take more runs in smaller passes; where one row is too much, blocks run a second time for their gradients.",
+        unit="MiB",
+        ge=1,
+    )
     precision: Literal["float32", "bfloat16", "int8"] = setting(
         "float32",
         "How a float32 model's frozen weights are multiplied in training: bfloat16 and int8 round both sides of a "

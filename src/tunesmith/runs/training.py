@@ -28,7 +28,8 @@ from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.caching import kept_below
 from tunesmith.training.loop import Loop
-from tunesmith.training.preflight import Preflight, predicted_peak_bytes
+from tunesmith.training.planning import Plan, plan
+from tunesmith.training.preflight import Preflight
 from tunesmith.training.trial import Trial
 
 Prepared = list[tuple[Checked, Trial, Preflight]]
@@ -82,7 +83,8 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
         warnings.append(
             "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
         )
-    _tell_plan(prepared, warnings, progress)
+    planned = plan([(trial, facts) for _, trial, facts in prepared])
+    _tell_plan(prepared, planned, warnings, progress)
     splits = [split for name, split in corpus.splits.items() if name != "test"]
     trials = [trial for _, trial, _ in prepared]
     with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
@@ -98,7 +100,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
         corpus=corpus,
         examples=sum(other.trained.examples for _, other, _ in prepared),
         preflight=facts,
-        predicted_peak_bytes=predicted_peak_bytes([other for _, _, other in prepared]),
+        predicted_peak_bytes=planned.peak_bytes,
         trained=trial.trained,
         tuned=trial.tuned,
         forgetting=lost,
@@ -198,7 +200,7 @@ def _tell_data(family: Family, progress: Progress) -> None:
     progress.say(f"model: {session.source.wanted}, {session.backbone.parameters:,} parameters; batches: {path}")
 
 
-def _tell_plan(prepared: Prepared, warnings: Sequence[str], progress: Progress) -> None:
+def _tell_plan(prepared: Prepared, planned: Plan, warnings: Sequence[str], progress: Progress) -> None:
     """Say what will train, before the first step."""
     for number, (checked, trial, facts) in enumerate(prepared):
         copies = len(trial.tuned.delta.copies)
@@ -210,7 +212,7 @@ def _tell_plan(prepared: Prepared, warnings: Sequence[str], progress: Progress) 
         )  # fmt: skip
         who = "training" if len(prepared) == 1 else f"candidate {number}: {checked.method.name},"
         progress.say(f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}")
-    progress.say(f"predicted peak memory {predicted_peak_bytes([facts for _, _, facts in prepared]) / 1e6:,.0f} MB")
+    progress.say(planned.sentence())
     notes = dict.fromkeys(note for _, _, facts in prepared for note in facts.notes)
     for note in (*notes, *warnings):
         progress.say(f"note: {note}")

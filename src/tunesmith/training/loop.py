@@ -10,6 +10,7 @@ from contextlib import ExitStack, nullcontext
 from torch import Tensor
 
 from tunesmith.core.errors import RecipeError, TunesmithError
+from tunesmith.core.memory import give_back
 from tunesmith.core.progress import Bar
 from tunesmith.models.dropout import drops_by_function
 from tunesmith.models.products import narrow_named, narrow_products
@@ -46,6 +47,7 @@ class Loop:
                 "candidate would not end where its own run ends. Set training.dropout=0, or train them one by one."
             )
         self._narrow = narrow_named(wanted.pop())
+        self._tight = self.backbone.again is not None or any(trial.most_tokens is not None for trial in trials)
 
     def fit(self, bar: Bar) -> None:
         """Train until every trial's epochs are over or its patience ran out, or the user interrupts.
@@ -121,6 +123,8 @@ class Loop:
             for turn in range(max(map(len, passes.values()))):
                 part = [(trial, rows[turn]) for trial, rows in passes.items() if turn < len(rows)]
                 self._pass(part, whole, values, turn == 0)
+                if self._tight:
+                    give_back()
         for trial, numbers in work:
             if math.isfinite(values[trial]):
                 trial.step(values[trial], len(numbers))

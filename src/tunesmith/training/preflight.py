@@ -17,7 +17,7 @@ from tunesmith.models.quantized import is_quantised
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.trial import Trial
 
-_ROWS = 4  # of the probing batch: the longest ones
+_ROWS, _TOKENS = 4, 512  # most of the probing batch: the longest rows, at least one
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Preflight:
         layers: linear maps that the delta adapts. [count]
         trainable: parameters of delta and head. [count]
         share: trainable over the model's parameters. [fraction]
-        held_bytes: before the first step.
-        added_bytes: by training, extrapolated from a probing step.
+        held_bytes: before the probing step.
         notes: printed facts.
     """
 
@@ -37,7 +36,6 @@ class Preflight:
     trainable: int
     share: float
     held_bytes: int
-    added_bytes: int
     notes: tuple[str, ...]
 
 
@@ -55,9 +53,8 @@ def check(trial: Trial) -> Preflight:
     if not len(trial.split.labels) or (trial.split.labels < 0).all():
         raise DataError(f"{trial.split.examples.path}: no training row has a label, so nothing could be learned.")
     _check_optimizer(trial)
-    longest = np.argsort(-trial.split.tokens.lengths, kind="stable")[:_ROWS].tolist()
-    batch = trial.batch(longest)
-    tuned = trial.tuned
+    tuned, batch = trial.tuned, trial.batch(_longest(trial))
+    held = _held(tuned.backbone.device)
     tuned.train(True)
     weights = [*tuned.backbone.model.parameters(), *trial.optimizer.parameters]
     with counted([weight for weight in weights if not is_quantised(weight)]) as saved:
@@ -76,10 +73,16 @@ def check(trial: Trial) -> Preflight:
         layers=len(tuned.delta.patches),
         trainable=trainable,
         share=trainable / tuned.backbone.parameters,
-        held_bytes=_held(trial.tuned.backbone.device),
-        added_bytes=_added(trial, trial.token_bytes, trainable),
+        held_bytes=held,
         notes=tuple(notes),
     )
+
+
+def _longest(trial: Trial) -> list[int]:
+    """The longest rows; few, as the probing step should not take more memory than the others will."""
+    lengths = trial.split.tokens.lengths
+    order = np.argsort(-lengths, kind="stable")[:_ROWS]
+    return order[: max(1, int((lengths[order].cumsum() <= _TOKENS).sum()))].tolist()
 
 
 def _any_frozen(tuned: Tuned) -> bool:
@@ -113,26 +116,5 @@ def _all_zero(parameters: Sequence[Tensor]) -> bool:
     return bool(parameters) and all(p.grad is not None and not p.grad.any() for p in parameters)
 
 
-def predicted_peak_bytes(found: Sequence[Preflight]) -> int:
-    """Predict the most memory that training takes.
-
-    Args:
-        found: one per trial of the pass.
-    Returns:
-        What is held, and what every trial adds. [bytes]
-    """
-    return max(facts.held_bytes for facts in found) + sum(facts.added_bytes for facts in found)
-
-
 def _held(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
-
-
-def _added(trial: Trial, bytes_per_token: float, trainable: int) -> int:
-    """Add up what will come: kept activations of the largest batch, gradients, Adam's moments."""
-    size = trial.settings.batch_size
-    lengths = np.sort(trial.split.tokens.lengths)[::-1]
-    tokens = int(min(lengths[:size].sum(), 1.5 * lengths.mean() * size + lengths[0]))
-    if trial.pass_tokens:
-        tokens = min(tokens, max(trial.pass_tokens, int(lengths[0])))
-    return int(bytes_per_token * tokens * 1.3 + trainable * 4 * 4)

@@ -94,6 +94,7 @@ class Trial:
         )
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
+        self.most_tokens: int | None = None  # of a pass, where memory is planned
         self.epoch = 0
         self._kept: list[Tensor] | None = None
         self._kept_key: tuple[float, float] | None = None
@@ -144,6 +145,8 @@ class Trial:
     @property
     def pass_tokens(self) -> int:
         """Most tokens that go through the model at once; 0 for any number."""
+        if self.most_tokens is not None:
+            return self.most_tokens
         if self.settings.tokens_per_pass or self.tuned.backbone.device.type != "cpu":
             return self.settings.tokens_per_pass or 0
         fewest, most = _PASS
