@@ -29,7 +29,7 @@ docs: .venv/.ready
 	$(BIN)/python docs/tables.py
 
 bench: .venv/.ready
-	$(BIN)/python benchmarks/encoder_classification.py
+	$(BIN)/python benchmarks/suite.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -60,6 +61,54 @@ def medians(runs: Iterable[dict[str, Any]], keys: Iterable[str]) -> dict[str, fl
     """Return the median of some numbers over runs."""
     runs = list(runs)
     return {key: statistics.median(run[key] for run in runs) for key in keys}
+
+
+def in_turn(
+    script: str, works: dict[str, dict[str, Any]], keys: dict[str, str], given: argparse.Namespace, case: str = ""
+) -> dict[str, Any]:
+    """Do the sides' work in turn (A B A B), each in a process of its own, several rounds.
+
+    Args:
+        script: that does it.
+        works: of each side; the baseline that others are compared with stands last.
+        keys: numbers of its answer to sum up, with their units; the first is the speed.
+        given: rounds and threads.
+        case: said with every line.
+    Returns:
+        Every run, and the median, lowest and highest of each number.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in works}
+    for turn in range(given.rounds):
+        for side, work in works.items():
+            found = child(script, work, given.threads)
+            runs[side].append(found)
+            shown = ", ".join(f"{shortened(found[key], unit)} {unit}" for key, unit in keys.items())
+            print(f"{case} round {turn + 1} {side}: {shown}", flush=True)
+    ranges = {
+        side: {key: [min(run[key] for run in own), max(run[key] for run in own)] for key in keys}
+        for side, own in runs.items()
+    }
+    middle = {side: medians(own, keys) for side, own in runs.items()}
+    return {"keys": keys, "medians": middle, "ranges": ranges, "runs": runs, "machine": machine(given.threads)}
+
+
+def shortened(value: float, unit: str) -> str:
+    """Word a number; bytes as the megabytes that their unit says."""
+    return f"{value / 1e6:,.0f}" if unit == "MB" else f"{value:,.4g}"
+
+
+def turns(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add what every comparison asks: how many rounds and threads."""
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+def keep(name: str, case: str, found: dict[str, Any]) -> None:
+    """Write a case's comparison beside the others of its file."""
+    path = RESULTS / f"{name}.json"
+    cases = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**cases, case: found}, indent=1) + "\n")
 
 
 # Rows ---------------------------------------------------------------------------------------------------------

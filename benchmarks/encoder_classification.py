@@ -1,7 +1,7 @@
 """Encoder classification on BANKING77: accuracy of three seeds, and speed and memory against PEFT + Trainer.
 
     TUNESMITH_DATA=... python benchmarks/encoder_classification.py quality
-    TUNESMITH_DATA=... python benchmarks/encoder_classification.py speed [--rounds 3] [--rows 3200]
+    TUNESMITH_DATA=... python benchmarks/encoder_classification.py speed [--rounds 3] [--rows 1600] [--cases ...]
     TUNESMITH_DATA=... python benchmarks/encoder_classification.py same    # one full epoch of both: accuracy
 
 `speed` and `same` run both programs in turn (A B A B ...), each in a process of its own, on the same rows with the same
@@ -24,6 +24,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import common
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -92,18 +94,21 @@ def quality(seeds: int, output: Path) -> None:
 # Speed and memory against PEFT + Trainer ----------------------------------------------------------------------
 
 
-def ours(train: Path, test: Path, held: Path, folder: Path) -> dict[str, float]:
+def ours(train: Path, test: Path, held: Path, folder: Path, work: dict[str, Any]) -> dict[str, float]:
     import tunesmith
     from tunesmith.core.memory import peak_bytes
 
     run = tunesmith.train(
         {
             "task": {"name": "text-classification", "pooling": "pooler", "head_kind": "linear", "head_start": "random"},
-            "data": {"train": str(train), "validation": str(held), "test": str(test), "label": "category"},
+            "data": {
+                "train": str(train), "validation": str(held), "test": str(test), "label": "category",
+                "max_tokens": work["fixed"] or 256,
+            },
             "method": {"name": "lora", "rank": RANK, "alpha": ALPHA, "layers": LAYERS},
             "training": {
-                "epochs": 1, "batch_size": BATCH, "learning_rate": RATE, "schedule": "linear", "warmup_fraction": 0,
-                "weight_decay": 0, "best": "last",
+                "epochs": 1, "batch_size": work["batch"], "learning_rate": RATE, "schedule": "linear",
+                "warmup_fraction": 0, "weight_decay": 0, "best": "last", **SIDES[work["side"]],
             },
             "evaluation": {"baselines": False, "resamples": 100, "metrics": ["accuracy"]},
             "output": str(folder / "run"),
@@ -116,7 +121,7 @@ def ours(train: Path, test: Path, held: Path, folder: Path) -> dict[str, float]:
     }
 
 
-def theirs(train: Path, test: Path, held: Path, folder: Path) -> dict[str, float]:
+def theirs(train: Path, test: Path, held: Path, folder: Path, work: dict[str, Any]) -> dict[str, float]:
     import resource
 
     import numpy as np
@@ -129,7 +134,7 @@ def theirs(train: Path, test: Path, held: Path, folder: Path) -> dict[str, float
 
     def encoded(path: Path) -> list[dict[str, Any]]:
         lines = rows(path)
-        ids = tokenizer([line["text"] for line in lines], truncation=True, max_length=256)["input_ids"]
+        ids = tokenizer([line["text"] for line in lines], truncation=True, max_length=work["fixed"] or 256)["input_ids"]
         return [
             {"input_ids": row, "labels": names.index(line["category"])} for row, line in zip(ids, lines, strict=True)
         ]
@@ -138,8 +143,8 @@ def theirs(train: Path, test: Path, held: Path, folder: Path) -> dict[str, float
     model = transformers.AutoModelForSequenceClassification.from_pretrained(MODEL_DIR, num_labels=len(names))
     config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LAYERS, task_type="SEQ_CLS")
     arguments = transformers.TrainingArguments(
-        str(folder / "trainer"), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=RATE,
-        report_to=[], save_strategy="no", disable_tqdm=True,
+        str(folder / "trainer"), num_train_epochs=1, per_device_train_batch_size=work["batch"], learning_rate=RATE,
+        report_to=[], save_strategy="no", disable_tqdm=True, **SIDES[work["side"]],
     )  # fmt: skip
     trainer = transformers.Trainer(
         peft.get_peft_model(model, config), arguments, train_dataset=encoded(train),
@@ -154,24 +159,26 @@ def theirs(train: Path, test: Path, held: Path, folder: Path) -> dict[str, float
     }
 
 
-WORKERS = {"tunesmith": ours, "peft": theirs}
+SIDES: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours int8": {"precision": "int8"},
+    "peft + trainer, by length": {"train_sampling_strategy": "group_by_length"},
+    "peft + trainer": {},
+}
+CASES = {
+    "natural lengths, batch 32": {"batch": 32},
+    "natural lengths, batch 8": {"batch": 8},
+    "natural lengths, batch 128": {"batch": 128},
+    "fixed length 128, batch 32": {"batch": 32, "fixed": 128},
+}
+KEYS = {"examples_per_second": "examples/s", "peak_bytes": "MB"}
 
 
-def work(name: str, folder: Path) -> dict[str, float]:
-    """Run one worker in a process of its own."""
-    command = [sys.executable, __file__, "worker", name, str(folder)]
-    with tempfile.TemporaryDirectory() as scratch:
-        result = subprocess.run([*command, scratch], capture_output=True, text=True, check=False)
-    if result.returncode:
-        sys.exit(result.stderr)
-    found: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
-    print(f"  {name}: {found['examples_per_second']:.1f} examples/s, {found['peak_bytes'] / 1e6:.0f} MB")
-    return found
-
-
-def files(folder: Path, count: int | None, test_count: int | None) -> None:
-    """Write train, held-out and test files; the same seeded split for everyone."""
+def files(folder: Path, count: int | None, test_count: int | None, fixed: int | None = None) -> None:
+    """Write train, held-out and test files; the same seeded split for everyone, texts repeated to a fixed length."""
     lines = rows(data() / "train.csv")
+    if fixed is not None:
+        lines = [{**line, "text": " ".join([line["text"]] * fixed)} for line in lines]
     random.Random(0).shuffle(lines)
     kept = lines[1000:] if count is None else lines[1000 : 1000 + count]
     write(folder / "train.csv", kept)
@@ -180,53 +187,57 @@ def files(folder: Path, count: int | None, test_count: int | None) -> None:
     write(folder / "test.csv", [line for line in rows(data() / "test.csv") if line["category"] in known][:test_count])
 
 
-def against(name: str, rounds: int, count: int | None, test_count: int | None) -> None:
+def work_of(side: str, case: dict[str, int], folder: Path) -> dict[str, Any]:
+    """Say what a process has to do."""
+    return {"side": side, "batch": case["batch"], "fixed": case.get("fixed"), "folder": str(folder)}
+
+
+def speed(given: argparse.Namespace) -> None:
+    """Compare training speed and memory, case by case."""
+    for name in given.cases:
+        with tempfile.TemporaryDirectory() as scratch:
+            files(Path(scratch), given.rows, 300, CASES[name].get("fixed"))
+            works = {side: work_of(side, CASES[name], Path(scratch)) for side in SIDES}
+            common.keep("encoder_classification", name, common.in_turn(__file__, works, KEYS, given, name))
+
+
+def same(given: argparse.Namespace) -> None:
+    """Compare the test accuracy after one full epoch."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        files(folder, count, test_count)
-        found: dict[str, list[dict[str, float]]] = {worker: [] for worker in WORKERS}
-        for turn in range(rounds):
-            print(f"round {turn + 1}")
-            for worker in WORKERS:
-                found[worker].append(work(worker, folder))
-    ratios = {}
-    keys = [
-        "examples_per_second",
-        "peak_bytes",
-        *(["accuracy"] if count is None else []),
-    ]  # 100 steps prove no accuracy
-    for key in keys:
-        medians = {worker: statistics.median(run[key] for run in runs) for worker, runs in found.items()}
-        ratios[key] = medians["tunesmith"] / medians["peft"]
-        print(f"{key}: tunesmith {medians['tunesmith']:.4g}, peft {medians['peft']:.4g}, ratio {ratios[key]:.3f}")
-    save(name, {"rounds": found, "ratios": ratios, "rows": count, "rank": RANK, "batch": BATCH})
+        files(Path(scratch), None, None)
+        works = {
+            side: work_of(side, {"batch": BATCH}, Path(scratch)) for side in ("ours", "ours int8", "peft + trainer")
+        }
+        keys = {**KEYS, "accuracy": "of 1"}
+        common.keep("encoder_classification", "one epoch", common.in_turn(__file__, works, keys, given, "one epoch"))
+
+
+def worker(work: dict[str, Any]) -> dict[str, float]:
+    """Train one side."""
+    folder = Path(work["folder"])
+    places = [folder / f"{name}.csv" for name in ("train", "test", "held")]
+    with tempfile.TemporaryDirectory() as scratch:
+        return (ours if work["side"].startswith("ours") else theirs)(*places, Path(scratch), work)
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["worker"]:
+        print(json.dumps(worker(json.loads(sys.argv[2]))))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     one = verbs.add_parser("quality")
     one.add_argument("--seeds", type=int, default=3)
     one.add_argument("--output", type=Path, default=Path("runs/banking77-seeds"))
-    two = verbs.add_parser("speed")
-    two.add_argument("--rounds", type=int, default=3)
-    two.add_argument("--rows", type=int, default=3200)
-    verbs.add_parser("same")
-    worker = verbs.add_parser("worker")
-    worker.add_argument("name", choices=WORKERS)
-    worker.add_argument("folder", type=Path)
-    worker.add_argument("scratch", type=Path)
+    two = common.turns(verbs.add_parser("speed"))
+    two.add_argument("--rows", type=int, default=1600)
+    two.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    common.turns(verbs.add_parser("same"))
     given = parser.parse_args()
     if given.verb == "quality":
         quality(given.seeds, given.output)
-    elif given.verb == "speed":
-        against("banking77_speed", given.rounds, given.rows, 300)
-    elif given.verb == "same":
-        against("banking77_same", 1, None, None)
     else:
-        folder = given.folder
-        places = [folder / f"{name}.csv" for name in ("train", "test", "held")]
-        print(json.dumps(WORKERS[given.name](*places, given.scratch)))
+        {"speed": speed, "same": same}[given.verb](given)
 
 
 if __name__ == "__main__":

@@ -20,20 +20,22 @@ from typing import Any
 
 import common
 
-PATH = common.RESULTS / "frozen_depth.json"
+VALIDATION = 154  # rows: it is scored after every epoch
+KEYS = {"rows_per_second": "rows/s", "peak_bytes": "MB", "accuracy": "of 1"}
 SIDES: dict[str, dict[str, Any]] = {
-    "every block": {"layers": "all-linear", "cache": "off"},
-    "every block, int8": {"layers": "all-linear", "cache": "off", "precision": "int8"},
-    "upper half": {"layers": "top-half", "cache": "off"},
-    "upper half, kept": {"layers": "top-half", "cache": "memory"},
     "upper half, kept as bfloat16": {"layers": "top-half", "cache": "memory", "cache_type": "bfloat16"},
+    "upper half, kept": {"layers": "top-half", "cache": "memory"},
+    "every block, int8": {"layers": "all-linear", "cache": "off", "precision": "int8"},
+    "every block": {"layers": "all-linear", "cache": "off"},
+    "upper half": {"layers": "top-half", "cache": "off"},
 }
 
 
 def write_rows(folder: Path) -> None:
     """Write the three parts as files with a text and a label per row."""
     for part in ("train_10", "valid", "test"):
-        lines = [json.dumps({"text": text, "label": label}) for text, label in zip(*common.banking(part), strict=True)]
+        rows = list(zip(*common.banking(part), strict=True))[: VALIDATION if part == "valid" else None]
+        lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
         (folder / f"{part}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -63,9 +65,10 @@ def trained(work: dict[str, Any]) -> dict[str, Any]:
         )
         score = run.metrics["test"]["accuracy"]
         return {
+            "rows_per_second": run.summary["examples_per_second"],
             "seconds": run.summary["training_seconds"],
             "peak_bytes": peak_bytes(),
-            "accuracy": {key: score[key] for key in ("value", "low", "high")},
+            "accuracy": score["value"],
         }
 
 
@@ -75,30 +78,12 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    given = common.turns(parser).parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         write_rows(Path(scratch))
-        for number in range(given.rounds):
-            for side, own in runs.items():
-                work = {"side": side, "folder": scratch, "epochs": given.epochs}
-                found = common.child(__file__, work, given.threads)
-                own.append(found)
-                score = found["accuracy"]
-                print(f"round {number} {side}: {found['seconds']:.1f} s, {found['peak_bytes'] / 1e6:.0f} MB, accuracy "
-                      f"{100 * score['value']:.2f} ({100 * score['low']:.2f} to {100 * score['high']:.2f})",
-                      flush=True)  # fmt: skip
-    middle = {side: common.medians(own, ("seconds", "peak_bytes")) for side, own in runs.items()}
-    for side in list(SIDES)[1:]:
-        for other in ("every block", "upper half"):
-            if side != other:
-                ratio = middle[other]["seconds"] / middle[side]["seconds"]
-                print(f"{side}: {ratio:.2f} times as fast as {other}")
-    PATH.parent.mkdir(exist_ok=True)
-    found = {"epochs": given.epochs, "runs": runs, "medians": middle, "machine": common.machine(given.threads)}
-    PATH.write_text(json.dumps(found, indent=1) + "\n")
+        works = {side: {"side": side, "folder": scratch, "epochs": given.epochs} for side in SIDES}
+        found = common.in_turn(__file__, works, KEYS, given, f"{given.epochs} epochs")
+    common.keep("frozen_depth", f"{given.epochs} epochs", found)
 
 
 if __name__ == "__main__":

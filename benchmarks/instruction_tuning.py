@@ -27,7 +27,6 @@ from typing import Any
 
 import common
 
-PATH = common.RESULTS / "instruction_tuning.json"
 VOCABULARY, RANK, RATE = 8192, 8, 1e-3
 FLAGS: dict[str, dict[str, Any]] = {
     "trl defaults": {},
@@ -185,22 +184,18 @@ def report(times: list[float], tokens: int, batch: int, losses: list[float], pea
 # Running -------------------------------------------------------------------------------------------------------
 
 
+KEYS = {
+    "tokens_per_second": "tokens/s", "peak_bytes": "MB", "seconds": "s", "first_loss": "nats", "last_loss": "nats",
+}  # fmt: skip
+
+
 def measure(setting: str, given: argparse.Namespace) -> dict[str, Any]:
     """Run all sides in turn, several rounds."""
-    sides = [*OURS, *FLAGS]
-    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as scratch:
         build(Path(scratch), given.rows, setting)
-        for turn in range(given.rounds):
-            for side in sides:
-                work = {"side": side, "folder": scratch, "batch": given.batch}
-                runs[side].append(common.child(__file__, work, given.threads))
-                found = runs[side][-1]
-                print(f"{setting} round {turn} {side}: {found['tokens_per_second']:.0f} tokens/s, "
-                      f"{found['peak_bytes'] / 1e6:.0f} MB, loss {found['first_loss']:.3f} to {found['last_loss']:.3f}",
-                      flush=True)  # fmt: skip
-    keys = ("tokens_per_second", "peak_bytes", "seconds", "first_loss", "last_loss")
-    return {"runs": runs, "medians": {side: common.medians(found, keys) for side, found in runs.items()}}
+        sides = [*OURS, *list(FLAGS)[1:], "trl defaults"]
+        works = {side: {"side": side, "folder": scratch, "batch": given.batch} for side in sides}
+        return common.in_turn(__file__, works, KEYS, given, setting)
 
 
 def worded(setting: str, medians: dict[str, dict[str, float]]) -> str:
@@ -224,16 +219,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    common.turns(parser)
     parser.add_argument("--settings", nargs="+", choices=("gsm8k", "shared"), default=["gsm8k", "shared"])
     given = parser.parse_args()
-    found = json.loads(PATH.read_text()) if PATH.exists() else {}
     for setting in given.settings:
-        found[setting] = measure(setting, given)
-        found["machine"] = common.machine(given.threads)
-        PATH.write_text(json.dumps(found, indent=1) + "\n")
-        print(worded(setting, found[setting]["medians"]))
+        found = measure(setting, given)
+        common.keep("instruction_tuning", setting, found)
+        print(worded(setting, found["medians"]))
 
 
 if __name__ == "__main__":

@@ -83,8 +83,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
         warnings.append(
             "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
         )
-    planned = plan([(trial, facts) for _, trial, facts in prepared])
-    _tell_plan(prepared, planned, warnings, progress)
+    planned = _planned(prepared, warnings, progress)
     splits = [split for name, split in corpus.splits.items() if name != "test"]
     trials = [trial for _, trial, _ in prepared]
     with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
@@ -200,8 +199,9 @@ def _tell_data(family: Family, progress: Progress) -> None:
     progress.say(f"model: {session.source.wanted}, {session.backbone.parameters:,} parameters; batches: {path}")
 
 
-def _tell_plan(prepared: Prepared, planned: Plan, warnings: Sequence[str], progress: Progress) -> None:
-    """Say what will train, before the first step."""
+def _planned(prepared: Prepared, warnings: Sequence[str], progress: Progress) -> Plan:
+    """Plan the memory, and say what will train, before the first step."""
+    planned = plan([(trial, facts) for _, trial, facts in prepared])
     for number, (checked, trial, facts) in enumerate(prepared):
         copies = len(trial.tuned.delta.copies)
         where = " and ".join(
@@ -216,3 +216,4 @@ def _tell_plan(prepared: Prepared, planned: Plan, warnings: Sequence[str], progr
     notes = dict.fromkeys(note for _, _, facts in prepared for note in facts.notes)
     for note in (*notes, *warnings):
         progress.say(f"note: {note}")
+    return planned

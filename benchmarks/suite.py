@@ -1,0 +1,42 @@
+"""Run every comparison with peers, one after another, and make the tables and pictures of docs/benchmarks.
+
+    TUNESMITH_DATA=... TUNESMITH_MODELS=... python benchmarks/suite.py [--rounds 3] [--threads 2]
+
+It takes hours; each part can be run by itself, and `python benchmarks/report.py` makes the tables from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import common
+
+PARTS: list[tuple[str, list[str], bool]] = [  # script, its words, whether it asks for rounds
+    ("encoder_classification.py", ["speed"], True),
+    ("instruction_tuning.py", ["--settings", "gsm8k"], True),
+    ("instruction_tuning.py", ["--settings", "shared", "--batch", "16"], True),
+    ("frozen_depth.py", [], True),
+    ("many_deltas.py", [], True),
+    ("memory.py", [], False),
+    ("report.py", [], False),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given = common.turns(parser).parse_args()
+    for script, words, rounds in PARTS:
+        command = [sys.executable, str(Path(__file__).with_name(script)), *words]
+        if rounds:
+            command += ["--rounds", str(given.rounds)]
+        if script != "report.py":
+            command += ["--threads", str(given.threads)]
+        print(" ".join(command[1:]), flush=True)
+        subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
