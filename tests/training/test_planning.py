@@ -8,8 +8,9 @@ import pytest
 import tunesmith
 from tests.conftest import write_jsonl
 from tests.runs.test_language_runs import recipe
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.models import recomputing
+from tunesmith.runs.generating import Generating
 from tunesmith.training import planning
 from tunesmith.training.planning import Plan, _cut, _Step
 
@@ -87,3 +88,25 @@ def test_a_limit_that_cannot_hold_one_row_is_refused(tiny_writer: Path, tmp_path
     rows = write_jsonl(tmp_path / "rows.jsonl", [{"question": f"what is {n}?", "answer": str(n)} for n in range(24)])
     with pytest.raises(RecipeError, match="training.memory_limit=8: the model and this program hold"):
         tunesmith.train(recipe(tiny_writer, rows, tmp_path / "run", training={"memory_limit": 8}))
+
+
+def test_a_state_without_a_finite_loss_is_never_the_best(
+    tiny_writer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"question": f"what comes after {n}?", "answer": f"{n + 1} comes then"} for n in range(24)]
+    data = {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows)), "validation": 0.2}
+    task = {"name": "instruction-tuning", "answered_rows": 0, "samples": 0}
+    validate = Generating.validate
+
+    def broken(own: Generating, tuned: Any) -> dict[str, float]:
+        lost = {"validation loss": float("nan")} if tuned.delta.name in ("default", "trial-000") else {}
+        return {**validate(own, tuned), **lost}
+
+    monkeypatch.setattr(Generating, "validate", broken)
+    with pytest.raises(TunesmithError, match="the validation loss is nan after epoch 1: training diverged"):
+        tunesmith.train(recipe(tiny_writer, tmp_path, tmp_path / "one", data=data, task=task))
+    changes: list[dict[str, Any]] = [{"seed": 0}, {"seed": 1}]
+    found = tunesmith.train(
+        recipe(tiny_writer, tmp_path, tmp_path / "two", data=data, task=task, candidates=changes)
+    ).summary["candidates"]
+    assert [one["chosen"] for one in found] == [False, True]

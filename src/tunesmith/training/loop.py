@@ -80,6 +80,7 @@ class Loop:
                 if numbers is None:
                     trial.close_epoch(taken[trial.name])
                     if trial.over:
+                        self._check_best(trial)
                         running.remove(trial)
                         continue
                     rows[trial.name], taken[trial.name] = trial.batches(), 0
@@ -89,6 +90,10 @@ class Loop:
             if work:
                 self._timed(work, bar)
             running = [trial for trial in running if not trial.trained.diverged]
+
+    def _check_best(self, trial: Trial) -> None:
+        if len(self.trials) == 1 and trial.trained.diverged and not trial.trained.best_epoch:
+            raise TunesmithError(trial.trained.reason)
 
     def _timed(self, work: Work, bar: Bar) -> None:
         began = time.perf_counter()
@@ -184,5 +189,4 @@ class Loop:
             f"{split.examples.path}: training diverged. Lower training.learning_rate (now "
             f"{trial.settings.learning_rate:g}), set training.clip_norm, or look at those rows."
         )
-        if len(self.trials) == 1 and not trained.best_epoch:
-            raise TunesmithError(trained.reason)
+        self._check_best(trial)

@@ -211,6 +211,13 @@ class Trial:
         train_loss = sum(losses) / len(losses)
         self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **scores, **self._facts})
         loss = scores["validation loss"]
+        if not math.isfinite(loss):
+            self.trained.diverged = self.trained.steps
+            self.trained.reason = (
+                f"the validation loss is {loss} after epoch {self.epoch}: training diverged. Lower "
+                f"training.learning_rate (now {self.settings.learning_rate:g}), or set training.clip_norm."
+            )
+            return
         key = (self._score(scores), loss)  # lower is better; equal scores are decided by the loss
         if self._kept_key is None or key < self._kept_key:
             self._kept_key = key
