@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tunesmith
-from tests.conftest import write_jsonl
+from tests.conftest import real, write_jsonl
 from tests.runs.test_language_runs import recipe
 from tests.runs.test_translation import recipe as pair_recipe
 from tunesmith.cli import talk
@@ -204,3 +204,15 @@ def test_inspect_shows_characters_whole(tiny_writer: Path, tmp_path: Path) -> No
     found = tunesmith.inspect(recipe(tiny_writer, train, tmp_path / "run", data=data))
     text = "".join(word for word, _ in found["rows"][0]["pieces"])
     assert "\ufffd" not in text and "你好😀" in text and "说什么" in text
+
+
+def test_inspect_shows_characters_of_several_tokens_once(tmp_path: Path) -> None:
+    """Of a SentencePiece tokenizer too, which spells an unknown character as bytes."""
+    rows = [{"question": f"说什么 {n}？", "answer": f"你好😀 a bird{n}"} for n in range(8)]
+    train = write_jsonl(tmp_path / "rows.jsonl", rows)
+    data = {"train": str(train), "validation": 0.25}
+    found = tunesmith.inspect(recipe(real("TUNESMITH_MODELS") / "stories260K", train, tmp_path / "run", data=data))
+    for row in found["rows"]:
+        text = "".join(word for word, _ in row["pieces"])
+        assert "\ufffd" not in text and text.count("你好😀") == 1 and text.count("说什么") == 1
+        assert "a bird" in text and text.count("好") == 1

@@ -29,13 +29,14 @@ from tunesmith.methods.store import (
     METHOD,
     WEIGHTS,
     load_delta,
+    open_base,
     read_folder,
     read_method,
     read_weights,
 )
 from tunesmith.models.approximating import Approximation, approximate
 from tunesmith.models.linear import EmbeddingSeam
-from tunesmith.models.loading import load_model, locate
+from tunesmith.models.loading import locate
 from tunesmith.models.rotary import HeadRows
 from tunesmith.models.seams import Seams, open_seams
 
@@ -326,7 +327,7 @@ def _check_errors(errors: Mapping[str, float], wanted: Wanted, folder: Path) -> 
 def _open(source: PeftFolder, wanted: Wanted) -> Seams:
     if isinstance(wanted.model, nn.Module):
         return open_seams(wanted.model)
-    return open_seams(load_model(locate(_base(wanted.model, source.config)), torch.device("cpu")))
+    return open_seams(open_base(source, locate(_base(wanted.model, source.config)), torch.device("cpu")))
 
 
 def _base(model: str | None, config: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -18,13 +19,15 @@ from torch import Tensor, nn
 from tunesmith.core.errors import CheckpointError
 from tunesmith.core.files import read_json, write_atomic, write_json
 from tunesmith.core.registry import components, find
-from tunesmith.methods.base import LayerMethod, Method, PeftFolder
+from tunesmith.methods.base import PREFIX, LayerMethod, Method, PeftFolder
 from tunesmith.methods.legacy import read_pickled
 from tunesmith.models.delta import Delta
+from tunesmith.models.loading import Source, load_model, opening
 from tunesmith.models.seams import Seams
 
 CONFIG, WEIGHTS, METHOD = "adapter_config.json", "adapter_model.safetensors", "method.json"
 LEGACY = "adapter_model.bin"  # of older versions of PEFT; read only where there are no safetensors
+WRITING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")  # task types of PEFT
 EXTRAS = "reparameterisation.safetensors"  # what only continued training needs, where there is such a thing
 
 
@@ -63,6 +66,23 @@ def task_type(model: nn.Module) -> str:
     if not getattr(model, "can_generate", lambda: False)():
         return "FEATURE_EXTRACTION"
     return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"
+
+
+def open_base(folder: PeftFolder, source: Source, device: torch.device) -> nn.Module:
+    """Load the model that a delta belongs to, with a head or without as the delta's names ask for.
+
+    Args:
+        folder: the delta's.
+        source: of the model.
+        device: where to put it.
+    Returns:
+        The model.
+    Raises:
+        CheckpointError: the model cannot be read.
+    """
+    names = [name.removeprefix(PREFIX) for name in folder.tensors if name.startswith(PREFIX)]
+    opens = opening(source, names, folder.config.get("task_type") in WRITING)
+    return load_model(source, device, opens=opens)
 
 
 def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], weights: str = WEIGHTS) -> None:

@@ -182,6 +182,36 @@ def opener(config: Any, opens: str = "causal") -> Any:
     return AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
 
 
+def opening(source: Source, names: Iterable[str], writes: bool) -> str:
+    """Choose how a model is opened so that it has the modules that a delta names.
+
+    Args:
+        source: from `locate`.
+        names: dotted names of modules or parameters in the model.
+        writes: the delta says that it is of a model with its language-model head.
+    Returns:
+        "causal" where it writes; else "body", "causal" or "masked", the first that has the names; "body" if none has.
+    Raises:
+        CheckpointError: the model's config cannot be read.
+    """
+    if writes:
+        return "causal"
+    wanted = {name.partition(".")[0] for name in names}
+    try:
+        config = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
+    except Exception as error:
+        raise _explained(error, source, "body") from error
+    for opens in ("body", "causal", "masked"):
+        try:
+            with quiet(), torch.device("meta"):
+                model = opener(config, opens).from_config(config)
+        except ValueError:  # the architecture has no such head
+            continue
+        if wanted <= {name for name, _ in model.named_children()}:
+            return opens
+    return "body"
+
+
 def load_model(
     source: Source, device: torch.device, dtype: torch.dtype = torch.float32, opens: str = "body"
 ) -> PreTrainedModel:

@@ -93,12 +93,17 @@ def _words(session: Session, ids: Ids) -> list[str]:
 
     A character that several tokens make up is the text of the last of them.
     """
-    texts = []
+    texts, whole_at = [], [0]  # places between tokens where no character is cut
     for end in range(1, len(ids) + 1):
-        start = max(0, end - 16)  # enough context for spaces and for characters of several tokens
-        before, whole = (session.tokenizer.decode(list(ids[start:to])) if to > start else "" for to in (end - 1, end))
-        before, whole = before.rstrip(_HALF), whole if end == len(ids) else whole.rstrip(_HALF)
-        texts.append(whole[len(before) :] if whole.startswith(before) else "")
+        start = whole_at[max(0, len(whole_at) - 16)]  # enough context for spaces
+        before, now = (
+            session.tokenizer.decode(list(ids[start:to])) if to > start else "" for to in (whole_at[-1], end)
+        )
+        if now.endswith(_HALF) and end < len(ids):
+            texts.append("")
+            continue
+        texts.append(now[len(before) :] if now.startswith(before) else "")
+        whole_at.append(end)
     return texts
 
 

@@ -19,7 +19,16 @@ from tunesmith.core.files import read_json, sha256_of, write_json
 from tunesmith.data.examples import Columns, find_reader, read_examples
 from tunesmith.data.tokens import TokenRows, tokenize
 from tunesmith.methods.base import Method
-from tunesmith.methods.store import CONFIG, load_delta, read_folder, read_tensors, save_tensors, task_type
+from tunesmith.methods.store import (
+    CONFIG,
+    WRITING,
+    load_delta,
+    open_base,
+    read_folder,
+    read_tensors,
+    save_tensors,
+    task_type,
+)
 from tunesmith.models.delta import Delta
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import choose_device, load_model, load_tokenizer, locate, quiet
@@ -36,7 +45,6 @@ from tunesmith.training.texts import read_texts
 from tunesmith.training.trial import batch_of
 
 MODEL, ORIGINAL, MERGE = "model.safetensors", "original.safetensors", "merge.json"
-_WRITING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")  # task types of PEFT
 _OF_A_RUN = ("head.safetensors", "labels.json", "prompt.yaml")
 _OF_A_SENTENCE_MODEL = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling")
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -269,10 +277,9 @@ def _of_folder(folder: Path, data: str | None, rows: int) -> Subject:
             f"{folder / CONFIG} does not name the base model (base_model_name_or_path). Write it there, or attach the "
             "delta to its model in Python and merge that."
         )
-    read_folder(folder)  # a damaged one is named before the model is loaded
+    found = read_folder(folder)  # a damaged one is named before the model is loaded
     source = locate(base)
-    speaks = read_json(folder / CONFIG, dict).get("task_type") in _WRITING
-    model = load_model(source, choose_device("auto"), opens="causal" if speaks else "body")
+    model = open_base(found, source, choose_device("auto"))
     method, delta = load_delta(folder, open_seams(model))
     weights = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
     facts = {
@@ -393,7 +400,7 @@ def _switched_off(model: Any, missing: set[str], subject: Subject) -> dict[str, 
     """Return the base's tensors that the task does without, as those of a pooler."""
     if not missing or getattr(model, "untrained_pooler", True):
         return {}
-    opens = "causal" if task_type(model) in _WRITING else "body"
+    opens = "causal" if task_type(model) in WRITING else "body"
     place = locate(subject.facts["base_model"])
     loaded = load_model(place, torch.device("cpu"), next(model.parameters()).dtype, opens)
     return {name: tensor for name, tensor in loaded.state_dict().items() if name in missing}
