@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import save_tiny_writer
 from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.data.conversations import messages_of
 from tunesmith.models.loading import load_tokenizer, locate
 from tunesmith.prompts.chat import Chat
 
@@ -98,6 +99,36 @@ def test_a_template_that_writes_a_header_only_in_front_of_answers_is_refused(tin
     )
     found = Chat(tokenizer, "model").conversation(TURNS)
     assert found.text[slice(*found.answers[0])].startswith("(thought)Hi"), "what the model is to write may come first"
+
+
+@pytest.mark.parametrize("wrong", ["m.content[:4]", "'so'", "m.role"])
+def test_a_template_that_does_not_write_what_is_said_is_refused(wrong: str, tiny_writer: Path) -> None:
+    tokenizer = tokenizer_of(tiny_writer)
+    turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "an answer"}]
+    begin = "{% if add_generation_prompt %}[assistant]{% endif %}"
+    write = "{% for m in messages %}[{{ m.role }}]{{ WHAT }}</s>{% endfor %}" + begin
+    only = f"{wrong} if m.role == 'assistant' else m.content"
+    for what, match in ((wrong, "leaves the user message out"), (only, "does not write an answer whole")):
+        tokenizer.chat_template = write.replace("WHAT", what)
+        with pytest.raises(DataError, match=match):
+            Chat(tokenizer, "model").conversation(turns)
+    spaced = "m.content.replace(' ', '  ') | trim"
+    tokenizer.chat_template = write.replace("WHAT", spaced)
+    assert Chat(tokenizer, "model").conversation(turns).text.endswith("[assistant]an  answer</s>")
+
+
+def test_an_answer_of_weight_0_is_read_and_not_learned(tiny_writer: Path) -> None:
+    chat = Chat(tokenizer_of(tiny_writer), "plain")
+    talk = [("user", "1?", 1), ("assistant", "wrong", 0), ("user", "2?"), ("assistant", "right", 1), ("user", "3?"),
+            ("assistant", "left out", 0)]  # fmt: skip
+    messages = messages_of(talk)
+    assert len(messages) == 4, "nothing behind the last learned answer teaches"
+    found = chat.conversation(messages)
+    assert "wrong" in found.text and [found.text[slice(*span)].strip() for span in found.answers] == ["right</s>"]
+    with pytest.raises(DataError, match=r"weight 0\.5; 1 \(learned\) and 0"):
+        messages_of([("user", "1?"), ("assistant", "so", 0.5)])
+    with pytest.raises(DataError, match="no message is an answer to learn"):
+        messages_of(talk[:2])
 
 
 def test_a_template_that_leaves_the_system_message_out_is_refused(tiny_writer: Path) -> None:

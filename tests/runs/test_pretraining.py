@@ -73,6 +73,10 @@ def test_other_architectures_by_name(tmp_path: Path, prose: Path, architecture: 
         ({"model": {"new": {"architecture": "lama"}}}, "did you mean 'llama'"),
         ({"model": {"new": {"config": {"hiden_size": 3}}}}, "unknown key 'hiden_size'"),
         ({"model": {"new": {"size": "gigantic"}}}, "model.new.size"),
+        ({"model": {"new": {"config": {"num_hidden_layers": 0}}}}, "a model has at least 1 layer"),
+        ({"model": {"new": {"config": {"hidden_size": "big"}}}}, "model.new.config: .*expected int, got str"),
+        ({"model": {"new": {"config": {"hidden_act": "nope"}}}}, "these keys in model.new.config: 'nope'"),
+        ({"model": {"new": {"config": {"num_attention_heads": 5}}}}, "model.new.config: .*heads .5"),
     ],
 )
 def test_what_does_not_make_a_model(tmp_path: Path, prose: Path, changes: dict[str, Any], match: str) -> None:

@@ -16,7 +16,7 @@ from tests.runs.test_language_runs import recipe
 from tests.runs.test_translation import recipe as pair_recipe
 from tunesmith.cli import talk
 from tunesmith.cli.main import app
-from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError, RecipeError
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.tasks.decoding import Answer
 
@@ -163,6 +163,13 @@ def test_answers_that_fill_the_room_are_counted(
         (lambda run: run.chat([{"role": "user"}]), DataError, "role and content"),
         (lambda run: run.chat([{"role": "user", "content": 3}]), DataError, "not 3"),
         (lambda run: run.chat([]), DataError, "ends with"),
+        (lambda run: run.chat([{"role": "system", "content": "x"}]), DataError, "not with system"),
+        (lambda run: run.evaluate(None), DataError, "data is given as a path, not as None"),
+        (lambda run: run.compare("x", "rows.jsonl"), DataError, "compared with a run"),
+        (lambda run: run.generate("a", top_p=0.5), RecipeError, "top_p=0.5 is for sampling"),
+        (lambda run: tunesmith.train(None), RecipeError, "a recipe is a YAML file or a mapping"),
+        (lambda run: tunesmith.train([1]), RecipeError, "not \\[1\\]"),
+        (lambda run: tunesmith.Run.load(None), CheckpointError, "by its folder, not by None"),
         (lambda run: run.chat(None), DataError, "not None"),
         (lambda run: list(run.stream(3)), DataError, "not 3"),
         (lambda run: run.generate("a", seed=2**70), RecipeError, "from 0 to"),
@@ -190,11 +197,53 @@ def test_options_of_the_command_are_not_decoding() -> None:
         ({"name": "translation", "source": "a", "target": "a"}, "learn to copy"),
         ({"name": "text-generation", "masked_share": 0.3}, "nothing is hidden"),
         ({"name": "translation", "answered_rows": True}, "true or false"),
+        ({"name": "translation", "source": "a", "target": "a"}, "  task: source and target are both 'a'"),
+        ({"name": "dialogue", "decoding": {"top_k": 3}}, "task.decoding: top_k=3 is for sampling"),
     ],
 )
 def test_settings_that_do_nothing_are_refused(task: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         load_recipe({"task": task, "model": "minilm", "data": {"train": "x.jsonl"}, "output": "x"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": {"train": "x.jsonl", "text": "body"}}, "data.text: the task 'dialogue' does not read it"),
+        ({"data": {"train": "x.jsonl", "label": "kind"}}, "data.label: the task 'dialogue' does not read it"),
+        ({"data": {"train": "x.jsonl", "columns": ["a"]}}, "data.columns: it is for files without a header"),
+        ({"task": {"name": "dialogue", "answered_rows": 0}, "evaluation": {"metrics": ["chrf"]}}, "chrf need answers"),
+    ],
+)
+def test_keys_that_nothing_would_read_are_refused(changes: dict[str, Any], words: str) -> None:
+    base = {"task": "dialogue", "model": "minilm", "data": {"train": "x.jsonl"}, "output": "x"}
+    with pytest.raises(RecipeError, match=words):
+        load_recipe({**base, **changes})
+
+
+def test_a_method_without_parameters_has_nothing_to_train(tiny_writer: Path, tmp_path: Path) -> None:
+    train = write_jsonl(tmp_path / "rows.jsonl", [{"question": f"{n}?", "answer": f"{n}"} for n in range(8)])
+    with pytest.raises(CompatibilityError, match="nothing to train"):
+        tunesmith.train(recipe(tiny_writer, train, tmp_path / "run", method="head-only"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_drawn_answer_does_not_depend_on_the_other_prompts(run: tunesmith.Run) -> None:
+    """Each prompt has random numbers of its own; the same prompt again gets others."""
+    prompts, drawn = ["what?", "why is that so?", "who?"], {"temperature": 1.5, "top_k": 40, "seed": 3}
+    together = run.generate(prompts, **drawn)
+    assert together == [run.generate(prompt, **drawn)[0] for prompt in prompts]
+    assert together == run.generate(prompts[::-1], **drawn)[::-1]
+    (several,) = run.generate("what?", samples=4, **drawn)
+    assert several[0] == together[0][0] and len(set(several)) > 1
+    assert "".join(run.stream("what?", **drawn)) == several[0]
+    beams = {**drawn, "beams": 2}
+    assert run.generate(prompts, **beams) == [run.generate(prompt, **beams)[0] for prompt in prompts]
+
+
+def test_a_stream_is_the_answer(run: tunesmith.Run) -> None:
+    for prompt in ("what?", "what comes after 3?"):
+        assert "".join(run.stream(prompt)) == run.generate(prompt)[0][0]
 
 
 def test_inspect_shows_characters_whole(tiny_writer: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.core.seeds import check_seed
 
 if TYPE_CHECKING:
     from tunesmith.api import Run
@@ -77,7 +78,10 @@ def talk(run: Run, seed: int, decoding: dict[str, Any]) -> None:
         run: that answers.
         seed: of sampling.
         decoding: settings.
+    Raises:
+        RecipeError: a seed or a setting that does not exist.
     """
+    check_seed(seed)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # what is no text is refused in words, and the talk goes on
     messages: list[dict[str, str]] = []

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 import zlib
+from typing import Any
 
 import numpy as np
+
+from tunesmith.core.errors import RecipeError
 
 
 def seed_everything(seed: int) -> None:
@@ -19,6 +22,18 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what cannot seed a stream of numbers.
+
+    Args:
+        seed: as given.
+    Raises:
+        RecipeError: no whole number from 0 to 2^63 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise RecipeError(f"seed={seed!r}: a whole number from 0 to 2^63 - 1.")
 
 
 def derived(seed: int, purpose: str) -> int:

@@ -10,12 +10,13 @@ from typing import Any
 from tunesmith.core.errors import DataError, RecipeError, unknown
 from tunesmith.core.registry import components
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
-from tunesmith.data.formats.base import EmptyAnswer, Format
+from tunesmith.data.formats.base import EmptyRow, Format
 from tunesmith.data.readers.base import Reader, Row
 
-Message = dict[str, str]  # "role": system, user, assistant or tool; "content"
+# "role": system, user, assistant or tool; "content"; and "weight": "0" for an answer that is only read.
+Message = dict[str, str]
 
-COLUMN = "answer"  # the column under which conversations are kept; messages about empty ones name it
+COLUMN = "question or answer"  # the column under which conversations are kept; messages about empty ones name it
 _SPOKEN = {
     "system": "system",
     "developer": "system",
@@ -87,29 +88,38 @@ def role(name: Any) -> str:
     return spoken
 
 
-def messages_of(values: Sequence[tuple[Any, Any]]) -> list[Message]:
+def messages_of(values: Sequence[tuple[Any, ...]]) -> list[Message]:
     """Make messages of (role, content) pairs and check that they make sense.
 
     Args:
-        values: in order.
+        values: in order; a third entry 0 marks an answer that is only read.
     Returns:
-        The messages, those after the last answer left out.
+        The messages, those after the last answer that is learned left out.
     Raises:
-        DataError: an unknown role, a content that is no text, an empty answer, or no answer.
+        DataError: an unknown role, a content that is no text, a weight other than 0 and 1, or no answer.
+        EmptyRow: an empty answer, or nothing that is asked before the first one.
     """
-    found = []
-    for number, (name, content) in enumerate(values, 1):
-        spoken = role(name)
-        if not isinstance(content, str):
-            raise DataError(f"message {number} ({spoken}) holds a {type(content).__name__}; a text is needed.")
-        if spoken == "assistant" and not content.strip():
-            raise EmptyAnswer(f"message {number}, an answer, is empty: a model would learn to say nothing.")
-        found.append({"role": spoken, "content": content})
-    while found and found[-1]["role"] != "assistant":
+    found = [_message(number, *value) for number, value in enumerate(values, 1)]
+    while found and (found[-1]["role"] != "assistant" or "weight" in found[-1]):
         found.pop()
     if not found:
-        raise DataError("no message is an answer (role assistant), so there is nothing to learn.")
+        raise DataError("no message is an answer to learn (role assistant, weight 1), so there is nothing to learn.")
+    first = next(place for place, message in enumerate(found) if message["role"] == "assistant")
+    if first and not any(message["content"].strip() for message in found[:first]):
+        raise EmptyRow("nothing is asked: every message before the first answer is empty.")
     return found
+
+
+def _message(number: int, name: Any, content: Any, weight: Any = 1) -> Message:
+    spoken = role(name)
+    if not isinstance(content, str):
+        raise DataError(f"message {number} ({spoken}) holds a {type(content).__name__}; a text is needed.")
+    if spoken == "assistant" and not content.strip():
+        raise EmptyRow(f"message {number}, an answer, is empty: a model would learn to say nothing.")
+    if weight not in (0, 1):
+        raise DataError(f"message {number} ({spoken}) has the weight {weight!r}; 1 (learned) and 0 (read) are allowed.")
+    marked = {"weight": "0"} if spoken == "assistant" and weight == 0 else {}
+    return {"role": spoken, "content": content, **marked}
 
 
 def find_format(columns: Sequence[str], allowed: Sequence[str], path: str) -> Format:
@@ -152,7 +162,7 @@ class _Conversing(Reader):
             values = {**values, **{own: values[name] for own, name in self._columns.items() if name in values}}
             try:
                 found = self._conversation(values)
-            except EmptyAnswer:
+            except EmptyRow:
                 yield where, {COLUMN: ""}  # counted, and refused or dropped, as empty cells are
                 continue
             except DataError as error:
@@ -207,7 +217,7 @@ def read_conversations(reader: Reader, form: Format, columns: Mapping[str, str],
         reader: of the file.
         form: of its rows.
         columns: of the file by the name that the format gives them, where the two differ.
-        drop_empty: drop rows with an empty answer instead of refusing the file.
+        drop_empty: drop rows with an empty question or answer instead of refusing the file.
     Returns:
         The examples; their text is `Conversation.text`.
     Raises:

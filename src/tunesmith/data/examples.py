@@ -107,8 +107,24 @@ class Examples:
         return self.label_names[self.labels[row]]
 
 
+def path_text(path: str | Path) -> str:
+    """Return a data path as text.
+
+    Args:
+        path: of a file or folder, or a hub name.
+    Returns:
+        It as text.
+    Raises:
+        DataError: something else.
+    """
+    if not isinstance(path, str | Path):
+        raise DataError(f"data is given as a path, not as {repr(path)[:80]}. Write rows to a file first, one JSON "
+                        "object per line.")  # fmt: skip
+    return str(path)
+
+
 def find_reader(
-    path: str, encoding: str = "utf-8", max_characters: int = 1_000_000, columns: Sequence[str] = ()
+    path: str | Path, encoding: str = "utf-8", max_characters: int = 1_000_000, columns: Sequence[str] = ()
 ) -> Reader:
     """Choose the reader for a path and check that the file is there.
 
@@ -122,7 +138,7 @@ def find_reader(
     Raises:
         DataError: no such file, or no reader for it.
     """
-    readers = components("readers")
+    path, readers = path_text(path), components("readers")
     nameless = [reader for reader in readers.values() if columns and path.lower().endswith(reader.nameless or "\0")]
     for reader in [*nameless, *(reader for reader in readers.values() if reader.reads(path))]:
         if reader.suffixes and not Path(path).is_file():

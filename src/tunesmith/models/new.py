@@ -64,10 +64,11 @@ def _made(architecture: str, config: Any, opens: str) -> Any:
         ids = torch.tensor([[1, 1]])
         with torch.no_grad():
             model(input_ids=ids, **({"decoder_input_ids": ids} if config.is_encoder_decoder else {}))
-    except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+    except (ValueError, TypeError, AttributeError, RuntimeError, LookupError, ArithmeticError) as error:
+        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise RecipeError(
-            f"model.new.architecture: '{architecture}' cannot be made for this task: "
-            f"{str(error).splitlines()[0][:200]}. Known to work: llama, gpt2, qwen2, mistral for texts that go on and "
+            f"model.new.architecture: '{architecture}' cannot be made for this task with these keys in "
+            f"model.new.config: {why}. Known to work: llama, gpt2, qwen2, mistral for texts that go on and "
             "for answers; bart, t5, marian for answers; bert, modernbert, electra for task.objective=masked. Others "
             "may need keys in model.new.config."
         ) from None
@@ -131,4 +132,12 @@ def _config(settings: NewModelSettings, plain: Any, tokenizer: Any, context: int
     fitting = {renamed.get(key, key): value for key, value in values.items() if hasattr(plain, key)}
     if plain.is_encoder_decoder:
         fitting["decoder_start_token_id"] = tokenizer.eos_token_id
-    return transformers.AutoConfig.for_model(settings.architecture, **{**fitting, **settings.config})
+    try:
+        found = transformers.AutoConfig.for_model(settings.architecture, **{**fitting, **settings.config})
+    except Exception as error:  # noqa: BLE001  what a configuration checks, and what it raises, differs between architectures
+        raise RecipeError(f"model.new.config: {' '.join(str(error).split())[:300]}") from None
+    for key in ("num_hidden_layers", "decoder_layers", "num_decoder_layers"):
+        count = getattr(found, key, None) or 0 if hasattr(found, key) else 1
+        if count < 1:
+            raise RecipeError(f"model.new.config: {renamed.get(key, key)}={count}; a model has at least 1 layer.")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,9 +92,10 @@ class Chat:
         Returns:
             The text; for an encoder without a begin token, which its tokenizer sets, and white space around it.
         Raises:
-            DataError: the template refuses the messages.
+            DataError: the template refuses the messages, or leaves one out.
         """
         text = self.render(messages, True)
+        self._check_said(messages, text)
         return text.removeprefix(self.tokenizer.bos_token or "").strip() if self.apart else text
 
     def opened(self, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -118,11 +120,12 @@ class Chat:
         Returns:
             The text and the spans of the answers.
         Raises:
-            DataError: the template writes earlier messages differently when more follow, so answers cannot be found.
+            DataError: the template leaves something out, or writes earlier messages differently when more follow, so
+                that answers cannot be found.
         """
         text = self.render(messages)
         self._check_said(messages, text)
-        answers = []
+        answers, learned = [], []
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
@@ -134,24 +137,31 @@ class Chat:
                 )
             self._check_asked(messages[:number], before, after[len(before) :], message["content"])
             answers.append((len(before), self._end(after)))
+            learned.append("weight" not in message)
         start, end = answers[-1]
         if not self._closed(text[start:end]):
             text = text[:end] + self.tokenizer.eos_token
             answers[-1] = (start, len(text))
-        return Rendered(text, answers)
+        return Rendered(text, [span for span, kept in zip(answers, learned, strict=True) if kept])
 
     def _check_said(self, messages: Sequence[dict[str, str]], text: str) -> None:
-        """Refuse a template that leaves a system message out: the model would train without it."""
+        """Refuse a template that leaves out what is said to the model: it would train without it."""
         for message in self.opened(messages):
-            if message["role"] == "system" and message["content"].strip() not in text:
+            if message["role"] != "assistant" and not _stands(message["content"], text):
+                where = " and of prompt.system" if message["role"] == "system" else ""
                 raise DataError(
-                    f"the chat template '{self.name}' leaves the system message out "
-                    f"({message['content'].strip()[:60]!r}). Leave it out of the data and of prompt.system, or choose "
-                    "another prompt.chat."
+                    f"the chat template '{self.name}' leaves the {message['role']} message out, or a part of it "
+                    f"({message['content'].strip()[:60]!r}). Leave it out of the data{where}, or choose another "
+                    "prompt.chat."
                 )
 
     def _check_asked(self, messages: Sequence[dict[str, str]], before: str, answer: str, content: str) -> None:
-        """Refuse a template that marks the assistant's turn but does not write the mark where it asks for an answer."""
+        """Refuse a template that does not write an answer whole, or marks one without marking where it is asked for."""
+        if not _stands(content, answer):
+            raise DataError(
+                f"the chat template '{self.name}' does not write an answer whole: of {content.strip()[:60]!r} it makes "
+                f"{answer[:80]!r}. The model would not learn it. Mend the template, or choose another prompt.chat."
+            )
         place = answer.find(content.strip())
         if place > 0 and answer[:place].strip() and before == self.render(messages):
             raise DataError(
@@ -180,6 +190,15 @@ class Chat:
         answer = rendered.text[start:end]
         own = [token for token in special_tokens(self.tokenizer) if answer.endswith(token)]
         return list(dict.fromkeys([*own, self.tokenizer.eos_token]))
+
+
+def _stands(content: str, text: str) -> bool:
+    """Say whether a text holds a message, spacing aside, as it is or written as JSON."""
+    wanted = content.strip()
+    if wanted in text:
+        return True
+    bare = "".join(text.split())
+    return any("".join(form.split()) in bare for form in (wanted, json.dumps(wanted, ensure_ascii=False)[1:-1]))
 
 
 def special_tokens(tokenizer: Any) -> list[str]:

@@ -72,6 +72,8 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     if isinstance(recipe, Mapping):
         source, folder, lines = "recipe", Path.cwd(), dict[str, int]()
         values = _expanded(recipe)
+    elif not isinstance(recipe, str | Path):
+        raise RecipeError(f"a recipe is a YAML file or a mapping with the same keys, not {repr(recipe)[:80]}.")
     else:
         source, folder = str(recipe), Path(recipe).parent.resolve()
         raw, lines = parse(_read(Path(recipe)), source)
@@ -253,11 +255,39 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     allowed = ["auto", "validation loss", "last", *deciding.intersection(recipe.evaluation.metrics or task.metrics)]
     if recipe.training.best not in allowed:
         found.append(f"training.best: {unknown('choice', recipe.training.best, allowed)}")
+    found.extend(_across_answers(recipe, task))
     found.extend(_across_data(recipe.data))
+    found.extend(_across_columns(recipe.data, task))
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
     found.extend(_across_shares(recipe.data))
     return found
+
+
+def _across_answers(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse metrics of answers where no row is answered."""
+    given = recipe.evaluation.metrics or []
+    wanting = [name for name in given if name in components("metrics") and find("metrics", name).reads == "answers"]
+    if not wanting or getattr(task, "answered_rows", None) != 0:
+        return []
+    return [
+        f"evaluation.metrics: {', '.join(wanting)} need answers, and task.answered_rows=0 lets the model write none. "
+        "Raise it, or leave them out."
+    ]
+
+
+def _across_columns(data: DataSettings, task: Any) -> list[str]:
+    """Refuse columns that the task would not read."""
+    if task.opens == "body":
+        return []
+    conversations = hasattr(task, "columns")
+    instead = "columns have the names of its formats (task.columns), or task.source and task.target"
+    instead, unread = (instead, ("text", "label")) if conversations else ("its rows are texts", ("label",))
+    return [
+        f"data.{key}: the task '{task.name}' does not read it; {instead}."
+        for key in unread
+        if getattr(data, key) != DataSettings.model_fields[key].default
+    ]
 
 
 def _across_shares(data: DataSettings) -> list[str]:
@@ -318,6 +348,13 @@ def _across_data(data: DataSettings) -> list[str]:
         found.append(f"data.label: '{data.label}' is also data.text; text and label are two columns.")
     if len(set(data.columns)) < len(data.columns) or not all(data.columns):
         found.append(f"data.columns: {data.columns} names a column twice or not at all; each needs a name of its own.")
+    files = [path for path in (data.train, data.validation, data.test) if isinstance(path, str)]
+    nameless = tuple(suffix for reader in components("readers").values() for suffix in reader.nameless)
+    if data.columns and not any(path.lower().endswith(nameless) for path in files):
+        found.append(
+            f"data.columns: it is for files without a header ({', '.join(nameless)}), and {', '.join(files)} name "
+            "their own. Leave it out."
+        )
     try:
         codecs.lookup(data.encoding)
     except LookupError:
@@ -349,8 +386,12 @@ def _sentence(model: type[BaseModel], item: Any, prefix: str) -> tuple[str, str]
     if item["type"] == "missing":
         return f"{prefix}{'.'.join(path)}: required and not given.", ""
     known = [part for part in path if part.replace("_", "").isalnum() and part not in ("str", "float", "int")]
-    shown = repr(item["input"])
-    return f"{prefix}{'.'.join(known)}: {shown[:80]} is not allowed. ", f"{item['msg']}."
+    why = item["msg"].removeprefix("Value error, ")
+    if not path:  # about several keys together
+        return f"{prefix.rstrip('.') or 'recipe'}: ", f"{why}."
+    shown = "" if isinstance(item["input"], Mapping) and item["type"] == "value_error" else repr(item["input"])[:80]
+    said = f"{prefix}{'.'.join(known)}: " + (f"{shown} is not allowed. " if shown else "")
+    return said, f"{why}."
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,13 @@ def writer_of(session: Session) -> Writer:
         The writer; it uses the delta that is active.
     """
     assert isinstance(session.backbone, LanguageModel) and session.chat is not None
-    return Writer(session.backbone, session.tokenizer, session.chat.closing(), session.max_tokens)
+    return Writer(
+        session.backbone,
+        session.tokenizer,
+        session.chat.closing(),
+        session.max_tokens,
+        exact=not isinstance(session.task, AnswerTask),
+    )
 
 
 @torch.no_grad()
@@ -105,7 +112,7 @@ class Generating(Family):
         return load_texts(recipe.data, session.task, chat, session.max_tokens, recipe.split_seed, checked.folder)  # type: ignore[arg-type]
 
     @classmethod
-    def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
+    def read_file(cls, path: str | Path, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
         """Read texts or conversations."""
         assert session.chat is not None
         return read_texts(path, checked.recipe.data, session.task, session.chat, session.max_tokens)  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ class Mix(Answering):
         """
         return _mixed([run.predict_proba(texts) for run in self.runs], self.weights)
 
-    def evaluate(self, path: str) -> dict[str, Estimate]:
+    def evaluate(self, path: str | Path) -> dict[str, Estimate]:
         """Score the mix on labelled data.
 
         Args:

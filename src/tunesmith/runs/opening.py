@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.registry import find
@@ -78,7 +79,7 @@ def read_corpus(checked: Checked, session: Session, known: Sequence[str] = ()) -
     return family_of(checked).read(checked, session, known)
 
 
-def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str) -> Written:
+def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str | Path) -> Written:
     """Let a tuned language model answer the rows of a file.
 
     Args:
@@ -94,7 +95,7 @@ def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str) -> 
     split = Generating.read_file(path, checked, session)
     judge = Judge(metrics_by_name(metric_names(checked)), Bootstrap(), ["test"])
     family = Generating(session, Corpus([], {"test": split}), judge)
-    for said in unknown_tokens(split.tokens, session.tokenizer, path):
+    for said in unknown_tokens(split.tokens, session.tokenizer, str(path)):
         warnings.warn(said, stacklevel=2)
     for said in (*split.remarks, *family.crowded("test")):
         _log.warning("%s: %s", path, said.removeprefix("test: "))

@@ -107,6 +107,8 @@ class Run(Speaking, Answering):
     """
 
     def __init__(self, folder: str | Path) -> None:
+        if not isinstance(folder, str | Path):
+            raise CheckpointError(f"a run is given by its folder, not by {repr(folder)[:80]}.")
         self.folder = Path(folder).expanduser().absolute()
         if not self.folder.is_dir():
             raise CheckpointError(f"there is no run folder {self.folder}. `tunesmith train` makes one.")
@@ -173,7 +175,7 @@ class Run(Speaking, Answering):
         data = self.recipe.recipe.data
         return self._probabilities(from_texts(given, Columns(data.text, None)))
 
-    def predict_file(self, path: str) -> list[Prediction]:
+    def predict_file(self, path: str | Path) -> list[Prediction]:
         """Answer the rows of a data file; a label column is not needed.
 
         Args:
@@ -186,7 +188,7 @@ class Run(Speaking, Answering):
         self._check_labels("generate")
         return self._worded(self._probabilities(self._read_texts(path)))
 
-    def evaluate(self, path: str) -> dict[str, Estimate]:
+    def evaluate(self, path: str | Path) -> dict[str, Estimate]:
         """Score the run on labelled data.
 
         Args:
@@ -198,7 +200,7 @@ class Run(Speaking, Answering):
         """
         return estimate(self.scored(path), metrics_by_name(metric_names(self.recipe)), self.bootstrap)
 
-    def compare(self, other: Run, path: str) -> list[Difference]:
+    def compare(self, other: Run, path: str | Path) -> list[Difference]:
         """Compare with another run on the same rows by the paired bootstrap.
 
         Args:
@@ -209,6 +211,8 @@ class Run(Speaking, Answering):
         Raises:
             DataError: the runs know different labels.
         """
+        if not isinstance(other, Run):
+            raise DataError(f"a run is compared with a run (tunesmith.Run.load(folder)), not with {repr(other)[:80]}.")
         if self.labels != other.labels:
             raise DataError("the two runs know different labels, so their scores cannot be compared row by row.")
         metrics = metrics_by_name(metric_names(self.recipe))
@@ -258,7 +262,7 @@ class Run(Speaking, Answering):
         found: Array = self._opened[1].probabilities(self._tokens(examples)).numpy()
         return found
 
-    def _read_texts(self, path: str) -> Examples:
+    def _read_texts(self, path: str | Path) -> Examples:
         data = self.recipe.recipe.data
         reader = find_reader(path, data.encoding, data.max_characters, data.columns)
         fields = self._opened[0].template.fields
@@ -272,7 +276,7 @@ class Run(Speaking, Answering):
                 f"{instead}."
             )
 
-    def scored(self, path: str) -> Result:
+    def scored(self, path: str | Path) -> Result:
         """Answer rows whose right answers are known.
 
         Args:
@@ -285,7 +289,7 @@ class Run(Speaking, Answering):
             return score_texts(self.recipe, session, tuned, path)
         return self.labelled(path)
 
-    def labelled(self, path: str) -> Predictions:
+    def labelled(self, path: str | Path) -> Predictions:
         """Answer labelled rows.
 
         Args:

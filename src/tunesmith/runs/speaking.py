@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
+from tunesmith.core.seeds import check_seed
 from tunesmith.data.conversations import Conversation, Message, messages_of, role
 from tunesmith.data.tokens import LearnedRows
 from tunesmith.models.language import LanguageModel
@@ -15,7 +16,7 @@ from tunesmith.recipe.loading import build_settings
 from tunesmith.runs.generating import likelihoods, writer_of
 from tunesmith.tasks.decoding import Answer, Writer, tell_of_room
 from tunesmith.tasks.encoding import encode_conversations, encode_endings
-from tunesmith.tasks.generating import AnswerTask, Decoding, LanguageTask
+from tunesmith.tasks.generating import OF_SAMPLING, AnswerTask, Decoding, LanguageTask
 
 if TYPE_CHECKING:
     from tunesmith.recipe.loading import Checked
@@ -74,7 +75,7 @@ class Speaking:
             CompatibilityError: as `generate`.
         """
         writer, settings = self._writer(decoding)
-        _check_seed(seed)
+        check_seed(seed)
         if not isinstance(samples, int) or samples < 1:
             raise RecipeError(f"samples={samples!r}: a whole number of at least 1.")
         if samples > 1 and settings.temperature == 0:
@@ -100,7 +101,7 @@ class Speaking:
             DataError: an unknown role, or no room for an answer.
         """
         writer, settings = self._writer(decoding)
-        _check_seed(seed)
+        check_seed(seed)
         found = writer.answer([self._conversation(messages)], settings, seed)
         tell_of_room(found, writer.room)
         return found[0].text
@@ -116,7 +117,7 @@ class Speaking:
             The pieces of the answer as they are written; all in one where a search over beams knows it at the end only.
         """
         writer, settings = self._writer(decoding)
-        _check_seed(seed)
+        check_seed(seed)
         prompt = self._prompt(messages) if isinstance(messages, str) else self._conversation(messages)
         if settings.beams > 1:
             found = writer.answer([prompt], settings, seed)
@@ -200,7 +201,10 @@ class Speaking:
                 f"{self.folder} is a run of an encoder that fills in hidden tokens; it cannot write. Evaluate it, or "
                 "merge it and tune the merged model for another task."
             )
-        settings = build_settings(Decoding, {**self.recipe.task.decoding.model_dump(), **changes}, "decoding")
+        usual = self.recipe.task.decoding.model_dump()
+        if changes.get("temperature") == 0:
+            usual = {key: value for key, value in usual.items() if key not in OF_SAMPLING}
+        settings = build_settings(Decoding, {**usual, **changes}, "decoding")
         session, tuned = self._opened
         tuned.backbone.seams.use(tuned.delta.name)
         return writer_of(session), settings
@@ -226,16 +230,12 @@ class Speaking:
                     "{'role': 'user', 'content': 'Hello'}."
                 )
             _check_text(message["content"], f"message {number}")
-        if not messages or role(messages[-1]["role"]) == "assistant":
-            raise DataError("a conversation to be answered ends with a message of the user, not with an answer.")
+        last = role(messages[-1]["role"]) if messages else "nothing"
+        if last not in ("user", "tool"):
+            raise DataError(f"a conversation to be answered ends with a message of the user, not with {last}.")
         spoken = messages_of([*((m["role"], m["content"]) for m in messages), ("assistant", ".")])[:-1]
         assert session.chat is not None
         return session.chat.asked(spoken)
-
-
-def _check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise RecipeError(f"seed={seed!r}: a whole number from 0 to 2^63 - 1.")
 
 
 def _check_choices(choices: Any) -> None:

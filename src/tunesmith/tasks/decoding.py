@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Thread
@@ -10,10 +11,12 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import TextIteratorStreamer
+from transformers import LogitsProcessorList, TextIteratorStreamer
 
 from tunesmith.core.errors import DataError
+from tunesmith.core.seeds import derived
 from tunesmith.models.language import LanguageModel
+from tunesmith.tasks.drawing import Drawing, narrowing
 from tunesmith.tasks.encoding import read_tokens
 from tunesmith.tasks.generating import Decoding
 
@@ -44,10 +47,13 @@ class Writer:
         tokenizer: of the model.
         closing: tokens that end an answer.
         room: longest prompt and answer together. [tokens]
+        exact: keep white space around what is written, as a text that goes on needs it; answers are without.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Any, closing: Sequence[str], room: int) -> None:
-        self.model, self.tokenizer, self.room = model, tokenizer, room
+    def __init__(
+        self, model: LanguageModel, tokenizer: Any, closing: Sequence[str], room: int, exact: bool = False
+    ) -> None:
+        self.model, self.tokenizer, self.room, self.exact = model, tokenizer, room, exact
         self._closing = [tokenizer.convert_tokens_to_ids(token) for token in closing]
 
     def encode(self, prompt: str) -> list[int]:
@@ -60,7 +66,7 @@ class Writer:
         """
         if self.model.apart:
             return read_tokens(self.tokenizer, [prompt])[0]
-        found: list[int] = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        found: list[int] = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
         return found
 
     @torch.no_grad()
@@ -74,8 +80,10 @@ class Writer:
     ) -> list[Answer]:
         """Answer prompts, those of like length together.
 
+        Every prompt has its own stream of random numbers, so what is drawn for it does not depend on the others.
+
         Args:
-            prompts: as text.
+            prompts: as text; one that stands there several times gets several samples.
             decoding: how.
             seed: of sampling.
             advance: told how many were answered.
@@ -87,10 +95,11 @@ class Writer:
         """
         rows = self._fitting(prompts, decoding.max_new_tokens, cut)
         found: list[Answer] = [Answer("", "end")] * len(rows)
+        seeds = _seeds(prompts, seed)
         with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            for numbers in self._batches(rows, decoding.max_new_tokens):
-                for number, answer in zip(numbers, self._batch([rows[n] for n in numbers], decoding), strict=True):
+            for numbers in self._batches(rows, decoding):
+                answers = self._batch([rows[n] for n in numbers], decoding, [seeds[n] for n in numbers])
+                for number, answer in zip(numbers, answers, strict=True):
                     found[number] = answer
                 if advance is not None:
                     advance(len(numbers))
@@ -132,22 +141,23 @@ class Writer:
         """Return how much of a prompt is kept where it is cut; a decoder's answer gets up to half of the room."""
         return self.room if self.model.apart else max(self.room - wanted, self.room // 2, 1)
 
-    def _batches(self, rows: Sequence[Sequence[int]], wanted: int) -> list[list[int]]:
+    def _batches(self, rows: Sequence[Sequence[int]], decoding: Decoding) -> list[list[int]]:
         """Put rows together whose answers may become equally long, so that each is as it would be alone."""
+        wanted, most = decoding.max_new_tokens, 1 if decoding.beams > 1 and decoding.temperature > 0 else _ROWS
         order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
         batches: list[list[int]] = []
         longest = 0
         for number in order:
             more = self._more(len(rows[number]), wanted)
             size = len(rows[number]) + more
-            full = not batches or len(batches[-1]) >= _ROWS or size * (len(batches[-1]) + 1) > _TOKENS
+            full = not batches or len(batches[-1]) >= most or size * (len(batches[-1]) + 1) > _TOKENS
             if full or more != longest:
                 batches.append([])
                 longest = more
             batches[-1].append(number)
         return batches
 
-    def _batch(self, rows: Sequence[Sequence[int]], decoding: Decoding) -> list[Answer]:
+    def _batch(self, rows: Sequence[Sequence[int]], decoding: Decoding, seeds: Sequence[int]) -> list[Answer]:
         longest, device = max(map(len, rows)), self.model.device
         padded = pad_sequence([torch.tensor(row) for row in rows], True, self._closing[0], self._side)
         mask = pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], True, 0, self._side)
@@ -155,7 +165,7 @@ class Writer:
         self.model.model.eval()
         try:
             written = self.model.model.generate(  # type: ignore[operator]
-                input_ids=padded.to(device), attention_mask=mask.to(device), **self.settings(decoding, longest)
+                input_ids=padded.to(device), attention_mask=mask.to(device), **self.settings(decoding, longest, seeds)
             )
         finally:
             self.model.model.train(training)
@@ -167,10 +177,11 @@ class Writer:
         end = next((place for place, token in enumerate(ids) if token in self._closing), None)
         whole: str = self.tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
         cuts = [place for place in (whole.find(one) for one in decoding.stop) if place >= 0]
+        tidy = str if self.exact else str.strip
         if cuts:
-            return Answer(whole[: min(cuts)].strip(), "stop")
+            return Answer(tidy(whole[: min(cuts)]), "stop")
         short = self._more(prompt, decoding.max_new_tokens) < decoding.max_new_tokens
-        return Answer(whole.strip(), "end" if end is not None else "room" if short else "length")
+        return Answer(tidy(whole), "end" if end is not None else "room" if short else "length")
 
     @property
     def _side(self) -> str:
@@ -185,20 +196,18 @@ class Writer:
             decoding: how.
             seed: of sampling.
         Returns:
-            Pieces of text; put together they are the answer, white space around it aside. It is logged
-            where there was no more room.
+            Pieces of text; put together they are the answer. It is logged where there was no more room.
         Raises:
             DataError: the prompt leaves no room for an answer.
         """
         row = self._fitting([prompt], decoding.max_new_tokens, None)[0]
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        settings = self.settings(decoding, len(row))
+        settings = self.settings(decoding, len(row), _seeds([prompt], seed))
         failed, written = list[Exception](), list[list[int]]()
 
         def write() -> None:
             try:
                 with torch.no_grad():
-                    torch.manual_seed(seed)
                     ids = torch.tensor([row], device=self.model.device)
                     found = self.model.model.generate(  # type: ignore[operator]
                         input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **settings
@@ -211,7 +220,8 @@ class Writer:
         self.model.model.eval()
         thread = Thread(target=write, daemon=True)
         thread.start()
-        yield from _until(streamer, decoding.stop)
+        pieces = _until(streamer, decoding.stop)
+        yield from pieces if self.exact else _stripped(pieces)
         thread.join()
         if failed:
             raise failed[0]
@@ -239,16 +249,17 @@ class Writer:
         begins = int(row[0] == self.tokenizer.bos_token_id and keep > 1)
         return [*row[:begins], *row[len(row) - keep + begins :]]
 
-    def settings(self, decoding: Decoding, prompt: int) -> dict[str, Any]:
-        """Word the decoding in transformers' terms.
+    def settings(self, decoding: Decoding, prompt: int, seeds: Sequence[int]) -> dict[str, Any]:
+        """Word the decoding in transformers' terms; a search over beams that draws is seeded here.
 
         Args:
             decoding: how.
             prompt: tokens of the longest prompt. [count]
+            seeds: of the rows.
         Returns:
             Keyword arguments of `generate`.
         """
-        sampled = decoding.temperature > 0
+        sampled = decoding.temperature > 0 and decoding.beams > 1
         found: dict[str, Any] = {
             "max_new_tokens": self._more(prompt, decoding.max_new_tokens),
             "do_sample": sampled,
@@ -258,8 +269,11 @@ class Writer:
             "pad_token_id": self._closing[0],
         }
         if sampled:
+            torch.manual_seed(seeds[0])
             found |= {"temperature": decoding.temperature, "top_k": decoding.top_k or 0, "top_p": decoding.top_p or 1.0}
             found |= {} if decoding.min_p is None else {"min_p": decoding.min_p}
+        elif decoding.temperature > 0:
+            found["logits_processor"] = LogitsProcessorList([*narrowing(decoding), Drawing(seeds, self.model.device)])
         if decoding.stop:
             found |= {"stop_strings": list(decoding.stop), "tokenizer": self.tokenizer}
         return found
@@ -291,3 +305,23 @@ def _until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
         yield held[: len(held) - keep]
         held = held[len(held) - keep :]
     yield held
+
+
+def _stripped(pieces: Iterable[str]) -> Iterator[str]:
+    """Pass pieces on without white space before the first visible character and behind the last one."""
+    held, begun = "", False
+    for piece in pieces:
+        held += piece if begun else piece.lstrip()
+        begun = begun or bool(held)
+        visible = held.rstrip()
+        yield visible
+        held = held[len(visible) :]
+
+
+def _seeds(prompts: Sequence[str], seed: int) -> list[int]:
+    """Return a seed for every prompt: its own, and another for each time that it stands there again."""
+    seen, found = Counter[str](), list[int]()
+    for prompt in prompts:
+        found.append(derived(seed, f"sample {seen[prompt]} of {prompt}"))
+        seen[prompt] += 1
+    return found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tunesmith.core.errors import RecipeError, unknown
@@ -17,6 +17,8 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import RaggedBatch
 from tunesmith.tasks.base import Task
+
+OF_SAMPLING = ("top_k", "top_p", "min_p")  # settings that nothing reads at temperature 0
 
 
 class Decoding(Settings):
@@ -36,6 +38,16 @@ class Decoding(Settings):
     stop: list[Annotated[str, Field(min_length=1)]] = setting(
         [], "Texts that end an answer besides the end token; they are left out of it."
     )
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        unread = [key for key in OF_SAMPLING if getattr(self, key) is not None and self.temperature == 0]
+        if unread:
+            raise ValueError(
+                f"{unread[0]}={getattr(self, unread[0])} is for sampling, and temperature=0 takes the most probable "
+                "token; set a temperature above 0, or leave it out"
+            )
+        return self
 
 
 class LanguageTask(Task):

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.settings import setting
 from tunesmith.data.conversations import check_columns, need
-from tunesmith.data.formats.base import Format, Turns
+from tunesmith.data.formats.base import EmptyRow, Format, Turns
 from tunesmith.tasks.generating import AnswerTask
 
 
@@ -53,5 +53,8 @@ class _Pair(Format):
 
     def turns(self, row: Mapping[str, Any]) -> Turns:
         """Ask with the source, answer with the target."""
-        asked = "\n".join(part for part in (self._instruction, need(row, self._source)) if part)
+        source = need(row, self._source)
+        if not source.strip():
+            raise EmptyRow(f"column '{self._source}' is empty.")
+        asked = "\n".join(part for part in (self._instruction, source) if part)
         return [("user", asked), ("assistant", need(row, self._target))], []

@@ -11,7 +11,7 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.data import audit
-from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
+from tunesmith.data.examples import Columns, Examples, find_reader, path_text, read_examples
 from tunesmith.data.readers.saved import Saved
 from tunesmith.data.splitting import Index
 from tunesmith.data.tokens import TokenRows, tokenize
@@ -72,7 +72,7 @@ class Corpus:
     content_hash: str = ""
 
 
-def resolve_path(path: str, folder: Path) -> str:
+def resolve_path(path: str | Path, folder: Path) -> str:
     """Find a relative data path beside the recipe first, then in the current folder.
 
     Args:
@@ -81,6 +81,7 @@ def resolve_path(path: str, folder: Path) -> str:
     Returns:
         The path that exists, or `path` unchanged.
     """
+    path = path_text(path)
     if Path(path).is_absolute():
         return path
     beside = folder / path
@@ -156,7 +157,7 @@ def load_labelled(
     return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
 
 
-def read_labelled(path: str, data: DataSettings, template: Template, folder: Path) -> Examples:
+def read_labelled(path: str | Path, data: DataSettings, template: Template, folder: Path) -> Examples:
     """Read one file with the recipe's columns.
 
     Args:
@@ -169,6 +170,7 @@ def read_labelled(path: str, data: DataSettings, template: Template, folder: Pat
     Raises:
         DataError: anything wrong with the file, with its line.
     """
+    path = path_text(path)
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
     others = tuple(name for name in template.fields if name not in ("text", data.text))
     reader = find_reader(place, data.encoding, data.max_characters, data.columns)

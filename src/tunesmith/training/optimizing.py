@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunesmith.core.errors import CompatibilityError
+
 
 def scale_at(step: int, total: int, warmup: int, schedule: str) -> float:
     """Return the share of the highest learning rate at a step.
@@ -47,6 +49,8 @@ class Optimizer:
         warmup_fraction: share of them in which the rate rises.
         schedule: see `scale_at`.
         clip_norm: largest norm of all gradients together, or None.
+    Raises:
+        CompatibilityError: no parameter at all.
     Source: Loshchilov and Hutter 2017, arXiv:1711.05101.
     """
 
@@ -68,6 +72,11 @@ class Optimizer:
                 if chosen:
                     groups.append({"params": chosen, "lr": rate, "weight_decay": weight_decay if matrices else 0.0})
         self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
+        if not self.parameters:
+            raise CompatibilityError(
+                "there is nothing to train: the method has no parameters of its own, and neither has the task's head. "
+                "Choose a method that changes the model, for example method=lora."
+            )
         fused = self.parameters[0].device.type in ("cpu", "cuda")
         self._adamw = torch.optim.AdamW(groups, fused=fused)
         self._highest: list[float] = [group["lr"] for group in groups]

@@ -83,7 +83,9 @@ def training_texts(data: DataSettings, task: AnswerTask | TextGeneration, seed: 
             yield row["text"]
 
 
-def read_texts(path: str, data: DataSettings, task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int) -> Split:
+def read_texts(
+    path: str | Path, data: DataSettings, task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int
+) -> Split:
     """Read one file as a split, for scoring.
 
     Args:
@@ -101,7 +103,7 @@ def read_texts(path: str, data: DataSettings, task: AnswerTask | TextGeneration,
     return _encode("test", {"test": part, "train": part}, task, chat, max_tokens)
 
 
-def _read(path: str, data: DataSettings, task: AnswerTask | TextGeneration, folder: Path) -> Examples:
+def _read(path: str | Path, data: DataSettings, task: AnswerTask | TextGeneration, folder: Path) -> Examples:
     place = resolve_path(path, folder)
     if isinstance(task, AnswerTask):
         reader, columns = columns_reader(place, data.encoding, data.max_characters, data.columns)
@@ -217,7 +219,8 @@ def _check_silent(part: Part, silent: list[str], max_tokens: int) -> None:
 def _remarks(split: Split, found: Encoded, silent: int, task: Any) -> list[str]:
     facts, name, remarks = split.audit, split.name, []
     if facts.dropped.get("empty"):
-        remarks.append(f"{name}: {facts.dropped['empty']} rows with an empty answer were dropped (data.empty=drop).")
+        count = facts.dropped["empty"]
+        remarks.append(f"{name}: {count} rows with an empty question or answer were dropped (data.empty=drop).")
     if facts.truncated:
         remarks.append(
             f"{name}: {facts.truncated} of {facts.rows} rows are longer than {facts.max_tokens} tokens and lost their "

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 from tunesmith.core.errors import DataError
 
 
-class EmptyAnswer(DataError):
-    """A row without an answer; it may be dropped (data.empty=drop)."""
+class EmptyRow(DataError):
+    """A row without a question or without an answer; it may be dropped (data.empty=drop)."""
 
 
-# (role, content) of every message in order, and further right answers to the last question.
-Turns = tuple[list[tuple[Any, Any]], list[str]]
+# (role, content) of every message in order, an answer that is not to be learned with a third entry, 0; and further
+# right answers to the last question.
+Turns = tuple[list[tuple[Any, ...]], list[str]]
 
 
 class Format:

@@ -29,14 +29,14 @@ class Messages(Format):
         return pairs(row["messages"], ("role", "content")), []
 
 
-def pairs(value: Any, keys: tuple[str, str]) -> list[tuple[Any, Any]]:
+def pairs(value: Any, keys: tuple[str, str]) -> list[tuple[Any, ...]]:
     """Read a list of messages, or its JSON text.
 
     Args:
         value: as the file has it.
         keys: of the role and of the content.
     Returns:
-        (role, content) of each.
+        (role, content) of each, and its `weight` where it has one.
     Raises:
         DataError: not such a list.
     """
@@ -50,4 +50,4 @@ def pairs(value: Any, keys: tuple[str, str]) -> list[tuple[Any, Any]]:
     missing = next((key for item in value for key in keys if key not in item), None)
     if missing is not None:
         raise DataError(f"a message lacks '{missing}'; each needs '{keys[0]}' and '{keys[1]}'.")
-    return [(item[keys[0]], item[keys[1]]) for item in value]
+    return [(item[keys[0]], item[keys[1]], *((item["weight"],) if "weight" in item else ())) for item in value]

@@ -29,7 +29,7 @@ class PromptCompletion(Format):
         return [*spoken(row["prompt"], "user"), *spoken(answer, "assistant")], []
 
 
-def spoken(value: Any, role: str) -> list[tuple[Any, Any]]:
+def spoken(value: Any, role: str) -> list[tuple[Any, ...]]:
     """Read a text, or a list of messages, as messages.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.registry import register
-from tunesmith.data.formats.base import EmptyAnswer, Format, Turns
+from tunesmith.data.formats.base import EmptyRow, Format, Turns
 
 
 @register("formats")
@@ -28,9 +28,11 @@ class QuestionAnswer(Format):
         given = row["answer"] if "answer" in row else row["answers"]
         answers = [given] if isinstance(given, str) else _texts(given)
         if not answers:
-            raise EmptyAnswer("the list of answers is empty.")
+            raise EmptyRow("the list of answers is empty.")
         context = str(row.get("context") or "").strip()
         question = str(row["question"] or "").strip()
+        if not question:
+            raise EmptyRow("the question is empty.")
         asked = f"{context}\n\nQuestion: {question}" if context else question
         return [("user", asked), ("assistant", answers[0])], answers[1:]
 
