@@ -257,7 +257,10 @@ def next_token_losses(core: Any, rows: Any, names: list[str]) -> list[Any]:
 
     from tunesmith.models.layout import ragged
 
-    batch = ragged([row for _ in names for row in rows], names=[name for name in names for _ in rows])
+    if len(names) == 1:
+        core.seams.use(names[0])
+    wanted = [name for name in names for _ in rows] if len(names) > 1 else None
+    batch = ragged([row for _ in names for row in rows], names=wanted)
     hidden = core.hidden(batch).view(len(names), len(rows), rows.shape[1], -1)
     table, labels = core.model.get_input_embeddings().weight, rows[:, 1:].flatten()  # the output map is tied to it
     found = []
@@ -272,8 +275,6 @@ def write_steps(core: Any, writers: list[Writer], steps: int, rows_of: Callable[
     """Train deltas of the language model in one pass, each with its own optimizer."""
     names = [one.delta.name for one in writers]
     core.model.train(True)
-    if len(names) == 1:
-        core.seams.use(names[0])
     for step in range(steps):
         total = 0.0
         for one, nats in zip(writers, next_token_losses(core, rows_of(step), names), strict=True):

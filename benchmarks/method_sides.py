@@ -18,7 +18,7 @@ WRITER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 TASKS = ("classification", "language")
 LOW, HIGH, DELTA = (1e-4, 3e-4, 1e-3), (1e-3, 3e-3, 1e-2), (3e-4, 1e-3, 3e-3)
 PROMPT = (3e-3, 1e-2, 3e-2)
-WINDOWS = 9  # of steps, each side in turn
+WINDOWS = 5  # of steps, each side in turn
 
 
 @dataclass(frozen=True)

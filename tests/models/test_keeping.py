@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.models.test_ragged import FAMILIES, LENGTHS, batch_of, loss_of
 from tunesmith.methods.lora import Lora
-from tunesmith.models import keeping
+from tunesmith.models import keeping, ragged_attention
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
 
@@ -60,28 +60,30 @@ def test_gradients_stay_the_same_to_the_bit(family: str, dtype: torch.dtype, mon
         assert torch.equal(one, other)
 
 
+@pytest.fixture(params=["kernel", "products"])
+def per_cell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """What attention keeps for each head, cells past a row's end among them: a sum per query, or all its weights."""
+    monkeypatch.setattr(ragged_attention, "_SHORT", 0 if request.param == "kernel" else 64)
+    buckets = batch_of().layout.buckets
+    return sum(one.rows * one.length * (1 if request.param == "kernel" else one.length) for one in buckets)
+
+
 @pytest.mark.usefixtures("plain_heights")
-def test_a_llama_layer_keeps_the_closed_form() -> None:
+def test_a_llama_layer_keeps_the_closed_form(per_cell: int) -> None:
     """Per token: the residual stream at two norms, q, k, v, what attention gives, gate and up, and r per map."""
     hidden, key, ffn, heads, maps, norms = 32, 16, 48, 4, 7, 2
-    per_token = 2 * hidden + hidden + 2 * key + hidden + 2 * ffn + maps * RANK + heads + norms
+    per_token = 2 * hidden + hidden + 2 * key + hidden + 2 * ffn + maps * RANK + norms
     layer = kept_bytes(3, "llama") - kept_bytes(2, "llama")
-    logs = padded() * heads - sum(LENGTHS) * heads  # of the softmax sums, whose cells past a row's end are kept too
-    assert layer == 4 * (sum(LENGTHS) * per_token + logs)
-
-
-def padded() -> int:
-    return sum(bucket.rows * bucket.length for bucket in batch_of().layout.buckets)
+    assert layer == 4 * (sum(LENGTHS) * per_token + heads * per_cell)
 
 
 @pytest.mark.usefixtures("plain_heights")
-def test_a_bert_layer_keeps_the_closed_form() -> None:
+def test_a_bert_layer_keeps_the_closed_form(per_cell: int) -> None:
     """Per token: what goes into two norms, q, k, v, what attention gives and what goes into the activation."""
     hidden, ffn, heads, maps, norms = 32, 48, 4, 6, 2
-    per_token = 2 * hidden + 4 * hidden + ffn + maps * RANK + heads + 2 * norms
+    per_token = 2 * hidden + 4 * hidden + ffn + maps * RANK + 2 * norms
     layer = kept_bytes(3, "bert") - kept_bytes(2, "bert")
-    logs = padded() * heads - sum(LENGTHS) * heads
-    assert layer == 4 * (sum(LENGTHS) * per_token + logs)
+    assert layer == 4 * (sum(LENGTHS) * per_token + heads * per_cell)
 
 
 def test_maps_that_share_their_input_have_it_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,11 +127,18 @@ def test_a_model_without_the_interface_takes_the_padded_path() -> None:
     assert backbone.hidden(batch_of()).shape == (sum(LENGTHS), 32)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("kernel", [False, True])
 @pytest.mark.parametrize("prefixed", [False, True])
-def test_dropped_attention_equals_the_plain_formula(prefixed: bool) -> None:
-    """The hand-written backward pass against autograd, with the same masks, float64."""
-    from tunesmith.models.ragged_attention import Rule, _DroppedAttention, _in_front
+def test_attention_equals_the_plain_formula(
+    prefixed: bool, kernel: bool, rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both hand-written backward passes against autograd, heads that share keys, the same masks, float64."""
+    from tunesmith.models import ragged_attention
+    from tunesmith.models.ragged_attention import Rule, _Attention, _in_front
     from tunesmith.models.routing import Routing
+
+    monkeypatch.setattr(ragged_attention, "_SHORT", 0 if kernel else 64)
 
     layout, routing = Layout((2, 3, 5, 5)), Routing()
     draw = torch.Generator().manual_seed(0)
@@ -140,13 +147,13 @@ def test_dropped_attention_equals_the_plain_formula(prefixed: bool) -> None:
         return torch.randn(shape, dtype=torch.float64, generator=draw, requires_grad=True)
 
     for causal, window in ((False, None), (True, None), (False, 3), (True, 3)):
-        rule = Rule(causal, window, 0.7, 0.3)
-        q, k, v = (random(15, 2, 4) for _ in range(3))
+        rule = Rule(causal, window, 0.7, rate)
+        q, k, v = (random(15, heads, 4) for heads in (6, 2, 2))
         prefix = [random(2, 3, 4), random(2, 3, 4)] if prefixed else []
         routing.layout = layout
         routing.dropout.seed(7)
         held = [prefixed] * len(layout.buckets)
-        ours = _DroppedAttention.apply(q, k, v, routing, rule, held, *prefix * len(layout.buckets))
+        ours = _Attention.apply(q, k, v, routing, rule, held, *prefix * len(layout.buckets))
         routing.dropout.seed(7)
         plain = []
         for bucket in layout.buckets:
@@ -154,11 +161,13 @@ def test_dropped_attention_equals_the_plain_formula(prefixed: bool) -> None:
             qb, kb, vb = (bucket.spread(tensor[part]) for tensor in (q, k, v))
             if prefixed:
                 kb, vb = _in_front(prefix[0], kb), _in_front(prefix[1], vb)
+            kb, vb = kb.repeat_interleave(3, 1), vb.repeat_interleave(3, 1)
             scores = (qb @ kb.transpose(-1, -2)) * 0.7
             mask = rule.mask(bucket, q.device, 3 if prefixed else 0)
             scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
             weights = scores.softmax(-1)
-            plain.append(bucket.gather(weights * routing.dropout.keep(weights.shape, 0.3) / 0.7 @ vb))
+            kept = routing.dropout.keep(weights.shape, rate) if rate else torch.ones(())
+            plain.append(bucket.gather(weights * kept / (1 - rate) @ vb))
         theirs = torch.cat(plain)
         assert relative(ours, theirs) < 1e-14
         wanted = torch.randn(theirs.shape, dtype=torch.float64, generator=draw)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.products import chosen, frozen_product
+from tunesmith.models.products import chosen, frozen_product, is_small
 from tunesmith.models.quantized import dense, held_linear, is_quantised
 
 
@@ -27,6 +27,8 @@ def frozen_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         (..., out).
     """
+    if chosen() is None and not is_quantised(weight) and not weight.requires_grad and is_small(weight):
+        return nn.functional.linear(x, weight, bias)  # torch's own node keeps no more and costs less
     y: Tensor = _LowRank.apply(x, weight, bias, (), ())  # type: ignore[no-untyped-call]
     return y
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from tunesmith.core.errors import RecipeError
 
 _STEP = 16  # rows of a product come in multiples of this
+_SMALL = 1 << 15  # numbers of a weight up to which oneDNN's kernel gains nothing
 
 # oneDNN keeps 1,024 compiled kernels; rows of ever new numbers of tokens would fill that with a megabyte each.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
@@ -167,10 +168,22 @@ def _few_heights(x: Tensor) -> Tensor:
     return found
 
 
+def is_small(weight: Tensor) -> bool:
+    """Say whether a weight is so small that torch's own product serves it best.
+
+    Args:
+        weight: (out, in).
+    Returns:
+        Whether it is of float32 and has few numbers.
+    """
+    return weight.dtype == torch.float32 and weight.numel() <= _SMALL
+
+
 def mapped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute x W^T + b, without gradients.
 
-    On a CPU the product goes to oneDNN's own kernel, which is up to a fifth faster than the BLAS behind torch.matmul.
+    On a CPU the product with a weight that is not small goes to oneDNN's own kernel, which is up to a fifth faster than
+    the BLAS behind torch.matmul.
 
     Args:
         x: (N, in).
@@ -180,7 +193,7 @@ def mapped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (N, out).
     """
     known = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
-    if known and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if known and not is_small(weight) and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
         found: Tensor = torch.ops.mkldnn._linear_pointwise(_few_heights(x), weight, bias, "none", [], "")
         return found[: len(x)]
     return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.layout import Bucket, Group, Layout
+from tunesmith.models.layout import Bucket, Group
 from tunesmith.models.prefixed import Prefix
 from tunesmith.models.routing import Routing
 
@@ -86,22 +88,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, routing: Routing, rule: Rule, prefix
         [prefix is not None for prefix in prefixes],
         [part for prefix in prefixes if prefix for part in prefix],
     )
-    if _has_kernel(q, v) and rule.dropout == 0.0:
-        found: Tensor = _WholeAttention.apply(q, k, v, routing.layout, rule, held, *parts)  # type: ignore[no-untyped-call]
+    if q.device.type == "cpu":
+        found: Tensor = _Attention.apply(q, k, v, routing, rule, held, *parts)  # type: ignore[no-untyped-call]
         return found
     k, v, *parts = (_all_heads(part, q.shape[1], dim) for part, dim in [(k, 1), (v, 1), *((part, 0) for part in parts)])
-    if q.device.type == "cpu" and rule.dropout > 0.0:
-        found = _DroppedAttention.apply(q, k, v, routing, rule, held, *parts)  # type: ignore[no-untyped-call]
-        return found
     rest = iter(parts)
     return _each_bucket(
         [q, k, v], routing.layout.buckets, [(next(rest), next(rest)) if own else None for own in held], rule
     )
-
-
-def _has_kernel(q: Tensor, v: Tensor) -> bool:
-    """Whether torch's fast CPU kernel serves these tensors."""
-    return q.device.type == "cpu" and q.shape[-1] == v.shape[-1] and q.dtype == v.dtype
 
 
 def _all_heads(part: Tensor, heads: int, dim: int) -> Tensor:
@@ -141,76 +135,161 @@ def _in_front(prefix: Tensor, own: Tensor) -> Tensor:
     return torch.cat([prefix.to(own.dtype).expand(len(own), -1, -1, -1), own], dim=2)
 
 
+# On CPUs -------------------------------------------------------------------------------------------------------------
+
+# Keys of a row and width of a head up to which written-out products beat torch's kernel; wider heads gain nothing in
+# training and would keep their weights.
+_SHORT, _NARROW = 256, 16
 _attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _attend_back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
+Blocks = tuple[Tensor, Tensor, Tensor]  # of a group: q (n, H, T, d), k and v (n, H or fewer, P + T, d)
 
-class _WholeAttention(torch.autograd.Function):
-    """Attention over a whole ragged batch as one node of the graph, by torch's fast CPU kernel.
 
-    It keeps the flat q, k, v and output; a node per bucket would keep padded copies of all four, shared heads repeated.
+class _Kernel:
+    """torch's fast CPU kernel; for the backward pass it needs the output and a number per query."""
+
+    @staticmethod
+    def forward(group: Group, blocks: Blocks, rule: Rule, keep: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        found, logs = _attend(*_repeated(blocks), **_seen(group, blocks, rule))
+        return found, [logs]
+
+    @staticmethod
+    def backward(
+        group: Group, blocks: Blocks, rule: Rule, grad: Tensor, out: Tensor, kept: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        settings, heads = _seen(group, blocks, rule), blocks[1].shape[1]
+        d_q, d_k, d_v = _attend_back(
+            grad, *_repeated(blocks), out, kept[0], 0.0, settings["is_causal"], attn_mask=settings["attn_mask"],
+            scale=settings["scale"],
+        )  # fmt: skip
+        return d_q, _one_sum(d_k, heads), _one_sum(d_v, heads)
+
+
+def _repeated(blocks: Blocks) -> list[Tensor]:
+    q, k, v = blocks
+    return [q, _all_heads(k, q.shape[1], 1), _all_heads(v, q.shape[1], 1)]
+
+
+def _seen(group: Group, blocks: Blocks, rule: Rule) -> dict[str, Any]:
+    """Say to the kernel how rows look at their keys."""
+    q, before = blocks[0], _before(blocks)
+    # Cells past a row's end come after all its tokens: a causal rule hides them already, at half the work of a mask.
+    plain = rule.causal and not before and (rule.window is None or group.block.length <= rule.window)
+    return {"is_causal": plain, "attn_mask": None if plain else _additive(group, rule, before, q), "scale": rule.scale}
+
+
+def _additive(group: Group, rule: Rule, before: int, like: Tensor) -> Tensor | None:
+    """Return 0 where a query may look and minus infinity where it may not: (n or 1, 1, T or 1, P + T)."""
+    block = group.block
+    if block.real is None and block.length <= _SHORT:
+        return _full_rows(rule, block.length, before, like.dtype)
+    return _as_numbers(rule.mask(block, like.device, before), like.dtype)
+
+
+@lru_cache(maxsize=32)
+def _full_rows(rule: Rule, length: int, before: int, dtype: torch.dtype) -> Tensor | None:
+    """Return the mask of rows of one length; all layers ask for the same few."""
+    return _as_numbers(rule.mask(Bucket(1, length, 0, length), torch.device("cpu"), before), dtype)
+
+
+def _as_numbers(seen: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if seen is None else torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
+
+
+class _Products:
+    """Attention written out in batched products, which keeps its weights: for short rows of narrow heads, and dropout.
+
+    Queries of the heads that share a key stand below each other, so that no key is copied and no gradient summed. A
+    causal rule goes through the queries in blocks, each with the keys up to its end.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, rule: Rule, held: list[bool], *prefixes: Tensor
-    ) -> Tensor:
-        out, sums, rest = torch.empty_like(q, memory_format=torch.contiguous_format), [], list(prefixes)
-        for group in layout.groups(held):
-            front = (rest.pop(0), rest.pop(0)) if held[group.numbers[0]] else None
-            blocks, settings = _laid(group, (q, k, v), front, rule)
-            found, logs = _attend(*blocks, **settings)
-            group.put(found, out)
-            sums.append(logs)
-        ctx.save_for_backward(q, k, v, out, *prefixes, *sums)
-        ctx.layout, ctx.rule, ctx.held, ctx.prefixes = layout, rule, held, len(prefixes)
-        return out
+    def forward(group: Group, blocks: Blocks, rule: Rule, keep: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        kept, found, mask = list[Tensor](), list[Tensor](), _additive(group, rule, _before(blocks), blocks[0])
+        for first, last, keys in _cuts(blocks, rule):
+            q, k, v = _below(blocks, first, last, keys)
+            weights = _scores(blocks[0].shape, q, k, mask, (first, last), rule.scale).softmax(-1)
+            kept.append(weights)
+            if keep is not None:
+                kept.append(keep[:, :, first:last, :keys].reshape(weights.shape))
+                weights = weights * kept[-1]
+                weights.mul_(1 / (1 - rule.dropout))
+            found.append((weights @ v).view(*blocks[0].shape[:2], last - first, -1))
+        return found[0] if len(found) == 1 else torch.cat(found, 2), kept
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, *rest = ctx.saved_tensors
-        prefixes, sums = list(rest[: ctx.prefixes]), rest[ctx.prefixes :]
-        dq, dk, dv = (torch.empty_like(one, memory_format=torch.contiguous_format) for one in (q, k, v))
-        d_prefixes: list[Tensor | None] = []
-        for group, logs in zip(ctx.layout.groups(ctx.held), sums, strict=True):
-            front = (prefixes.pop(0), prefixes.pop(0)) if ctx.held[group.numbers[0]] else None
-            blocks, settings = _laid(group, (q, k, v), front, ctx.rule)
-            d_out = group.take(grad)
-            if group.block.real is not None:  # cells without a token repeat one: they must not count twice
-                d_out *= group.block.real.transpose(-1, -2)
-            d_q, d_k, d_v = _attend_back(
-                d_out, *blocks, group.take(out), logs, 0.0, settings["is_causal"],
-                attn_mask=settings["attn_mask"], scale=settings["scale"],
-            )  # fmt: skip
-            d_k, d_v = _one_sum(d_k, k.shape[1]), _one_sum(d_v, v.shape[1])
-            before = 0 if front is None else front[0].shape[1]
-            for found, flat in ((d_q, dq), (d_k[:, :, before:], dk), (d_v[:, :, before:], dv)):
-                group.put(found, flat)
-            if front:
-                d_prefixes += [d_k[:, :, :before].sum(0), d_v[:, :, :before].sum(0)]
-        return dq, dk, dv, None, None, None, *d_prefixes
+    def backward(
+        group: Group, blocks: Blocks, rule: Rule, grad: Tensor, out: Tensor, kept: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        rest, found = list(kept), [torch.zeros(part.shape, dtype=part.dtype) for part in blocks]
+        for first, last, keys in _cuts(blocks, rule):
+            q, k, v = _below(blocks, first, last, keys)
+            weights, keep = rest.pop(0), rest.pop(0) if rule.dropout else None
+            d_out = grad[:, :, first:last].reshape(len(q), q.shape[1], -1)
+            d_weights, used = d_out @ v.transpose(1, 2), weights
+            if keep is not None:
+                used = (weights * keep).mul_(1 / (1 - rule.dropout))
+                d_weights.mul_(keep).mul_(1 / (1 - rule.dropout))
+            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            found[0][:, :, first:last] = _scaled(d_scores, k, rule.scale).view(*grad.shape[:2], last - first, -1)
+            for to, one in (
+                (found[1], _scaled(d_scores.transpose(1, 2), q, rule.scale)), (found[2], used.transpose(1, 2) @ d_out)
+            ):  # fmt: skip
+                to[:, :, :keys] += one.view(*to.shape[:2], keys, -1)
+        return tuple(found)
 
 
-def _laid(
-    group: Group, flat: tuple[Tensor, Tensor, Tensor], front: Prefix | None, rule: Rule
-) -> tuple[list[Tensor], dict[str, Any]]:
-    """Return q, k and v of a group as blocks (n, H, T, d), and how its rows may look at them."""
-    q, k, v = (group.laid(part) for part in flat)
-    before = 0 if front is None else front[0].shape[1]
-    if front:
-        k, v = _in_front(front[0], k), _in_front(front[1], v)
-    # Cells past a row's end come after all its tokens: a causal rule hides them already, at half the work of a mask.
-    plain = rule.causal and not before and (rule.window is None or group.block.length <= rule.window)
-    seen = None if plain else rule.mask(group.block, q.device, before)
-    mask = None if seen is None else torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, float("-inf"))
-    heads = q.shape[1]
-    settings = {"is_causal": plain, "attn_mask": mask, "scale": rule.scale}
-    return [q, _all_heads(k, heads, 1), _all_heads(v, heads, 1)], settings
+_QUERIES = 64  # of a block of a causal row
+
+
+def _before(blocks: Blocks) -> int:
+    """P, the tokens in front of each row's own."""
+    return blocks[1].shape[2] - blocks[0].shape[2]
+
+
+def _cuts(blocks: Blocks, rule: Rule) -> list[tuple[int, int, int]]:
+    """Cut a group's queries into blocks: first, the one after the last, and how many keys they may see."""
+    length, before = blocks[0].shape[2], _before(blocks)
+    if not rule.causal:
+        return [(0, length, before + length)]
+    pairs = [(first, min(first + _QUERIES, length)) for first in range(0, length, _QUERIES)]
+    return [(first, last, before + last) for first, last in pairs]
+
+
+def _below(blocks: Blocks, first: int, last: int, keys: int) -> list[Tensor]:
+    """Return some queries, (n * fewer, H / fewer * their number, d), with the first keys and values."""
+    q, k, v = blocks
+    parts = (q[:, :, first:last], k[:, :, :keys], v[:, :, :keys])
+    return [part.reshape(k.shape[0] * k.shape[1], -1, part.shape[-1]) for part in parts]
+
+
+def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Multiply (B, M, K) by (B, K, N) and a number."""
+    return torch.baddbmm(b[:1, :1, :1], a, b, beta=0, alpha=scale)
+
+
+def _scores(
+    shape: Sequence[int], q: Tensor, k: Tensor, mask: Tensor | None, queries: tuple[int, int], scale: float
+) -> Tensor:
+    """Return (B, M, K): the scaled products of queries and keys; minus infinity where they may not look."""
+    if mask is None:
+        return _scaled(q, k.transpose(1, 2), scale)
+    first, last = queries
+    seen = mask[:, :, first:last] if mask.shape[2] > 1 else mask
+    scores = q.new_empty(shape[0], shape[1], last - first, k.shape[1]).copy_(seen[..., : k.shape[1]])
+    return scores.view(len(q), q.shape[1], -1).baddbmm_(q, k.transpose(1, 2), alpha=scale)
+
+
+def _way(q: Tensor, v: Tensor, keys: int, rule: Rule) -> type[_Kernel] | type[_Products]:
+    """Choose how a group's rows attend: by the group alone, so that other deltas' rows change nothing."""
+    served = q.shape[-1] == v.shape[-1] and q.dtype == v.dtype and rule.dropout == 0.0
+    slow = q.shape[-1] <= _NARROW and keys <= _SHORT and q.dtype in (torch.float32, torch.float64)
+    return _Kernel if served and not slow else _Products
 
 
 def _kept_weights(
-    routing: Routing, rule: Rule, heads: int, held: list[bool], prefixes: tuple[Tensor, ...]
+    routing: Routing, rule: Rule, heads: int, held: list[bool], prefixes: Sequence[Tensor]
 ) -> list[Tensor]:
     """Draw for every bucket which attention weights stay, in the order in which a run of its delta alone draws."""
     assert routing.layout is not None
@@ -223,11 +302,16 @@ def _kept_weights(
     return found
 
 
-class _DroppedAttention(torch.autograd.Function):
-    """Attention with dropout over a whole ragged batch as one node of the graph.
+def _laid(group: Group, flat: tuple[Tensor, Tensor, Tensor], prefixes: list[Tensor]) -> Blocks:
+    """Lay a group's tokens out, its prefix, if one is given, in front of each row."""
+    q, k, v = (group.laid(part) for part in flat)
+    return (q, _in_front(prefixes[0], k), _in_front(prefixes[1], v)) if prefixes else (q, k, v)
 
-    torch has no fast kernel for dropped attention on CPUs. Written out here, with one node for all buckets, autograd
-    does not record every small product of every bucket.
+
+class _Attention(torch.autograd.Function):
+    """Attention over a whole ragged batch as one node of the graph.
+
+    It keeps the flat q, k and v; a node per bucket would keep padded copies of them, shared heads repeated.
     """
 
     @staticmethod
@@ -235,49 +319,39 @@ class _DroppedAttention(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, routing: Routing, rule: Rule, held: list[bool], *prefixes: Tensor
     ) -> Tensor:
         assert routing.layout is not None
-        out, kept, rest = torch.empty_like(v, memory_format=torch.contiguous_format), [], list(prefixes)
-        masks = _kept_weights(routing, rule, q.shape[1], held, prefixes)
+        out, kept, ways, rest = q.new_empty(*q.shape[:2], v.shape[2]), list[list[Tensor]](), [], list(prefixes)
+        draws = _kept_weights(routing, rule, q.shape[1], held, prefixes) if rule.dropout else []
         for group in routing.layout.groups(held):
-            qb, kb, vb = (group.take(tensor) for tensor in (q, k, v))  # (n, H, T, d)
-            if held[group.numbers[0]]:
-                kb, vb = _in_front(rest.pop(0), kb), _in_front(rest.pop(0), vb)  # (n, H, P + T, d)
-            scores = (qb @ kb.transpose(-1, -2)).mul_(rule.scale)  # (n, H, T, P + T)
-            mask = rule.mask(group.block, q.device, kb.shape[2] - qb.shape[2])
-            if mask is not None:
-                scores.masked_fill_(~mask, float("-inf"))
-            weights = scores.softmax(-1)
-            drawn = [masks[number] for number in group.numbers]
-            keep = drawn[0] if len(drawn) == 1 else torch.cat(drawn)
-            group.put((weights * keep).mul_(1 / (1 - rule.dropout)) @ vb, out)
-            kept += [weights, keep]
-        ctx.save_for_backward(q, k, v, *prefixes, *kept)
+            front = [rest.pop(0), rest.pop(0)] if held[group.numbers[0]] else []
+            blocks = _laid(group, (q, k, v), front)
+            ways.append(_way(q, v, blocks[1].shape[2], rule))
+            keep = torch.cat([draws[number] for number in group.numbers]) if draws else None
+            found, own = ways[-1].forward(group, blocks, rule, keep)
+            group.put(found, out)
+            kept.append(own)
+        ctx.save_for_backward(
+            q, k, v, out if _Kernel in ways else None, *prefixes, *(one for own in kept for one in own)
+        )
         ctx.layout, ctx.rule, ctx.held, ctx.prefixes = routing.layout, rule, held, len(prefixes)
+        ctx.ways, ctx.counts = ways, [len(own) for own in kept]
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, *rest = ctx.saved_tensors
-        prefixes, kept = list(rest[: ctx.prefixes]), rest[ctx.prefixes :]
-        dq, dk, dv = (torch.empty_like(grad, memory_format=torch.contiguous_format) for _ in range(3))
-        lift, d_prefixes = 1 / (1 - ctx.rule.dropout), []
-        for number, group in enumerate(ctx.layout.groups(ctx.held)):
-            weights, keep = kept[2 * number : 2 * number + 2]
-            qb, kb, vb = (group.take(tensor) for tensor in (q, k, v))
-            before = 0
-            if ctx.held[group.numbers[0]]:
-                before = prefixes[0].shape[1]
-                kb, vb = _in_front(prefixes.pop(0), kb), _in_front(prefixes.pop(0), vb)
-            gb = group.take(grad)
+        q, k, v, out, *rest = ctx.saved_tensors
+        prefixes, kept = list(rest[: ctx.prefixes]), list(rest[ctx.prefixes :])
+        flat = [torch.empty_like(one, memory_format=torch.contiguous_format) for one in (q, k, v)]
+        d_prefixes: list[Tensor | None] = []
+        for group, way, count in zip(ctx.layout.groups(ctx.held), ctx.ways, ctx.counts, strict=True):
+            front = [prefixes.pop(0), prefixes.pop(0)] if ctx.held[group.numbers[0]] else []
+            blocks, d_out = _laid(group, (q, k, v), front), group.take(grad)
             if group.block.real is not None:  # cells without a token repeat one: they must not count twice
-                gb *= group.block.real.transpose(-1, -2)
-            dropped = (weights * keep).mul_(lift)
-            d_values = dropped.transpose(-1, -2) @ gb  # (n, H, P + T, d)
-            d_weights = (gb @ vb.transpose(-1, -2)).mul_(keep).mul_(lift)
-            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(ctx.rule.scale)
-            d_keys = d_scores.transpose(-1, -2) @ qb
-            for found, flat in ((d_scores @ kb, dq), (d_keys[:, :, before:], dk), (d_values[:, :, before:], dv)):
-                group.put(found, flat)
-            if before:
-                d_prefixes += [d_keys[:, :, :before].sum(0), d_values[:, :, :before].sum(0)]
-        return dq, dk, dv, None, None, None, *d_prefixes
+                d_out *= group.block.real.transpose(-1, -2)
+            own, kept = kept[:count], kept[count:]
+            found = way.backward(group, blocks, ctx.rule, d_out, group.take(out) if way is _Kernel else d_out, own)
+            before = front[0].shape[1] if front else 0
+            for one, to, skipped in zip(found, flat, (0, before, before), strict=True):
+                group.put(one[:, :, skipped:], to)
+            d_prefixes += [one[:, :, :before].sum(0) for one in found[1:]] if front else []
+        return *flat, None, None, None, *d_prefixes
