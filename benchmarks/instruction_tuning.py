@@ -101,10 +101,16 @@ def family_of(folder: Path) -> Any:
 
 
 def ours(work: dict[str, Any]) -> dict[str, Any]:
+    """Train LoRA."""
+    from tunesmith.methods.lora import Lora
+
+    return in_our_loop(work, Lora(rank=RANK, layers=tuple(LAYERS)), OURS[work["side"]])
+
+
+def in_our_loop(work: dict[str, Any], method: Any, precision: str = "float32") -> dict[str, Any]:
     """Train one epoch with the product's loop."""
     from tunesmith.core.memory import peak_bytes, restart_peak
     from tunesmith.core.seeds import derived, seed_everything
-    from tunesmith.methods.lora import Lora
     from tunesmith.recipe.schema import TrainingSettings
     from tunesmith.runs.generating import Generating
     from tunesmith.tasks.tuned import Tuned
@@ -115,10 +121,9 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
     family: Generating = family_of(Path(work["folder"]))
     split, backbone, task = family.corpus.splits["train"], family.session.backbone, family.session.task
     seed_everything(derived(0, "weights"))
-    method = Lora(rank=RANK, layers=tuple(LAYERS))
     tuned = Tuned(backbone, task, task.head(0, 0), method.attach(backbone.seams, "a"))
     settings = TrainingSettings(
-        epochs=1, batch_size=work["batch"], learning_rate=RATE, best="last", precision=OURS[work["side"]]
+        epochs=1, batch_size=work["batch"], learning_rate=RATE, best="last", precision=precision
     )
     trial = Trial(tuned, split, settings, 0, lambda: {"validation loss": 0.0}, ("last", False), method)
     check(trial)  # as before every run: it settles how many tokens go through at once

