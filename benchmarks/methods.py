@@ -19,7 +19,7 @@ import itertools
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import common
@@ -119,19 +119,24 @@ def compared(value: dict[str, Any]) -> str:
 
 def table(given: argparse.Namespace) -> None:
     """Print what was measured as markdown."""
-    found = load()
-    for task in given.tasks:
+    print("\n".join(tables(given.tasks, given.methods, given.rows)))
+
+
+def tables(
+    tasks: Sequence[str] = TASKS, methods: Sequence[str] = tuple(METHODS), sizes: Sequence[int] = (8, 32)
+) -> list[str]:
+    """Word what was measured as markdown, a line each."""
+    found, lines = load(), list[str]()
+    for task in tasks:
         what = "test accuracy [%]" if task == "classification" else "held-out nats per token"
-        print(f"\n### {task}: {what}\n")
         heads = ["method", "trainable", "ours", "PEFT"]
-        heads += [f"{word}, {rows} rows" for rows in given.rows for word in ("seconds ours / PEFT", "MB ours / PEFT")]
-        print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-        for name in given.methods:
-            if (name, task) not in ABSENT:
-                print(f"| {' | '.join(_row(found, name, task, given.rows))} |")
+        heads += [f"{word}, {rows} rows" for rows in sizes for word in ("seconds ours / PEFT", "MB ours / PEFT")]
+        lines += ["", f"### {task}: {what}", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+        lines += [f"| {' | '.join(_row(found, name, task, sizes))} |" for name in methods if (name, task) not in ABSENT]
+    return lines
 
 
-def _row(found: dict[str, Any], name: str, task: str, sizes: list[int]) -> list[str]:
+def _row(found: dict[str, Any], name: str, task: str, sizes: Sequence[int]) -> list[str]:
     scores = [_score(found["quality"], name, task, side) for side in ("ours", "peft")]
     measured = [found["speed"].get(f"{name}/{task}/{rows}") for rows in sizes]
     count = next((one["alone"]["ours"]["trainable"] for one in measured if one), None)

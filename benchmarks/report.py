@@ -17,6 +17,10 @@ TITLES = {
                                "python benchmarks/encoder_classification.py speed"),
     "instruction_tuning": ("Instruction tuning on gsm8k, a Llama of 30 million random numbers, LoRA",
                            "python benchmarks/instruction_tuning.py"),
+    "virtual_prompt": ("Prompt tuning on gsm8k, the same Llama",
+                       "python benchmarks/virtual_prompt.py"),
+    "few_shot": ("A few-shot run on BANKING77 from process start to a saved and scored result",
+                 "python benchmarks/few_shot.py"),
     "frozen_depth": ("Deltas in the upper half, with what the frozen half gives kept between epochs",
                      "python benchmarks/frozen_depth.py"),
 }  # fmt: skip
@@ -50,8 +54,6 @@ def facts(found: dict[str, Any]) -> str:
 
 def picture(cases: dict[str, dict[str, Any]], path: Path) -> None:
     """Draw every side's speed as a multiple of the last one's, with the range of its runs."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.5 + 0.35 * sum(len(found["medians"]) + 1 for found in cases.values())))
@@ -73,6 +75,65 @@ def picture(cases: dict[str, dict[str, Any]], path: Path) -> None:
     axes.invert_yaxis()
     axes.axvline(1.0, color="#303030", linewidth=0.8)
     axes.set_xlabel("speed as a multiple of the grey side's")
+    draw(figure, path)
+
+
+def growth(lines: list[str]) -> None:
+    """Draw how a step's time and memory grow along each axis."""
+    from matplotlib.figure import Figure
+
+    path = common.RESULTS / "growth.json"
+    if not path.exists():
+        return
+    axes = json.loads(path.read_text())
+    figure = Figure(figsize=(3 * len(axes), 5))
+    for column, (axis, found) in enumerate(axes.items()):
+        points = [float(value) for value in found["medians"]]
+        for row, (key, unit) in enumerate(found["keys"].items()):
+            scale = 1e6 if unit == "MB" else 1.0
+            one = figure.add_subplot(2, len(axes), 1 + column + row * len(axes))
+            ends = [found["ranges"][value][key] for value in found["medians"]]
+            one.fill_between(points, [low / scale for low, _ in ends], [high / scale for _, high in ends], alpha=0.3)
+            one.plot(points, [own[key] / scale for own in found["medians"].values()], "o-", markersize=3)
+            one.set_xscale("log", base=2)
+            one.set_yscale("log")
+            one.set_xlabel(axis, fontsize=8)
+            one.set_ylabel(f"{key.replace('_', ' ')} ({unit})", fontsize=8)
+            one.tick_params(labelsize=7)
+    draw(figure, FOLDER / "growth.svg")
+    lines += [
+        "",
+        "## How a step's time and memory grow",
+        "",
+        "`python benchmarks/growth.py`",
+        "",
+        "![growth](growth.svg)",
+    ]
+    where = "A Llama shape of four layers, LoRA; from 8 rows of 128 tokens, width 256, one delta. "
+    lines += ["", where + facts(next(iter(axes.values()))), ""]
+    lines += ["| axis | value | step (s) | memory (MB) |", "|---|---|---|---|"]
+    for axis, found in axes.items():
+        for value, own in found["medians"].items():
+            lines.append(f"| {axis} | {value} | {own['step_seconds']:.3f} | {own['peak_bytes'] / 1e6:,.0f} |")
+
+
+def methods(lines: list[str]) -> None:
+    """Add the tables of every method."""
+    from methods import load, tables
+
+    if load()["quality"]:
+        lines += ["", "## Every method: score, trained share, seconds and memory of the same steps", "",
+                  "`python benchmarks/methods.py quality`, `python benchmarks/methods.py speed`. Each method with the "
+                  "better of three learning rates, chosen on validation rows; the mean of three seeds, with the mean "
+                  "of their intervals. Seconds are those of 8 steps."]  # fmt: skip
+        lines += tables()
+
+
+def draw(figure: Any, path: Path) -> None:
+    """Write a picture that is the same for the same numbers."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     figure.tight_layout()
     with matplotlib.rc_context({"svg.hashsalt": "tunesmith", "svg.fonttype": "none"}):
         FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})
@@ -111,6 +172,8 @@ def main() -> None:
         for case, found in cases.items():
             lines += ["", f"**{case}.** {facts(found)}", "", *table(found)]
         picture(cases, FOLDER / f"{name}.svg")
+    growth(lines)
+    methods(lines)
     (FOLDER / "README.md").write_text("\n".join([*lines, *memory_table()]) + "\n", encoding="utf-8")
     print(f"written: {FOLDER / 'README.md'}")
 

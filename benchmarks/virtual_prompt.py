@@ -56,9 +56,9 @@ def theirs(work: dict[str, Any]) -> dict[str, Any]:
         chosen = order[first : first + work["batch"]]
         rows = [torch.from_numpy(split.tokens[row]).long() for row in chosen]
         learned = [torch.from_numpy(split.tokens.learned(row)).bool() for row in chosen]
-        labels = [row.masked_fill(~mark, -100) for row, mark in zip(rows, learned, strict=True)]
+        wanted = [row.masked_fill(~mark, -100) for row, mark in zip(rows, learned, strict=True)]
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        ids, labels = pad_sequence(rows, batch_first=True), pad_sequence(labels, batch_first=True, padding_value=-100)
+        ids, labels = pad_sequence(rows, batch_first=True), pad_sequence(wanted, batch_first=True, padding_value=-100)
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

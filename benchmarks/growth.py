@@ -1,0 +1,77 @@
+"""How a training step's time and memory grow with rows, row length, model width and the number of deltas.
+
+    python benchmarks/growth.py [--rounds 3] [--threads 2] [--axes rows length width deltas]
+
+A Llama shape of four layers with random weights, LoRA of rank 8 on every linear map of the blocks. One thing changes at
+a time from 8 rows of 128 tokens, width 256, one delta. Every point is a process of its own; those of an axis run in
+turn. Memory is what a step takes on top of the process that holds the model. Results go to
+benchmarks/results/growth.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from typing import Any
+
+import common
+from method_sides import WRITER
+
+MIDDLE = {"rows": 8, "length": 128, "width": 256, "deltas": 1}
+AXES = {
+    "rows": (1, 2, 4, 8, 16, 32),
+    "length": (32, 64, 128, 256, 512, 1024),
+    "width": (64, 128, 256, 512, 1024),
+    "deltas": (1, 2, 4, 8, 16, 32, 64),
+}
+VOCABULARY, WARM, STEPS = 1024, 2, 6
+KEYS = {"step_seconds": "s", "peak_bytes": "MB"}
+
+
+def worker(work: dict[str, Any]) -> dict[str, float]:
+    """Train a few steps; with many deltas each gets its own rows' share of a step of as many times the rows."""
+    import torch
+    import transformers
+
+    from tunesmith.core.memory import peak_bytes, resident_bytes, restart_peak
+    from tunesmith.methods.lora import Lora
+    from tunesmith.models.backbone import Backbone
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=work["width"], num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=4, intermediate_size=3 * work["width"], max_position_embeddings=2048,
+    )  # fmt: skip
+    core = Backbone(transformers.LlamaModel(config).eval())
+    method = Lora(rank=8, layers=WRITER)
+    writers = [common.writer(core, method, f"d{n}", 1e-3, WARM + STEPS) for n in range(work["deltas"])]
+    rows = torch.randint(VOCABULARY, (work["rows"], work["length"]))
+    common.write_steps(core, writers, WARM, lambda _: rows)
+    restart_peak()
+    resting, times = resident_bytes(), list[float]()
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        common.write_steps(core, writers, 1, lambda _: rows)
+        times.append(time.perf_counter() - began)
+    return {"step_seconds": statistics.median(times), "peak_bytes": peak_bytes() - resting}
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["worker"]:
+        print(json.dumps(worker(json.loads(sys.argv[2]))))
+        return
+    parser = common.turns(
+        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    )
+    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
+    given = parser.parse_args()
+    for axis in given.axes:
+        works = {str(value): {**MIDDLE, axis: value} for value in AXES[axis]}
+        common.keep("growth", axis, common.in_turn(__file__, works, KEYS, given, axis))
+
+
+if __name__ == "__main__":
+    main()
