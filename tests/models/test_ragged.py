@@ -139,6 +139,8 @@ def test_attention_equals_the_plain_formula(
     from tunesmith.models.routing import Routing
 
     monkeypatch.setattr(ragged_attention, "_SHORT", 0 if kernel else 64)
+    monkeypatch.setattr(ragged_attention, "_QUERIES", 2)  # many pieces of rows and queries
+    monkeypatch.setattr(ragged_attention, "_CELLS", 40)
 
     layout, routing = Layout((2, 3, 5, 5)), Routing()
     draw = torch.Generator().manual_seed(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -198,49 +198,97 @@ def _as_numbers(seen: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 class _Products:
-    """Attention written out in batched products, which keeps its weights: for short rows of narrow heads, and dropout.
+    """Attention written out in batched products: for short rows of narrow heads, and for dropout.
 
-    Queries of the heads that share a key stand below each other, so that no key is copied and no gradient summed. A
-    causal rule goes through the queries in blocks, each with the keys up to its end.
+    It goes through rows and queries in pieces whose weights fit a cache, under a causal rule with the keys up to their
+    end, and computes the weights again in the backward pass. Queries of the heads that share a key stand below
+    each other, so that no key is copied and no gradient summed.
     """
 
     @staticmethod
     def forward(group: Group, blocks: Blocks, rule: Rule, keep: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        kept, found, mask = list[Tensor](), list[Tensor](), _additive(group, rule, _before(blocks), blocks[0])
-        for first, last, keys in _cuts(blocks, rule):
-            q, k, v = _below(blocks, first, last, keys)
-            weights = _scores(blocks[0].shape, q, k, mask, (first, last), rule.scale).softmax(-1)
-            kept.append(weights)
+        out = blocks[0].new_empty(*blocks[0].shape[:3], blocks[2].shape[3])
+        mask = _additive(group, rule, _before(blocks), blocks[0])
+        for piece in _pieces(blocks, rule):
+            q, k, v = piece.below(blocks)
+            weights = piece.weights(q, k, mask, rule)
             if keep is not None:
-                kept.append(keep[:, :, first:last, :keys].reshape(weights.shape))
-                weights = weights * kept[-1]
-                weights.mul_(1 / (1 - rule.dropout))
-            found.append((weights @ v).view(*blocks[0].shape[:2], last - first, -1))
-        return found[0] if len(found) == 1 else torch.cat(found, 2), kept
+                weights.mul_(piece.cells(keep).reshape(weights.shape)).mul_(1 / (1 - rule.dropout))
+            target = piece.queries(out)
+            target.copy_((weights @ v).view(target.shape))
+        return out, [] if keep is None else [keep]
 
     @staticmethod
     def backward(
         group: Group, blocks: Blocks, rule: Rule, grad: Tensor, out: Tensor, kept: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        rest, found = list(kept), [torch.zeros(part.shape, dtype=part.dtype) for part in blocks]
-        for first, last, keys in _cuts(blocks, rule):
-            q, k, v = _below(blocks, first, last, keys)
-            weights, keep = rest.pop(0), rest.pop(0) if rule.dropout else None
-            d_out = grad[:, :, first:last].reshape(len(q), q.shape[1], -1)
+        found = [torch.zeros(part.shape, dtype=part.dtype) for part in blocks]
+        mask = _additive(group, rule, _before(blocks), blocks[0])
+        for piece in _pieces(blocks, rule):
+            q, k, v = piece.below(blocks)
+            weights = piece.weights(q, k, mask, rule)
+            d_out = piece.queries(grad).reshape(len(q), q.shape[1], -1)
             d_weights, used = d_out @ v.transpose(1, 2), weights
-            if keep is not None:
+            if kept:
+                keep = piece.cells(kept[0]).reshape(weights.shape)
                 used = (weights * keep).mul_(1 / (1 - rule.dropout))
                 d_weights.mul_(keep).mul_(1 / (1 - rule.dropout))
             d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-            found[0][:, :, first:last] = _scaled(d_scores, k, rule.scale).view(*grad.shape[:2], last - first, -1)
             for to, one in (
-                (found[1], _scaled(d_scores.transpose(1, 2), q, rule.scale)), (found[2], used.transpose(1, 2) @ d_out)
-            ):  # fmt: skip
-                to[:, :, :keys] += one.view(*to.shape[:2], keys, -1)
+                (piece.queries(found[0]), _scaled(d_scores, k, rule.scale)),
+                (piece.keys(found[1]), _scaled(d_scores.transpose(1, 2), q, rule.scale)),
+                (piece.keys(found[2]), used.transpose(1, 2) @ d_out),
+            ):
+                to += one.view(to.shape)
         return tuple(found)
 
 
-_QUERIES = 64  # of a block of a causal row
+_QUERIES = 64  # of a piece of a causal row
+_CELLS = 1 << 18  # weights of a piece
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some rows and queries of a group.
+
+    Args:
+        rows: from, to.
+        first: of the queries.
+        last: the one after their end.
+        seen: keys from the row's beginning that they may look at. [count]
+    """
+
+    rows: slice
+    first: int
+    last: int
+    seen: int
+
+    def queries(self, block: Tensor) -> Tensor:
+        return block[self.rows, :, self.first : self.last]
+
+    def keys(self, block: Tensor) -> Tensor:
+        return block[self.rows, :, : self.seen]
+
+    def cells(self, block: Tensor) -> Tensor:
+        """Return these queries' and keys' part of (n or 1, H or 1, T or 1, P + T)."""
+        rows = self.rows if block.shape[0] > 1 else slice(None)
+        queries = slice(self.first, self.last) if block.shape[2] > 1 else slice(None)
+        return block[rows, :, queries, : self.seen]
+
+    def below(self, blocks: Blocks) -> list[Tensor]:
+        """Return the queries, (B, H / fewer * their number, d), with keys and values, (B, seen, d); B = n * fewer."""
+        parts = (self.queries(blocks[0]), self.keys(blocks[1]), self.keys(blocks[2]))
+        together = parts[1].shape[0] * parts[1].shape[1]
+        return [part.reshape(together, -1, part.shape[-1]) for part in parts]
+
+    def weights(self, q: Tensor, k: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
+        """Return (B, M, seen): the softmax over the keys that a query may look at."""
+        if mask is None:
+            return _scaled(q, k.transpose(1, 2), rule.scale).softmax(-1)
+        count = self.last - self.first
+        heads = k.shape[0] * q.shape[1] // (count * (self.rows.stop - self.rows.start))
+        scores = q.new_empty(self.rows.stop - self.rows.start, heads, count, self.seen).copy_(self.cells(mask))
+        return scores.view(len(q), q.shape[1], -1).baddbmm_(q, k.transpose(1, 2), alpha=rule.scale).softmax(-1)
 
 
 def _before(blocks: Blocks) -> int:
@@ -248,37 +296,21 @@ def _before(blocks: Blocks) -> int:
     return blocks[1].shape[2] - blocks[0].shape[2]
 
 
-def _cuts(blocks: Blocks, rule: Rule) -> list[tuple[int, int, int]]:
-    """Cut a group's queries into blocks: first, the one after the last, and how many keys they may see."""
-    length, before = blocks[0].shape[2], _before(blocks)
-    if not rule.causal:
-        return [(0, length, before + length)]
-    pairs = [(first, min(first + _QUERIES, length)) for first in range(0, length, _QUERIES)]
-    return [(first, last, before + last) for first, last in pairs]
-
-
-def _below(blocks: Blocks, first: int, last: int, keys: int) -> list[Tensor]:
-    """Return some queries, (n * fewer, H / fewer * their number, d), with the first keys and values."""
-    q, k, v = blocks
-    parts = (q[:, :, first:last], k[:, :, :keys], v[:, :, :keys])
-    return [part.reshape(k.shape[0] * k.shape[1], -1, part.shape[-1]) for part in parts]
+def _pieces(blocks: Blocks, rule: Rule) -> Iterator[_Piece]:
+    """Cut a group into pieces."""
+    (rows, heads, length, _), before = blocks[0].shape, _before(blocks)
+    size = _QUERIES if rule.causal else length
+    step = max(1, _CELLS // (heads * min(size, length) * (before + length)))
+    for start in range(0, rows, step):
+        for first in range(0, length, size):
+            last = min(first + size, length)
+            seen = before + (last if rule.causal else length)
+            yield _Piece(slice(start, min(start + step, rows)), first, last, seen)
 
 
 def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """Multiply (B, M, K) by (B, K, N) and a number."""
     return torch.baddbmm(b[:1, :1, :1], a, b, beta=0, alpha=scale)
-
-
-def _scores(
-    shape: Sequence[int], q: Tensor, k: Tensor, mask: Tensor | None, queries: tuple[int, int], scale: float
-) -> Tensor:
-    """Return (B, M, K): the scaled products of queries and keys; minus infinity where they may not look."""
-    if mask is None:
-        return _scaled(q, k.transpose(1, 2), scale)
-    first, last = queries
-    seen = mask[:, :, first:last] if mask.shape[2] > 1 else mask
-    scores = q.new_empty(shape[0], shape[1], last - first, k.shape[1]).copy_(seen[..., : k.shape[1]])
-    return scores.view(len(q), q.shape[1], -1).baddbmm_(q, k.transpose(1, 2), alpha=scale)
 
 
 def _way(q: Tensor, v: Tensor, keys: int, rule: Rule) -> type[_Kernel] | type[_Products]:
