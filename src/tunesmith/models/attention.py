@@ -40,6 +40,8 @@ class AttentionSeam:
         self.routing = routing
         self.prefixes: dict[str, dict[nn.Module, Prefix]] = {}
         self.calls: list[Call] | None = None
+        self._stops = False
+        self._answer: Tensor | None = None
 
     @contextmanager
     def prefixed(self, prefixes: dict[str, dict[nn.Module, Prefix]]) -> Iterator[None]:
@@ -78,6 +80,47 @@ class AttentionSeam:
         finally:
             self.calls = before
 
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Raise `Attended` with what attention gives at the first call inside the block."""
+        self._stops = True
+        try:
+            yield
+        finally:
+            self._stops = False
+
+    @contextmanager
+    def answering(self, output: Tensor) -> Iterator[None]:
+        """Let attention give what is known already, whatever it is called with inside the block.
+
+        Args:
+            output: (1, M, H, d).
+        """
+        self._answer = output
+        try:
+            yield
+        finally:
+            self._answer = None
+
+    def given(self, output: Tensor) -> Tensor:
+        """Pass on what attention computed, or stop here.
+
+        Args:
+            output: (1, N, H, d).
+        Returns:
+            It.
+        Raises:
+            Attended: inside `stopping`.
+        """
+        if self._stops:
+            raise Attended(output)
+        return output
+
+    @property
+    def answer(self) -> Tensor | None:
+        """What attention gives inside `answering`."""
+        return self._answer
+
     def prefix(self, name: str | None, module: nn.Module) -> Prefix | None:
         """Return what a delta puts in front of the keys and values of a layer.
 
@@ -88,6 +131,18 @@ class AttentionSeam:
             Keys and values, (H or fewer, P, d) each, or None.
         """
         return self.prefixes.get(name or "", {}).get(module)
+
+
+class Attended(Exception):
+    """Attention has been computed, and what follows it will run otherwise.
+
+    Args:
+        output: (1, N, H, d), what it gave.
+    """
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
 
 
 @dataclass(frozen=True)
@@ -185,13 +240,15 @@ def attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)[0], None
     if seam.routing.layout is None:
         return _padded(seam, module, query, key, value, attention_mask, settings), None
+    if seam.answer is not None:
+        return seam.answer, None
     if seam.calls is not None:
         seam.calls.append(Call(module, key, value, query.shape[2]))
     rule = _rule(module, query, settings)
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (N, H or fewer, d)
     found = [_in_sight(seam, module, (k, v), bucket) for bucket in seam.routing.layout.buckets]
     out = attend(q, k, v, seam.routing, rule, found)
-    return out.unsqueeze(0), None  # (1, N, H, d)
+    return seam.given(out.unsqueeze(0)), None  # (1, N, H, d)
 
 
 def _padded(

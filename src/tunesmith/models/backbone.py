@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.attention import flat_rows
+from tunesmith.models.ending import Ending, last_block
 from tunesmith.models.keeping import spared_memory
 from tunesmith.models.layout import Layout, RaggedBatch, ragged
 from tunesmith.models.seams import Seams, count, device_of, open_seams
@@ -61,6 +62,7 @@ class Backbone:
         self.below: Depth | None = None  # what frozen blocks gave before, while rows come again
         self.again: Recomputing | None = None  # blocks that run again for their gradients, to spare memory
         self.proof = self._prove() if prove else Proof(False, 0, 0.0, "not checked")
+        self._ending = self._prove_ending()
 
     @property
     def _is_decoder(self) -> bool:
@@ -113,6 +115,24 @@ class Backbone:
             if not self.proof.fast:
                 return self._padded(batch)
             return self._flat(batch, self.proof.position_offset, None, self._kept(batch))
+
+    def hidden_at(self, batch: RaggedBatch, places: Tensor) -> Tensor:
+        """Run the model and take the hidden states of one token of every row.
+
+        The last block ends with these tokens where the model allows it.
+
+        Args:
+            batch: R rows of N tokens together.
+            places: (R,), which tokens, row by row.
+        Returns:
+            (R, D).
+        """
+        places, names = places.to(self.device), batch.layout.names or (self.seams.routing.active,)
+        plain = self.again is None and all(name is None or self.seams.deltas[name].prompt is None for name in names)
+        if self._ending is None or not plain:
+            return self.hidden(batch)[places]
+        with self._ending.reading(places, Layout((1,) * len(places), batch.layout.names)):
+            return self.hidden(batch)
 
     def flat(self, batch: RaggedBatch) -> Tensor:
         """Run the model on the fast path, from its embeddings.
@@ -191,6 +211,27 @@ class Backbone:
                 return Proof(True, offset, difference)
             best = min(best, difference)
         return Proof(False, 0, best, reason or f"the fast path differs by {best:.1e}")
+
+    @torch.no_grad()
+    def _prove_ending(self) -> Ending | None:
+        """Let the last block end with one token of each row and compare; None where that does not give the same."""
+        ending = last_block(self.body, self.seams) if self.proof.fast else None
+        if ending is None:
+            return None
+        batch, training = _three_rows(self.model).to(self.device), self.model.training
+        places = torch.tensor(batch.layout.starts[1:], device=self.device) - 1
+        self.model.eval()
+        try:
+            whole = self.hidden(batch)[places]
+            tolerance = self._tolerance(whole.dtype)
+            with ending.reading(places, Layout((1,) * len(places))):
+                short = self.hidden(batch)
+        except (CompatibilityError, RuntimeError, IndexError, ValueError, TypeError):
+            return None
+        finally:
+            self.model.train(training)
+        same = short.shape == whole.shape and (short - whole).abs().max() <= tolerance * whole.abs().max()
+        return ending if same else None
 
     def _tolerance(self, dtype: torch.dtype) -> float:
         casting = dtype == torch.float64 and any(hasattr(module, "variance_epsilon") for module in self.model.modules())

@@ -25,6 +25,16 @@ class LabelTask(Task):
         """
         raise NotImplementedError
 
+    def places(self, layout: Layout) -> Tensor | None:
+        """Say which tokens `features` reads.
+
+        Args:
+            layout: of R rows.
+        Returns:
+            (R,), one of every row; None for all tokens.
+        """
+        return None
+
     def loss(self, logits: Tensor, batch: RaggedBatch, smoothing: float) -> Tensor:
         """Return the mean loss of a batch.
 
@@ -38,8 +48,11 @@ class LabelTask(Task):
         raise NotImplementedError
 
     def read(self, backbone: Backbone, batch: RaggedBatch) -> Tensor:
-        """Run the model and pool each row."""
-        return self.features(backbone, backbone.hidden(batch), batch.layout)
+        """Run the model and pool each row; where one token of a row is read, the last block ends with it."""
+        places = self.places(batch.layout)
+        if places is None:
+            return self.features(backbone, backbone.hidden(batch), batch.layout)
+        return self.features(backbone, backbone.hidden_at(batch, places), Layout((1,) * batch.layout.rows))
 
     def loss_of(
         self, backbone: Backbone, head: nn.Module, delta: Delta, outputs: Tensor, batch: RaggedBatch, smoothing: float

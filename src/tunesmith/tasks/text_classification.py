@@ -12,6 +12,7 @@ from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.models.backbone import Backbone, pool
 from tunesmith.models.dropout import DropoutSource, drop
+from tunesmith.models.ending import row_ends
 from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.models.structure import is_causal
 from tunesmith.tasks.labelling import LabelTask
@@ -94,6 +95,10 @@ class TextClassification(LabelTask):
             pooled: Tensor = backbone.model.pooler(first[:, None])  # type: ignore[operator]
             return pooled
         return pool(hidden, layout, self.pooling)
+
+    def places(self, layout: Layout) -> Tensor | None:
+        """Take the token that the pooling reads."""
+        return row_ends(layout, "cls" if self.pooling == "pooler" else self.pooling)
 
     def head(self, width: int, classes: int) -> nn.Module:
         """Make the head.

@@ -1,0 +1,113 @@
+"""The last block ends with the tokens that are read: the same states and gradients, by fewer operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from tunesmith.methods.lora import Lora
+from tunesmith.models.backbone import Backbone
+from tunesmith.models.ending import row_ends
+from tunesmith.models.layout import RaggedBatch, ragged
+
+LENGTHS = (5, 9, 9, 12)
+SHAPE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+MODELS: dict[str, Any] = {
+    "bert": lambda: transformers.BertModel(transformers.BertConfig(**SHAPE), add_pooling_layer=False),
+    "llama": lambda: transformers.LlamaModel(transformers.LlamaConfig(**SHAPE, num_key_value_heads=2)),
+    "modernbert": lambda: transformers.ModernBertModel(transformers.ModernBertConfig(**SHAPE, pad_token_id=0)),
+    "distilbert": lambda: transformers.DistilBertModel(
+        transformers.DistilBertConfig(vocab_size=96, dim=32, n_layers=2, n_heads=4, hidden_dim=48)
+    ),
+}
+
+
+def backbone(name: str) -> Backbone:
+    torch.manual_seed(0)
+    return Backbone(MODELS[name]().eval().double())
+
+
+def batch(names: tuple[str, ...] | None = None) -> RaggedBatch:
+    draw = torch.Generator().manual_seed(0)
+    return ragged([torch.randint(10, 96, (length,), generator=draw) for length in LENGTHS], names=names)
+
+
+def tuned(core: Backbone, name: str, seed: int) -> list[torch.nn.Parameter]:
+    torch.manual_seed(seed)
+    delta = Lora(rank=3, layers="all-linear").attach(core.seams, name)
+    for parameter in delta.parameters():
+        parameter.data = 0.3 * torch.randn_like(parameter)
+    return list(delta.parameters())
+
+
+def gradients(states: Tensor, parameters: list[torch.nn.Parameter]) -> list[Tensor]:
+    return list(torch.autograd.grad((states * torch.arange(states.numel()).view(states.shape).cos()).sum(), parameters))
+
+
+@pytest.mark.parametrize("how", ["cls", "last"])
+@pytest.mark.parametrize("name", MODELS)
+def test_states_and_gradients_are_those_of_the_whole_block(name: str, how: str) -> None:
+    core = backbone(name)
+    assert core._ending is not None, "the check at load should have allowed it"
+    parameters, rows = tuned(core, "default", 1), batch()
+    places = row_ends(rows.layout, how)
+    assert places is not None
+    whole, short = core.hidden(rows)[places], core.hidden_at(rows, places)
+    tolerance = 1e-6 if name in ("llama", "modernbert") else 1e-12  # norms or positions in float32
+    assert (whole - short).abs().max() <= tolerance * whole.abs().max()
+    for first, second in zip(gradients(whole, parameters), gradients(short, parameters), strict=True):
+        assert (first - second).abs().max() <= tolerance * max(1.0, float(first.abs().max()))
+
+
+def test_a_model_that_wants_all_its_tokens_back_runs_whole() -> None:
+    """GPT-2 gives its states the shape of its input."""
+    config = transformers.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4)
+    core = Backbone(transformers.GPT2Model(config).eval())
+    rows = batch()
+    places = row_ends(rows.layout, "last")
+    assert core.proof.fast and core._ending is None and places is not None
+    assert torch.equal(core.hidden_at(rows, places), core.hidden(rows)[places])
+
+
+def test_rows_of_several_deltas_end_together() -> None:
+    core = backbone("bert")
+    parameters = [*tuned(core, "a", 1), *tuned(core, "b", 2)]
+    rows = batch(("a", "b", "a", "b"))
+    places = row_ends(rows.layout, "cls")
+    assert places is not None
+    whole, short = core.hidden(rows)[places], core.hidden_at(rows, places)
+    assert (whole - short).abs().max() <= 1e-12 * whole.abs().max()
+    for first, second in zip(gradients(whole, parameters), gradients(short, parameters), strict=True):
+        assert (first - second).abs().max() <= 1e-11 * max(1.0, float(first.abs().max()))
+
+
+def test_the_operations_after_attention_are_those_of_the_read_tokens() -> None:
+    """The map behind attention and two of the feed-forward layer leave all other tokens of the last block out."""
+    core, rows = backbone("bert"), batch()
+    places = row_ends(rows.layout, "cls")
+    assert places is not None
+    counts = []
+    for run in (lambda: core.hidden(rows), lambda: core.hidden_at(rows, places)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            run()
+        counts.append(counter.get_total_flops())
+    hidden, feed_forward, read = 32, 48, len(LENGTHS)
+    per_token = 2 * (hidden * hidden + 2 * hidden * feed_forward)
+    again = read * 2 * 3 * hidden * hidden  # q, k and v of the read tokens, which nothing needs
+    assert counts[0] - counts[1] == (sum(LENGTHS) - read) * per_token - again
+
+
+def test_soft_prompts_and_whole_rows_keep_the_whole_block() -> None:
+    from tunesmith.methods.prompt_tuning import PromptTuning
+
+    core, rows = backbone("bert"), batch()
+    assert row_ends(rows.layout, "mean") is None
+    PromptTuning(length=3).attach(core.seams, "default")
+    places = row_ends(rows.layout, "cls")
+    assert places is not None
+    assert torch.equal(core.hidden_at(rows, places), core.hidden(rows)[places])
