@@ -60,11 +60,16 @@ def test_gradients_stay_the_same_to_the_bit(family: str, dtype: torch.dtype, mon
         assert torch.equal(one, other)
 
 
-@pytest.fixture(params=["kernel", "products"])
+@pytest.fixture(params=["kernel", "few products", "many products"])
 def per_cell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """What attention keeps for each head: a sum per query, cells past a row's end among them; products keep nothing."""
+    """What attention keeps for each head: a sum per query, or weights that are few; past a row's end too."""
     monkeypatch.setattr(ragged_attention, "_SHORT", 0 if request.param == "kernel" else 64)
-    return sum(one.rows * one.length for one in batch_of().layout.buckets) if request.param == "kernel" else 0
+    monkeypatch.setattr(ragged_attention, "_KEPT", 0 if request.param == "many products" else 1 << 20)
+    monkeypatch.setattr(
+        ragged_attention, "_QUERIES", 1 << 20
+    )  # a row in one piece: the closed form is that of a square
+    per_query = {"kernel": lambda length: 1, "many products": lambda length: 0, "few products": lambda length: length}
+    return sum(one.rows * one.length * per_query[request.param](one.length) for one in batch_of().layout.buckets)
 
 
 @pytest.mark.usefixtures("plain_heights")

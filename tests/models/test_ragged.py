@@ -128,17 +128,18 @@ def test_a_model_without_the_interface_takes_the_padded_path() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-@pytest.mark.parametrize("kernel", [False, True])
+@pytest.mark.parametrize("way", ["kernel", "few products", "many products"])
 @pytest.mark.parametrize("prefixed", [False, True])
 def test_attention_equals_the_plain_formula(
-    prefixed: bool, kernel: bool, rate: float, monkeypatch: pytest.MonkeyPatch
+    prefixed: bool, way: str, rate: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both hand-written backward passes against autograd, heads that share keys, the same masks, float64."""
     from tunesmith.models import ragged_attention
     from tunesmith.models.ragged_attention import Rule, _Attention, _in_front
     from tunesmith.models.routing import Routing
 
-    monkeypatch.setattr(ragged_attention, "_SHORT", 0 if kernel else 64)
+    monkeypatch.setattr(ragged_attention, "_SHORT", 0 if way == "kernel" else 64)
+    monkeypatch.setattr(ragged_attention, "_KEPT", 0 if way == "many products" else 1 << 20)
     monkeypatch.setattr(ragged_attention, "_QUERIES", 2)  # many pieces of rows and queries
     monkeypatch.setattr(ragged_attention, "_CELLS", 40)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -201,22 +202,25 @@ class _Products:
     """Attention written out in batched products: for short rows of narrow heads, and for dropout.
 
     It goes through rows and queries in pieces whose weights fit a cache, under a causal rule with the keys up to their
-    end, and computes the weights again in the backward pass. Queries of the heads that share a key stand below
-    each other, so that no key is copied and no gradient summed.
+    end. Few weights are kept, many are computed again in the backward pass. Queries of the heads that share a key stand
+    below each other, so that no key is copied and no gradient summed.
     """
 
     @staticmethod
     def forward(group: Group, blocks: Blocks, rule: Rule, keep: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        pieces, kept = _pieces(blocks, rule), [] if keep is None else [keep]
+        few = sum(piece.size for piece in pieces) * blocks[0].shape[1] <= _KEPT
         out = blocks[0].new_empty(*blocks[0].shape[:3], blocks[2].shape[3])
         mask = _additive(group, rule, _before(blocks), blocks[0])
-        for piece in _pieces(blocks, rule):
+        for piece in pieces:
             q, k, v = piece.below(blocks)
             weights = piece.weights(q, k, mask, rule)
+            kept += [weights] if few else []
             if keep is not None:
-                weights.mul_(piece.cells(keep).reshape(weights.shape)).mul_(1 / (1 - rule.dropout))
+                weights = (weights * piece.cells(keep).reshape(weights.shape)).mul_(1 / (1 - rule.dropout))
             target = piece.queries(out)
             target.copy_((weights @ v).view(target.shape))
-        return out, [] if keep is None else [keep]
+        return out, kept
 
     @staticmethod
     def backward(
@@ -224,13 +228,15 @@ class _Products:
     ) -> tuple[Tensor, ...]:
         found = [torch.zeros(part.shape, dtype=part.dtype) for part in blocks]
         mask = _additive(group, rule, _before(blocks), blocks[0])
+        own = list(kept)
+        drawn = own.pop(0) if rule.dropout else None
         for piece in _pieces(blocks, rule):
             q, k, v = piece.below(blocks)
-            weights = piece.weights(q, k, mask, rule)
+            weights = own.pop(0) if own else piece.weights(q, k, mask, rule)
             d_out = piece.queries(grad).reshape(len(q), q.shape[1], -1)
             d_weights, used = d_out @ v.transpose(1, 2), weights
-            if kept:
-                keep = piece.cells(kept[0]).reshape(weights.shape)
+            if drawn is not None:
+                keep = piece.cells(drawn).reshape(weights.shape)
                 used = (weights * keep).mul_(1 / (1 - rule.dropout))
                 d_weights.mul_(keep).mul_(1 / (1 - rule.dropout))
             d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
@@ -244,7 +250,7 @@ class _Products:
 
 
 _QUERIES = 64  # of a piece of a causal row
-_CELLS = 1 << 18  # weights of a piece
+_CELLS, _KEPT = 1 << 19, 1 << 20  # weights of a piece, and of a group that keeps them
 
 
 @dataclass(frozen=True)
@@ -262,6 +268,11 @@ class _Piece:
     first: int
     last: int
     seen: int
+
+    @property
+    def size(self) -> int:
+        """Weights of one head."""
+        return (self.rows.stop - self.rows.start) * (self.last - self.first) * self.seen
 
     def queries(self, block: Tensor) -> Tensor:
         return block[self.rows, :, self.first : self.last]
@@ -296,16 +307,17 @@ def _before(blocks: Blocks) -> int:
     return blocks[1].shape[2] - blocks[0].shape[2]
 
 
-def _pieces(blocks: Blocks, rule: Rule) -> Iterator[_Piece]:
+def _pieces(blocks: Blocks, rule: Rule) -> list[_Piece]:
     """Cut a group into pieces."""
     (rows, heads, length, _), before = blocks[0].shape, _before(blocks)
     size = _QUERIES if rule.causal else length
     step = max(1, _CELLS // (heads * min(size, length) * (before + length)))
-    for start in range(0, rows, step):
-        for first in range(0, length, size):
-            last = min(first + size, length)
-            seen = before + (last if rule.causal else length)
-            yield _Piece(slice(start, min(start + step, rows)), first, last, seen)
+    found = []
+    for start, first in itertools.product(range(0, rows, step), range(0, length, size)):
+        last = min(first + size, length)
+        seen = before + (last if rule.causal else length)
+        found.append(_Piece(slice(start, min(start + step, rows)), first, last, seen))
+    return found
 
 
 def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
