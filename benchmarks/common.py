@@ -202,7 +202,7 @@ def backbone(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     return core, tokenizer
 
 
-def classifier(core: Any, split: Split, method: Any, name: str, settings: dict[str, Any]) -> Any:
+def classifier(core: Any, split: Split, method: Any, name: str, settings: dict[str, Any], pooling: str = "mean") -> Any:
     """Attach a delta with a random linear head; the trial trains one epoch over the split, without validation."""
     from tunesmith.core.seeds import derived, seed_everything
     from tunesmith.recipe.schema import TrainingSettings
@@ -211,7 +211,7 @@ def classifier(core: Any, split: Split, method: Any, name: str, settings: dict[s
     from tunesmith.training.trial import Trial
 
     seed_everything(derived(0, "weights"))
-    task = TextClassification(head_kind="linear", head_start="random", pooling="mean").prepare(core.model, {})
+    task = TextClassification(head_kind="linear", head_start="random", pooling=pooling).prepare(core.model, {})
     head = task.head(core.width, 77).to(next(core.model.parameters()).dtype)
     tuned = Tuned(core, task, head, method.attach(core.seams, name))
     training = TrainingSettings(**{"epochs": 1, "best": "last", **settings})

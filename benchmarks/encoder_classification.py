@@ -141,13 +141,15 @@ def theirs(train: Path, test: Path, held: Path, folder: Path, work: dict[str, An
 
     transformers.set_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(MODEL_DIR, num_labels=len(names))
-    config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LAYERS, task_type="SEQ_CLS")
+    if work["side"] != FULL:
+        config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LAYERS, task_type="SEQ_CLS")
+        model = peft.get_peft_model(model, config)
     arguments = transformers.TrainingArguments(
-        str(folder / "trainer"), num_train_epochs=1, per_device_train_batch_size=work["batch"], learning_rate=RATE,
-        report_to=[], save_strategy="no", disable_tqdm=True, **SIDES[work["side"]],
+        str(folder / "trainer"), num_train_epochs=1, per_device_train_batch_size=work["batch"],
+        report_to=[], save_strategy="no", disable_tqdm=True, **{"learning_rate": RATE, **SIDES[work["side"]]},
     )  # fmt: skip
     trainer = transformers.Trainer(
-        peft.get_peft_model(model, config), arguments, train_dataset=encoded(train),
+        model, arguments, train_dataset=encoded(train),
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
     )  # fmt: skip
     speed = trainer.train().metrics["train_samples_per_second"]
@@ -159,10 +161,12 @@ def theirs(train: Path, test: Path, held: Path, folder: Path, work: dict[str, An
     }
 
 
+FULL = "trainer, every weight"
 SIDES: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours int8": {"precision": "int8"},
     "peft + trainer, by length": {"train_sampling_strategy": "group_by_length"},
+    FULL: {"learning_rate": 5e-5},
     "peft + trainer": {},
 }
 CASES = {

@@ -1,17 +1,18 @@
 """Instruction tuning against PEFT + TRL's SFTTrainer: useful tokens per second and peak memory, run in turn.
 
     TUNESMITH_DATA=... python benchmarks/instruction_tuning.py [--rows 96] [--batch 8] [--rounds 3] [--threads 2]
-        [--settings gsm8k shared]
+        [--settings gsm8k shared ...] [--sides ours "trl defaults" ...]
 
-A Llama-shaped model of about 30 million random weights with a byte-level vocabulary of 8,192 trained on gsm8k's
-training text. LoRA of rank 8 on every linear map of the blocks. Both sides train on the same token rows with the same
-marks of what is learned, the same number of rows per step. TRL's defaults compute in bfloat16; ours is measured in
-float32, and with frozen weights multiplied in bfloat16 and in 8 bits (training.precision).
+A Llama-shaped model of about 30 million random weights (135 million in `135m`) with a byte-level vocabulary of 8,192
+trained on gsm8k's training text. LoRA of rank 8 on every linear map of the blocks. Both sides train on the same token
+rows with the same marks of what is learned, the same number of rows per step. TRL's defaults compute in bfloat16; ours
+is measured in float32, and with frozen weights multiplied in bfloat16 and in 8 bits (training.precision).
 
 `gsm8k`: questions and worked answers. `shared`: a template of 256 tokens in front of every question, and the last
-number alone as the answer. TRL runs with its defaults, and with each of a few flags that need no FlashAttention; the
-best of them counts. Useful tokens are those of the rows, padding left out. Time is the training alone, its first step
-left out.
+number alone as the answer. `template 32` and the like: gsm8k behind a template of so many tokens. `1:1`, `5:1`, `20:1`:
+rows of about 256 tokens of gsm8k's text, cut into prompt and answer in this ratio. TRL runs with its defaults, and with
+each of a few flags that need no FlashAttention; the best of them counts. Useful tokens are those of the rows, padding
+left out. Time is the training alone, its first step left out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,41 +45,93 @@ LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 # The same model and rows for both sides ------------------------------------------------------------------------
 
+MILLIONS = {
+    30: {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 8,
+         "intermediate_size": 1376},
+    135: {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+          "intermediate_size": 1536},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model and its rows.
+
+    Args:
+        template: tokens that stand in front of every prompt.
+        short: whether the last number alone is the answer.
+        cut: tokens of prompt and answer where rows are cut from the text; None for gsm8k's own.
+        millions: of the model's random numbers.
+    """
+
+    template: int = 0
+    short: bool = False
+    cut: tuple[int, int] | None = None
+    millions: int = 30
+
+
+SETTINGS = {
+    "gsm8k": Setting(),
+    "shared": Setting(template=256, short=True),
+    "135m": Setting(millions=135),
+    "template 32": Setting(template=32),
+    "template 128": Setting(template=128),
+    "template 512": Setting(template=512),
+    "1:1": Setting(cut=(128, 128)),
+    "5:1": Setting(cut=(213, 43)),
+    "20:1": Setting(cut=(244, 12)),
+}
+
 
 def build(folder: Path, rows: int, setting: str) -> None:
     """Write the model, its tokenizer and the rows into a folder."""
     import torch
     import transformers
+
+    text, chosen = common.place("TUNESMITH_DATA") / "gsm8k" / "train.jsonl", SETTINGS[setting]
+    found = [json.loads(line) for line in text.read_text(encoding="utf-8").splitlines()]
+    tokenizer = trained_tokenizer(row[key] for row in found for key in row)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=0,
+        eos_token_id=1, **MILLIONS[chosen.millions],
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    with open(folder / "rows.jsonl", "w", encoding="utf-8") as file:
+        for prompt, answer in written(found, chosen, tokenizer, rows):
+            file.write(json.dumps({"prompt": prompt, "completion": answer}) + "\n")
+    words = " ".join(row["question"] for row in found[-40:])
+    system = tokenizer.decode(tokenizer(words)["input_ids"][: chosen.template])
+    (folder / "system.txt").write_text(system, encoding="utf-8")
+
+
+def trained_tokenizer(texts: Iterable[str]) -> Any:
+    """Train a byte-level tokenizer."""
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    text = common.place("TUNESMITH_DATA") / "gsm8k" / "train.jsonl"
-    found = [json.loads(line) for line in text.read_text(encoding="utf-8").splitlines()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=["<s>", "</s>"], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
-    tokenizer.train_from_iterator((row[key] for row in found for key in row), trainer)
-    fast = transformers.PreTrainedTokenizerFast(
+    tokenizer.train_from_iterator(texts, trainer)
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", model_max_length=1024
     )
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(fast), hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8,
-        intermediate_size=1376, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    with open(folder / "rows.jsonl", "w", encoding="utf-8") as file:
+
+
+def written(found: list[dict[str, str]], setting: Setting, tokenizer: Any, rows: int) -> Iterator[tuple[str, str]]:
+    """Give the prompts and answers of a setting."""
+    if setting.cut is None:
         for row in found[:rows]:
-            short = row["answer"].rpartition("#### ")[2]
-            answer = short if setting == "shared" else row["answer"]
-            file.write(json.dumps({"prompt": row["question"], "completion": answer}) + "\n")
-    system = ""
-    if setting == "shared":
-        words = " ".join(found[number]["question"] for number in range(len(found) - 40, len(found)))
-        system = fast.decode(fast(words)["input_ids"][:256])
-    (folder / "system.txt").write_text(system, encoding="utf-8")
+            yield row["question"], row["answer"].rpartition("#### ")[2] if setting.short else row["answer"]
+        return
+    before, size = setting.cut[0], sum(setting.cut)
+    ids = tokenizer(" ".join(row["answer"] for row in found[: 4 * rows]))["input_ids"]
+    for start in range(0, rows * size, size):
+        yield tokenizer.decode(ids[start : start + before]), tokenizer.decode(ids[start + before : start + size])
 
 
 def family_of(folder: Path) -> Any:
@@ -107,14 +162,12 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
     return in_our_loop(work, Lora(rank=RANK, layers=tuple(LAYERS)), OURS[work["side"]])
 
 
-def in_our_loop(work: dict[str, Any], method: Any, precision: str = "float32") -> dict[str, Any]:
-    """Train one epoch with the product's loop."""
-    from tunesmith.core.memory import peak_bytes, restart_peak
+def our_trial(work: dict[str, Any], method: Any, precision: str = "float32") -> Any:
+    """Open the model and the rows, and attach a delta that is to be trained for one epoch."""
     from tunesmith.core.seeds import derived, seed_everything
     from tunesmith.recipe.schema import TrainingSettings
     from tunesmith.runs.generating import Generating
     from tunesmith.tasks.tuned import Tuned
-    from tunesmith.training.loop import Loop
     from tunesmith.training.preflight import check
     from tunesmith.training.trial import Trial
 
@@ -127,11 +180,20 @@ def in_our_loop(work: dict[str, Any], method: Any, precision: str = "float32") -
     )
     trial = Trial(tuned, split, settings, 0, lambda: {"validation loss": 0.0}, ("last", False), method)
     check(trial)  # as before every run: it settles how many tokens go through at once
+    return trial
+
+
+def in_our_loop(work: dict[str, Any], method: Any, precision: str = "float32") -> dict[str, Any]:
+    """Train one epoch with the product's loop."""
+    from tunesmith.core.memory import peak_bytes, restart_peak
+    from tunesmith.training.loop import Loop
+
+    trial = our_trial(work, method, precision)
     times: list[float] = []
     restart_peak()
     Loop([trial]).fit(lambda *_: times.append(time.perf_counter()))
-    lengths = split.tokens.lengths
-    return report(times, int(lengths.sum()), work["batch"], trial.trained.losses, peak_bytes())
+    tokens = int(trial.split.tokens.lengths.sum())
+    return report(times, tokens, work["batch"], trial.trained.losses, peak_bytes())
 
 
 def theirs(work: dict[str, Any]) -> dict[str, Any]:
@@ -198,19 +260,20 @@ def measure(setting: str, given: argparse.Namespace) -> dict[str, Any]:
     """Run all sides in turn, several rounds."""
     with tempfile.TemporaryDirectory() as scratch:
         build(Path(scratch), given.rows, setting)
-        sides = [*OURS, *list(FLAGS)[1:], "trl defaults"]
-        works = {side: {"side": side, "folder": scratch, "batch": given.batch} for side in sides}
+        works = {side: {"side": side, "folder": scratch, "batch": given.batch} for side in given.sides}
         return common.in_turn(__file__, works, KEYS, given, setting)
 
 
 def worded(setting: str, medians: dict[str, dict[str, float]]) -> str:
     """Say how ours stands to TRL's defaults and to the best flags."""
-    best = max(FLAGS, key=lambda side: medians[side]["tokens_per_second"])
+    theirs = [side for side in medians if side in FLAGS]
+    best = max(theirs, key=lambda side: medians[side]["tokens_per_second"])
     parts = [
         f"{own}: {medians[own]['tokens_per_second'] / medians[side]['tokens_per_second']:.2f}x the speed and "
         f"{medians[own]['peak_bytes'] / medians[side]['peak_bytes']:.2f}x the memory of {side}"
-        for own in OURS
-        for side in dict.fromkeys(["trl defaults", best])
+        for own in medians
+        if own in OURS
+        for side in dict.fromkeys([theirs[-1], best])
     ]
     return f"{setting}: {'; '.join(parts)}"
 
@@ -225,7 +288,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--batch", type=int, default=8)
     common.turns(parser)
-    parser.add_argument("--settings", nargs="+", choices=("gsm8k", "shared"), default=["gsm8k", "shared"])
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["gsm8k", "shared"])
+    sides = [*OURS, *list(FLAGS)[1:], "trl defaults"]  # what others are compared with stands last
+    parser.add_argument("--sides", nargs="+", choices=sides, default=sides)
     given = parser.parse_args()
     for setting in given.settings:
         found = measure(setting, given)

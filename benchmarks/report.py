@@ -23,6 +23,10 @@ TITLES = {
                  "python benchmarks/few_shot.py"),
     "frozen_depth": ("Deltas in the upper half, with what the frozen half gives kept between epochs",
                      "python benchmarks/frozen_depth.py"),
+    "vision": ("A vision encoder of ViT-tiny's shape, LoRA",
+               "python benchmarks/vision.py"),
+    "longest": ("One row of growing length, a Llama of 30 million random numbers, LoRA",
+                "python benchmarks/longest.py"),
 }  # fmt: skip
 
 
@@ -156,6 +160,28 @@ def memory_table() -> list[str]:
     return lines
 
 
+def fitted(found: dict[str, Any]) -> list[str]:
+    """Word which lengths fit into 8 GiB by the lines through the measured points."""
+    lines = ["", "| side | kB per token | tokens in 8 GiB |", "|---|---|---|"]
+    for side, one in found["in 8 GiB"].items():
+        lines.append(f"| {side} | {one['bytes_per_token'] / 1e3:,.0f} | {one['tokens']:,.0f} |")
+    return lines
+
+
+def operations_table() -> list[str]:
+    """Word how many operations every side executed, as a multiple of the least."""
+    path = common.RESULTS / "operations.json"
+    if not path.exists():
+        return []
+    lines = ["", "## Executed operations over the least that an exact step needs", "",
+             "`python benchmarks/operations.py`", ""]  # fmt: skip
+    lines += ["| case | least (10^9) | side | executed over least |", "|---|---|---|---|"]
+    for case, found in json.loads(path.read_text()).items():
+        for side, count in found["sides"].items():
+            lines.append(f"| {case} | {found['least'] / 1e9:,.1f} | {side} | {count / found['least']:.3f} |")
+    return lines
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     lines = [
@@ -172,9 +198,12 @@ def main() -> None:
         for case, found in cases.items():
             lines += ["", f"**{case}.** {facts(found)}", "", *table(found)]
         picture(cases, FOLDER / f"{name}.svg")
+        lines += fitted(json.loads(path.read_text())) if name == "longest" else []
     growth(lines)
     methods(lines)
-    (FOLDER / "README.md").write_text("\n".join([*lines, *memory_table()]) + "\n", encoding="utf-8")
+    (FOLDER / "README.md").write_text(
+        "\n".join([*lines, *operations_table(), *memory_table()]) + "\n", encoding="utf-8"
+    )
     print(f"written: {FOLDER / 'README.md'}")
 
 

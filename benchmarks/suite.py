@@ -18,11 +18,23 @@ PARTS: list[tuple[str, list[str], bool]] = [  # script, its words, whether it as
     ("encoder_classification.py", ["speed"], True),
     ("instruction_tuning.py", ["--settings", "gsm8k"], True),
     ("instruction_tuning.py", ["--settings", "shared", "--batch", "16"], True),
+    ("instruction_tuning.py", ["--settings", "135m", "--sides", "ours", "trl defaults"], True),
+    (
+        "instruction_tuning.py",
+        [
+            *("--settings", "template 32", "template 128", "template 512", "1:1", "5:1", "20:1"),
+            *("--sides", "ours", "trl float32 by length", "trl defaults"),
+        ],
+        True,
+    ),
     ("virtual_prompt.py", [], True),
+    ("vision.py", [], True),
+    ("longest.py", [], True),
     ("few_shot.py", [], True),
     ("frozen_depth.py", [], True),
     ("growth.py", [], True),
     ("many_deltas.py", [], True),
+    ("operations.py", [], False),
     ("memory.py", [], False),
     ("report.py", [], False),
 ]
@@ -35,7 +47,7 @@ def main() -> None:
         command = [sys.executable, str(Path(__file__).with_name(script)), *words]
         if rounds:
             command += ["--rounds", str(given.rounds)]
-        if script != "report.py":
+        if script not in ("report.py", "operations.py"):
             command += ["--threads", str(given.threads)]
         print(" ".join(command[1:]), flush=True)
         subprocess.run(command, check=True)

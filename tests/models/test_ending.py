@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ import transformers
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.models.test_language import model_of
 from tunesmith.methods.lora import Lora
 from tunesmith.models.backbone import Backbone
-from tunesmith.models.ending import row_ends
-from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.models.ending import read_tokens, row_ends
+from tunesmith.models.language import LanguageModel
+from tunesmith.models.layout import Layout, RaggedBatch, ragged
 
 LENGTHS = (5, 9, 9, 12)
 SHAPE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -111,3 +114,73 @@ def test_soft_prompts_and_whole_rows_keep_the_whole_block() -> None:
     places = row_ends(rows.layout, "cls")
     assert places is not None
     assert torch.equal(core.hidden_at(rows, places), core.hidden(rows)[places])
+
+
+# Language models that learn answers only ------------------------------------------------------------------------
+
+ANSWERS = (1, 3, 2, 4)  # learned tokens at each row's end
+
+
+def answered(begin: int, names: tuple[str, ...] | None = None) -> RaggedBatch:
+    """Rows with a common beginning, the first of them nothing else but its answer behind it."""
+    draw = torch.Generator().manual_seed(0)
+    same = torch.randint(10, 96, (begin,), generator=draw)
+    sizes = (1 if begin else 5, 9, 9, 12)
+    rows = [torch.cat([same, torch.randint(10, 96, (size,), generator=draw)]) for size in sizes]
+    learned = [torch.arange(len(row)) >= len(row) - count for row, count in zip(rows, ANSWERS, strict=True)]
+    return ragged(rows, names=names, learned=learned)
+
+
+def compared(core: LanguageModel, rows: RaggedBatch, parameters: list[torch.nn.Parameter], led: bool) -> None:
+    """Ask for the same states and gradients with the whole last block and with the short one."""
+    found, ending = list[list[Tensor]](), core._ending
+    assert ending is not None, "the check at load should have allowed it"
+    for core._ending in (None, ending):
+        for parameter in parameters:
+            parameter.grad = None
+        with core.ahead(rows, "a") if led else nullcontext():
+            states = core.before_learned(rows)
+            (states * torch.arange(states.numel()).view(states.shape).cos()).sum().backward()
+        found.append([states, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
+    for whole, short in zip(*found, strict=True):
+        assert (whole - short).abs().max() <= 1e-6 * whole.abs().max()  # norms or positions in float32
+    assert any(gradient.any() for gradient in found[0][1:])
+
+
+@pytest.mark.parametrize("led", [False, True], ids=["in one pass", "ahead"])
+@pytest.mark.parametrize("begin", [0, 12])
+@pytest.mark.parametrize("name", ["llama", "decoder inside", "multiplied logits"])
+def test_answers_end_alone(name: str, begin: int, led: bool) -> None:
+    core = model_of(name)
+    parameters = tuned(core, "a", 1)
+    core.seams.use("a")
+    compared(core, answered(begin), parameters, led)
+
+
+@pytest.mark.parametrize("begin", [0, 12])
+def test_answers_of_several_deltas_end_alone(begin: int) -> None:
+    core = model_of("llama")
+    parameters = [*tuned(core, "a", 1), *tuned(core, "b", 2)]
+    compared(core, answered(begin, ("a", "b", "a", "b")), parameters, False)
+
+
+def test_which_tokens_are_read() -> None:
+    read = read_tokens(Layout((3, 2, 4), ("a", "b", "b")), torch.tensor([8, 1, 8, 7]))
+    assert read is not None
+    assert (read.places.tolist(), read.order.tolist()) == ([1, 7, 8], [2, 0, 2, 1])
+    assert (read.layout.lengths, read.layout.names) == ((1, 2), ("a", "b"))
+    assert read_tokens(Layout((3, 2)), torch.arange(4)) is None, "leaving one of five out does not pay"
+    assert read_tokens(Layout((3, 2)), torch.arange(0)) is None
+
+
+def test_questions_cost_the_last_block_no_operations_behind_attention() -> None:
+    core, rows = model_of("llama"), answered(0)
+    counts, ending = [], core._ending
+    for core._ending in (None, ending):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            core.before_learned(rows)
+        counts.append(counter.get_total_flops())
+    hidden, feed_forward, shared, read = 32, 48, 16, sum(ANSWERS)
+    per_token = 2 * (hidden * hidden + 3 * hidden * feed_forward)
+    again = read * 2 * hidden * (hidden + 2 * shared)  # q, k and v of the read tokens, which nothing needs
+    assert counts[0] - counts[1] == (rows.layout.tokens - read) * per_token - again

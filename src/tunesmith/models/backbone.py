@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.attention import flat_rows
-from tunesmith.models.ending import Ending, last_block
+from tunesmith.models.ending import Ending, last_block, read_tokens
 from tunesmith.models.keeping import spared_memory
 from tunesmith.models.layout import Layout, RaggedBatch, ragged
 from tunesmith.models.seams import Seams, count, device_of, open_seams
@@ -117,22 +117,31 @@ class Backbone:
             return self._flat(batch, self.proof.position_offset, None, self._kept(batch))
 
     def hidden_at(self, batch: RaggedBatch, places: Tensor) -> Tensor:
-        """Run the model and take the hidden states of one token of every row.
+        """Run the model and take the hidden states of some tokens.
 
         The last block ends with these tokens where the model allows it.
 
         Args:
             batch: R rows of N tokens together.
-            places: (R,), which tokens, row by row.
+            places: (M,), which tokens.
         Returns:
-            (R, D).
+            (M, D).
         """
-        places, names = places.to(self.device), batch.layout.names or (self.seams.routing.active,)
-        plain = self.again is None and all(name is None or self.seams.deltas[name].prompt is None for name in names)
-        if self._ending is None or not plain:
-            return self.hidden(batch)[places]
-        with self._ending.reading(places, Layout((1,) * len(places), batch.layout.names)):
-            return self.hidden(batch)
+        return self._read(batch.layout, places.to(self.device), lambda: self.hidden(batch))
+
+    def _read(self, layout: Layout, places: Tensor, run: Callable[[], Tensor]) -> Tensor:
+        """Take some tokens' states, (M, D), of a pass that gives those of all tokens in the layout."""
+        names = layout.names or (self.seams.routing.active,)
+        plain = self._ending is not None and self.again is None and self._plain(names)
+        read = read_tokens(layout, places) if plain else None
+        if self._ending is None or read is None:
+            return run()[places]
+        with self._ending.reading(read):
+            return run()[read.order]
+
+    def _plain(self, names: Iterable[str | None]) -> bool:
+        """Say whether deltas bring no soft prompt, which would stand before the rows."""
+        return all(name is None or self.seams.deltas[name].prompt is None for name in names)
 
     def flat(self, batch: RaggedBatch) -> Tensor:
         """Run the model on the fast path, from its embeddings.
@@ -224,7 +233,9 @@ class Backbone:
         try:
             whole = self.hidden(batch)[places]
             tolerance = self._tolerance(whole.dtype)
-            with ending.reading(places, Layout((1,) * len(places))):
+            read = read_tokens(batch.layout, places)
+            assert read is not None
+            with ending.reading(read):
                 short = self.hidden(batch)
         except (CompatibilityError, RuntimeError, IndexError, ValueError, TypeError):
             return None

@@ -1,13 +1,15 @@
 """The last block runs to its end for those tokens only whose hidden states are read.
 
 Attention looks at all tokens. What follows it in the last block works on each token by itself: the map behind
-attention, norms, the feed-forward maps. Where a head reads one token of each row, three quarters of a block are saved.
+attention, norms, the feed-forward maps. Where a head reads one token of each row, three quarters of a block are saved;
+where it reads the answers alone, the share of the questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +20,43 @@ from tunesmith.models.layout import Layout
 from tunesmith.models.recomputing import put_back
 from tunesmith.models.seams import Seams
 from tunesmith.models.structure import stacks
+
+_MOST = (
+    0.75  # share of the tokens that are read: beyond it their second run through the maps before attention costs more
+)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Which tokens of a flat batch are read.
+
+    Args:
+        places: (m,), rising.
+        layout: of these tokens: as many per row as are read, rows without any left out.
+        order: (M,), which of them each wanted one is.
+    """
+
+    places: Tensor
+    layout: Layout
+    order: Tensor
+
+
+def read_tokens(layout: Layout, wanted: Tensor) -> Read | None:
+    """Sort out which tokens of a batch are read.
+
+    Args:
+        layout: of all tokens.
+        wanted: (M,), which tokens, in any order, some more than once.
+    Returns:
+        They; None for no token, and for so many that leaving the others out does not pay.
+    """
+    places, order = wanted.unique(return_inverse=True)
+    if not 0 < len(places) <= _MOST * layout.tokens:
+        return None
+    ends = torch.tensor(layout.starts[1:], device=places.device)
+    counts = torch.searchsorted(ends, places, right=True).bincount(minlength=layout.rows).tolist()
+    names = None if layout.names is None else tuple(n for n, some in zip(layout.names, counts, strict=True) if some)
+    return Read(places, Layout(tuple(some for some in counts if some), names), order)
 
 
 class Ending:
@@ -32,23 +71,23 @@ class Ending:
         self.seams, self.block = seams, block
 
     @contextmanager
-    def reading(self, places: Tensor, layout: Layout) -> Iterator[None]:
-        """Let the block give only some tokens' states in the forward passes inside the block.
+    def reading(self, read: Read) -> Iterator[None]:
+        """Let the block give only some tokens' states, (m, D), in the forward passes inside the block.
 
         Args:
-            places: (M,), which tokens, in their order.
-            layout: of these tokens: as many per row as are read.
+            read: which.
         """
         own = self.block.__dict__.get("forward")
-        self.block.forward = self._short(self.block.forward, places, layout)
+        self.block.forward = self._short(self.block.forward, read)
         try:
             yield
         finally:
             put_back(self.block, own)
 
-    def _short(self, run: Callable[..., Any], places: Tensor, layout: Layout) -> Callable[..., Any]:
+    def _short(self, run: Callable[..., Any], read: Read) -> Callable[..., Any]:
         def forward(*args: Any, **settings: Any) -> Any:
-            whole, attending = self.seams.routing.layout, self.seams.attending
+            routing, attending, places = self.seams.routing, self.seams.attending, read.places
+            whole, names = routing.layout, None if routing.names is None else read.layout.names
             assert whole is not None
             with attending.stopping():
                 try:
@@ -57,7 +96,8 @@ class Ending:
                     found = reached.output
             some = [_taken(value, whole.tokens, places) for value in args]
             named = {key: _taken(value, whole.tokens, places) for key, value in settings.items()}
-            with flat_rows(self.seams.routing, layout), attending.answering(found.index_select(1, places)):
+            answer = found.index_select(1, places)
+            with flat_rows(routing, read.layout), routing.rows(names), attending.answering(answer):
                 return run(*some, **named)
 
         return forward

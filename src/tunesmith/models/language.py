@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -165,15 +165,11 @@ class LanguageModel(Backbone):
         batch = batch.to(self.device)
         shared = share_prompt(batch) if self._shares and self._plain(names) else None
         if shared is None:
-            return self.hidden(batch)[places]
+            return super().hidden_at(batch, places)
         given = self._kept(batch)
         if given is not None:
             given = torch.empty_like(given[: shared.batch.layout.tokens]).index_copy_(0, shared.places, given)
-        return self._shared(shared, given)[shared.places[places]]
-
-    def _plain(self, names: Iterable[str | None]) -> bool:
-        """Say whether deltas bring no soft prompt, which would stand before the shared one."""
-        return all(name is None or self.seams.deltas[name].prompt is None for name in names)
+        return self._read(shared.batch.layout, shared.places[places], lambda: self._shared(shared, given))
 
     @contextmanager
     def ahead(self, batch: RaggedBatch, name: str) -> Iterator[None]:
@@ -202,9 +198,12 @@ class LanguageModel(Backbone):
         leads = {name: self.leads[name] for name in dict.fromkeys(names or (active,))}
         shared = behind(batch, leads if names else {None: leads[active]})
         prefixes = {name or "": lead.prefixes for name, lead in leads.items()}
+        wanted, before = shared.places[places], sum(lead.tokens for lead in leads.values())
+        own = wanted >= before  # the others are read from the prompts
         with self.seams.attending.prefixed({**self.seams.attending.prefixes, **prefixes}):
-            rest = self._shared(shared)
-        return torch.cat([*(lead.hidden for lead in leads.values()), rest])[shared.places[places]]
+            rest = self._read(shared.batch.layout, wanted[own] - before, lambda: self._shared(shared))
+        found = torch.where(own, before - 1 + own.cumsum(0), wanted)
+        return torch.cat([*(lead.hidden for lead in leads.values()), rest])[found]
 
     def _shared(self, shared: Shared, given: Tensor | None = None) -> Tensor:
         names = shared.batch.layout.names

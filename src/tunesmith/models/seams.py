@@ -24,6 +24,7 @@ from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.routing import Routing
 from tunesmith.models.soft_prompts import Place
 from tunesmith.models.structure import is_causal, stacks
+from tunesmith.models.turning import turning_seam
 
 _ATTRIBUTE = "_tunesmith_seams"  # on the model itself, so that both are freed together
 
@@ -50,8 +51,7 @@ class Seams:
             seam.module.forward = seam
             seam.exact = seam.module is output
         for module in model.modules():
-            stand = DropoutSeam if isinstance(module, nn.Dropout) else fused_seam
-            instead = stand(module, self.routing)  # type: ignore[arg-type]
+            instead = _faster(module, self.routing)
             if instead is not None:
                 module.forward = instead
         # By name, as a merge puts new tensors in their places.
@@ -430,6 +430,13 @@ def matches(entry: str, path: str, setting: str = "layers") -> bool:
     if any(sign in entry for sign in "*?["):
         return fnmatch.fnmatchcase(path, entry) or fnmatch.fnmatchcase(path, f"*.{entry}")
     return path == entry or path.endswith(f".{entry}")
+
+
+def _faster(module: nn.Module, routing: Routing) -> Callable[..., Any] | None:
+    """Find what stands in for a module that has no delta."""
+    if isinstance(module, nn.Dropout):
+        return DropoutSeam(module, routing)
+    return fused_seam(module, routing) or turning_seam(module, routing)
 
 
 def is_open(model: nn.Module) -> bool:
