@@ -117,6 +117,10 @@ def _mapped(x: Any, weight: Any, *rest: Any, **settings: Any) -> int:
     return 2 * math.prod(x) * int(weight[0])
 
 
+def _added(own: Any, a: Any, b: Any, *rest: Any, **settings: Any) -> int:
+    return 2 * math.prod(a) * int(b[-1])
+
+
 def _seen(query: Any, key: Any, causal: bool) -> int:
     rows, heads, length, width = query
     return int(rows * heads * width * (length * (length + 1) // 2 if causal else length * key[2]))
@@ -138,8 +142,8 @@ def executed(run: Callable[[], Any]) -> int:
     aten = torch.ops.aten
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping={
         torch.ops.mkldnn._linear_pointwise: _mapped,
-        aten.addmm_: flop_counter.addmm_flop,
-        aten.baddbmm_: flop_counter.baddbmm_flop,
+        aten.addmm_: _added,
+        aten.baddbmm_: _added,
         aten._scaled_dot_product_flash_attention_for_cpu: _attended,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attended_back,
     })  # fmt: skip

@@ -17,6 +17,7 @@ from tunesmith.models.backbone import Backbone
 from tunesmith.models.ending import read_tokens, row_ends
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import Layout, RaggedBatch, ragged
+from tunesmith.models.sharing import read_of_prompt
 
 LENGTHS = (5, 9, 9, 12)
 SHAPE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -184,3 +185,23 @@ def test_questions_cost_the_last_block_no_operations_behind_attention() -> None:
     per_token = 2 * (hidden * hidden + 3 * hidden * feed_forward)
     again = read * 2 * hidden * (hidden + 2 * shared)  # q, k and v of the read tokens, which nothing needs
     assert counts[0] - counts[1] == (rows.layout.tokens - read) * per_token - again
+
+
+def test_which_tokens_of_a_prompt_are_read() -> None:
+    learned = [torch.tensor([place in (5, 9, 10) for place in range(12)]), torch.arange(11) >= 10]
+    rows = ragged([torch.arange(12), torch.arange(11)], learned=learned)
+    assert read_of_prompt(rows, 10).tolist() == [4, 8, 9]
+    assert read_of_prompt(rows, 3).tolist() == [2], "its last token at least"
+
+
+def test_a_prompt_ends_with_its_last_token() -> None:
+    """The operations behind attention in the last block are those of one token, and of the answers."""
+    core, rows = model_of("llama"), answered(12)
+    core.seams.use(None)
+    counts, ending = [], core._ending
+    for core._ending in (None, ending):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            core._lead(rows)
+        counts.append(counter.get_total_flops())
+    per_token = 2 * (32 * 32 + 3 * 32 * 48)
+    assert counts[0] - counts[1] == 11 * per_token - 2 * 32 * (32 + 2 * 16)

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.layout import RaggedBatch, ragged
-from tunesmith.models.sharing import Lead, Shared, behind, common, share_prompt
+from tunesmith.models.sharing import Lead, Shared, behind, common, read_of_prompt, share_prompt
 from tunesmith.models.structure import is_causal
 
 _CELLS = {"cpu": 1 << 21, "cuda": 1 << 26}  # logits of one chunk: they stay in the processor's cache, or fill a GPU
@@ -188,8 +188,10 @@ class LanguageModel(Backbone):
 
     def _lead(self, batch: RaggedBatch) -> Lead:
         same = self.spared(batch)
+        prompt, read = ragged([batch.ids[:same]]).to(self.device), read_of_prompt(batch, same).to(self.device)
         with self.seams.attending.recording() as calls:
-            hidden = self._flat(ragged([batch.ids[:same]]).to(self.device), self.proof.position_offset)
+            some = self._read(prompt.layout, read, lambda: self._flat(prompt, self.proof.position_offset))
+        hidden = some.new_zeros(same, some.shape[1]).index_copy(0, read, some)
         return Lead.of(hidden, {call.module: (call.key[0], call.value[0]) for call in calls})
 
     def _led(self, batch: RaggedBatch, places: Tensor) -> Tensor:

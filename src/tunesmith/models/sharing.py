@@ -92,12 +92,30 @@ def common(batch: RaggedBatch, rows: range) -> int:
     return same if same >= _LEAST else 0
 
 
+def read_of_prompt(batch: RaggedBatch, same: int) -> Tensor:
+    """Say which of the tokens that rows begin with in common are read: those that learned ones are predicted from.
+
+    Args:
+        batch: R rows.
+        same: tokens that they begin with in common.
+    Returns:
+        (M,), rising; the last of these tokens is always there, and all where the batch does not say what is learned.
+    """
+    if batch.learned is None:
+        return torch.arange(same)
+    read = torch.arange(same) == same - 1
+    for start, length in zip(batch.layout.starts, batch.layout.lengths, strict=False):
+        learned = batch.learned[start + 1 : start + 1 + min(same, length - 1)].cpu()
+        read[: len(learned)] |= learned
+    return read.nonzero()[:, 0]
+
+
 @dataclass
 class Lead:
     """A prompt that ran once for all passes of a step: what it leaves, cut off so that gradients gather in it.
 
     Args:
-        hidden: (P, D), last hidden states of its tokens.
+        hidden: (P, D), last hidden states of its tokens; zeros where nobody reads them.
         prefixes: keys and values that it leaves in every attention layer, (H or fewer, P, d) each.
         roots: the same tensors, hidden first, with the graph that made them.
     """
