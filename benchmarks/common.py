@@ -104,6 +104,19 @@ def turns(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
+def peak(work: dict[str, Any]) -> Callable[[], int]:
+    """Begin a new peak of memory; the answer gives it: of the process, or of what is allocated on a GPU. [bytes]"""
+    import torch
+
+    from tunesmith.core.memory import peak_bytes, restart_peak
+
+    if work.get("device") == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated
+    restart_peak()
+    return peak_bytes
+
+
 def keep(name: str, case: str, found: dict[str, Any]) -> None:
     """Write a case's comparison beside the others of its file."""
     path = RESULTS / f"{name}.json"

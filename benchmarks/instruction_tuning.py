@@ -1,18 +1,19 @@
 """Instruction tuning against PEFT + TRL's SFTTrainer: useful tokens per second and peak memory, run in turn.
 
     TUNESMITH_DATA=... python benchmarks/instruction_tuning.py [--rows 96] [--batch 8] [--rounds 3] [--threads 2]
-        [--settings gsm8k shared ...] [--sides ours "trl defaults" ...]
+        [--settings gsm8k shared ...] [--sides ours "trl defaults" ...] [--device cpu]
 
-A Llama-shaped model of about 30 million random weights (135 million in `135m`) with a byte-level vocabulary of 8,192
-trained on gsm8k's training text. LoRA of rank 8 on every linear map of the blocks. Both sides train on the same token
-rows with the same marks of what is learned, the same number of rows per step. TRL's defaults compute in bfloat16; ours
+A Llama-shaped model of about 30 million random weights (or of the shape that a setting names) with a byte-level
+vocabulary of 8,192 trained on gsm8k's training text. LoRA of rank 8 on every linear map of the blocks. Both sides train
+on the same token rows with the same marks of what is learned, the same number of rows per step. TRL's defaults compute in bfloat16; ours
 is measured in float32, and with frozen weights multiplied in bfloat16 and in 8 bits (training.precision).
 
 `gsm8k`: questions and worked answers. `shared`: a template of 256 tokens in front of every question, and the last
 number alone as the answer. `template 32` and the like: gsm8k behind a template of so many tokens. `1:1`, `5:1`, `20:1`:
 rows of about 256 tokens of gsm8k's text, cut into prompt and answer in this ratio. TRL runs with its defaults, and with
 each of a few flags that need no FlashAttention; the best of them counts. Useful tokens are those of the rows, padding
-left out. Time is the training alone, its first step left out.
+left out. Time is the training alone, its first step left out. With --device cuda the frozen weights are bfloat16 and
+memory is what torch allocated there.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 import common
 
 VOCABULARY, RANK, RATE = 8192, 8, 1e-3
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # of the frozen weights
 FLAGS: dict[str, dict[str, Any]] = {
     "trl defaults": {},
     "trl no checkpointing": {"gradient_checkpointing": False},
@@ -45,12 +47,19 @@ LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 # The same model and rows for both sides ------------------------------------------------------------------------
 
-MILLIONS = {
-    30: {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 8,
-         "intermediate_size": 1376},
-    135: {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-          "intermediate_size": 1536},
-}  # fmt: skip
+SHAPES = {  # width, blocks, heads, heads of keys, feed-forward width
+    "30M": (512, 8, 8, 8, 1376),
+    "135M": (576, 30, 9, 3, 1536),
+    "1B": (2048, 16, 32, 8, 8192),
+    "3B": (3072, 28, 24, 8, 8192),
+    "8B": (4096, 32, 32, 8, 14336),
+}
+
+
+def shape(name: str) -> dict[str, int]:
+    """Return a shape in transformers' words."""
+    words = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+    return dict(zip(words, SHAPES[name], strict=True))
 
 
 @dataclass(frozen=True)
@@ -61,19 +70,22 @@ class Setting:
         template: tokens that stand in front of every prompt.
         short: whether the last number alone is the answer.
         cut: tokens of prompt and answer where rows are cut from the text; None for gsm8k's own.
-        millions: of the model's random numbers.
+        shape: of the model, whose numbers are random.
     """
 
     template: int = 0
     short: bool = False
     cut: tuple[int, int] | None = None
-    millions: int = 30
+    shape: str = "30M"
 
 
 SETTINGS = {
     "gsm8k": Setting(),
     "shared": Setting(template=256, short=True),
-    "135m": Setting(millions=135),
+    "135M": Setting(shape="135M"),
+    "1B": Setting(shape="1B"),
+    "3B": Setting(shape="3B"),
+    "8B": Setting(shape="8B"),
     "template 32": Setting(template=32),
     "template 128": Setting(template=128),
     "template 512": Setting(template=512),
@@ -83,7 +95,7 @@ SETTINGS = {
 }
 
 
-def build(folder: Path, rows: int, setting: str) -> None:
+def build(folder: Path, rows: int, setting: str, device: str = "cpu") -> None:
     """Write the model, its tokenizer and the rows into a folder."""
     import torch
     import transformers
@@ -95,9 +107,10 @@ def build(folder: Path, rows: int, setting: str) -> None:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=0,
-        eos_token_id=1, **MILLIONS[chosen.millions],
+        eos_token_id=1, **shape(chosen.shape),
     )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    with torch.device(device):
+        transformers.LlamaForCausalLM(config).to(getattr(torch, DTYPES[device])).save_pretrained(folder)
     with open(folder / "rows.jsonl", "w", encoding="utf-8") as file:
         for prompt, answer in written(found, chosen, tokenizer, rows):
             file.write(json.dumps({"prompt": prompt, "completion": answer}) + "\n")
@@ -134,7 +147,7 @@ def written(found: list[dict[str, str]], setting: Setting, tokenizer: Any, rows:
         yield tokenizer.decode(ids[start : start + before]), tokenizer.decode(ids[start + before : start + size])
 
 
-def family_of(folder: Path) -> Any:
+def family_of(folder: Path, device: str = "cpu") -> Any:
     """Open the model with the rows, as a recipe would."""
     from tunesmith.recipe.loading import load_recipe
     from tunesmith.runs.opening import open_family
@@ -143,7 +156,7 @@ def family_of(folder: Path) -> Any:
         load_recipe(
             {
                 "task": {"name": "instruction-tuning", "answered_rows": 0, "samples": 0},
-                "model": str(folder),
+                "model": {"name": str(folder), "device": device, "dtype": DTYPES[device]},
                 "data": {"train": str(folder / "rows.jsonl"), "validation": str(folder / "rows.jsonl")},
                 "prompt": {"chat": "plain", "system": (folder / "system.txt").read_text(encoding="utf-8")},
             }
@@ -171,7 +184,7 @@ def our_trial(work: dict[str, Any], method: Any, precision: str = "float32") -> 
     from tunesmith.training.preflight import check
     from tunesmith.training.trial import Trial
 
-    family: Generating = family_of(Path(work["folder"]))
+    family: Generating = family_of(Path(work["folder"]), work.get("device", "cpu"))
     split, backbone, task = family.corpus.splits["train"], family.session.backbone, family.session.task
     seed_everything(derived(0, "weights"))
     tuned = Tuned(backbone, task, task.head(0, 0), method.attach(backbone.seams, "a"))
@@ -185,15 +198,14 @@ def our_trial(work: dict[str, Any], method: Any, precision: str = "float32") -> 
 
 def in_our_loop(work: dict[str, Any], method: Any, precision: str = "float32") -> dict[str, Any]:
     """Train one epoch with the product's loop."""
-    from tunesmith.core.memory import peak_bytes, restart_peak
     from tunesmith.training.loop import Loop
 
     trial = our_trial(work, method, precision)
     times: list[float] = []
-    restart_peak()
+    peak = common.peak(work)
     Loop([trial]).fit(lambda *_: times.append(time.perf_counter()))
     tokens = int(trial.split.tokens.lengths.sum())
-    return report(times, tokens, work["batch"], trial.trained.losses, peak_bytes())
+    return report(times, tokens, work["batch"], trial.trained.losses, peak())
 
 
 def theirs(work: dict[str, Any]) -> dict[str, Any]:
@@ -203,9 +215,7 @@ def theirs(work: dict[str, Any]) -> dict[str, Any]:
     import transformers
     import trl
 
-    from tunesmith.core.memory import peak_bytes, restart_peak
-
-    folder = Path(work["folder"])
+    folder, device = Path(work["folder"]), work.get("device", "cpu")
     split = family_of(folder).corpus.splits["train"]
     rows = [
         {"input_ids": split.tokens[n].tolist(), "completion_mask": split.tokens.learned(n).astype(int).tolist()}
@@ -218,20 +228,20 @@ def theirs(work: dict[str, Any]) -> dict[str, Any]:
             times.append(time.perf_counter())
 
     settings = trl.SFTConfig(
-        output_dir=str(folder / "trl"), use_cpu=True, per_device_train_batch_size=work["batch"], num_train_epochs=1,
-        learning_rate=RATE, lr_scheduler_type="cosine", max_length=1024, report_to=[], disable_tqdm=True,
+        output_dir=str(folder / "trl"), use_cpu=device == "cpu", num_train_epochs=1,
+        per_device_train_batch_size=work["batch"], learning_rate=RATE, lr_scheduler_type="cosine", max_length=1024, report_to=[], disable_tqdm=True,
         save_strategy="no", logging_steps=1, completion_only_loss=True, **FLAGS[work["side"]],
     )  # fmt: skip
     trainer = trl.SFTTrainer(
-        transformers.AutoModelForCausalLM.from_pretrained(folder), args=settings,
+        transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[device]), args=settings,
         train_dataset=datasets.Dataset.from_list(rows), callbacks=[Clock()],
         processing_class=transformers.AutoTokenizer.from_pretrained(folder),
         peft_config=peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=LAYERS, task_type="CAUSAL_LM"),
     )  # fmt: skip
-    restart_peak()
+    peak = common.peak(work)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return report(times, int(split.tokens.lengths.sum()), work["batch"], losses, peak_bytes())
+    return report(times, int(split.tokens.lengths.sum()), work["batch"], losses, peak())
 
 
 def report(times: list[float], tokens: int, batch: int, losses: list[float], peak: int) -> dict[str, Any]:
@@ -259,8 +269,9 @@ KEYS = {
 def measure(setting: str, given: argparse.Namespace) -> dict[str, Any]:
     """Run all sides in turn, several rounds."""
     with tempfile.TemporaryDirectory() as scratch:
-        build(Path(scratch), given.rows, setting)
-        works = {side: {"side": side, "folder": scratch, "batch": given.batch} for side in given.sides}
+        build(Path(scratch), given.rows, setting, given.device)
+        work = {"folder": scratch, "batch": given.batch, "device": given.device}
+        works = {side: {**work, "side": side} for side in given.sides}
         return common.in_turn(__file__, works, KEYS, given, setting)
 
 
@@ -287,6 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--device", choices=DTYPES, default="cpu")
     common.turns(parser)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["gsm8k", "shared"])
     sides = [*OURS, *list(FLAGS)[1:], "trl defaults"]  # what others are compared with stands last
@@ -294,7 +306,7 @@ def main() -> None:
     given = parser.parse_args()
     for setting in given.settings:
         found = measure(setting, given)
-        common.keep("instruction_tuning", setting, found)
+        common.keep("instruction_tuning", setting if given.device == "cpu" else f"{setting} on a GPU", found)
         print(worded(setting, found["medians"]))
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import common
-from instruction_tuning import MILLIONS, RANK, RATE, VOCABULARY
+from instruction_tuning import RANK, RATE, VOCABULARY, shape
 from method_sides import WRITER
 
 ROOM = 8 << 30  # bytes
@@ -33,7 +33,7 @@ def model_of(length: int) -> Any:
 
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY, max_position_embeddings=length, tie_word_embeddings=True, **MILLIONS[30]
+        vocab_size=VOCABULARY, max_position_embeddings=length, tie_word_embeddings=True, **shape("30M")
     )
     return transformers.LlamaForCausalLM(config)
 

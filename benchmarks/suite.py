@@ -18,7 +18,7 @@ PARTS: list[tuple[str, list[str], bool]] = [  # script, its words, whether it as
     ("encoder_classification.py", ["speed"], True),
     ("instruction_tuning.py", ["--settings", "gsm8k"], True),
     ("instruction_tuning.py", ["--settings", "shared", "--batch", "16"], True),
-    ("instruction_tuning.py", ["--settings", "135m", "--sides", "ours", "trl defaults"], True),
+    ("instruction_tuning.py", ["--settings", "135M", "--sides", "ours", "trl defaults"], True),
     (
         "instruction_tuning.py",
         [

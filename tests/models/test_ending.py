@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.models.test_language import model_of
+from tunesmith.core.registry import components
 from tunesmith.methods.lora import Lora
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.ending import read_tokens, row_ends
@@ -115,6 +116,34 @@ def test_soft_prompts_and_whole_rows_keep_the_whole_block() -> None:
     places = row_ends(rows.layout, "cls")
     assert places is not None
     assert torch.equal(core.hidden_at(rows, places), core.hidden(rows)[places])
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "adapter": {}, "ia3": {}, "bitfit": {}, "norm": {}, "last-layers": {"count": 1}, "full": {}, "vera": {"rank": 4},
+    "loha": {"rank": 2}, "lokr": {"rank": 2}, "adalora": {}, "prefix": {"length": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_methods_states_and_gradients(method: str) -> None:
+    core, rows = backbone("bert"), batch()
+    torch.manual_seed(1)
+    delta = components("methods")[method](**METHODS[method]).attach(core.seams, "a")
+    parameters = list(delta.parameters())
+    for parameter in parameters:
+        parameter.data = parameter.data + 0.1 * torch.randn_like(parameter)
+    core.seams.use("a")
+    places = row_ends(rows.layout, "cls")
+    assert places is not None and core._ending is not None
+    whole, short = core.hidden(rows)[places], core.hidden_at(rows, places)
+    assert (whole - short).abs().max() <= 1e-12 * whole.abs().max()
+    trained = [
+        one
+        for one in parameters
+        if torch.autograd.grad(whole.sum(), one, retain_graph=True, allow_unused=True)[0] is not None
+    ]
+    for first, second in zip(gradients(whole, trained), gradients(short, trained), strict=True):
+        assert (first - second).abs().max() <= 1e-11 * first.abs().max().clamp(min=1.0)
 
 
 # Language models that learn answers only ------------------------------------------------------------------------
