@@ -5,8 +5,9 @@
 
 A Llama-shaped model of about 30 million random weights (or of the shape that a setting names) with a byte-level
 vocabulary of 8,192 trained on gsm8k's training text. LoRA of rank 8 on every linear map of the blocks. Both sides train
-on the same token rows with the same marks of what is learned, the same number of rows per step. TRL's defaults compute in bfloat16; ours
-is measured in float32, and with frozen weights multiplied in bfloat16 and in 8 bits (training.precision).
+on the same token rows with the same marks of what is learned, the same number of rows per step. TRL's defaults compute
+in bfloat16; ours is measured in float32, and with frozen weights multiplied in bfloat16 and in 8 bits
+(training.precision).
 
 `gsm8k`: questions and worked answers. `shared`: a template of 256 tokens in front of every question, and the last
 number alone as the answer. `template 32` and the like: gsm8k behind a template of so many tokens. `1:1`, `5:1`, `20:1`:
@@ -228,8 +229,8 @@ def theirs(work: dict[str, Any]) -> dict[str, Any]:
             times.append(time.perf_counter())
 
     settings = trl.SFTConfig(
-        output_dir=str(folder / "trl"), use_cpu=device == "cpu", num_train_epochs=1,
-        per_device_train_batch_size=work["batch"], learning_rate=RATE, lr_scheduler_type="cosine", max_length=1024, report_to=[], disable_tqdm=True,
+        output_dir=str(folder / "trl"), use_cpu=device == "cpu", num_train_epochs=1, max_length=1024, report_to=[],
+        per_device_train_batch_size=work["batch"], learning_rate=RATE, lr_scheduler_type="cosine", disable_tqdm=True,
         save_strategy="no", logging_steps=1, completion_only_loss=True, **FLAGS[work["side"]],
     )  # fmt: skip
     trainer = trl.SFTTrainer(
