@@ -16,9 +16,9 @@ from tunesmith.models.ending import row_ends
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import RaggedBatch, ragged
 
-VOCABULARY, WIDTH, INNER, BLOCKS = 128, 256, 512, 3
+VOCABULARY, WIDTH, INNER, BLOCKS = 128, 384, 1152, 8
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": BLOCKS,
-         "num_attention_heads": 4}  # fmt: skip
+         "num_attention_heads": 6}  # fmt: skip
 LENGTHS = (40, 44, 52, 60, 60, 75, 90, 96)
 
 
@@ -43,7 +43,7 @@ def tuned(core: Backbone, operations: ModuleType) -> Any:
     return delta
 
 
-@pytest.mark.parametrize(("begin", "answers", "most"), [(0, 39, 1.05), (0, 4, 1.05), (128, 4, 1.12)])
+@pytest.mark.parametrize(("begin", "answers", "most"), [(0, 39, 1.08), (0, 4, 1.08), (128, 4, 1.12)])
 def test_a_language_models_step(begin: int, answers: int, most: float, operations: ModuleType) -> None:
     core = LanguageModel(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).eval())
     tuned(core, operations)
@@ -70,4 +70,4 @@ def test_an_encoders_step_that_reads_one_token_per_row(operations: ModuleType) -
     least = operations.least(operations.Shape(BLOCKS, WIDTH, INNER, gated=False, causal=False), tokens, 0)
     places = row_ends(batch.layout, "cls")
     found = operations.executed(lambda: core.hidden_at(batch, places).square().sum().backward())
-    assert least <= found <= 1.08 * least, f"{found / least:.3f} times the least"
+    assert least <= found <= 1.1 * least, f"{found / least:.3f} times the least"
