@@ -26,11 +26,14 @@ _PUBLIC = {
     "Delta": "tunesmith.api",
     "TunesmithError": "tunesmith.core.errors",
 }
+_PACKAGES = ("methods",)  # whose classes users build: tunesmith.methods.Lora(rank=8)
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"tunesmith.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tunesmith' has no attribute '{name}'")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
