@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tunesmith.core.errors import RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.methods.base import Method
 from tunesmith.methods.dialects import Wanted
-from tunesmith.methods.store import load_delta
+from tunesmith.methods.store import load_delta, save_delta
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
@@ -98,7 +99,7 @@ def attach(
         tokenizer: of the model, for methods that start from a text or name tokens.
         **settings: of a method given by name, for example rank=16.
     Returns:
-        The delta, active for all rows.
+        The delta, active for all rows; its `save` writes a folder, `merge` and `detach` end it.
     Raises:
         TargetError: no layer matches.
         RecipeError: an unknown method, or a setting it does not take.
@@ -117,12 +118,21 @@ def attach(
         )
     seams = open_seams(model)
     seams.tokenizer = seams.tokenizer if tokenizer is None else tokenizer
+    method: Method
     if isinstance(method_or_folder, Method):
-        return method_or_folder.attach(seams, name)
-    if Path(method_or_folder).is_dir():
-        return load_delta(Path(method_or_folder), seams, name)[1]
-    method: Method = build_component("methods", str(method_or_folder), settings)
-    return method.attach(seams, name)
+        method, delta = method_or_folder, method_or_folder.attach(seams, name)
+    elif Path(method_or_folder).is_dir():
+        method, delta = load_delta(Path(method_or_folder), seams, name)
+    else:
+        method = build_component("methods", str(method_or_folder), settings)
+        delta = method.attach(seams, name)
+    delta.writer = partial(_write, method)
+    return delta
+
+
+def _write(method: Method, folder: Path, delta: Delta) -> None:
+    base = getattr(delta.seams.model, "name_or_path", "")
+    save_delta(folder, method, delta, base if isinstance(base, str) else "")
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -122,6 +123,7 @@ class Delta:
         self.views: list[str] = []  # deltas that share this one's parameters and leave with it
         self.places = seams.owners(copies)  # (path of the module, its parameter's name, the copy)
         self.untouched: ChangedTensors | None = None  # while merged
+        self.writer: Callable[[Path, Delta], None] | None = None  # of the method that attached it
         self._replaced: list[tuple[nn.Module, str, nn.Parameter | None]] = []
 
     def modules(self) -> list[nn.Module]:
@@ -172,6 +174,23 @@ class Delta:
             Dotted name to tensor, detached, on the CPU.
         """
         return {name: parameter.detach().cpu().clone() for name, parameter in self.named_parameters()}
+
+    def save(self, folder: str | Path) -> None:
+        """Write the delta as a folder that `tunesmith.attach` reads, and Hugging Face PEFT where it has the method.
+
+        Args:
+            folder: made when absent; the files of a delta that was there before are replaced, each whole.
+        Raises:
+            CheckpointError: it was not attached by `tunesmith.attach`, or the folder is a file.
+        """
+        if self.writer is None:
+            raise CheckpointError(
+                f"delta '{self.name}' does not know its method, so it cannot be saved. Attach it by tunesmith.attach, "
+                "or save it with tunesmith.methods.store.save_delta."
+            )
+        if Path(folder).is_file():
+            raise CheckpointError(f"{folder} is a file. Give a folder for delta '{self.name}'.")
+        self.writer(Path(folder), self)
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], where: str = "the saved delta") -> None:
