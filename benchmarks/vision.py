@@ -17,7 +17,7 @@ from typing import Any
 
 import common
 
-LAYERS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")
 RANK, RATE, LABELS = 8, 1e-3, 10
 KEYS = {"images_per_second": "images/s", "peak_bytes": "MB", "last_loss": "nats"}
 
