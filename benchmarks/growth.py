@@ -3,9 +3,9 @@
     python benchmarks/growth.py [--rounds 3] [--threads 2] [--axes rows length width deltas]
 
 A Llama shape of four layers with random weights, LoRA of rank 8 on every linear map of the blocks. One thing changes at
-a time from 8 rows of 128 tokens, width 256, one delta. Every point is a process of its own; those of an axis run in
-turn. Memory is what a step takes on top of the process that holds the model. Results go to
-benchmarks/results/growth.json.
+a time from 8 rows of 128 tokens, width 256, one delta; with many deltas each has one row of its own, all in one pass.
+Every point is a process of its own; those of an axis run in turn. Memory is what steps take on top of the process that
+holds the model and its deltas. Results go to benchmarks/results/growth.json.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KEYS = {"step_seconds": "s", "peak_bytes": "MB"}
 
 
 def worker(work: dict[str, Any]) -> dict[str, float]:
-    """Train a few steps; with many deltas each gets its own rows' share of a step of as many times the rows."""
+    """Train a few steps; every delta has rows of its own."""
     import torch
     import transformers
 
@@ -49,9 +49,9 @@ def worker(work: dict[str, Any]) -> dict[str, float]:
     method = Lora(rank=8, layers=WRITER)
     writers = [common.writer(core, method, f"d{n}", 1e-3, WARM + STEPS) for n in range(work["deltas"])]
     rows = torch.randint(VOCABULARY, (work["rows"], work["length"]))
-    common.write_steps(core, writers, WARM, lambda _: rows)
     restart_peak()
     resting, times = resident_bytes(), list[float]()
+    common.write_steps(core, writers, WARM, lambda _: rows)
     for _ in range(STEPS):
         began = time.perf_counter()
         common.write_steps(core, writers, 1, lambda _: rows)
@@ -69,7 +69,8 @@ def main() -> None:
     parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
     given = parser.parse_args()
     for axis in given.axes:
-        works = {str(value): {**MIDDLE, axis: value} for value in AXES[axis]}
+        middle = {**MIDDLE, "rows": 1} if axis == "deltas" else MIDDLE
+        works = {str(value): {**middle, axis: value} for value in AXES[axis]}
         common.keep("growth", axis, common.in_turn(__file__, works, KEYS, given, axis))
 
 
