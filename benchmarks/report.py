@@ -113,7 +113,7 @@ def growth(lines: list[str]) -> None:
         "",
         "![growth](growth.svg)",
     ]
-    where = "A Llama shape of four layers, LoRA; from 8 rows of 128 tokens, width 256, one delta; many deltas with one row each. "
+    where = "A Llama shape of four layers, LoRA; from 8 rows of 128 tokens, width 256; many deltas with a row each. "
     lines += ["", where + facts(next(iter(axes.values()))), ""]
     lines += ["| axis | value | step (s) | memory (MB) |", "|---|---|---|---|"]
     for axis, found in axes.items():
