@@ -69,7 +69,8 @@ def picture(cases: dict[str, dict[str, Any]], path: Path) -> None:
         for side, own in found["medians"].items():
             low, high = found["ranges"][side][speed]
             value = own[speed] / one
-            axes.barh(place, value, color="#4878a8" if side != base else "#b0b0b0",
+            colour = "#b0b0b0" if side == base else "#4878a8" if side.startswith("ours") else "#d0a060"
+            axes.barh(place, value, color=colour,
                       xerr=[[value - low / one], [high / one - value]], ecolor="#303030", capsize=2)  # fmt: skip
             ticks.append(place)
             names.append(f"{side} · {case}")
@@ -78,7 +79,7 @@ def picture(cases: dict[str, dict[str, Any]], path: Path) -> None:
     axes.set_yticks(ticks, names, fontsize=7)
     axes.invert_yaxis()
     axes.axvline(1.0, color="#303030", linewidth=0.8)
-    axes.set_xlabel("speed as a multiple of the grey side's")
+    axes.set_xlabel("speed as a multiple of the grey side's; blue: Tunesmith")
     draw(figure, path)
 
 
