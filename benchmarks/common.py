@@ -57,6 +57,19 @@ def child(script: str, work: dict[str, Any], threads: int) -> dict[str, Any]:
     return found
 
 
+def begin(work: Callable[[dict[str, Any]], Any], main: Callable[[], None]) -> None:
+    """Start a script: do the work that `child` asks this process for, or what the user asks."""
+    if sys.argv[1:2] == ["worker"]:
+        print(json.dumps(work(json.loads(sys.argv[2]))))
+    else:
+        main()
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """Make the reader of a script's command line; its text is shown as it stands."""
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def medians(runs: Iterable[dict[str, Any]], keys: Iterable[str]) -> dict[str, float]:
     """Return the median of some numbers over runs."""
     runs = list(runs)

@@ -225,10 +225,7 @@ def worker(work: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["worker"]:
-        print(json.dumps(worker(json.loads(sys.argv[2]))))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     one = verbs.add_parser("quality")
     one.add_argument("--seeds", type=int, default=3)
@@ -245,4 +242,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(worker, main)

@@ -13,10 +13,7 @@ it is installed. Results go to benchmarks/results/few_shot.json.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 import tempfile
 import time
 from importlib.util import find_spec
@@ -167,10 +164,7 @@ def worker(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["worker"]:
-        print(json.dumps(worker(json.loads(sys.argv[2]))))
-        return
-    parser = common.turns(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter))
+    parser = common.turns(common.parser(__doc__))
     parser.add_argument("--per-label", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=6)
     given = parser.parse_args()
@@ -186,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(worker, main)

@@ -11,9 +11,7 @@ test rows. With half of the blocks trained a step costs 1 forward and 1/2 backwa
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -73,10 +71,7 @@ def trained(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    if len(sys.argv) == 3 and sys.argv[1] == "worker":
-        print(json.dumps(trained(json.loads(sys.argv[2]))))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--epochs", type=int, default=10)
     given = common.turns(parser).parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -87,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(trained, main)

@@ -10,10 +10,7 @@ holds the model and its deltas. Results go to benchmarks/results/growth.json.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -60,12 +57,7 @@ def worker(work: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["worker"]:
-        print(json.dumps(worker(json.loads(sys.argv[2]))))
-        return
-    parser = common.turns(
-        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    )
+    parser = common.turns(common.parser(__doc__))
     parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
     given = parser.parse_args()
     for axis in given.axes:
@@ -75,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(worker, main)

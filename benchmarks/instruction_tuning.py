@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -290,13 +289,14 @@ def worded(setting: str, medians: dict[str, dict[str, float]]) -> str:
     return f"{setting}: {'; '.join(parts)}"
 
 
+def worker(work: dict[str, Any]) -> dict[str, Any]:
+    """Train one side."""
+    return ours(work) if work["side"] in OURS else theirs(work)
+
+
 def main() -> None:
     """Read the command line."""
-    if sys.argv[1:2] == ["worker"]:
-        work = json.loads(sys.argv[2])
-        print(json.dumps(ours(work) if work["side"] in OURS else theirs(work)))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--device", choices=DTYPES, default="cpu")
@@ -312,4 +312,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(worker, main)

@@ -11,9 +11,6 @@ measured points, not run: attention alone would take hours there. Results go to 
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -115,12 +112,7 @@ def at_room(found: dict[str, dict[str, float]]) -> tuple[float, float]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["worker"]:
-        print(json.dumps(worker(json.loads(sys.argv[2]))))
-        return
-    parser = common.turns(
-        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    )
+    parser = common.turns(common.parser(__doc__))
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
     given = parser.parse_args()
     keys, points = {"tokens_per_second": "tokens/s", "peak_bytes": "MB"}, dict[str, dict[str, Any]]()
@@ -140,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(worker, main)

@@ -15,10 +15,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 import time
 from typing import Any
 
+import common
 from common import (
     RESULTS,
     backbone,
@@ -138,10 +138,7 @@ def compare(model: str, given: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Read the command line."""
-    if sys.argv[1:2] == ["worker"]:
-        print(json.dumps(measure(json.loads(sys.argv[2]))))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
@@ -160,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(measure, main)

@@ -10,9 +10,7 @@ during training and its validation.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -94,10 +92,7 @@ def trained(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["worker"]:
-        print(json.dumps(trained(json.loads(sys.argv[2]))))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     given = parser.parse_args()
@@ -112,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(trained, main)

@@ -18,7 +18,6 @@ import argparse
 import itertools
 import json
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -130,7 +129,7 @@ def tables(
     for task in tasks:
         what = "test accuracy [%]" if task == "classification" else "held-out nats per token"
         heads = ["method", "trainable", "ours", "PEFT"]
-        heads += [f"{word}, {rows} rows" for rows in sizes for word in ("seconds ours / PEFT", "MB ours / PEFT")]
+        heads += [f"{word}, {rows} rows" for rows in sizes for word in ("ms per step ours / PEFT", "MB ours / PEFT")]
         lines += ["", f"### {task}: {what}", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
         lines += [f"| {' | '.join(_row(found, name, task, sizes))} |" for name in methods if (name, task) not in ABSENT]
     return lines
@@ -142,7 +141,7 @@ def _row(found: dict[str, Any], name: str, task: str, sizes: Sequence[int]) -> l
     count = next((one["alone"]["ours"]["trainable"] for one in measured if one), None)
     cells = [name, f"{100 * count / BASE[task]:.2f} %" if count else "", *scores]
     for one in measured:
-        cells.append(" / ".join(f"{found:.2f}" for found in seconds(one).values()) if one else "")
+        cells.append(" / ".join(f"{1e3 * some / one['steps']:.0f}" for some in seconds(one).values()) if one else "")
         cells.append(" / ".join(f"{side['peak_bytes'] / 1e6:.0f}" for side in one["alone"].values()) if one else "")
     return cells
 
@@ -157,13 +156,14 @@ def _score(quality: dict[str, Any], name: str, task: str, side: str) -> str:
     return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f}; {len(runs)} seeds)"
 
 
+def worker(work: dict[str, Any]) -> dict[str, Any]:
+    """Carry out one measurement."""
+    return WORKERS[work["kind"]](work)
+
+
 def main() -> None:
     """Read the command line."""
-    if sys.argv[1:2] == ["worker"]:
-        work = json.loads(sys.argv[2])
-        print(json.dumps(WORKERS[work["kind"]](work)))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("quality", "speed", "table"):
         one = verbs.add_parser(verb)
@@ -183,4 +183,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(worker, main)

@@ -17,9 +17,7 @@ Results go to benchmarks/results/operations.json.
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -222,10 +220,12 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+def worker(work: dict[str, Any]) -> dict[str, Any]:
+    """Count one case."""
+    return CASES[work["case"]]()
+
+
 def main() -> None:
-    if sys.argv[1:2] == ["worker"]:
-        print(json.dumps(CASES[json.loads(sys.argv[2])["case"]]()))
-        return
     for case in CASES:
         found = common.child(__file__, {"case": case}, 2)
         ratios = {side: round(count / found["least"], 3) for side, count in found["sides"].items()}
@@ -234,4 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(worker, main)

@@ -130,7 +130,7 @@ def methods(lines: list[str]) -> None:
         lines += ["", "## Every method: score, trained share, seconds and memory of the same steps", "",
                   "`python benchmarks/methods.py quality`, `python benchmarks/methods.py speed`. Each method with the "
                   "better of three learning rates, chosen on validation rows; the mean of three seeds, with the mean "
-                  "of their intervals. Seconds are those of 8 steps."]  # fmt: skip
+                  "of their intervals. Times are medians of windows of steps."]  # fmt: skip
         lines += tables()
 
 

@@ -10,10 +10,8 @@ tenth.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
 import tempfile
 from typing import Any
 
@@ -84,13 +82,14 @@ def trl() -> dict[str, Any]:
     return {"trl": {"value": math.exp(nats / tokens)}, "steps": trainer.state.global_step}
 
 
+def worker(work: dict[str, Any]) -> dict[str, Any]:
+    """Train one side."""
+    return trl() if work["side"] == "trl" else ours(work["side"])
+
+
 def main() -> None:
     """Read the command line."""
-    if sys.argv[1:2] == ["worker"]:
-        side = json.loads(sys.argv[2])["side"]
-        print(json.dumps(trl() if side == "trl" else ours(side)))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sides", nargs="+", choices=RATES, default=list(RATES))
     given = parser.parse_args()
@@ -103,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(worker, main)

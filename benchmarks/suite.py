@@ -7,7 +7,6 @@ It takes hours; each part can be run by itself, and `python benchmarks/report.py
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +40,7 @@ PARTS: list[tuple[str, list[str], bool]] = [  # script, its words, whether it as
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     given = common.turns(parser).parse_args()
     for script, words, rounds in PARTS:
         command = [sys.executable, str(Path(__file__).with_name(script)), *words]

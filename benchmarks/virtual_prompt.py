@@ -11,9 +11,6 @@ Results go to benchmarks/results/virtual_prompt.json.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -76,12 +73,13 @@ def share(found: dict[str, Any], length: int, batch: int, rows: int) -> dict[str
     return {"speedup": speeds["ours"] / speeds["peft"], "formula": batch * (length + mean) / (length + batch * mean)}
 
 
+def worker(work: dict[str, Any]) -> dict[str, Any]:
+    """Train one side."""
+    return (ours if work["side"] == "ours" else theirs)(work)
+
+
 def main() -> None:
-    if sys.argv[1:2] == ["worker"]:
-        work = json.loads(sys.argv[2])
-        print(json.dumps((ours if work["side"] == "ours" else theirs)(work)))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--batch", type=int, default=16)
     given = common.turns(parser).parse_args()
@@ -98,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(worker, main)

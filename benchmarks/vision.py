@@ -9,9 +9,6 @@ not timed. Results go to benchmarks/results/vision.json.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import time
 from typing import Any
 
@@ -77,12 +74,7 @@ def worker(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["worker"]:
-        print(json.dumps(worker(json.loads(sys.argv[2]))))
-        return
-    parser = common.turns(
-        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    )
+    parser = common.turns(common.parser(__doc__))
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--steps", type=int, default=6)
     given = parser.parse_args()
@@ -92,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.begin(worker, main)

@@ -43,6 +43,16 @@ def test_the_function_is_transformers_own(axis: int) -> None:
     assert all(torch.allclose(one, other, rtol=0, atol=1e-12) for one, other in zip(first, second, strict=True))
 
 
+def test_narrow_heads_and_wide_cosines_give_the_wide_type() -> None:
+    """As in transformers' function, and the gradient has the type of the heads."""
+    q, k = (part.bfloat16().requires_grad_() for part in drawn((1, 2, 3, 4), (1, 1, 3, 4)))
+    cos, sin = (part.float() for part in drawn((1, 3, 4), (1, 3, 4)))
+    wanted, found = modeling_llama.apply_rotary_pos_emb(q, k, cos, sin), turned(q, k, cos, sin)
+    assert [part.dtype for part in found] == [part.dtype for part in wanted] == [torch.float32] * 2
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(wanted, found, strict=True))
+    assert torch.autograd.grad(found[0].sum(), q)[0].dtype == torch.bfloat16
+
+
 def test_its_gradient_is_its_derivative() -> None:
     q, k, cos, sin = drawn((1, 2, 3, 4), (1, 1, 3, 4), (1, 3, 4), (1, 3, 4))
     assert torch.autograd.gradcheck(lambda q, k: turned(q, k, cos, sin), (q.requires_grad_(), k.requires_grad_()))

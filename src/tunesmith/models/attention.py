@@ -40,8 +40,8 @@ class AttentionSeam:
         self.routing = routing
         self.prefixes: dict[str, dict[nn.Module, Prefix]] = {}
         self.calls: list[Call] | None = None
-        self._stops = False
-        self._answer: Tensor | None = None
+        self.stops = False
+        self.answer: Tensor | None = None
 
     @contextmanager
     def prefixed(self, prefixes: dict[str, dict[nn.Module, Prefix]]) -> Iterator[None]:
@@ -83,11 +83,11 @@ class AttentionSeam:
     @contextmanager
     def stopping(self) -> Iterator[None]:
         """Raise `Attended` with what attention gives at the first call inside the block."""
-        self._stops = True
+        self.stops = True
         try:
             yield
         finally:
-            self._stops = False
+            self.stops = False
 
     @contextmanager
     def answering(self, output: Tensor) -> Iterator[None]:
@@ -96,30 +96,11 @@ class AttentionSeam:
         Args:
             output: (1, M, H, d).
         """
-        self._answer = output
+        self.answer = output
         try:
             yield
         finally:
-            self._answer = None
-
-    def given(self, output: Tensor) -> Tensor:
-        """Pass on what attention computed, or stop here.
-
-        Args:
-            output: (1, N, H, d).
-        Returns:
-            It.
-        Raises:
-            Attended: inside `stopping`.
-        """
-        if self._stops:
-            raise Attended(output)
-        return output
-
-    @property
-    def answer(self) -> Tensor | None:
-        """What attention gives inside `answering`."""
-        return self._answer
+            self.answer = None
 
     def prefix(self, name: str | None, module: nn.Module) -> Prefix | None:
         """Return what a delta puts in front of the keys and values of a layer.
@@ -233,6 +214,7 @@ def attention(
         (B, T, H, D / H), and None for the attention weights.
     Raises:
         CompatibilityError: the model wants something of attention that the flat path does not do.
+        Attended: inside `AttentionSeam.stopping`.
     """
     seam = _seams.get(module)
     settings |= {"dropout": dropout, "scaling": scaling}
@@ -247,8 +229,10 @@ def attention(
     rule = _rule(module, query, settings)
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (N, H or fewer, d)
     found = [_in_sight(seam, module, (k, v), bucket) for bucket in seam.routing.layout.buckets]
-    out = attend(q, k, v, seam.routing, rule, found)
-    return seam.given(out.unsqueeze(0)), None  # (1, N, H, d)
+    out = attend(q, k, v, seam.routing, rule, found).unsqueeze(0)  # (1, N, H, d)
+    if seam.stops:
+        raise Attended(out)
+    return out, None
 
 
 def _padded(

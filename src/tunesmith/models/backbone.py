@@ -132,11 +132,11 @@ class Backbone:
     def _read(self, layout: Layout, places: Tensor, run: Callable[[], Tensor]) -> Tensor:
         """Take some tokens' states, (M, D), of a pass that gives those of all tokens in the layout."""
         names = layout.names or (self.seams.routing.active,)
-        plain = self._ending is not None and self.again is None and self._plain(names)
-        read = read_tokens(layout, places) if plain else None
-        if self._ending is None or read is None:
+        ending = self._ending if self.again is None and self._plain(names) else None
+        read = None if ending is None else read_tokens(layout, places)
+        if ending is None or read is None:
             return run()[places]
-        with self._ending.reading(read):
+        with ending.reading(read):
             return run()[read.order]
 
     def _plain(self, names: Iterable[str | None]) -> bool:

@@ -7,6 +7,7 @@ its forward that finds another function under this name; the layer's class and i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
@@ -18,8 +19,6 @@ from tunesmith.models.routing import Routing
 
 _NAME = "apply_rotary_pos_emb"
 _TOLERANCE = 2e-6  # of the largest number: rounding in float32
-
-Turn = Callable[..., tuple[Tensor, Tensor]]
 
 
 class TurningSeam:
@@ -49,16 +48,19 @@ def turning_seam(module: nn.Module, routing: Routing) -> TurningSeam | None:
     Returns:
         What stands in for its forward; None where there is nothing better.
     """
-    run = type(module).forward
-    if not isinstance(run, FunctionType) or _NAME not in run.__code__.co_names or "forward" in module.__dict__:
+    own = None if "forward" in module.__dict__ else _with_ours(type(module).forward)
+    return None if own is None else TurningSeam(module, own, routing)
+
+
+@lru_cache
+def _with_ours(run: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Copy a forward that turns by our function; once for all layers of a class, None where that is not the same."""
+    if not isinstance(run, FunctionType) or _NAME not in run.__code__.co_names or not _same(run.__globals__.get(_NAME)):
         return None
-    if not _same(run.__globals__.get(_NAME)):
-        return None
-    own = FunctionType(
-        run.__code__, {**run.__globals__, _NAME: turned}, run.__name__, run.__defaults__, run.__closure__
-    )
+    known = {**run.__globals__, _NAME: turned}
+    own = FunctionType(run.__code__, known, run.__name__, run.__defaults__, run.__closure__)
     own.__kwdefaults__ = run.__kwdefaults__
-    return TurningSeam(module, own, routing)
+    return own
 
 
 @torch.no_grad()
@@ -122,7 +124,8 @@ _Half = tuple[Tensor, Tensor, Tensor, Tensor, float]
 
 def _joined(like: Tensor, *halves: _Half) -> Tensor:
     """Compute x cos + sign * y sin for both halves of the heads, beside each other and what is not turned."""
-    found, width = torch.empty_like(like), 2 * halves[0][0].shape[-1]
+    (x, cos, *_), *_ = halves
+    found, width = torch.empty_like(like, dtype=torch.promote_types(x.dtype, cos.dtype)), 2 * x.shape[-1]
     if width < like.shape[-1]:
         found[..., width:] = like[..., width:]
     for to, (x, cos, y, sin, sign) in zip(found[..., :width].chunk(2, -1), halves, strict=True):
