@@ -42,6 +42,7 @@ def machine(threads: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": threads,
         "torch": torch.__version__,
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
     }
 
 
@@ -76,13 +77,20 @@ def medians(runs: Iterable[dict[str, Any]], keys: Iterable[str]) -> dict[str, fl
     return {key: statistics.median(run[key] for run in runs) for key in keys}
 
 
+Worker = Callable[[dict[str, Any]], dict[str, Any]]
+
+
 def in_turn(
-    script: str, works: dict[str, dict[str, Any]], keys: dict[str, str], given: argparse.Namespace, case: str = ""
+    script: str | Worker,
+    works: dict[str, dict[str, Any]],
+    keys: dict[str, str],
+    given: argparse.Namespace,
+    case: str = "",
 ) -> dict[str, Any]:
     """Do the sides' work in turn (A B A B), each in a process of its own, several rounds.
 
     Args:
-        script: that does it.
+        script: that does it; a function does it in this process, for work on a GPU, whose memory is counted there.
         works: of each side; the baseline that others are compared with stands last.
         keys: numbers of its answer to sum up, with their units; the first is the speed.
         given: rounds and threads.
@@ -93,7 +101,7 @@ def in_turn(
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in works}
     for turn in range(given.rounds):
         for side, work in works.items():
-            found = child(script, work, given.threads)
+            found = child(script, work, given.threads) if isinstance(script, str) else emptied(script, work)
             runs[side].append(found)
             shown = ", ".join(f"{shortened(found[key], unit)} {unit}" for key, unit in keys.items())
             print(f"{case} round {turn + 1} {side}: {shown}", flush=True)
@@ -103,6 +111,18 @@ def in_turn(
     }
     middle = {side: medians(own, keys) for side, own in runs.items()}
     return {"keys": keys, "medians": middle, "ranges": ranges, "runs": runs, "machine": machine(given.threads)}
+
+
+def emptied(do: Worker, work: dict[str, Any]) -> dict[str, Any]:
+    """Do a piece of work in this process and free what it left on the GPU."""
+    import gc
+
+    import torch
+
+    found = do(work)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return found
 
 
 def shortened(value: float, unit: str) -> str:

@@ -13,8 +13,9 @@ in bfloat16; ours is measured in float32, and with frozen weights multiplied in 
 number alone as the answer. `template 32` and the like: gsm8k behind a template of so many tokens. `1:1`, `5:1`, `20:1`:
 rows of about 256 tokens of gsm8k's text, cut into prompt and answer in this ratio. TRL runs with its defaults, and with
 each of a few flags that need no FlashAttention; the best of them counts. Useful tokens are those of the rows, padding
-left out. Time is the training alone, its first step left out. With --device cuda the frozen weights are bfloat16 and
-memory is what torch allocated there.
+left out. Time is the training alone, its first steps left out. With --device cuda the frozen weights are bfloat16, all
+sides run in one process, one after the other, and memory is what torch allocated there; `share of peak` counts 4
+operations per useful token and number of the blocks' maps (forward, and backward into the input) against --peak.
 """
 
 from __future__ import annotations
@@ -41,7 +42,12 @@ FLAGS: dict[str, dict[str, Any]] = {
         "bf16": False, "gradient_checkpointing": False, "train_sampling_strategy": "group_by_length",
     },
 }  # fmt: skip
-OURS = {"ours": "float32", "ours bfloat16": "bfloat16", "ours int8": "int8"}  # training.precision
+LIGER = {"trl no checkpointing, liger": {"gradient_checkpointing": False, "use_liger_kernel": True}}  # on a GPU
+OURS = {"ours": "float32", "ours bfloat16": "bfloat16", "ours int8": "int8", "ours float8": "float8"}  # precision
+SIDES = {
+    "cpu": [*list(OURS)[:3], *list(FLAGS)[1:], "trl defaults"],  # what others are compared with stands last
+    "cuda": ["ours", "ours float8", "trl no checkpointing", *LIGER, "trl defaults"],
+}
 LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -205,7 +211,7 @@ def in_our_loop(work: dict[str, Any], method: Any, precision: str = "float32") -
     peak = common.peak(work)
     Loop([trial]).fit(lambda *_: times.append(time.perf_counter()))
     tokens = int(trial.split.tokens.lengths.sum())
-    return report(times, tokens, work["batch"], trial.trained.losses, peak())
+    return report(times, tokens, work, trial.trained.losses, peak())
 
 
 def theirs(work: dict[str, Any]) -> dict[str, Any]:
@@ -230,7 +236,7 @@ def theirs(work: dict[str, Any]) -> dict[str, Any]:
     settings = trl.SFTConfig(
         output_dir=str(folder / "trl"), use_cpu=device == "cpu", num_train_epochs=1, max_length=1024, report_to=[],
         per_device_train_batch_size=work["batch"], learning_rate=RATE, lr_scheduler_type="cosine", disable_tqdm=True,
-        save_strategy="no", logging_steps=1, completion_only_loss=True, **FLAGS[work["side"]],
+        save_strategy="no", logging_steps=1, completion_only_loss=True, **{**FLAGS, **LIGER}[work["side"]],
     )  # fmt: skip
     trainer = trl.SFTTrainer(
         transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[device]), args=settings,
@@ -241,16 +247,19 @@ def theirs(work: dict[str, Any]) -> dict[str, Any]:
     peak = common.peak(work)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return report(times, int(split.tokens.lengths.sum()), work["batch"], losses, peak())
+    return report(times, int(split.tokens.lengths.sum()), work, losses, peak())
 
 
-def report(times: list[float], tokens: int, batch: int, losses: list[float], peak: int) -> dict[str, Any]:
-    """Word a side's figures; the first step warms up."""
-    seconds = (times[-1] - times[0]) * len(times) / (len(times) - 1)
+def report(times: list[float], tokens: int, work: dict[str, Any], losses: list[float], peak: int) -> dict[str, Any]:
+    """Word a side's figures; the first step warms up, on a GPU the first three."""
+    first = 2 if work.get("device") == "cuda" else 0
+    seconds = (times[-1] - times[first]) * len(times) / (len(times) - 1 - first)
+    maps = block_numbers(work.get("shape", "30M"))
     return {
         "seconds": seconds,
         "tokens_per_second": tokens / seconds,
         "peak_bytes": peak,
+        "share_of_peak": 4 * maps * tokens / seconds / (work.get("peak") or float("inf")),
         "first_loss": losses[0],
         "last_loss": statistics.mean(losses[-3:]),
         "steps": len(times),
@@ -258,26 +267,37 @@ def report(times: list[float], tokens: int, batch: int, losses: list[float], pea
     }
 
 
+def block_numbers(name: str) -> int:
+    """Count the numbers in the linear maps of a shape's blocks."""
+    width, blocks, heads, shared, inner = SHAPES[name]
+    return blocks * (2 * width * width + 2 * width * width * shared // heads + 3 * width * inner)
+
+
 # Running -------------------------------------------------------------------------------------------------------
 
 
 KEYS = {
     "tokens_per_second": "tokens/s", "peak_bytes": "MB", "seconds": "s", "first_loss": "nats", "last_loss": "nats",
+    "share_of_peak": "of peak",
 }  # fmt: skip
 
 
 def measure(setting: str, given: argparse.Namespace) -> dict[str, Any]:
     """Run all sides in turn, several rounds."""
-    with tempfile.TemporaryDirectory() as scratch:
+    on_cpu, peak = given.device == "cpu", given.peak * 1e12
+    with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
         build(Path(scratch), given.rows, setting, given.device)
         work = {"folder": scratch, "batch": given.batch, "device": given.device}
-        works = {side: {**work, "side": side} for side in given.sides}
-        return common.in_turn(__file__, works, KEYS, given, setting)
+        work |= {"shape": SETTINGS[setting].shape, "peak": peak}
+        works = {side: {**work, "side": side} for side in given.sides or SIDES[given.device]}
+        return common.in_turn(__file__ if on_cpu else worker, works, KEYS, given, setting)
 
 
 def worded(setting: str, medians: dict[str, dict[str, float]]) -> str:
     """Say how ours stands to TRL's defaults and to the best flags."""
-    theirs = [side for side in medians if side in FLAGS]
+    theirs = [side for side in medians if side not in OURS]
+    if not theirs:
+        return f"{setting}: {medians}"
     best = max(theirs, key=lambda side: medians[side]["tokens_per_second"])
     parts = [
         f"{own}: {medians[own]['tokens_per_second'] / medians[side]['tokens_per_second']:.2f}x the speed and "
@@ -302,8 +322,9 @@ def main() -> None:
     parser.add_argument("--device", choices=DTYPES, default="cpu")
     common.turns(parser)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["gsm8k", "shared"])
-    sides = [*OURS, *list(FLAGS)[1:], "trl defaults"]  # what others are compared with stands last
-    parser.add_argument("--sides", nargs="+", choices=sides, default=sides)
+    parser.add_argument("--sides", nargs="+", choices=[*OURS, *FLAGS, *LIGER], help="all of the device when left out")
+    parser.add_argument("--peak", type=float, default=0.0, help="of the GPU in bfloat16, 10^12 operations per second")
+    parser.add_argument("--scratch", help="folder for the models that are made")
     given = parser.parse_args()
     for setting in given.settings:
         found = measure(setting, given)

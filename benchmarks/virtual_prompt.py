@@ -63,7 +63,7 @@ def theirs(work: dict[str, Any]) -> dict[str, Any]:
         optimizer.zero_grad()
         losses.append(loss.item())
         times.append(time.perf_counter())
-    return report(times, int(split.tokens.lengths.sum()), work["batch"], losses, peak_bytes())
+    return report(times, int(split.tokens.lengths.sum()), work, losses, peak_bytes())
 
 
 def share(found: dict[str, Any], length: int, batch: int, rows: int) -> dict[str, float]:

@@ -60,10 +60,37 @@ def test_8_bits_by_hand() -> None:
     assert torch.equal(how.product(x[:3], weight), mapped(x[:3], weight)), "few rows are not worth rounding"
 
 
-def test_8_bits_are_refused_where_they_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+CPU = torch.device("cpu")
+
+
+def test_narrow_products_are_refused_where_they_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    with pytest.raises(RecipeError, match="VNNI"):
-        narrow_named("int8")
+    with pytest.raises(RecipeError, match=r"training\.precision=int8 on cpu: .*VNNI"):
+        narrow_named("int8", CPU)
+    monkeypatch.setattr(products, "_is_fast", lambda device, dtype: False)
+    with pytest.raises(RecipeError, match=r"training\.precision=bfloat16 on cpu: .*AVX-512"):
+        narrow_named("bfloat16", CPU)
+    with pytest.raises(RecipeError, match=r"training\.precision=float8 on cpu: it needs a GPU"):
+        narrow_named("float8", CPU)
+    assert narrow_named("float32", CPU) is None
+
+
+def test_a_processor_without_the_instructions_multiplies_16_bits_by_torchs_own_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """oneDNN fails on such a processor instead of taking another kernel."""
+    monkeypatch.setattr(products, "_is_fast", lambda device, dtype: dtype != torch.bfloat16)
+    x, weight = torch.randn(40, 64).bfloat16(), torch.randn(600, 64).bfloat16()
+    assert torch.equal(mapped(x, weight), x @ weight.t())
+
+
+def test_float8_rounds_rows() -> None:
+    x = torch.randn(5, 32) * torch.logspace(-6, 3, 5)[:, None]
+    x[2] = 0.0
+    rounded, scales = products.rows_in_float8(x)
+    assert rounded.dtype == torch.float8_e4m3fn and scales.shape == (5, 1)
+    error = (rounded.float() * scales - x).norm(dim=1) / x.norm(dim=1).clamp_min(1e-30)
+    assert error.max() <= 2**-4  # three bits behind the point
 
 
 @pytest.mark.parametrize(("how", "hidden_off", "gradient_off"), [(BFloat16(), 0.02, 0.05), (Int8(), 0.03, 0.1)])
@@ -118,10 +145,13 @@ def test_candidates_share_their_precision(recipe: dict[str, object]) -> None:
 
 
 def test_narrow_products_that_would_change_nothing_are_said(
-    recipe: dict[str, object], capsys: pytest.CaptureFixture[str]
+    recipe: dict[str, object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tunesmith
+    from tunesmith.models import products
 
+    monkeypatch.setattr(products, "_is_fast", lambda device, dtype: True)
+    monkeypatch.setattr(products, "mapped", nn.functional.linear)  # whatever this processor is fast at
     training = {"epochs": 1, "batch_size": 8, "precision": "bfloat16"}
     given = {**recipe, "training": training}
     with pytest.raises(RecipeError, match=r"training\.precision: bfloat16 is for .* model\.dtype is float64"):

@@ -140,8 +140,8 @@ def test_attention_equals_the_plain_formula(
 
     monkeypatch.setattr(ragged_attention, "_SHORT", 0 if way == "kernel" else 64)
     monkeypatch.setattr(ragged_attention, "_KEPT", 0 if way == "many products" else 1 << 20)
-    monkeypatch.setattr(ragged_attention, "_QUERIES", 2)  # many pieces of rows and queries
-    monkeypatch.setattr(ragged_attention, "_CELLS", 40)
+    monkeypatch.setitem(ragged_attention._QUERIES, "cpu", 2)  # many pieces of rows and queries
+    monkeypatch.setitem(ragged_attention._CELLS, "cpu", 40)
 
     layout, routing = Layout((2, 3, 5, 5)), Routing()
     draw = torch.Generator().manual_seed(0)

@@ -393,3 +393,12 @@ def test_a_parameter_that_cannot_train_is_refused(recipe: Recipe, monkeypatch: p
     with pytest.raises(tunesmith.TunesmithError, match=r"get no gradient, for example 'pooler\.dense"):
         tunesmith.train(recipe)
     assert open_session(load_recipe(recipe)).backbone.model.pooler is not None
+
+
+def test_a_run_answers_where_its_device_is_not_there(recipe: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    run = tunesmith.train(recipe)
+    place = run.folder / "recipe.yaml"
+    place.write_text(place.read_text().replace("device: auto", "device: cuda:77"))
+    loaded = tunesmith.Run.load(run.folder)
+    assert loaded.predict("hello there friend")[0] == run.predict("hello there friend")[0]
+    assert "was trained on cuda:77, which this machine does not have; it answers on " in caplog.text

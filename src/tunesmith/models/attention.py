@@ -25,6 +25,7 @@ from tunesmith.models.layout import Bucket, Layout
 from tunesmith.models.prefixed import Prefix, widened
 from tunesmith.models.ragged_attention import Rule, attend
 from tunesmith.models.routing import Routing
+from tunesmith.models.rows_attention import attend_rows, takes_rows
 
 NAME = "tunesmith"
 
@@ -228,8 +229,11 @@ def attention(
         seam.calls.append(Call(module, key, value, query.shape[2]))
     rule = _rule(module, query, settings)
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (N, H or fewer, d)
-    found = [_in_sight(seam, module, (k, v), bucket) for bucket in seam.routing.layout.buckets]
-    out = attend(q, k, v, seam.routing, rule, found).unsqueeze(0)  # (1, N, H, d)
+    if takes_rows(q, v, rule):
+        out = attend_rows(q, k, v, seam.routing.layout, rule, _given(seam, module)).unsqueeze(0)  # (1, N, H, d)
+    else:
+        found = [_in_sight(seam, module, (k, v), bucket) for bucket in seam.routing.layout.buckets]
+        out = attend(q, k, v, seam.routing, rule, found).unsqueeze(0)
     if seam.stops:
         raise Attended(out)
     return out, None
@@ -271,6 +275,17 @@ def _in_sight(seam: AttentionSeam, module: nn.Module, flat: tuple[Tensor, Tensor
         own = slice(lead.start, lead.start + lead.tokens)
         return flat[0][own].transpose(0, 1), flat[1][own].transpose(0, 1)  # (H or fewer, P, d)
     return seam.prefix(_name(seam, bucket), module)
+
+
+def _given(seam: AttentionSeam, module: nn.Module) -> dict[str | None, Prefix]:
+    """Return what is given in front of rows, by their name in the layout."""
+    assert seam.routing.layout is not None
+    if seam.routing.names is None:
+        names = set(seam.routing.layout.names or (None,))
+        found = seam.prefix(seam.routing.active, module)
+        return {} if found is None else dict.fromkeys(names, found)
+    pairs = ((name, seam.prefix(name, module)) for name in dict.fromkeys(seam.routing.layout.names or ()))
+    return {name: prefix for name, prefix in pairs if prefix is not None}
 
 
 def _name(seam: AttentionSeam, bucket: Bucket) -> str | None:

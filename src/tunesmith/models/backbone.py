@@ -274,6 +274,9 @@ def pool(hidden: Tensor, layout: Layout, how: str) -> Tensor:
     if how == "last":
         return hidden[starts[1:] - 1]
     lengths = torch.tensor(layout.lengths, device=hidden.device)
+    if hidden.device.type == "cuda":  # index_add_ would sum in an order of its own at every run
+        means: Tensor = torch.segment_reduce(hidden, "mean", lengths=lengths, axis=0)
+        return means
     rows = torch.repeat_interleave(torch.arange(layout.rows, device=hidden.device), lengths)
     sums = hidden.new_zeros(layout.rows, hidden.shape[-1]).index_add_(0, rows, hidden)
     return sums / lengths[:, None].to(hidden.dtype)

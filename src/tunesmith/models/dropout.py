@@ -1,4 +1,4 @@
-"""The model's own dropout, drawn faster.
+"""The model's own dropout, each delta's from a stream of its own, and drawn faster.
 
 On a CPU torch draws Bernoulli numbers one after another; that costs more than the matrix products of a small
 model. Here 16 random bits per element come from a fast generator: the same distribution (the rate is met to
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tunesmith.models.routing import Routing
 
 
+_CPU = torch.device("cpu")
+
+
 class DropoutSource:
     """A seeded stream of dropout masks.
 
@@ -34,26 +37,40 @@ class DropoutSource:
         Args:
             seed: the stream's seed.
         """
+        self._seed = seed
         self._bits = np.random.Generator(np.random.SFC64(seed))
+        self._others: dict[torch.device, torch.Generator] = {}  # of devices that draw themselves
 
     @property
     def state(self) -> dict[str, Any]:
         """Where the stream stands; may be set to go on from there."""
-        return dict(self._bits.bit_generator.state)
+        others = {device: generator.get_state() for device, generator in self._others.items()}
+        return {"cpu": dict(self._bits.bit_generator.state), "others": others}
 
     @state.setter
     def state(self, found: dict[str, Any]) -> None:
-        self._bits.bit_generator.state = found
+        self._bits.bit_generator.state = found["cpu"]
+        for device, state in found["others"].items():
+            self._on(device).set_state(state)
 
-    def keep(self, shape: torch.Size, rate: float) -> Tensor:
+    def _on(self, device: torch.device) -> torch.Generator:
+        if device not in self._others:
+            self._others[device] = torch.Generator(device).manual_seed(self._seed)
+        return self._others[device]
+
+    def keep(self, shape: torch.Size, rate: float, device: torch.device = _CPU) -> Tensor:
         """Draw which elements stay.
 
         Args:
             shape: of the tensor to drop from.
             rate: probability of dropping, 0 <= rate < 1. [fraction]
+            device: of that tensor.
         Returns:
             shape, bool, True where the element stays.
         """
+        if device.type != "cpu":
+            drawn = torch.empty(shape, dtype=torch.bool, device=device)
+            return drawn.bernoulli_(1.0 - rate, generator=self._on(device))
         count = shape.numel()
         words = self._bits.integers(-(2**63), 2**63 - 1, size=(count + 3) // 4, dtype=np.int64, endpoint=True)
         bits = torch.from_numpy(words.view(np.int16)[:count]).view(shape)
@@ -80,16 +97,16 @@ def drop(x: Tensor, rate: float, source: DropoutSource) -> Tensor:
     Args:
         x: any shape, on any device.
         rate: probability of dropping, 0 <= rate <= 1. [fraction]
-        source: where masks come from; used on CPUs only.
+        source: where masks come from.
     Returns:
         The shape and dtype of x.
     Source: Srivastava et al. 2014, JMLR 15; inverted form.
     """
     if rate <= 0.0:
         return x
-    if x.device.type != "cpu" or rate >= 1.0:
+    if rate >= 1.0:
         return nn.functional.dropout(x, rate)
-    return _dropped(x, source.keep(x.shape, rate), rate)
+    return _dropped(x, source.keep(x.shape, rate, x.device), rate)
 
 
 def _dropped(x: Tensor, keep: Tensor, rate: float) -> Tensor:
@@ -116,13 +133,14 @@ class DropoutSeam:
             return input
         if self.routing.recomputes:
             return nn.functional.dropout(input, rate)
-        if self.routing.names is None or not self.routing.sources or input.device.type != "cpu" or rate >= 1.0:
+        if self.routing.names is None or not self.routing.sources or rate >= 1.0:
             return drop(input, rate, self.routing.source())
         spans, keeps = self.routing.spans(input, "dropout"), []
         for span in spans:
             shape = list(input.shape)
             shape[span.dim] = span.size
-            keeps.append(self.routing.sources.get(span.name or "", self.routing.dropout).keep(torch.Size(shape), rate))
+            source = self.routing.sources.get(span.name or "", self.routing.dropout)
+            keeps.append(source.keep(torch.Size(shape), rate, input.device))
         return _dropped(input, torch.cat(keeps, dim=spans[0].dim), rate)
 
 

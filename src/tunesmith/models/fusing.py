@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tunesmith.models.compiling import compiled
 from tunesmith.models.routing import Routing
 
-_TOLERANCE = 2e-6  # of the largest number: rounding in float32
+_TOLERANCE, _HALF_TOLERANCE = 2e-6, 2e-2  # of the largest number: rounding in float32, and twice in 16 bits
 
 Function = Callable[[Tensor], Tensor]
 
@@ -34,13 +35,18 @@ class FusedSeam:
         self.base: Callable[..., Any] = module.forward
 
     def __call__(self, x: Tensor, *rest: Any, **settings: Any) -> Any:
-        """Compute in few passes; as the module does where it trains, or computes in another type than float32."""
+        """Compute in few passes; as the module does where it trains, or computes in a type that is not served."""
         if not self.routing.quick:
             return self.base(x, *rest, **settings)
         weight = getattr(self.module, "weight", None)
-        if rest or settings or x.dtype != torch.float32 or (weight is not None and _unlike(weight, x)):
+        if rest or settings or not _served(x) or (weight is not None and _unlike(weight, x)):
             return self.base(x, *rest, **settings)
         return self.function(x)
+
+
+def _served(x: Tensor) -> bool:
+    """Say whether there are faster forms for a tensor: in float32, and in 16 bits on a GPU."""
+    return x.dtype == torch.float32 or (x.device.type == "cuda" and x.dtype.itemsize == 2)
 
 
 def _unlike(weight: Tensor, x: Tensor) -> bool:
@@ -65,7 +71,7 @@ def fused_seam(module: nn.Module, routing: Routing) -> FusedSeam | None:
             wanted = module(x)
         except (RuntimeError, ValueError, TypeError, IndexError):  # it wants other input: it stays as it is
             return None
-        bound = _TOLERANCE * wanted.abs().max()
+        bound = (_TOLERANCE if x.dtype == torch.float32 else _HALF_TOLERANCE) * wanted.abs().max()
         same = [function for function in found if (function(x) - wanted).abs().max() <= bound]
     return FusedSeam(module, same[0], routing) if same else None
 
@@ -76,9 +82,10 @@ def _candidates(module: nn.Module) -> Iterator[Function]:
     name = type(module).__name__
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if name.endswith("Norm") and list(own) == ["weight"] and isinstance(epsilon, float):
-        if own["weight"].dim() == 1 and own["weight"].device.type != "meta" and own["weight"].dtype == torch.float32:
+        if own["weight"].dim() == 1 and own["weight"].device.type != "meta" and _served(own["weight"]):
             yield partial(_rms_norm, module, epsilon, 0.0)
-            yield partial(_rms_norm, module, epsilon, 1.0)
+            if own["weight"].dtype == torch.float32:
+                yield partial(_rms_norm, module, epsilon, 1.0)
     elif "GELU" in name and not own and not isinstance(module, nn.GELU):
         yield nn.functional.gelu
         yield partial(nn.functional.gelu, approximate="tanh")
@@ -90,7 +97,7 @@ def _drawn(module: nn.Module) -> Tensor:
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(8, 64 if weight is None else len(weight), generator=draw)
     x = x * torch.logspace(-3, 1, 8)[:, None]
-    return x if weight is None else x.to(weight.device)
+    return x if weight is None else x.to(weight)
 
 
 def _rms_norm(module: nn.Module, epsilon: float, offset: float, x: Tensor) -> Tensor:
@@ -100,25 +107,44 @@ def _rms_norm(module: nn.Module, epsilon: float, offset: float, x: Tensor) -> Te
 
 
 class _RmsNorm(torch.autograd.Function):
-    """y = w x / sqrt(mean(x^2) + epsilon), with a frozen w.
+    """y = w x / sqrt(mean(x^2) + epsilon), with a frozen w; on a GPU by torch's own kernel.
 
     Source: Zhang and Sennrich 2019, arXiv 1910.07467.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        inverse = length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()  # (..., 1)
+        if _has_kernel(x):
+            y, inverse = torch.ops.aten._fused_rms_norm(x, weight.shape, weight, epsilon)
+        else:
+            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+            inverse = length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()  # (..., 1)
+            y = normed(x, weight, inverse)
         ctx.save_for_backward(x, weight, inverse)
-        return normed(x, weight, inverse)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
+        if _has_kernel(x):
+            given = (grad.contiguous(), x, weight.shape, inverse, weight, [True, False])
+            return torch.ops.aten._fused_rms_norm_backward(*given)[0], None, None
         scaled = grad * weight
         along = torch.linalg.vecdot(scaled, x)[..., None].mul_(inverse**3).div_(-x.shape[-1])
-        return torch.addcmul(scaled.mul_(inverse), x, along), None, None
+        return torch.addcmul(scaled.mul_(inverse), x, along).to(x.dtype), None, None
+
+
+def _has_kernel(x: Tensor) -> bool:
+    """Say whether torch has a kernel for norms of a tensor: on GPUs, in the form that gives the inverse lengths too."""
+    return x.device.type == "cuda" and len(torch.ops.aten._fused_rms_norm.default._schema.returns) == 2
+
+
+def _scaled_rows(x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    return (x.float() * inverse * weight.float()).to(x.dtype)
+
+
+_scaled_half = compiled(_scaled_rows)
 
 
 def normed(x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
@@ -127,8 +153,8 @@ def normed(x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
     Args:
         x: (..., D).
         weight: (D,).
-        inverse: (..., 1).
+        inverse: (..., 1), float32.
     Returns:
-        (..., D).
+        (..., D), dtype of x.
     """
-    return torch.mul(x, inverse).mul_(weight)
+    return _scaled_half(x, weight, inverse) if x.dtype.itemsize == 2 else torch.mul(x, inverse).mul_(weight)

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from tunesmith.models.compiling import compiled
 from tunesmith.models.fusing import normed
+from tunesmith.models.gated import gated
 
 Remake = Callable[[], Tensor]
 
@@ -136,15 +138,30 @@ def _product(node: Any) -> Remake | None:
     return None if left is None or right is None else lambda: left() * right()
 
 
-def _norm(node: Any) -> Remake:
+def _norm(node: Any) -> Remake | None:
+    """In 16 bits some processors keep mean and length as narrow as the numbers: too coarse to compute from again."""
+    if node._saved_result1.dtype.itemsize == 2:
+        return None
+
     def remake() -> Tensor:
-        normal = (node._saved_input - node._saved_result1).mul_(node._saved_result2)
         weight, bias = node._saved_weight, node._saved_bias
+        if node._saved_input.dtype.itemsize == 2:
+            return _half_norm(node._saved_input, node._saved_result1, node._saved_result2, weight, bias)
+        normal = (node._saved_input - node._saved_result1).mul_(node._saved_result2)
         if weight is None:
             return normal
         return normal.mul_(weight) if bias is None else torch.addcmul(bias, normal, weight)
 
     return remake
+
+
+def _half_norm_in_float(x: Tensor, mean: Tensor, inverse: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    normal = (x.float() - mean) * inverse
+    normal = normal if weight is None else normal * weight.float()
+    return (normal if bias is None else normal + bias.float()).to(x.dtype)
+
+
+_half_norm = compiled(_half_norm_in_float)
 
 
 def _cast(node: Any) -> Remake | None:
@@ -159,4 +176,5 @@ _RULES: dict[str, Callable[[Any], Remake | None]] = {
     "NativeLayerNormBackward0": _norm,
     "ToCopyBackward0": _cast,
     "_RmsNormBackward": lambda node: lambda: normed(*node.saved_tensors),
+    "_GatedBackward": lambda node: lambda: gated(*node.saved_tensors),
 }

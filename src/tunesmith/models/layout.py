@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from tunesmith.models.sight import Sight, sight_of
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,24 @@ class Bucket:
         held = real.reshape(-1).nonzero()[:, 0]
         return cls(rows, longest, start, tokens, cells, held, real[:, None, None, :], name)
 
+    @cached_property
+    def _moved(self) -> dict[tuple[str, torch.device], Tensor]:
+        return {}
+
+    def on(self, name: Literal["cells", "held", "real"], device: torch.device) -> Tensor:
+        """Return one of its tensors on a device; all layers of a pass ask for the same.
+
+        Args:
+            name: of a tensor that is there.
+            device: where the batch is.
+        Returns:
+            The tensor.
+        """
+        key = name, device
+        if key not in self._moved:
+            self._moved[key] = getattr(self, name).to(device)
+        return self._moved[key]
+
     def heads(self, flat: Tensor) -> Tensor:
         """See the bucket's tokens as heads of a block; nothing is copied where all rows have one length.
 
@@ -69,9 +89,10 @@ class Bucket:
         if self.cells is None:
             block = flat
         elif self.held is None:
-            block = flat.index_select(0, self.cells.to(flat.device))
+            block = flat.index_select(0, self.on("cells", flat.device))
         else:
-            block = _Laid.apply(flat, self.cells.to(flat.device), self.held.to(flat.device))  # type: ignore[no-untyped-call]
+            places = self.on("cells", flat.device), self.on("held", flat.device)
+            block = _Laid.apply(flat, *places)  # type: ignore[no-untyped-call]
         return block.view(self.rows, self.length, *flat.shape[1:]).transpose(1, 2)
 
     def spread(self, flat: Tensor) -> Tensor:
@@ -93,7 +114,7 @@ class Bucket:
             (tokens, H, d).
         """
         flat = block.transpose(1, 2).reshape(self.rows * self.length, block.shape[1], block.shape[3])
-        return flat if self.held is None else _Held.apply(flat, self.held.to(flat.device))  # type: ignore[no-untyped-call]
+        return flat if self.held is None else _Held.apply(flat, self.on("held", flat.device))  # type: ignore[no-untyped-call]
 
 
 class _Laid(torch.autograd.Function):
@@ -194,7 +215,7 @@ class Group:
         if self.places is None:
             flat[self.block.start : self.block.start + self.block.tokens] = self.block.gather(block)
         else:
-            flat.index_copy_(0, self.places, self.block.gather(block))
+            flat.index_copy_(0, self.places.to(flat.device), self.block.gather(block))
 
 
 @dataclass(frozen=True)
@@ -267,6 +288,25 @@ class Layout:
                 found.setdefault((bucket.length, number if by_itself else -1), []).append(number)
             self._groups[key] = [Group.of(numbers, self.buckets) for numbers in found.values()]
         return self._groups[key]
+
+    @cached_property
+    def _sights(self) -> dict[Any, Sight]:
+        return {}
+
+    def sight(self, prefixes: Mapping[str | None, int], device: torch.device) -> Sight:
+        """Lay out which keys each row sees; the layers of a pass ask for the same.
+
+        Args:
+            prefixes: tokens that are given in front of rows, by the rows' name here. [tokens]
+            device: of the tensors.
+        Returns:
+            Where queries and keys lie.
+        """
+        key = tuple(prefixes.items()), device
+        if key not in self._sights:
+            names = self.names or (None,) * self.rows
+            self._sights[key] = sight_of(self.lengths, names, self.leads, prefixes, device)
+        return self._sights[key]
 
     def positions(self, offset: int = 0) -> Tensor:
         """Positions that restart with every row.

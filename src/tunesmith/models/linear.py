@@ -230,7 +230,7 @@ class LinearSeam(Seam):
         Returns:
             (..., out), dtype of x.
         """
-        if (self.fused or self.quantised) and x.dtype == self.stored.dtype == down.dtype:
+        if (self.fused or self.quantised) and x.dtype == self.stored.dtype and self._joins(down):
             return one_low_rank(x, self.stored if self.quantised else self.weight, self.bias, down, up, scale)
         y: Tensor = self.base(x)
         return y + (scale * self.low_rank(x, down, up)).to(y.dtype)
@@ -244,6 +244,10 @@ class LinearSeam(Seam):
         sizes = [span.size * per_part for span in spans]
         return grouped_low_rank(x, self.weight, self.bias, sizes, [found or () for found in factors])
 
+    def _joins(self, factor: Tensor) -> bool:
+        """Say whether a factor may be multiplied in the map's own type: the same, or 16 bits of its 32."""
+        return factor.dtype == self.stored.dtype or (factor.dtype == torch.float32 and self.stored.dtype.itemsize == 2)
+
     def _factors(self, name: str | None) -> tuple[Any, ...] | None:
         """Return (down, up, scale) of a delta here, () when it has none, None when it does more than that."""
         if self.copies.get(name or ""):
@@ -253,7 +257,7 @@ class LinearSeam(Seam):
             return ()
         factors = getattr(patch, "factors", None)
         found: tuple[Any, ...] | None = None if factors is None else factors(self)
-        return found if found is None or found[0].dtype == self.stored.dtype else None
+        return found if found is None or self._joins(found[0]) else None
 
     @torch.no_grad()
     def add_to_weight(self, change: Tensor) -> None:

@@ -159,12 +159,28 @@ def choose_device(wanted: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = wanted.split(":")[0]
-    if not there.get(kind, False):
-        usable = ", ".join(name for name, found in there.items() if found)
+    if not is_at_hand(wanted):
+        usable = ", ".join(name for name, found in _kinds().items() if found)
         raise RecipeError(f"device: '{wanted}' is not available on this machine. Available: auto, {usable}")
     return torch.device(wanted)
+
+
+def is_at_hand(wanted: str) -> bool:
+    """Say whether this machine has a device.
+
+    Args:
+        wanted: as in `choose_device`.
+    Returns:
+        True for "auto".
+    """
+    kind, _, number = wanted.partition(":")
+    if kind == "cuda" and number.isdecimal() and int(number) >= torch.cuda.device_count():
+        return False
+    return wanted == "auto" or _kinds().get(kind, False)
+
+
+def _kinds() -> dict[str, bool]:
+    return {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 
 
 def opener(config: Any, opens: str = "causal") -> Any:

@@ -1,7 +1,8 @@
 """A frozen linear map plus low-rank products, as one node of the graph.
 
 The narrow products are written with rank as the first dimension: on CPUs that is two to four times faster than the
-other way round. Only the input and the (rank, N) products are kept for the backward pass.
+other way round. Only the input and the (rank, N) products are kept for the backward pass. Beside a map in 16 bits the
+factors, whose own type is float32, are rounded for the products, which add up in float32, as their gradients do.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ class _LowRank(torch.autograd.Function):
         *factors: Tensor,
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])  # (N, in)
+        factors = tuple(factor.to(x.dtype) for factor in factors)
         parts = stretches or (((0, len(flat)),) if factors else ())
         ctx.quantised = weight if is_quantised(weight) else None
         ctx.narrow = chosen()
@@ -172,10 +174,19 @@ def _gradients(ctx: Any, sides: _Sides, factors: Sequence[Tensor], lows: Sequenc
         part = dy[start:end]
         narrow = (up.t().contiguous() @ part.t()).mul_(ctx.scales[number])  # (rank, n)
         wanted = ctx.needs_input_grad[5 + 2 * number : 7 + 2 * number]
-        found.append(narrow @ flat[start:end] if wanted[0] else None)
-        found.append((lows[number] @ part).mul_(ctx.scales[number]).t() if wanted[1] else None)
+        found.append(_summed(narrow, flat[start:end]) if wanted[0] else None)
+        found.append(_summed(lows[number], part).mul_(ctx.scales[number]).t() if wanted[1] else None)
         if dx is not None:
             dx[start:end].addmm_(narrow.t(), down)
+    return found
+
+
+def _summed(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply matrices, or stacks of them; numbers of 16 bits give sums of 32 where a GPU can write them."""
+    if a.dtype.itemsize > 2 or a.device.type != "cuda":
+        return a @ b
+    product = torch.bmm if a.dim() == 3 else torch.mm
+    found: Tensor = product(a, b, out_dtype=torch.float32)
     return found
 
 
@@ -185,7 +196,7 @@ def _even_gradients(ctx: Any, sides: _Sides, factors: Sequence[Tensor], lows: Se
     assert flat is not None and dy is not None
     downs, ups, scales = _stacked(factors, ctx.scales)
     narrow = ups @ dy.transpose(1, 2)  # (K, r, n)
-    d_downs, d_ups = narrow @ flat, (lows[0] @ dy).mul_(scales)  # (K, r, in), (K, r, out)
+    d_downs, d_ups = _summed(narrow, flat), _summed(lows[0], dy).mul_(scales)  # (K, r, in), (K, r, out)
     if dx is not None:
         dx.baddbmm_(narrow.transpose(1, 2), downs)
     found: list[Tensor | None] = []

@@ -170,10 +170,11 @@ class RowDropPatch(DensePatch):
         if not self.dropping(seam, max(self.row_rate, self.whole_rate)):
             return None
         source = seam.routing.source()
-        rows = source.keep(torch.Size((seam.width_out, 1)), self.row_rate).to(seam.dtype)
+        device = seam.stored.device
+        rows = source.keep(torch.Size((seam.width_out, 1)), self.row_rate, device).to(seam.dtype)
         if self.rescale and rows.any():
             rows = rows / rows.mean()
-        return (rows * source.keep(torch.Size((1, 1)), self.whole_rate)).to(seam.stored.device)
+        return rows * source.keep(torch.Size((1, 1)), self.whole_rate, device)
 
     def change(self, seam: LinearSeam) -> Tensor:
         """Return the change without the dropped rows; only the parameters are kept for the backward pass."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tunesmith.core.errors import RecipeError
+from tunesmith.models.compiling import compiled
 
 _STEP = 16  # rows of a product come in multiples of this
 _SMALL = 1 << 15  # numbers of a weight up to which oneDNN's kernel gains nothing
@@ -22,16 +24,18 @@ _chosen = threading.local()
 
 
 class Narrow:
-    """Products of float32 numbers with a frozen float32 weight, computed with fewer bits."""
+    """Products with a frozen weight, computed with fewer bits than its numbers have."""
+
+    types: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)  # of x and of the weight
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Multiply.
 
         Args:
-            x: (N, in), float32.
-            weight: (out, in), float32, any strides; the same numbers in every call.
+            x: (N, in), of one of the types.
+            weight: (out, in), of the same type, any strides; the same numbers in every call.
         Returns:
-            (N, out), float32.
+            (N, out), of the same type.
         """
         raise NotImplementedError
 
@@ -79,6 +83,44 @@ class Int8(Narrow):
         return self._kept[key]
 
 
+class Float8(Narrow):
+    """Both sides rounded to 8-bit floating point (E4M3) with a scale per row, sums in float32; on GPUs that have it.
+
+    The weight is rounded once for each direction, as the sum runs along its other side; both copies together take as
+    much memory as the weight in bfloat16.
+
+    Source: Micikevicius et al. 2022, arXiv:2209.05433, for the format.
+    """
+
+    types = (torch.bfloat16, torch.float32)
+    _STEP = 16  # numbers of rows and columns that the kernel takes come in multiples of this
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, torch.Size, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply."""
+        if not len(x) or weight.shape[0] % self._STEP or weight.shape[1] % self._STEP:
+            return mapped(x, weight)
+        key = weight.data_ptr(), weight.shape, weight.stride()
+        if key not in self._kept:
+            self._kept[key] = rows_in_float8(weight)
+        (rounded, own), (stored, scales) = rows_in_float8(x), self._kept[key]
+        found = torch._scaled_mm(
+            rounded, stored.t(), scale_a=own, scale_b=scales.t(), out_dtype=torch.bfloat16, use_fast_accum=True
+        )
+        return found.to(x.dtype)
+
+
+def _in_float8(x: Tensor) -> tuple[Tensor, Tensor]:
+    largest = x.abs().amax(1, keepdim=True).float().clamp_min(1e-12)
+    return (x.float() * (_LARGEST / largest)).to(torch.float8_e4m3fn), largest / _LARGEST
+
+
+_LARGEST = torch.finfo(torch.float8_e4m3fn).max
+rows_in_float8 = compiled(_in_float8)  # (N, D) float8, contiguous, and the scale of each row, (N, 1), float32
+
+
 def _rows_in_8_bits(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, D) int8, and the scale of each row, (N, 1); a row of zeros has the scale of the smallest number."""
     scales = x.abs().amax(1, keepdim=True).div_(127).clamp_(min=torch.finfo(x.dtype).tiny)
@@ -90,26 +132,49 @@ def _of_8_bits(x: Tensor, weight: Tensor) -> Tensor:
     return torch._int_mm(_few_heights(x), weight)[: len(x)].float()
 
 
-def narrow_named(name: str) -> Narrow | None:
+_Ways = dict[str, tuple[type[Narrow], Callable[[torch.device], bool], str]]
+_WAYS: _Ways = {  # how, where it is fast, and what is missing elsewhere
+    "bfloat16": (
+        BFloat16, lambda device: _is_fast(device, torch.bfloat16),
+        "this processor has no instructions for products in bfloat16 (AVX-512)",
+    ),
+    "int8": (
+        Int8, lambda device: device.type == "cpu" and torch.cpu._is_vnni_supported(),
+        "it needs a CPU with instructions for sums of 8-bit products (AVX-512 VNNI)",
+    ),
+    "float8": (
+        Float8, lambda device: device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9),
+        "it needs a GPU with products of 8-bit floating point (NVIDIA Ada, Hopper or newer)",
+    ),
+}  # fmt: skip
+
+
+def narrow_named(name: str, device: torch.device) -> Narrow | None:
     """Find how a recipe wants frozen weights multiplied.
 
     Args:
-        name: float32, bfloat16 or int8.
+        name: float32, bfloat16, int8 or float8.
+        device: of the model.
     Returns:
         None for float32.
     Raises:
-        RecipeError: this processor has no fast form for it.
+        RecipeError: the device has no fast form for it.
     """
     if name == "float32":
         return None
-    if name == "bfloat16":
-        return BFloat16()
-    if not torch.cpu._is_vnni_supported():
+    way, fast, missing = _WAYS[name]
+    if not fast(device):
         raise RecipeError(
-            "training.precision=int8: this processor has no instructions for sums of 8-bit products (AVX-512 VNNI), so "
-            "it would be slower than float32. Set it to float32."
+            f"training.precision={name} on {device.type}: {missing}, so it would not be faster. Set it to float32."
         )
-    return Int8()
+    return way()
+
+
+def _is_fast(device: torch.device, dtype: torch.dtype) -> bool:
+    """Say whether a device multiplies numbers of a type by instructions of its own."""
+    if device.type != "cpu" or dtype != torch.bfloat16:
+        return True
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @contextmanager
@@ -145,7 +210,7 @@ def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: Narro
     Returns:
         (N, out), dtype of x.
     """
-    if narrow is None or x.dtype != torch.float32:
+    if narrow is None or x.dtype not in narrow.types:
         return mapped(x, weight, bias)
     found = narrow.product(x, weight)
     return found if bias is None else found.add_(bias)
@@ -192,8 +257,8 @@ def mapped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (N, out).
     """
-    known = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
-    if known and not is_small(weight) and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    on_cpu = x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
+    if on_cpu and not is_small(weight) and torch.backends.mkldnn.is_available() and _is_fast(x.device, x.dtype):
         found: Tensor = torch.ops.mkldnn._linear_pointwise(_few_heights(x), weight, bias, "none", [], "")
         return found[: len(x)]
     return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())

@@ -57,7 +57,7 @@ class Rule:
         return torch.cat([front, own.expand(*front.shape[:3], -1)], dim=-1)
 
     def _own(self, bucket: Bucket, device: torch.device) -> Tensor | None:
-        real = None if bucket.real is None else bucket.real.to(device)
+        real = None if bucket.real is None else bucket.on("real", device)
         windowed = self.window is not None and bucket.length > self.window
         if not self.causal and not windowed:
             return real
@@ -89,7 +89,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, routing: Routing, rule: Rule, prefix
         [prefix is not None for prefix in prefixes],
         [part for prefix in prefixes if prefix for part in prefix],
     )
-    if q.device.type == "cpu":
+    if q.device.type == "cpu" or rule.dropout > 0.0:
         found: Tensor = _Attention.apply(q, k, v, routing, rule, held, *parts)  # type: ignore[no-untyped-call]
         return found
     k, v, *parts = (_all_heads(part, q.shape[1], dim) for part, dim in [(k, 1), (v, 1), *((part, 0) for part in parts)])
@@ -136,7 +136,7 @@ def _in_front(prefix: Tensor, own: Tensor) -> Tensor:
     return torch.cat([prefix.to(own.dtype).expand(len(own), -1, -1, -1), own], dim=2)
 
 
-# On CPUs -------------------------------------------------------------------------------------------------------------
+# On CPUs, and wherever weights are dropped: each delta draws from a stream of its own ------------------------------
 
 # Keys of a row and width of a head up to which written-out products beat torch's kernel; wider heads gain nothing in
 # training and would keep their weights.
@@ -184,18 +184,18 @@ def _additive(group: Group, rule: Rule, before: int, like: Tensor) -> Tensor | N
     """Return 0 where a query may look and minus infinity where it may not: (n or 1, 1, T or 1, P + T)."""
     block = group.block
     if block.real is None and block.length <= _SHORT:
-        return _full_rows(rule, block.length, before, like.dtype)
+        return _full_rows(rule, block.length, before, like.dtype, like.device)
     return _as_numbers(rule.mask(block, like.device, before), like.dtype)
 
 
 @lru_cache(maxsize=32)
-def _full_rows(rule: Rule, length: int, before: int, dtype: torch.dtype) -> Tensor | None:
+def _full_rows(rule: Rule, length: int, before: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
     """Return the mask of rows of one length; all layers ask for the same few."""
-    return _as_numbers(rule.mask(Bucket(1, length, 0, length), torch.device("cpu"), before), dtype)
+    return _as_numbers(rule.mask(Bucket(1, length, 0, length), device, before), dtype)
 
 
 def _as_numbers(seen: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if seen is None else torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
+    return None if seen is None else torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))
 
 
 class _Products:
@@ -226,7 +226,7 @@ class _Products:
     def backward(
         group: Group, blocks: Blocks, rule: Rule, grad: Tensor, out: Tensor, kept: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        found = [torch.zeros(part.shape, dtype=part.dtype) for part in blocks]
+        found = [part.new_zeros(part.shape) for part in blocks]
         mask = _additive(group, rule, _before(blocks), blocks[0])
         own = list(kept)
         drawn = own.pop(0) if rule.dropout else None
@@ -249,8 +249,10 @@ class _Products:
         return tuple(found)
 
 
-_QUERIES = 64  # of a piece of a causal row
-_CELLS, _KEPT = 1 << 19, 1 << 20  # weights of a piece, and of a group that keeps them
+_QUERIES = {"cpu": 64}  # of a piece of a causal row; all elsewhere
+_CELLS = {"cpu": 1 << 19}  # weights of a piece, which a processor's cache holds
+_MANY = 1 << 27  # elsewhere
+_KEPT = 1 << 20  # weights of a group that keeps them
 
 
 @dataclass(frozen=True)
@@ -310,8 +312,9 @@ def _before(blocks: Blocks) -> int:
 def _pieces(blocks: Blocks, rule: Rule) -> list[_Piece]:
     """Cut a group into pieces."""
     (rows, heads, length, _), before = blocks[0].shape, _before(blocks)
-    size = _QUERIES if rule.causal else length
-    step = max(1, _CELLS // (heads * min(size, length) * (before + length)))
+    kind = blocks[0].device.type
+    size = _QUERIES.get(kind, length) if rule.causal else length
+    step = max(1, _CELLS.get(kind, _MANY) // (heads * min(size, length) * (before + length)))
     found = []
     for start, first in itertools.product(range(0, rows, step), range(0, length, size)):
         last = min(first + size, length)
@@ -327,13 +330,13 @@ def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 def _way(q: Tensor, v: Tensor, keys: int, rule: Rule) -> type[_Kernel] | type[_Products]:
     """Choose how a group's rows attend: by the group alone, so that other deltas' rows change nothing."""
-    served = q.shape[-1] == v.shape[-1] and q.dtype == v.dtype and rule.dropout == 0.0
+    served = q.shape[-1] == v.shape[-1] and q.dtype == v.dtype and rule.dropout == 0.0 and q.device.type == "cpu"
     slow = q.shape[-1] <= _NARROW and keys <= _SHORT and q.dtype in (torch.float32, torch.float64)
     return _Kernel if served and not slow else _Products
 
 
 def _kept_weights(
-    routing: Routing, rule: Rule, heads: int, held: list[bool], prefixes: Sequence[Tensor]
+    routing: Routing, rule: Rule, heads: int, held: list[bool], prefixes: Sequence[Tensor], device: torch.device
 ) -> list[Tensor]:
     """Draw for every bucket which attention weights stay, in the order in which a run of its delta alone draws."""
     assert routing.layout is not None
@@ -342,7 +345,7 @@ def _kept_weights(
         before = next(keys).shape[1] if prefixed else 0
         source = routing.source() if routing.names is None else routing.sources.get(bucket.name or "")
         shape = torch.Size((bucket.rows, heads, bucket.length, before + bucket.length))
-        found.append((source or routing.dropout).keep(shape, rule.dropout))
+        found.append((source or routing.dropout).keep(shape, rule.dropout, device))
     return found
 
 
@@ -364,7 +367,7 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         assert routing.layout is not None
         out, kept, ways, rest = q.new_empty(*q.shape[:2], v.shape[2]), list[list[Tensor]](), [], list(prefixes)
-        draws = _kept_weights(routing, rule, q.shape[1], held, prefixes) if rule.dropout else []
+        draws = _kept_weights(routing, rule, q.shape[1], held, prefixes, q.device) if rule.dropout else []
         for group in routing.layout.groups(held):
             front = [rest.pop(0), rest.pop(0)] if held[group.numbers[0]] else []
             blocks = _laid(group, (q, k, v), front)
@@ -391,7 +394,7 @@ class _Attention(torch.autograd.Function):
             front = [prefixes.pop(0), prefixes.pop(0)] if ctx.held[group.numbers[0]] else []
             blocks, d_out = _laid(group, (q, k, v), front), group.take(grad)
             if group.block.real is not None:  # cells without a token repeat one: they must not count twice
-                d_out *= group.block.real.transpose(-1, -2)
+                d_out *= group.block.on("real", grad.device).transpose(-1, -2)
             own, kept = kept[:count], kept[count:]
             found = way.backward(group, blocks, ctx.rule, d_out, group.take(out) if way is _Kernel else d_out, own)
             before = front[0].shape[1] if front else 0

@@ -18,6 +18,7 @@ from tunesmith.models.attention import NAME, AttentionSeam, close_attention, ope
 from tunesmith.models.delta import Delta
 from tunesmith.models.dropout import DropoutSeam, DropoutSource
 from tunesmith.models.fusing import fused_seam
+from tunesmith.models.gated import gated_seam
 from tunesmith.models.hosting import DecoderSeam, HostSeam
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam, Seam, linear_seam
 from tunesmith.models.quantized import dense, is_quantised
@@ -436,7 +437,7 @@ def _faster(module: nn.Module, routing: Routing) -> Callable[..., Any] | None:
     """Find what stands in for a module that has no delta."""
     if isinstance(module, nn.Dropout):
         return DropoutSeam(module, routing)
-    return fused_seam(module, routing) or turning_seam(module, routing)
+    return fused_seam(module, routing) or turning_seam(module, routing) or gated_seam(module, routing)
 
 
 def is_open(model: nn.Module) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tunesmith.models.compiling import compiled
 from tunesmith.models.routing import Routing
 
 _NAME = "apply_rotary_pos_emb"
@@ -108,6 +109,8 @@ class _Turned(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
+        if _in_one_kernel(x, cos):
+            return _on_gpu(x, cos, sin)
         (a, b), (cos1, cos2), (sin1, sin2) = (part[..., : cos.shape[-1]].chunk(2, -1) for part in (x, cos, sin))
         return _joined(x, (a, cos1, b, sin1, -1.0), (b, cos2, a, sin2, 1.0))
 
@@ -115,9 +118,29 @@ class _Turned(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
+        if _in_one_kernel(grad, cos):
+            first, second = sin.chunk(2, -1)
+            return _on_gpu(grad, cos, torch.cat([second, first], -1).neg_()), None, None
         (a, b), (cos1, cos2), (sin1, sin2) = (part[..., : cos.shape[-1]].chunk(2, -1) for part in (grad, cos, sin))
         return _joined(grad, (a, cos1, b, sin2, 1.0), (b, cos2, a, sin1, -1.0)), None, None
 
+
+def _in_one_kernel(x: Tensor, cos: Tensor) -> bool:
+    """Say whether whole heads are turned on a GPU."""
+    return x.device.type == "cuda" and x.shape[-1] == cos.shape[-1]
+
+
+def _on_gpu(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn (B, H, T, d) as it lies in memory, token after token."""
+    return _heads_turned(*(part.transpose(1, 2) for part in (x, cos, sin))).transpose(1, 2)
+
+
+def _turn_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    (a, b), (cos1, cos2), (sin1, sin2) = (part.chunk(2, -1) for part in (x, cos, sin))
+    return torch.cat([a * cos1 - b * sin1, b * cos2 + a * sin2], -1)
+
+
+_heads_turned = compiled(_turn_heads)
 
 _Half = tuple[Tensor, Tensor, Tensor, Tensor, float]
 

@@ -324,10 +324,11 @@ def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
 def _across_model(recipe: Recipe, task: Any) -> list[str]:
     """Narrow products are a float32 model's. A new model is random: trained whole, by a task that predicts tokens."""
     found, precision, dtype = list[str](), recipe.training.precision, recipe.model.dtype
-    if precision != "float32" and dtype != "float32":
+    fitting = ("float32", "bfloat16") if precision == "float8" else ("float32",)
+    if precision != "float32" and dtype not in fitting:
         found.append(
-            f"training.precision: {precision} is for the products of a float32 model, and model.dtype is {dtype}. "
-            "Leave one of the two out."
+            f"training.precision: {precision} is for the products of a {' or '.join(fitting)} model, and model.dtype "
+            f"is {dtype}. Leave one of the two out."
         )
     if recipe.model.new is None:
         return found

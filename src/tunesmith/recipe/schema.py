@@ -111,10 +111,11 @@ class TrainingSettings(Settings):
         unit="MiB",
         ge=1,
     )
-    precision: Literal["float32", "bfloat16", "int8"] = setting(
+    precision: Literal["float32", "bfloat16", "int8", "float8"] = setting(
         "float32",
-        "How a float32 model's frozen weights are multiplied in training: bfloat16 and int8 round both sides of a "
-        "product, int8 with a scale per row; everything else stays in float32.",
+        "How a float32 model's frozen weights are multiplied in training: bfloat16, int8 (CPUs) and float8 (GPUs, and "
+        "of a bfloat16 model too) round both sides of a product, the last two with a scale per row; everything else "
+        "stays as it is.",
     )
     cache: Literal["auto", "off", "memory", "disk"] = setting(
         "auto",

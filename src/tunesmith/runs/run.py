@@ -29,6 +29,7 @@ from tunesmith.evaluation.statistics import (
     paired_difference,
 )
 from tunesmith.methods.store import load_delta, read_tensors
+from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.folder import FINGERPRINT
 from tunesmith.runs.opening import metric_names, score_texts
@@ -139,8 +140,16 @@ class Run(Speaking, Answering):
 
     @cached_property
     def recipe(self) -> Checked:
-        """The resolved recipe."""
-        return load_recipe(self.folder / "recipe.yaml")
+        """The resolved recipe; where the device that trained is not here, another one answers, and that is said."""
+        found = load_recipe(self.folder / "recipe.yaml")
+        device = found.recipe.model.device
+        if is_at_hand(device):
+            return found
+        here = choose_device("auto")
+        _log.warning(
+            "%s was trained on %s, which this machine does not have; it answers on %s.", self.folder, device, here
+        )
+        return load_recipe(self.folder / "recipe.yaml", [f"model.device={here}"])
 
     @property
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:

@@ -46,7 +46,7 @@ class Loop:
                 f"candidates: {type(self.backbone.model).__name__} draws what it drops for all rows together, so a "
                 "candidate would not end where its own run ends. Set training.dropout=0, or train them one by one."
             )
-        self._narrow = narrow_named(wanted.pop())
+        self._narrow = narrow_named(wanted.pop(), self.backbone.device)
         self._tight = self.backbone.again is not None or any(trial.most_tokens is not None for trial in trials)
 
     def fit(self, bar: Bar) -> None:

@@ -1,0 +1,59 @@
+"""Functions of many elementwise operations as one kernel on a GPU, where torch's compiler is at hand."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Let torch compile a function for tensors on a GPU; elsewhere it runs as it is.
+
+    Numbers of rows may change from call to call. Without a compiler, as on a machine without Triton or gcc, the
+    function runs operation by operation on a GPU too; that is said once.
+
+    Args:
+        function: of tensors, all on one device, and of numbers; elementwise, with sums along rows at most.
+    Returns:
+        A function that gives the same up to rounding.
+    """
+
+    @wraps(function)
+    def run(first: Tensor, *rest: Any) -> Any:
+        if first.device.type != "cuda" or not has_compiler():
+            return function(first, *rest)
+        return _kernel(function)(first, *rest)
+
+    return run  # type: ignore[return-value]
+
+
+@cache
+def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, dynamic=True)
+
+
+@cache
+def has_compiler() -> bool:
+    """Say whether torch can compile for the GPU here, by compiling one line.
+
+    Returns:
+        True when that gave the right number.
+    """
+    try:
+        found = torch.compile(lambda x: x * 2 + 1, dynamic=True)(torch.ones(8, device="cuda"))
+        return bool((found == 3).all())
+    except Exception as error:  # noqa: BLE001 - torch gives errors of many kinds for a compiler that is not there
+        first = (str(error).splitlines() or [""])[0][:200]
+        warnings.warn(
+            f"torch cannot compile for this GPU ({type(error).__name__}: {first}), so norms, activations and positions "
+            "run operation by operation, which is slower. Install Triton and a C compiler.",
+            stacklevel=2,
+        )
+        return False
