@@ -23,7 +23,12 @@ from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.models.ragged_attention import Rule
 from tunesmith.models.rows_attention import attend_rows, takes_rows
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning"),  # PEFT's backward pass begins a thread
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch's compiler, as its parts are loaded
+]
 
 GPU = torch.device("cuda")
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tunesmith.models import low_rank
 from tunesmith.models.low_rank import grouped_low_rank
 
 
@@ -55,3 +56,18 @@ def test_a_frozen_factor_gets_no_gradient() -> None:
     grouped_low_rank(x, weight, None, [4, 4], [first, second]).sum().backward()
     assert second[0].grad is None
     assert second[1].grad is not None and first[0].grad is not None
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_frozen_product_may_come_last(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: both orders of adding give the same, and so do all gradients."""
+    torch.manual_seed(0)
+    x, (down, up, scale) = torch.randn(2, 6, 6, dtype=torch.float64, requires_grad=True), factors(2, 0.7)
+    weight, own = torch.randn(5, 6, dtype=torch.float64), torch.randn(5, dtype=torch.float64) if bias else None
+    grad, found = torch.randn(2, 6, 5, dtype=torch.float64), []
+    for last in (False, True):
+        monkeypatch.setattr(low_rank, "_adds_onto", lambda x, narrow, last=last: last)
+        y = low_rank.one_low_rank(x, weight, own, down, up, scale)
+        found.append([y, *torch.autograd.grad(y, (x, down, up), grad)])
+    for first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)

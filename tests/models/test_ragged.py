@@ -59,7 +59,7 @@ def batch_of(change_row: int | None = None) -> RaggedBatch:
 
 def loss_of(hidden: Tensor, layout: Layout) -> Tensor:
     pooled = pool(hidden, layout, "mean")
-    weights = torch.linspace(-1, 1, pooled.numel(), dtype=pooled.dtype).view_as(pooled)
+    weights = torch.linspace(-1, 1, pooled.numel(), dtype=pooled.dtype, device=pooled.device).view_as(pooled)
     return (pooled * weights).sum() + pool(hidden, layout, "last").pow(2).mean()
 
 

@@ -10,6 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+_LEAST = (
+    1 << 18
+)  # numbers: a kernel is laid out for the first tensor that it meets, and for few there is nothing to win
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -27,9 +31,10 @@ def compiled(function: Function) -> Function:
 
     @wraps(function)
     def run(first: Tensor, *rest: Any) -> Any:
-        if first.device.type != "cuda" or not has_compiler():
+        if first.device.type != "cuda" or first.numel() < _LEAST or not has_compiler():
             return function(first, *rest)
-        return _kernel(function)(first, *rest)
+        bare = [one.detach() if isinstance(one, Tensor) else one for one in (first, *rest)]  # kernels know no gradients
+        return _kernel(function)(*bare)
 
     return run  # type: ignore[return-value]
 
@@ -47,8 +52,10 @@ def has_compiler() -> bool:
         True when that gave the right number.
     """
     try:
-        found = torch.compile(lambda x: x * 2 + 1, dynamic=True)(torch.ones(8, device="cuda"))
-        return bool((found == 3).all())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler's own parts, as they are loaded
+            found = torch.compile(lambda x: x * 2 + 1, dynamic=True)(torch.ones(8, device="cuda"))
+            return bool((found == 3).all())
     except Exception as error:  # noqa: BLE001 - torch gives errors of many kinds for a compiler that is not there
         first = (str(error).splitlines() or [""])[0][:200]
         warnings.warn(

@@ -127,8 +127,13 @@ class _LowRank(torch.autograd.Function):
         ctx.quantised = weight if is_quantised(weight) else None
         ctx.narrow = chosen()
         held = ctx.quantised is not None
-        y = held_linear(flat, weight, bias) if held else frozen_product(flat, weight, bias, ctx.narrow)  # (N, out)
+        ctx.onto = not held and not stretches and len(factors) > 0 and _adds_onto(flat, ctx.narrow)
         ctx.even = _even(parts, factors, len(flat))
+        if ctx.onto:
+            lows = [factors[0] @ flat.t()]  # (rank, n)
+            y = _onto(lows[0], factors[1].t(), scales[0], bias).addmm_(flat, weight.t())
+            return _LowRank._keep(ctx, x, weight, factors, lows, (parts, scales), y)
+        y = held_linear(flat, weight, bias) if held else frozen_product(flat, weight, bias, ctx.narrow)  # (N, out)
         if ctx.even:
             downs, ups, _ = _stacked(factors, scales)
             blocks = flat.view(len(parts), -1, flat.shape[1])  # (K, n, in)
@@ -140,9 +145,21 @@ class _LowRank(torch.autograd.Function):
                 low = down @ flat[start:end].t()  # (rank, n)
                 y[start:end].addmm_(low.t(), up.t(), alpha=scale)
                 lows.append(low)
+        return _LowRank._keep(ctx, x, weight, factors, lows, (parts, scales), y)
+
+    @staticmethod
+    def _keep(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        factors: Sequence[Tensor],
+        lows: list[Tensor],
+        rest: tuple[Any, Any],
+        y: Tensor,
+    ) -> Tensor:
         kept = None if ctx.quantised is not None else weight
         ctx.save_for_backward(x if factors else None, kept, *factors, *lows)  # x as it came: it may be had again
-        ctx.parts, ctx.scales = parts, scales
+        ctx.parts, ctx.scales = rest
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
@@ -153,11 +170,42 @@ class _LowRank(torch.autograd.Function):
         factors, lows = rest[: 2 * len(ctx.parts)], rest[2 * len(ctx.parts) :]
         dy = grad.reshape(-1, grad.shape[-1])  # (N, out)
         weight = weight if ctx.quantised is None else dense(ctx.quantised)
-        dx = frozen_product(dy, weight.t(), None, ctx.narrow) if ctx.needs_input_grad[0] else None
-        found = (_even_gradients if ctx.even else _gradients)(ctx, (flat, dy, dx), factors, lows)
+        if ctx.onto:
+            assert flat is not None
+            dx, found = _gradients_onto(ctx, (flat, dy, weight), factors, lows[0])
+        else:
+            dx = frozen_product(dy, weight.t(), None, ctx.narrow) if ctx.needs_input_grad[0] else None
+            found = (_even_gradients if ctx.even else _gradients)(ctx, (flat, dy, dx), factors, lows)
         d_bias = dy.sum(0) if ctx.needs_input_grad[2] else None
         d_x = None if dx is None else dx.view(*grad.shape[:-1], dx.shape[-1])
         return d_x, None, d_bias, None, None, *found
+
+
+def _adds_onto(x: Tensor, narrow: Any) -> bool:
+    """Say whether the frozen product is added onto the low-rank one.
+
+    On a GPU that reads the output once less: the large product's kernel takes in what is there as it writes.
+    """
+    return x.device.type == "cuda" and narrow is None
+
+
+def _onto(low: Tensor, up: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+    """Compute scale * low^T up + bias: (rank, N) and (rank, out) give (N, out)."""
+    if bias is not None:
+        return torch.addmm(bias, low.t(), up, alpha=scale)
+    found = low.new_empty(low.shape[1], up.shape[1])
+    return torch.addmm(found, low.t(), up, beta=0, alpha=scale, out=found)
+
+
+def _gradients_onto(
+    ctx: Any, sides: tuple[Tensor, Tensor, Tensor], factors: Sequence[Tensor], low: Tensor
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """Return the input's and the factors' gradients where the frozen product is added last."""
+    (x, dy, weight), (down, up), scale = sides, factors, ctx.scales[0]
+    narrow = up.t().contiguous() @ dy.t()  # (rank, N)
+    dx = _onto(narrow, down, scale).addmm_(dy, weight) if ctx.needs_input_grad[0] else None
+    d_down = _summed(narrow, x).mul_(scale) if ctx.needs_input_grad[5] else None
+    return dx, [d_down, _summed(low, dy).mul_(scale).t() if ctx.needs_input_grad[6] else None]
 
 
 # x (N, in), which only the factors need, dy (N, out) and dx (N, in), which grows

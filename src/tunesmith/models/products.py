@@ -104,8 +104,8 @@ class Float8(Narrow):
             return mapped(x, weight)
         key = weight.data_ptr(), weight.shape, weight.stride()
         if key not in self._kept:
-            self._kept[key] = rows_in_float8(weight)
-        (rounded, own), (stored, scales) = rows_in_float8(x), self._kept[key]
+            self._kept[key] = rows_in_float8(weight.contiguous())
+        (rounded, own), (stored, scales) = rows_in_float8(x.contiguous()), self._kept[key]
         found = torch._scaled_mm(
             rounded, stored.t(), scale_a=own, scale_b=scales.t(), out_dtype=torch.bfloat16, use_fast_accum=True
         )

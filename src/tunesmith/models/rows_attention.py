@@ -101,7 +101,7 @@ def _window(rule: Rule) -> dict[str, int]:
 def _in_one_order() -> Iterator[None]:
     """Let the kernel sum in one order inside the block, so that equal runs give equal bits."""
     before, quiet = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:

@@ -130,8 +130,9 @@ class TextClassification(LabelTask):
             labels: (rows,), int64.
         """
         directions = nn.functional.normalize(features.to(head.weight.dtype), dim=-1)  # type: ignore[arg-type]
-        sums = torch.zeros_like(head.weight).index_add_(0, labels, directions)  # type: ignore[arg-type]
-        prototypes = nn.functional.normalize(sums, dim=-1)
+        sums = torch.zeros(head.weight.shape, dtype=directions.dtype)  # type: ignore[arg-type]
+        sums.index_add_(0, labels.cpu(), directions.cpu())  # a GPU would add in another order at every run
+        prototypes = nn.functional.normalize(sums, dim=-1).to(directions.device)
         if self.head_kind == "linear":
             prototypes *= self.head_scale / features.norm(dim=-1).mean()
         head.weight.copy_(prototypes)  # type: ignore[operator]
