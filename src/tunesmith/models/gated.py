@@ -61,7 +61,7 @@ def gated_seam(module: nn.Module, routing: Routing) -> GatedSeam | None:
     if weight.device.type == "meta" or weight.dtype not in _TOLERANCE:
         return None
     draw = torch.Generator().manual_seed(0)
-    x = torch.randn(4, parts["gate_proj"].in_features, generator=draw).to(weight)
+    x = torch.randn(4, parts["gate_proj"].in_features, generator=draw).to(weight.device, weight.dtype)
     with torch.no_grad():
         wanted, ours = module(x), found.quickly(x)
     return found if (ours - wanted).abs().max() <= _TOLERANCE[weight.dtype] * wanted.abs().max() else None

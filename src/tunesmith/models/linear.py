@@ -105,6 +105,15 @@ class LinearSeam(Seam):
             self.base = self._read_back
         elif type(self) is LinearSeam:
             self.base = self._frozen
+        self._joins_others = type(self) is LinearSeam and not self.quantised
+
+    def __call__(self, x: Tensor, *rest: Any, **settings: Any) -> Any:
+        """Call the map with the patches of the rows' deltas, together with those that read the same tensor."""
+        if self._joins_others and self.routing.quick and self.routing.names is None and not rest and not settings:
+            found = self.routing.joint.run(self, x)
+            if found is not None:
+                return found
+        return super().__call__(x, *rest, **settings)
 
     def _frozen(self, x: Tensor) -> Tensor:
         """Map by the fastest product, in a narrower type where asked for; as the module does where it trains."""
@@ -237,7 +246,7 @@ class LinearSeam(Seam):
 
     def _mixed(self, x: Tensor, spans: list[Span], rest: tuple[Any, ...], settings: dict[str, Any]) -> Tensor:
         """Run the frozen map once for all rows where every delta only adds a low-rank product."""
-        factors = [self._factors(span.name) for span in spans] if type(self) is LinearSeam and self.fused else [None]
+        factors = [self.factors_of(span.name) for span in spans] if type(self) is LinearSeam and self.fused else [None]
         if any(found is None for found in factors):
             return super()._mixed(x, spans, rest, settings)
         per_part = x[..., 0].numel() // x.shape[spans[0].dim]
@@ -248,8 +257,14 @@ class LinearSeam(Seam):
         """Say whether a factor may be multiplied in the map's own type: the same, or 16 bits of its 32."""
         return factor.dtype == self.stored.dtype or (factor.dtype == torch.float32 and self.stored.dtype.itemsize == 2)
 
-    def _factors(self, name: str | None) -> tuple[Any, ...] | None:
-        """Return (down, up, scale) of a delta here, () when it has none, None when it does more than that."""
+    def factors_of(self, name: str | None) -> tuple[Any, ...] | None:
+        """Return what a delta adds here.
+
+        Args:
+            name: of the delta; None for the base.
+        Returns:
+            (down, up, scale); () when it adds nothing, None when it does more than a low-rank product.
+        """
         if self.copies.get(name or ""):
             return None
         patch = self.patches.get(name or "")

@@ -127,11 +127,11 @@ class _LowRank(torch.autograd.Function):
         ctx.quantised = weight if is_quantised(weight) else None
         ctx.narrow = chosen()
         held = ctx.quantised is not None
-        ctx.onto = not held and not stretches and len(factors) > 0 and _adds_onto(flat, ctx.narrow)
+        ctx.onto = not held and not stretches and len(factors) > 0 and adds_onto(flat, ctx.narrow)
         ctx.even = _even(parts, factors, len(flat))
         if ctx.onto:
             lows = [factors[0] @ flat.t()]  # (rank, n)
-            y = _onto(lows[0], factors[1].t(), scales[0], bias).addmm_(flat, weight.t())
+            y = added(lows[0], factors[1].t(), scales[0], bias).addmm_(flat, weight.t())
             return _LowRank._keep(ctx, x, weight, factors, lows, (parts, scales), y)
         y = held_linear(flat, weight, bias) if held else frozen_product(flat, weight, bias, ctx.narrow)  # (N, out)
         if ctx.even:
@@ -181,16 +181,31 @@ class _LowRank(torch.autograd.Function):
         return d_x, None, d_bias, None, None, *found
 
 
-def _adds_onto(x: Tensor, narrow: Any) -> bool:
+def adds_onto(x: Tensor, narrow: Any) -> bool:
     """Say whether the frozen product is added onto the low-rank one.
 
     On a GPU that reads the output once less: the large product's kernel takes in what is there as it writes.
+
+    Args:
+        x: what is multiplied.
+        narrow: how the frozen product is computed with fewer bits; those kernels cannot add.
+    Returns:
+        True on a GPU.
     """
     return x.device.type == "cuda" and narrow is None
 
 
-def _onto(low: Tensor, up: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
-    """Compute scale * low^T up + bias: (rank, N) and (rank, out) give (N, out)."""
+def added(low: Tensor, up: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+    """Compute scale * low^T up + bias.
+
+    Args:
+        low: (rank, N).
+        up: (rank, out).
+        scale: of the product.
+        bias: (out,) or None.
+    Returns:
+        (N, out).
+    """
     if bias is not None:
         return torch.addmm(bias, low.t(), up, alpha=scale)
     found = low.new_empty(low.shape[1], up.shape[1])
@@ -203,9 +218,9 @@ def _gradients_onto(
     """Return the input's and the factors' gradients where the frozen product is added last."""
     (x, dy, weight), (down, up), scale = sides, factors, ctx.scales[0]
     narrow = up.t().contiguous() @ dy.t()  # (rank, N)
-    dx = _onto(narrow, down, scale).addmm_(dy, weight) if ctx.needs_input_grad[0] else None
-    d_down = _summed(narrow, x).mul_(scale) if ctx.needs_input_grad[5] else None
-    return dx, [d_down, _summed(low, dy).mul_(scale).t() if ctx.needs_input_grad[6] else None]
+    dx = added(narrow, down, scale).addmm_(dy, weight) if ctx.needs_input_grad[0] else None
+    d_down = summed(narrow, x).mul_(scale) if ctx.needs_input_grad[5] else None
+    return dx, [d_down, summed(low, dy).mul_(scale).t() if ctx.needs_input_grad[6] else None]
 
 
 # x (N, in), which only the factors need, dy (N, out) and dx (N, in), which grows
@@ -222,15 +237,22 @@ def _gradients(ctx: Any, sides: _Sides, factors: Sequence[Tensor], lows: Sequenc
         part = dy[start:end]
         narrow = (up.t().contiguous() @ part.t()).mul_(ctx.scales[number])  # (rank, n)
         wanted = ctx.needs_input_grad[5 + 2 * number : 7 + 2 * number]
-        found.append(_summed(narrow, flat[start:end]) if wanted[0] else None)
-        found.append(_summed(lows[number], part).mul_(ctx.scales[number]).t() if wanted[1] else None)
+        found.append(summed(narrow, flat[start:end]) if wanted[0] else None)
+        found.append(summed(lows[number], part).mul_(ctx.scales[number]).t() if wanted[1] else None)
         if dx is not None:
             dx[start:end].addmm_(narrow.t(), down)
     return found
 
 
-def _summed(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply matrices, or stacks of them; numbers of 16 bits give sums of 32 where a GPU can write them."""
+def summed(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply matrices, or stacks of them; numbers of 16 bits give sums of 32 where a GPU can write them.
+
+    Args:
+        a: (..., M, K).
+        b: (..., K, N).
+    Returns:
+        (..., M, N), float32 or the type of both.
+    """
     if a.dtype.itemsize > 2 or a.device.type != "cuda":
         return a @ b
     product = torch.bmm if a.dim() == 3 else torch.mm
@@ -244,7 +266,7 @@ def _even_gradients(ctx: Any, sides: _Sides, factors: Sequence[Tensor], lows: Se
     assert flat is not None and dy is not None
     downs, ups, scales = _stacked(factors, ctx.scales)
     narrow = ups @ dy.transpose(1, 2)  # (K, r, n)
-    d_downs, d_ups = _summed(narrow, flat), _summed(lows[0], dy).mul_(scales)  # (K, r, in), (K, r, out)
+    d_downs, d_ups = summed(narrow, flat), summed(lows[0], dy).mul_(scales)  # (K, r, in), (K, r, out)
     if dx is not None:
         dx.baddbmm_(narrow.transpose(1, 2), downs)
     found: list[Tensor | None] = []

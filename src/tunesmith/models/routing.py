@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.dropout import DropoutSource
+from tunesmith.models.joint import Joint
 from tunesmith.models.layout import Layout
 
 
@@ -46,6 +47,7 @@ class Routing:
         self.repeat = 1  # adjacent rows per name: the beams of a search
         self.quick = False  # whether other forms of the same functions may stand in: not in a user's own calls
         self.layers: list[ref[nn.Module]] = []  # their flags say whether they run again for gradients
+        self.joint = Joint()
         self.dropout = DropoutSource()
         self.sources: dict[str, DropoutSource] = {}
 
@@ -94,6 +96,7 @@ class Routing:
             yield
         finally:
             self.quick = before
+            self.joint.forget()
 
     @contextmanager
     def batch(self, rows: int) -> Iterator[None]:
