@@ -20,20 +20,23 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def compiled(function: Function) -> Function:
     """Let torch compile a function for tensors on a GPU; elsewhere it runs as it is.
 
-    Numbers of rows may change from call to call. Without a compiler, as on a machine without Triton or gcc, the
-    function runs operation by operation on a GPU too; that is said once.
+    Numbers of rows may change from call to call, other sizes give a kernel of their own. Without a compiler, as on a
+    machine without Triton or gcc, the function runs operation by operation on a GPU too; that is said once.
 
     Args:
-        function: of tensors, all on one device, and of numbers; elementwise, with sums along rows at most.
+        function: of tensors on one device, rows first; elementwise, with sums along the last dimension at most.
     Returns:
         A function that gives the same up to rounding.
     """
 
     @wraps(function)
-    def run(first: Tensor, *rest: Any) -> Any:
+    def run(first: Tensor, *rest: Tensor) -> Any:
         if first.device.type != "cuda" or first.numel() < _LEAST or not has_compiler():
             return function(first, *rest)
-        bare = [one.detach() if isinstance(one, Tensor) else one for one in (first, *rest)]  # kernels know no gradients
+        bare = [one.detach() for one in (first, *rest)]  # kernels know no gradients
+        for one in bare:
+            if len(one) == len(first):
+                torch._dynamo.mark_dynamic(one, 0)
         return _kernel(function)(*bare)
 
     return run  # type: ignore[return-value]
@@ -41,7 +44,7 @@ def compiled(function: Function) -> Function:
 
 @cache
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, dynamic=True)
+    return torch.compile(function, dynamic=False)  # but for the dimensions that are marked
 
 
 @cache
@@ -54,7 +57,7 @@ def has_compiler() -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the compiler's own parts, as they are loaded
-            found = torch.compile(lambda x: x * 2 + 1, dynamic=True)(torch.ones(8, device="cuda"))
+            found = torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device="cuda"))
             return bool((found == 3).all())
     except Exception as error:  # noqa: BLE001 - torch gives errors of many kinds for a compiler that is not there
         first = (str(error).splitlines() or [""])[0][:200]

@@ -157,4 +157,7 @@ def normed(x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
     Returns:
         (..., D), dtype of x.
     """
-    return _scaled_half(x, weight, inverse) if x.dtype.itemsize == 2 else torch.mul(x, inverse).mul_(weight)
+    if x.dtype.itemsize > 2:
+        return torch.mul(x, inverse).mul_(weight)
+    found: Tensor = _scaled_half(x.flatten(0, -2), weight, inverse.flatten(0, -2))
+    return found.view(x.shape)

@@ -78,7 +78,8 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return _back(grad, *ctx.saved_tensors)
+        first, second = _gated_back(*(part.flatten(0, -2) for part in (grad, *ctx.saved_tensors)))
+        return first.view(grad.shape), second.view(grad.shape)
 
 
 def _forward(gate: Tensor, up: Tensor) -> Tensor:
@@ -90,4 +91,17 @@ def _backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     return grad * up * share * (1 + gate * (1 - share)), grad * gate * share
 
 
-gated, _back = compiled(_forward), compiled(_backward)
+_gated, _gated_back = compiled(_forward), compiled(_backward)
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """Compute silu(gate) * up.
+
+    Args:
+        gate: (..., F).
+        up: (..., F).
+    Returns:
+        (..., F).
+    """
+    found: Tensor = _gated(gate.flatten(0, -2), up.flatten(0, -2))
+    return found.view(gate.shape)

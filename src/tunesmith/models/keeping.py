@@ -146,7 +146,8 @@ def _norm(node: Any) -> Remake | None:
     def remake() -> Tensor:
         weight, bias = node._saved_weight, node._saved_bias
         if node._saved_input.dtype.itemsize == 2:
-            return _half_norm(node._saved_input, node._saved_result1, node._saved_result2, weight, bias)
+            x, rows = node._saved_input, (node._saved_result1.flatten(0, -2), node._saved_result2.flatten(0, -2))
+            return _half_norm(x.flatten(0, -2), *rows, *filter(_given, (weight, bias))).view(x.shape)
         normal = (node._saved_input - node._saved_result1).mul_(node._saved_result2)
         if weight is None:
             return normal
@@ -155,13 +156,18 @@ def _norm(node: Any) -> Remake | None:
     return remake
 
 
-def _half_norm_in_float(x: Tensor, mean: Tensor, inverse: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def _given(part: Tensor | None) -> bool:
+    return part is not None
+
+
+def _by_rows(x: Tensor, mean: Tensor, inverse: Tensor, *rest: Tensor) -> Tensor:
     normal = (x.float() - mean) * inverse
-    normal = normal if weight is None else normal * weight.float()
-    return (normal if bias is None else normal + bias.float()).to(x.dtype)
+    for number, part in enumerate(rest):
+        normal = normal + part.float() if number else normal * part.float()
+    return normal.to(x.dtype)
 
 
-_half_norm = compiled(_half_norm_in_float)
+_half_norm = compiled(_by_rows)
 
 
 def _cast(node: Any) -> Remake | None:

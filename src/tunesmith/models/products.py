@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
@@ -97,6 +98,7 @@ class Float8(Narrow):
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, torch.Size, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
+        self._last: tuple[ReferenceType[Tensor], int, tuple[Tensor, Tensor]] | None = None
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Multiply."""
@@ -105,11 +107,17 @@ class Float8(Narrow):
         key = weight.data_ptr(), weight.shape, weight.stride()
         if key not in self._kept:
             self._kept[key] = rows_in_float8(weight.contiguous())
-        (rounded, own), (stored, scales) = rows_in_float8(x.contiguous()), self._kept[key]
+        (rounded, own), (stored, scales) = self._of_input(x), self._kept[key]
         found = torch._scaled_mm(
             rounded, stored.t(), scale_a=own, scale_b=scales.t(), out_dtype=torch.bfloat16, use_fast_accum=True
         )
         return found.to(x.dtype)
+
+    def _of_input(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Round x once for all maps that read it."""
+        if self._last is None or self._last[0]() is not x or self._last[1] != x._version:
+            self._last = ref(x), x._version, rows_in_float8(x.contiguous())
+        return self._last[2]
 
 
 def _in_float8(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -101,8 +101,12 @@ def _window(rule: Rule) -> dict[str, int]:
 def _in_one_order() -> Iterator[None]:
     """Let the kernel sum in one order inside the block, so that equal runs give equal bits."""
     before, quiet = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    filled = settings.fill_uninitialized_memory
+    settings.fill_uninitialized_memory = False  # all of it is written
     torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=quiet)
+        settings.fill_uninitialized_memory = filled

@@ -132,7 +132,10 @@ def _in_one_kernel(x: Tensor, cos: Tensor) -> bool:
 
 def _on_gpu(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn (B, H, T, d) as it lies in memory, token after token."""
-    return _heads_turned(*(part.transpose(1, 2) for part in (x, cos, sin))).transpose(1, 2)
+    rows, heads, tokens, width = x.shape
+    flat = x.transpose(1, 2).reshape(rows * tokens, heads, width)
+    own = [part.transpose(1, 2).expand(rows, -1, -1, -1).reshape(rows * tokens, -1, width) for part in (cos, sin)]
+    return _heads_turned(flat, *own).view(rows, tokens, heads, width).transpose(1, 2)
 
 
 def _turn_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
