@@ -77,7 +77,7 @@ def medians(runs: Iterable[dict[str, Any]], keys: Iterable[str]) -> dict[str, fl
     return {key: statistics.median(run[key] for run in runs) for key in keys}
 
 
-Worker = Callable[[dict[str, Any]], dict[str, Any]]
+Worker = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 def in_turn(
@@ -102,24 +102,31 @@ def in_turn(
     for turn in range(given.rounds):
         for side, work in works.items():
             found = child(script, work, given.threads) if isinstance(script, str) else emptied(script, work)
+            if found is None:
+                print(f"{case} round {turn + 1} {side}: out of memory", flush=True)
+                continue
             runs[side].append(found)
             shown = ", ".join(f"{shortened(found[key], unit)} {unit}" for key, unit in keys.items())
             print(f"{case} round {turn + 1} {side}: {shown}", flush=True)
     ranges = {
         side: {key: [min(run[key] for run in own), max(run[key] for run in own)] for key in keys}
         for side, own in runs.items()
+        if own
     }
-    middle = {side: medians(own, keys) for side, own in runs.items()}
+    middle = {side: medians(own, keys) for side, own in runs.items() if own}
     return {"keys": keys, "medians": middle, "ranges": ranges, "runs": runs, "machine": machine(given.threads)}
 
 
-def emptied(do: Worker, work: dict[str, Any]) -> dict[str, Any]:
-    """Do a piece of work in this process and free what it left on the GPU."""
+def emptied(do: Worker, work: dict[str, Any]) -> dict[str, Any] | None:
+    """Do a piece of work in this process and free what it left on the GPU; None where its memory was too small."""
     import gc
 
     import torch
 
-    found = do(work)
+    try:
+        found = do(work)
+    except torch.OutOfMemoryError:
+        found = None
     gc.collect()
     torch.cuda.empty_cache()
     return found

@@ -11,7 +11,8 @@ in bfloat16; ours is measured in float32, and with frozen weights multiplied in 
 
 `gsm8k`: questions and worked answers. `shared`: a template of 256 tokens in front of every question, and the last
 number alone as the answer. `template 32` and the like: gsm8k behind a template of so many tokens. `1:1`, `5:1`, `20:1`:
-rows of about 256 tokens of gsm8k's text, cut into prompt and answer in this ratio. TRL runs with its defaults, and with
+rows of about 256 tokens of gsm8k's text, cut into prompt and answer in this ratio. `135M`, `1B` and so on: gsm8k with a
+model of that shape; `packed`: rows of 512 tokens of which 480 are learned. TRL runs with its defaults, and with
 each of a few flags that need no FlashAttention; the best of them counts. Useful tokens are those of the rows, padding
 left out. Time is the training alone, its first steps left out. With --device cuda the frozen weights are bfloat16, all
 sides run in one process, one after the other, and memory is what torch allocated there; `share of peak` counts 4
@@ -92,6 +93,7 @@ SETTINGS = {
     "1B": Setting(shape="1B"),
     "3B": Setting(shape="3B"),
     "8B": Setting(shape="8B"),
+    **{f"{name} packed": Setting(cut=(32, 480), shape=name) for name in ("135M", "1B", "3B", "8B")},
     "template 32": Setting(template=32),
     "template 128": Setting(template=128),
     "template 512": Setting(template=512),
@@ -148,7 +150,7 @@ def written(found: list[dict[str, str]], setting: Setting, tokenizer: Any, rows:
             yield row["question"], row["answer"].rpartition("#### ")[2] if setting.short else row["answer"]
         return
     before, size = setting.cut[0], sum(setting.cut)
-    ids = tokenizer(" ".join(row["answer"] for row in found[: 4 * rows]))["input_ids"]
+    ids = tokenizer(" ".join(row["answer"] for row in found[: rows * size // 64]))["input_ids"]
     for start in range(0, rows * size, size):
         yield tokenizer.decode(ids[start : start + before]), tokenizer.decode(ids[start + before : start + size])
 
