@@ -287,18 +287,6 @@ class LinearSeam(Seam):
         self.module.weight = nn.Parameter(fewer, requires_grad=False)
         return lost
 
-    @torch.no_grad()
-    def add_to_bias(self, change: Tensor) -> None:
-        """Add to b for good; used by merge.
-
-        Args:
-            change: (out,).
-        """
-        if self.bias is None:
-            self.module.bias = nn.Parameter(change.to(self.stored.dtype), requires_grad=False)
-        else:
-            self.bias.add_(change.to(self.bias.dtype))
-
 
 class ConvSeam(LinearSeam):
     """One convolution (nn.Conv1d, nn.Conv2d); its W has one column per input channel and kernel cell."""
