@@ -206,7 +206,6 @@ class Delta:
             raise CheckpointError(f"{folder} is a file. Give a folder for delta '{self.name}'.")
         self.writer(Path(folder), self)
 
-    @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], where: str = "the saved delta") -> None:
         """Take values from tensors; all names and shapes must agree.
 
@@ -216,7 +215,20 @@ class Delta:
         Raises:
             CheckpointError: a name is missing or unknown, or a shape differs.
         """
-        own = dict(self.named_parameters())
+        self._fill(dict(self.named_parameters()), tensors, where)
+
+    def load_copies(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Take values of the trained copies alone, as `load` takes those of all that trains.
+
+        Args:
+            tensors: by the copies' names.
+            where: what to call their source in an error.
+        """
+        self._fill(self.copies, tensors, where)
+
+    @staticmethod
+    @torch.no_grad()
+    def _fill(own: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], where: str) -> None:
         if own.keys() != tensors.keys():
             missing = sorted(own.keys() - tensors.keys())[:3]
             foreign = sorted(tensors.keys() - own.keys())[:3]
