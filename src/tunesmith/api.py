@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.methods.base import Method
 from tunesmith.methods.dialects import Wanted
@@ -103,7 +103,7 @@ def attach(
     Raises:
         TargetError: no layer matches.
         RecipeError: an unknown method, or a setting it does not take.
-        CheckpointError: the folder does not fit the model.
+        CheckpointError: the folder is not there, or does not fit the model.
     """
     if not isinstance(model, nn.Module) or not isinstance(method_or_folder, Method | str | Path):
         raise RecipeError(
@@ -116,6 +116,9 @@ def attach(
             f"settings {', '.join(sorted(settings))} belong to a method given by name; {method_or_folder!s} has its "
             "own. Leave them out, or give the method's name instead."
         )
+    place = str(method_or_folder)
+    if named and (isinstance(method_or_folder, Path) or "/" in place or "\\" in place):
+        raise CheckpointError(f"{place} is no folder. Give the folder of a saved delta, a method or the name of one.")
     seams = open_seams(model)
     seams.tokenizer = seams.tokenizer if tokenizer is None else tokenizer
     method: Method

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tunesmith.core.errors import RecipeError, TargetError
+import tunesmith
+from tunesmith.core.errors import CompatibilityError, RecipeError, TargetError
 from tunesmith.methods.adapter import _ACTIVATIONS, Adapter, AdapterPatch
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
@@ -93,6 +94,15 @@ def test_a_base_in_bfloat16_has_adapters_in_float32() -> None:
     assert found.dtype == torch.bfloat16 and delta.parameters()[0].dtype == torch.float32
     expected = by_hand(delta.patches["0"], x.float(), y.float(), Adapter())  # type: ignore[arg-type]
     assert torch.allclose(found.float(), expected, atol=0.02, rtol=0.02)
+
+
+def test_an_adapter_in_memory_does_not_merge() -> None:
+    model = tiny_models()["encoder"].build()
+    delta = tunesmith.attach(model, "adapter")
+    before = model.encoder.layer[0].output.dense.weight
+    with pytest.raises(CompatibilityError, match=r"at 'encoder\.layer\.0.*' is no change of its weight"):
+        delta.merge()
+    assert model.encoder.layer[0].output.dense.weight is before and open_seams(model).deltas
 
 
 def test_sizes_follow_the_reduction_factor() -> None:

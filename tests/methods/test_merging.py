@@ -15,6 +15,7 @@ from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.methods.merging import combine, read_lora
 from tunesmith.methods.store import save_delta
+from tunesmith.models.quantized import quantise
 from tunesmith.models.seams import open_seams
 from tunesmith.testing import tiny_models
 from tunesmith.testing.tiny import TinyModel
@@ -233,6 +234,25 @@ def test_a_merge_is_undone_bit_for_bit(name: str, family: str) -> None:
     for path, (parameter, value) in before.items():
         assert after[path] is parameter and torch.equal(parameter, value), path
     assert torch.equal(run(model, tiny), base)
+
+
+@pytest.mark.parametrize("bits", [None, "int8"])
+def test_a_bias_that_was_not_there_goes_again(bits: str | None) -> None:
+    """LoRA with a bias of B gives maps without one a bias; Llama has none."""
+    tiny = tiny_models()["decoder"]
+    model = tiny.build()
+    if bits is not None:
+        quantise(model, bits)
+    names = set(model.state_dict())
+    delta = tunesmith.attach(model, "lora", b_bias=True)
+    for parameter in delta.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    tuned = run(model, tiny)
+    delta.merge()
+    assert torch.allclose(run(model, tiny), tuned, atol=2e-4)
+    assert any(name.endswith("q_proj.bias") for name in set(model.state_dict()) - names)
+    delta.unmerge()
+    assert torch.equal(run(model, tiny), tuned) and set(model.state_dict()) == names
 
 
 def test_the_simple_way_back_is_not_exact() -> None:

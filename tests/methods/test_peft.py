@@ -1,6 +1,7 @@
 """Delta folders are PEFT's: what we write loads there with the same numbers, and the other way round."""
 
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -9,7 +10,7 @@ import transformers
 from torch import nn
 
 import tunesmith
-from tunesmith.core.errors import CheckpointError
+from tunesmith.core.errors import CheckpointError, TargetError
 from tunesmith.methods.lora import Lora
 from tunesmith.methods.store import save_delta
 from tunesmith.models.seams import open_seams
@@ -84,6 +85,53 @@ def test_a_classifier_with_its_head(ours: bool, tmp_path: Path) -> None:
         assert (model(ids).logits - expected).abs().max() <= 1e-5 * expected.abs().max()
         delta.detach()
         assert torch.equal(model(ids).logits, classifier()(ids).logits)
+
+
+def tied() -> nn.Module:
+    """A GPT-2 whose output map is its table of embeddings."""
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    return transformers.GPT2LMHeadModel(config).eval().double()
+
+
+@pytest.mark.filterwarnings("ignore:.*tie.*:UserWarning")  # PEFT's, of what is tested here
+@pytest.mark.parametrize("kind", [peft.LoraConfig, peft.IA3Config, peft.VeraConfig])
+@pytest.mark.parametrize("whole", [["lm_head"], ["wte"], ["wte", "lm_head"], "tied"])
+def test_tied_modules_train_apart_unless_peft_tied_them(whole: Any, kind: Any, tmp_path: Path) -> None:
+    """PEFT gives a module of modules_to_save weights of its own, even where the model ties it to another."""
+    if whole == "tied" and kind is not peft.LoraConfig:
+        pytest.skip("only LoRA has ensure_weight_tying")
+    settings = (
+        {"modules_to_save": ["lm_head"], "ensure_weight_tying": True} if whole == "tied" else {"modules_to_save": whole}
+    )
+    if kind is peft.IA3Config:
+        settings["feedforward_modules"] = []
+    theirs = (
+        peft.get_peft_model(tied(), kind(target_modules=["c_attn"], fan_in_fan_out=True, **settings)).double().eval()
+    )
+    ids = tiny_models()["encoder"].inputs()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        theirs.save_pretrained(tmp_path / "theirs")
+        model, expected = tied(), theirs(**ids).logits
+        delta = tunesmith.attach(model, tmp_path / "theirs")
+        assert (model(**ids).logits - expected).abs().max() <= 1e-10 * expected.abs().max()
+        delta.save(tmp_path / "ours")
+        again = peft.PeftModel.from_pretrained(tied(), tmp_path / "ours").eval()
+        assert (again(**ids).logits - expected).abs().max() <= 1e-10 * expected.abs().max()
+        delta.merge()
+        assert (model(**ids).logits - expected).abs().max() <= 1e-10 * expected.abs().max()
+        delta.unmerge()
+        delta.detach()
+        assert model.lm_head.weight is model.transformer.wte.weight
+        assert torch.equal(model(**ids).logits, tied()(**ids).logits)
+
+
+def test_a_module_to_save_that_is_none_is_named() -> None:
+    with pytest.raises(TargetError, match=r"GPT2LMHeadModel has no module 'lm_haed'.*Did you mean 'lm_head'\?"):
+        tunesmith.attach(tied(), "lora", modules_to_save=["wte", "lm_haed"])
 
 
 def test_options_we_lack_are_refused(tmp_path: Path) -> None:

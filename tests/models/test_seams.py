@@ -2,13 +2,14 @@ import copy
 import gc
 import pickle
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import tunesmith
-from tunesmith.core.errors import CompatibilityError, RecipeError, TargetError
+from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError, TargetError
 from tunesmith.methods.lora import Lora
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
@@ -207,6 +208,9 @@ def test_what_attach_cannot_take_is_named() -> None:
             tunesmith.attach(model, what)  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="settings rank belong to a method given by name"):
         tunesmith.attach(model, Lora(), rank=3)
+    for place in ("runs/none/delta", Path("none")):
+        with pytest.raises(CheckpointError, match=f"{place} is no folder. Give the folder of a saved delta"):
+            tunesmith.attach(model, place)
     with pytest.raises(CompatibilityError, match="name is a text that is not empty, not None"):
         tunesmith.attach(model, "lora", None)  # type: ignore[arg-type]
 

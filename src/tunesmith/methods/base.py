@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from tunesmith.core.errors import CheckpointError, TargetError
+from tunesmith.core.errors import CheckpointError, TargetError, nearest
 from tunesmith.core.settings import Component, setting
 from tunesmith.models.delta import Delta
 from tunesmith.models.linear import LinearSeam
@@ -16,6 +16,7 @@ from tunesmith.models.patches import Patch
 from tunesmith.models.seams import Seams
 
 PREFIX = "base_model.model."  # of every name in a PEFT weights file, soft prompts aside
+_NOT_WHOLE = (".lora_", ".base_layer.", ".original_module.", ".modules_to_save.")  # in names of other tensors
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,20 @@ class PeftFolder:
                 if name.endswith(f".{leaf}"):
                     found[name.removeprefix(PREFIX).removesuffix(f".{leaf}")] = None
         return tuple(found)
+
+    def whole(self) -> tuple[str, ...]:
+        """Find which modules were trained whole.
+
+        Returns:
+            Those of modules_to_save that the weights hold, and with ensure_weight_tying the ones tied to them.
+        """
+        named = [
+            entry for entry in self.config.get("modules_to_save") or () if any(f".{entry}." in n for n in self.tensors)
+        ]
+        if self.config.get("ensure_weight_tying"):
+            plain = [name.removeprefix(PREFIX) for name in self.tensors if not any(mark in name for mark in _NOT_WHOLE)]
+            named += [name.removesuffix(".weight") for name in plain if name.endswith(".weight")]
+        return tuple(dict.fromkeys(named))
 
     def settings(self, names: Mapping[str, str]) -> dict[str, Any]:
         """Read settings that PEFT has under other names.
@@ -242,6 +257,31 @@ class Method(Component):
         raise CheckpointError(f"{folder.where}: '{cls.name}' has no PEFT layout.")
 
 
+def whole_modules(seams: Seams, modules: Sequence[str]) -> list[str]:
+    """Find the parameters of modules that train whole; as in PEFT, what is tied to one of them does not train with it.
+
+    Args:
+        seams: of the model.
+        modules: names, or ends of names.
+    Returns:
+        Dotted names of parameters in the model's order, also second names of tied ones.
+    Raises:
+        TargetError: one of them is no module with parameters.
+    """
+    named = [path for path, _ in seams.model.named_parameters(remove_duplicate=False)]
+    found = {module: {path for path in named if f".{module}." in f".{path}"} for module in modules}
+    missing = [module for module, inside in found.items() if not inside]
+    if missing:
+        ends = sorted({path.split(".")[-2] for path in named if "." in path})
+        near = nearest(missing[0], ends)
+        hint = f" Did you mean '{near}'?" if near else ""
+        raise TargetError(
+            f"modules_to_save: {type(seams.model).__name__} has no module '{missing[0]}' with parameters.{hint} "
+            f"Modules with parameters end in: {', '.join(ends)}."
+        )
+    return [path for path in named if any(path in inside for inside in found.values())]
+
+
 class LayerMethod(Method):
     """Base of methods that put a patch at chosen linear maps, and train some modules whole if asked to."""
 
@@ -291,7 +331,7 @@ class LayerMethod(Method):
         """
         whole = self.whole(seams)
         paths = [path for path in self.chosen(seams) if f"{path}.weight" not in whole]
-        return seams.attach(name, self.builders(seams, paths), [*whole, *self.extra(seams, paths)])
+        return seams.attach(name, self.builders(seams, paths), [*whole, *self.extra(seams, paths)], alone=whole)
 
     def builders(self, seams: Seams, paths: Sequence[str]) -> dict[str, Callable[[LinearSeam], nn.Module]]:
         """Say how each map's patch is built; a method whose patches share something makes it here.
@@ -324,30 +364,14 @@ class LayerMethod(Method):
         return []
 
     def whole(self, seams: Seams) -> list[str]:
-        """Return the parameters of `modules_to_save`.
+        """Return the parameters of `modules_to_save`; see `whole_modules`.
 
         Args:
             seams: of the model.
         Returns:
             Dotted names of parameters.
-        Raises:
-            TargetError: one of them is no module with parameters.
         """
-        named = [path for path, _ in seams.model.named_parameters()]
-        found: dict[str, None] = {}
-        missing = []
-        for module in self.modules_to_save:
-            ours = [path for path in named if f".{path}".rpartition(".")[0].endswith(f".{module}")]
-            inside = [path for path in named if f".{module}." in f".{path}"]
-            found |= dict.fromkeys([*ours, *inside])
-            if not ours and not inside:
-                missing.append(module)
-        if missing and len(missing) == len(self.modules_to_save):
-            raise TargetError(
-                f"modules_to_save: none of {', '.join(missing)} is a module with parameters of "
-                f"{type(seams.model).__name__}."
-            )
-        return [path for path in named if path in found]
+        return whole_modules(seams, self.modules_to_save)
 
     def to_peft(self, delta: Delta) -> dict[str, Any]:
         """Word what all such methods of PEFT share.
@@ -376,4 +400,4 @@ class LayerMethod(Method):
         found = folder.modules(cls.leaves)
         if not found:
             raise CheckpointError(f"{folder.where}: the weights hold no tensor of {config.get('peft_type')}.")
-        return {"layers": found, "modules_to_save": tuple(config.get("modules_to_save") or ())}
+        return {"layers": found, "modules_to_save": folder.whole()}

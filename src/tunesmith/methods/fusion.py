@@ -93,7 +93,9 @@ class Fusion(Method):
             own = [(number, part.patches[path]) for number, part in enumerate(parts) if path in part.patches]
             chosen = {} if gates is None else {number: gates.of(path, number) for number, _ in own}
             patches[path] = partial(stacked, members=own, gates=chosen)
-        delta = seams.attach(name, patches, dict.fromkeys(path for part in parts for path in part.copies), prompt)
+        copies = dict.fromkeys(path for part in parts for path in part.copies)
+        alone = {path for part in parts for path in part.alone}
+        delta = seams.attach(name, patches, copies, prompt, alone)
         for part in parts:  # what a member's own verbs look at
             part.copies = {path: delta.copies[path] for path in part.copies}
         delta.members = list(zip(methods, parts, strict=True))

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationInfo, field_validator
 from torch import Tensor, nn
 
+from tunesmith.core.errors import CheckpointError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.methods.base import PeftFolder
@@ -68,6 +69,8 @@ class MultitaskPrompt(VirtualTokenMethod):
         assert isinstance(delta.prompt, SharedPrompt)
         for task in range(self.tasks):
             view = seams.attach(f"{name}:{task}", prompt=TaskView(delta.prompt, task))
+            view.copies, view.places = delta.copies, delta.places
+            seams.place(view)
             delta.views.append(view.name)
         seams.use(name)
         return delta
@@ -97,8 +100,14 @@ class MultitaskPrompt(VirtualTokenMethod):
             The method.
         """
         config = folder.config
+        if config.get("num_transformer_submodules") == 2:
+            raise CheckpointError(
+                f"{folder.where}: num_transformer_submodules = 2 puts virtual tokens before the decoder's too, which "
+                "'multitask-prompt' does not. Train it with num_transformer_submodules=1."
+            )
         return cls(
             length=cls.peft_length(folder),
+            modules_to_save=cls.peft_heads(folder),
             start="random",
             place="start",
             tasks=int(config.get("num_tasks", 1)),

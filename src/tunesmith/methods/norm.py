@@ -94,7 +94,7 @@ class Norm(LayerMethod):
         inside = tuple(f"{path}." for path in self.modules(seams))
         whole = self.whole(seams)
         norms = [path for path, _ in seams.model.named_parameters() if path.startswith(inside) and path not in whole]
-        return seams.attach(name, parameters=[*norms, *whole])
+        return seams.attach(name, parameters=[*norms, *whole], alone=whole)
 
     def tensors(self, delta: Delta) -> dict[str, Tensor]:
         """Name the norms' tensors as PEFT does: below the module that it wraps around a norm.
@@ -151,7 +151,7 @@ class Norm(LayerMethod):
         )
         if not found:
             raise CheckpointError(f"{folder.where}: the weights hold no tensor of LN_TUNING.")
-        return cls(layers=tuple(found), modules_to_save=tuple(folder.config.get("modules_to_save") or ()))
+        return cls(layers=tuple(found), modules_to_save=folder.whole())
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -69,7 +69,13 @@ class PTuning(VirtualTokenMethod):
         Returns:
             The method.
         """
-        return cls(length=cls.peft_length(folder), start="random", encoder="none", place="start")
+        return cls(
+            length=cls.peft_length(folder),
+            modules_to_save=cls.peft_heads(folder),
+            start="random",
+            encoder="none",
+            place="start",
+        )
 
 
 class EncodedTokens(TokenPrompt):

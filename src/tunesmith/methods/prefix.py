@@ -120,7 +120,9 @@ class PrefixTuning(SoftPromptMethod):
         if "prompt_embeddings" not in folder.tensors:
             raise CheckpointError(f"{folder.where}: the weights hold no 'prompt_embeddings'.")
         both = folder.config.get("num_transformer_submodules") == 2
-        return cls(length=cls.peft_length(folder), start="random", every_second=both)
+        return cls(
+            length=cls.peft_length(folder), modules_to_save=cls.peft_heads(folder), start="random", every_second=both
+        )
 
 
 class PlainPrefix(Plain, PrefixPrompt):

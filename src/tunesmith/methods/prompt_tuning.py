@@ -40,4 +40,6 @@ class PromptTuning(VirtualTokenMethod):
         Returns:
             The method.
         """
-        return cls(length=cls.peft_length(folder), start="random", place="start")
+        return cls(
+            length=cls.peft_length(folder), modules_to_save=cls.peft_heads(folder), start="random", place="start"
+        )

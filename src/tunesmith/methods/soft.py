@@ -11,13 +11,18 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import CheckpointError, CompatibilityError
 from tunesmith.core.settings import setting
-from tunesmith.methods.base import Method, PeftFolder
+from tunesmith.methods.base import Method, PeftFolder, whole_modules
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import Seams
 from tunesmith.models.soft_prompts import Place, Plain, SoftPrompt, TokenPrompt
 
 Start = Literal["vocabulary", "text", "random"]
-_STD = 0.02
+_HEADS = "base_model."  # of names of modules that train beside a soft prompt, which has no name of this kind
+_TASKS = {
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+}
 
 
 class SoftPromptMethod(Method):
@@ -31,6 +36,9 @@ class SoftPromptMethod(Method):
         "vocabulary", "Where they start: tokens drawn from the vocabulary, the tokens of start_text, or random numbers."
     )
     start_text: str | None = setting(None, "Text that virtual tokens start from, repeated or cut to the length.")
+    modules_to_save: tuple[str, ...] = setting(
+        (), "Modules that train whole beside the prompt, by name or end of name, for example a model's own head."
+    )
 
     @field_validator("start_text")
     @classmethod
@@ -62,7 +70,8 @@ class SoftPromptMethod(Method):
         """
         prompt = self.build(seams)
         prompt.to(dtype=torch.float64 if next(seams.model.parameters()).dtype == torch.float64 else torch.float32)
-        return seams.attach(name, prompt=prompt)
+        whole = whole_modules(seams, self.modules_to_save)
+        return seams.attach(name, parameters=whole, prompt=prompt, alone=whole)
 
     # Starts ---------------------------------------------------------------------------------------------------
 
@@ -132,7 +141,7 @@ class SoftPromptMethod(Method):
         Returns:
             Name to tensor, on the CPU.
         """
-        return _prompt(delta).exported()
+        return {**_prompt(delta).exported(), **_heads(delta)}
 
     def extras(self, delta: Delta) -> dict[str, Tensor]:
         """Return everything training needs, where that is more than the prompt itself.
@@ -143,7 +152,7 @@ class SoftPromptMethod(Method):
             Name to tensor; empty when `tensors` holds it all.
         """
         state = {name: tensor.detach().cpu().clone() for name, tensor in _prompt(delta).state_dict().items()}
-        return {} if state.keys() == self.tensors(delta).keys() else state
+        return {} if state.keys() == _prompt(delta).exported().keys() else {**state, **_heads(delta)}
 
     def load(self, delta: Delta, tensors: Mapping[str, Tensor], where: str) -> None:
         """Take over a saved prompt.
@@ -154,9 +163,12 @@ class SoftPromptMethod(Method):
             where: their file, for errors.
         """
         prompt = _prompt(delta)
+        heads = {name: tensor for name, tensor in tensors.items() if name.startswith(_HEADS)}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
+        delta.load_copies({name.removeprefix(_HEADS): tensor for name, tensor in heads.items()}, where)
         if tensors.keys() == prompt.state_dict().keys():
             try:
-                prompt.load_state_dict(dict(tensors))
+                prompt.load_state_dict(tensors)
             except RuntimeError as error:
                 raise CheckpointError(f"{where} does not fit the model: {error}") from None
         elif any("." in name for name in prompt.state_dict()):
@@ -180,20 +192,39 @@ class SoftPromptMethod(Method):
         """
         seams = delta.seams
         elsewhere = getattr(delta.prompt, "place", "start") != "start"
-        output = getattr(seams.model, "get_output_embeddings", lambda: None)()
-        task = (
-            "SEQ_2_SEQ_LM" if seams.encoder is not None else "CAUSAL_LM" if output is not None else "FEATURE_EXTRACTION"
-        )
+        task = self._task_type(seams)
         config: Any = seams.model.config
         return {
-            **({"peft_type": None} if elsewhere else {}),
+            **({"peft_type": None} if elsewhere or task is None else {}),
             "task_type": task,
+            "modules_to_save": list(self.modules_to_save) or None,
             "num_virtual_tokens": self.length,
             "num_transformer_submodules": 1,
             "token_dim": int(_prompt(delta).exported()["prompt_embeddings"].shape[1]),
             "num_layers": config.num_hidden_layers,
             "num_attention_heads": config.num_attention_heads,
         }
+
+    def _task_type(self, seams: Seams) -> str | None:
+        """Say which class of PEFT wraps the model; those of classifiers alone train modules beside a soft prompt."""
+        if self.modules_to_save:
+            return next((task for name, task in _TASKS.items() if name in type(seams.model).__name__), None)
+        if seams.encoder is not None:
+            return "SEQ_2_SEQ_LM"
+        output = getattr(seams.model, "get_output_embeddings", lambda: None)()
+        return "CAUSAL_LM" if output is not None else "FEATURE_EXTRACTION"
+
+    @staticmethod
+    def peft_heads(folder: PeftFolder) -> tuple[str, ...]:
+        """Read which modules were trained beside the prompt.
+
+        Args:
+            folder: as read.
+        Returns:
+            Their names in the model.
+        """
+        named = [name.removeprefix(_HEADS).rpartition(".")[0] for name in folder.tensors if name.startswith(_HEADS)]
+        return tuple(dict.fromkeys(named))
 
     @classmethod
     def peft_length(cls, folder: PeftFolder) -> int:
@@ -233,6 +264,19 @@ class VirtualTokenMethod(SoftPromptMethod):
         self.check_reads_tokens(seams)
         return self.prompt(self.start_embeddings(seams), seams.place_of_virtual_tokens(self.place))
 
+    def load(self, delta: Delta, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Take over a saved prompt; of the one that PEFT makes for encoder and decoder it reads the encoder's half.
+
+        Args:
+            delta: freshly attached by this method.
+            tensors: as `tensors` or `extras` return them.
+            where: their file, for errors.
+        """
+        rows = tensors.get("prompt_embeddings")
+        if rows is not None and delta.seams.encoder is not None and len(rows) == 2 * self.length:
+            tensors = {**tensors, "prompt_embeddings": rows[: self.length]}
+        super().load(delta, tensors, where)
+
     def prompt(self, start: Tensor, place: Place) -> SoftPrompt:
         """Build the prompt from where it starts.
 
@@ -251,6 +295,10 @@ class TokenTable(Plain, TokenPrompt):
     def __init__(self, start: Tensor, place: Place) -> None:
         super().__init__(len(start), place)
         self.prompt_embeddings = nn.Parameter(start.clone())
+
+
+def _heads(delta: Delta) -> dict[str, Tensor]:
+    return {_HEADS + name: copy.detach().cpu().clone() for name, copy in delta.copies.items()}
 
 
 def _prompt(delta: Delta) -> SoftPrompt:

@@ -13,6 +13,7 @@ from tunesmith.core.errors import CheckpointError, CompatibilityError
 from tunesmith.models.quantized import dense
 
 if TYPE_CHECKING:
+    from tunesmith.models.linear import LinearSeam
     from tunesmith.models.seams import Seams
 
 
@@ -37,6 +38,16 @@ class ChangedTensors:
         """
         own = module._parameters[leaf]
         self._put(module, leaf, None if own is None else nn.Parameter(dense(own.detach()).clone(), False))
+
+    def grow(self, seam: LinearSeam, shift: Tensor) -> None:
+        """Add to a map's bias, which it may not have had.
+
+        Args:
+            seam: the map.
+            shift: (out,).
+        """
+        own: Any = seam.bias if seam.bias is not None else shift.new_zeros(len(shift), dtype=seam.stored.dtype)
+        self._put(seam.module, "bias", nn.Parameter((own.detach() + shift.to(own)), False))
 
     def share(self, module: nn.Module, leaf: str, leader: nn.Module) -> None:
         """Put another module's present parameter in the place of one, so that the two stay tied.
@@ -104,6 +115,7 @@ class Delta:
         patches: per linear map's path, the module that computes with it.
         copies: per parameter's dotted name, the trained copy that stands in for it while the delta is active.
         prompt: soft prompt at the attention or the embedding seam, or None.
+        alone: names among the copies' that stand in at their own place only, not where a parameter is tied to it.
     """
 
     def __init__(
@@ -113,6 +125,7 @@ class Delta:
         patches: dict[str, nn.Module],
         copies: dict[str, nn.Parameter],
         prompt: nn.Module | None = None,
+        alone: frozenset[str] = frozenset(),
     ) -> None:
         self.seams = seams
         self.name = name
@@ -121,7 +134,8 @@ class Delta:
         self.prompt = prompt
         self.members: list[tuple[Any, Delta]] = []  # of a fusion: each method and the part it attached
         self.views: list[str] = []  # deltas that share this one's parameters and leave with it
-        self.places = seams.owners(copies)  # (path of the module, its parameter's name, the copy)
+        self.alone = alone
+        self.places = seams.owners(copies, alone)  # (path of the module, its parameter's name, the copy)
         self.untouched: ChangedTensors | None = None  # while merged
         self.writer: Callable[[Path, Delta], None] | None = None  # of the method that attached it
         self._replaced: list[tuple[nn.Module, str, nn.Parameter | None]] = []
@@ -192,7 +206,6 @@ class Delta:
             raise CheckpointError(f"{folder} is a file. Give a folder for delta '{self.name}'.")
         self.writer(Path(folder), self)
 
-    @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], where: str = "the saved delta") -> None:
         """Take values from tensors; all names and shapes must agree.
 
@@ -202,7 +215,20 @@ class Delta:
         Raises:
             CheckpointError: a name is missing or unknown, or a shape differs.
         """
-        own = dict(self.named_parameters())
+        self._fill(dict(self.named_parameters()), tensors, where)
+
+    def load_copies(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Take values of the trained copies alone, as `load` takes those of all that trains.
+
+        Args:
+            tensors: by the copies' names.
+            where: what to call their source in an error.
+        """
+        self._fill(self.copies, tensors, where)
+
+    @staticmethod
+    @torch.no_grad()
+    def _fill(own: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], where: str) -> None:
         if own.keys() != tensors.keys():
             missing = sorted(own.keys() - tensors.keys())[:3]
             foreign = sorted(tensors.keys() - own.keys())[:3]
@@ -264,8 +290,7 @@ class Delta:
         self.detach()
         changed.replace_all(self.places)
         for seam, shift in shifts:  # after the copies: a patch may shift a bias that is also a copy
-            changed.replace(seam.module, "bias")
-            seam.add_to_bias(shift)
+            changed.grow(seam, shift)
         self.seams.forget_prefixes()
         self.untouched = changed if keep else None
         self.seams.use(active if active in self.seams.deltas else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from tunesmith.models.attention import flat_rows, open_attention
 from tunesmith.models.inserting import Insertion
 from tunesmith.models.leading import Leading
 from tunesmith.models.prefixed import Prefix
+from tunesmith.models.routing import Routing
 from tunesmith.models.soft_prompts import PrefixPrompt, SoftPrompt, TokenPrompt
 from tunesmith.models.structure import is_causal
 
@@ -38,7 +40,7 @@ class HostSeam:
         self._causal = is_causal(module)
         self._takes = set(self.__signature__.parameters)
         self.kept: dict[str, tuple[list[Tensor], dict[nn.Module, Prefix]]] = {}
-        self._shifting = [_Shifted(inner) for inner in module.modules() if _Shifted.fits(inner)]
+        self._shifting = [_Shifted(inner, seams.routing) for inner in module.modules() if _Shifted.fits(inner)]
         self._copied = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -269,8 +271,9 @@ def _past(values: dict[str, Any]) -> int:
 class _Shifted:
     """A module that counts positions by itself: BART's table, T5's relative bias. `by` is added to each row's count."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, routing: Routing) -> None:
         self.module = module
+        self.routing = routing
         self.by = [0]
         self.relative = hasattr(module, "compute_bias")
         self.base: Callable[..., Any] = module.compute_bias if self.relative else module.forward  # type: ignore[assignment]
@@ -292,9 +295,21 @@ class _Shifted:
         return isinstance(module, nn.Embedding) and "past_key_values_length" in asked
 
     def _bias(self, query_length: int, key_length: int, device: Any = None, past_seen_tokens: int = 0) -> Any:
-        """Make the bias wide enough for the longest prefix; shorter ones take its right end."""
+        """Make the bias wide enough for the longest prefix; shorter ones take its right end.
+
+        It has no rows of its own, so where deltas differ in its table every row gets the bias of its delta.
+        """
         by = max(self.by)
-        return self.base(query_length, key_length + by, device=device, past_seen_tokens=past_seen_tokens + by)
+        names = self.routing.names
+        table: Any = self.module.relative_attention_bias.forward  # type: ignore[union-attr]
+        make = partial(self.base, query_length, key_length + by, device=device, past_seen_tokens=past_seen_tokens + by)
+        if names is None or not (self.routing.touches(table.patches) or self.routing.touches(table.copies)):
+            return make()
+        found = {}
+        for name in set(names):
+            with self.routing.only(name):
+                found[name] = make()
+        return torch.cat([found[name] for name in names for _ in range(self.routing.repeat)])
 
     def _table(self, ids: Tensor, past_key_values_length: int = 0, position_ids: Tensor | None = None) -> Any:
         found = {

@@ -53,7 +53,9 @@ class Seam:
         dim, outputs = spans[0].dim, []
         for span, piece in zip(spans, x.split([span.size for span in spans], dim=dim), strict=True):
             with self.routing.only(span.name):
-                outputs.append(self._one(piece, rest, settings))
+                y = self._one(piece, rest, settings)
+            shared = y.shape[0] == 1 < span.size and self.routing.layout is None  # BART's table makes one row for all
+            outputs.append(y.expand(span.size, *y.shape[1:]) if shared else y)
         return torch.cat(outputs, dim=dim)
 
     def _one(self, x: Tensor, rest: tuple[Any, ...], settings: dict[str, Any]) -> Any:
@@ -303,18 +305,6 @@ class LinearSeam(Seam):
         fewer, lost = requantise(self.stored, change)
         self.module.weight = nn.Parameter(fewer, requires_grad=False)
         return lost
-
-    @torch.no_grad()
-    def add_to_bias(self, change: Tensor) -> None:
-        """Add to b for good; used by merge.
-
-        Args:
-            change: (out,).
-        """
-        if self.bias is None:
-            self.module.bias = nn.Parameter(change.to(self.stored.dtype), requires_grad=False)
-        else:
-            self.bias.add_(change.to(self.bias.dtype))
 
 
 class ConvSeam(LinearSeam):

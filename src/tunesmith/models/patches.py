@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.linear import LinearSeam
 
 
@@ -36,8 +37,13 @@ class Patch(nn.Module):
             seam: the frozen map.
         Returns:
             (out, in).
+        Raises:
+            CompatibilityError: no weight can hold what the patch does, as here.
         """
-        raise NotImplementedError
+        raise CompatibilityError(
+            f"what the delta does at '{seam.path}' is no change of its weight, so it cannot be merged. "
+            "Keep it attached."
+        )
 
     def write(self, seam: LinearSeam) -> None:
         """Change W for good; used by merge.

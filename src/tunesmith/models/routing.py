@@ -67,12 +67,12 @@ class Routing:
             names: one per row of the batch; None stands for the base.
             expected: rows that the batch must have; None where nobody said. [count]
         """
-        before = self.names, self.expected
-        self.names, self.expected = None if names is None else tuple(names), expected
+        before = self.names, self.expected, self.repeat
+        self.names, self.expected, self.repeat = None if names is None else tuple(names), expected, 1
         try:
             yield
         finally:
-            self.names, self.expected = before
+            self.names, self.expected, self.repeat = before
 
     @contextmanager
     def only(self, name: str | None) -> Iterator[None]:
@@ -102,6 +102,8 @@ class Routing:
     def batch(self, rows: int) -> Iterator[None]:
         """Note how many rows a padded pass really has: a search over several beams repeats each of the caller's.
 
+        What runs after the block, as a model's head does, has the same rows until the next pass or the route's end.
+
         Args:
             rows: of the batch. [count]
         """
@@ -111,7 +113,8 @@ class Routing:
         try:
             yield
         finally:
-            self.repeat = before
+            if not named:
+                self.repeat = before
 
     @property
     def recomputes(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -136,6 +136,7 @@ class Seams:
         patches: dict[str, Callable[[LinearSeam], nn.Module]] | None = None,
         parameters: Iterable[str] = (),
         prompt: nn.Module | None = None,
+        alone: Iterable[str] = (),
     ) -> Delta:
         """Attach a delta: patches at linear maps, trained copies of the model's own parameters, a soft prompt.
 
@@ -144,6 +145,7 @@ class Seams:
             patches: per linear map's path, a function that builds its patch.
             parameters: dotted names of parameters that the delta replaces by trained copies.
             prompt: keys and values, or virtual tokens, that every row of the delta sees.
+            alone: those of `parameters` whose copies do not stand in for what is tied to them.
         Returns:
             The delta, active for all rows.
         Raises:
@@ -160,7 +162,7 @@ class Seams:
         for path, patch in built.items():
             patch.to(device=self.linear[path].stored.device)
         copies = {path: nn.Parameter(dense(self.parameter(path)).detach().clone()) for path in parameters}
-        delta = Delta(self, name, built, copies, prompt)
+        delta = Delta(self, name, built, copies, prompt, frozenset(alone))
         self.place(delta)
         return delta
 
@@ -241,21 +243,26 @@ class Seams:
         names = [path for path, _ in self.model.named_parameters()]
         return [path for path in names if path in free or is_quantised(self.parameter(path))] or names
 
-    def owners(self, copies: dict[str, nn.Parameter]) -> list[tuple[str, str, nn.Parameter]]:
+    def owners(
+        self, copies: dict[str, nn.Parameter], alone: Container[str] = ()
+    ) -> list[tuple[str, str, nn.Parameter]]:
         """Find every place that a copied parameter has in the model; tied ones have several.
 
         Args:
             copies: dotted name of a parameter to its copy.
+            alone: names among them that mean one place.
         Returns:
             (module's path, parameter's name there, copy).
         """
-        own = {id(self.parameter(path)): copy for path, copy in copies.items()}
-        return [
-            (path, leaf, own[id(parameter)])
-            for path, module in self.model.named_modules(remove_duplicate=False)
-            for leaf, parameter in module._parameters.items()
-            if id(parameter) in own
-        ]
+        own = {id(self.parameter(path)): copy for path, copy in copies.items() if path not in alone}
+        places = []
+        for path, module in self.model.named_modules(remove_duplicate=False):
+            for leaf, parameter in module._parameters.items():
+                name = f"{path}.{leaf}".removeprefix(".")
+                copy = copies[name] if name in alone else own.get(id(parameter))
+                if copy is not None:
+                    places.append((path, leaf, copy))
+        return places
 
     def detach(self, name: str) -> None:
         """Take a delta off; the model answers as before, bit for bit.
