@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,17 @@ def test_a_drawn_answer_does_not_depend_on_the_other_prompts(run: tunesmith.Run)
 def test_a_stream_is_the_answer(run: tunesmith.Run) -> None:
     for prompt in ("what?", "what comes after 3?"):
         assert "".join(run.stream(prompt)) == run.generate(prompt)[0][0]
+
+
+def test_inspect_reads_no_weights(tiny_writer: Path, tmp_path: Path) -> None:
+    train = write_jsonl(tmp_path / "rows.jsonl", [{"question": f"{n}?", "answer": f"{n}"} for n in range(8)])
+    model = shutil.copytree(tiny_writer, tmp_path / "model")
+    given = recipe(model, train, tmp_path / "run", data={"train": str(train), "validation": 0.25})
+    before = tunesmith.inspect(given)
+    (model / "model.safetensors").write_bytes(b"none")
+    assert tunesmith.inspect(given) == before
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        tunesmith.train(given)
 
 
 def test_inspect_shows_characters_whole(tiny_writer: Path, tmp_path: Path) -> None:
