@@ -167,7 +167,7 @@ def test_answers_that_fill_the_room_are_counted(
         (lambda run: run.chat([{"role": "system", "content": "x"}]), DataError, "not with system"),
         (lambda run: run.evaluate(None), DataError, "data is given as a path, not as None"),
         (lambda run: run.compare("x", "rows.jsonl"), DataError, "compared with a run"),
-        (lambda run: run.generate("a", top_p=0.5), RecipeError, "top_p=0.5 is for sampling"),
+        (lambda run: run.generate("a", top_p=0.5), RecipeError, "  top_p=0.5 is for sampling"),
         (lambda run: tunesmith.train(None), RecipeError, "a recipe is a YAML file or a mapping"),
         (lambda run: tunesmith.train([1]), RecipeError, "not \\[1\\]"),
         (lambda run: tunesmith.Run.load(None), CheckpointError, "by its folder, not by None"),
@@ -212,6 +212,9 @@ def test_settings_that_do_nothing_are_refused(task: dict[str, Any], words: str) 
     [
         ({"data": {"train": "x.jsonl", "text": "body"}}, "data.text: the task 'dialogue' does not read it"),
         ({"data": {"train": "x.jsonl", "label": "kind"}}, "data.label: the task 'dialogue' does not read it"),
+        ({"training": {"head_learning_rate": 1e-3}}, "head_learning_rate: the task 'dialogue' has no head of its own"),
+        ({"task": "text-generation", "data": {"train": "x.txt", "text": "a"}}, "data.text: x.txt is plain text"),
+        ({"task": {"name": "text-generation", "documents": "line"}}, "task.documents: it is for files of plain text"),
         ({"data": {"train": "x.jsonl", "columns": ["a"]}}, "data.columns: it is for files without a header"),
         ({"task": {"name": "dialogue", "answered_rows": 0}, "evaluation": {"metrics": ["chrf"]}}, "chrf need answers"),
     ],
