@@ -11,6 +11,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from tunesmith.core.registry import find
+from tunesmith.evaluation.metrics.base import worded, worded_gain
 from tunesmith.evaluation.statistics import Bootstrap, estimate, metrics_by_name, paired_difference
 from tunesmith.evaluation.words import unspaced, words
 from tunesmith.evaluation.written import Written
@@ -97,3 +98,18 @@ def test_rows_that_were_not_answered_count_for_likelihoods_only() -> None:
     weights = np.zeros(10)
     weights[0] = 1
     assert math.isnan(find("metrics", "exact-match")().compute(found.sample(weights)))
+
+
+def test_a_perplexity_beyond_all_numbers_is_worded() -> None:
+    tokens = np.full(4, 3)
+    lost = Written(np.array([9e3, 9e3, 5.0, 9e3]), tokens, 5 * tokens)
+    fine = Written(np.full(4, 5.0), tokens, 5 * tokens)
+    found = estimate(lost, metrics_by_name(["perplexity"]), Bootstrap(200))["perplexity"]
+    assert math.isinf(found.value) and worded("perplexity", found.value, found.low, found.high) == "-"
+    assert worded("perplexity", 3.0, None, None) == "3.000 (- – -)"
+    gain = paired_difference(lost, lost, find("metrics", "perplexity")(), Bootstrap(200))
+    assert math.isnan(gain.estimate.value) and 0 < gain.p_value <= 1
+    said = worded_gain("perplexity", **gain.estimate.plain(), p_value=gain.p_value)
+    assert said == "perplexity: the difference to the best baseline is no finite number"
+    worse = paired_difference(lost, fine, find("metrics", "perplexity")(), Bootstrap(200))
+    assert worse.estimate.value == -math.inf

@@ -106,7 +106,7 @@ def test_a_long_talk_loses_its_oldest_turns(
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*lines, LONG, "what?"]) + "\n\n"))
     talk.talk(run, 0, {"max_new_tokens": 8})
     shown = capsys.readouterr()
-    assert "oldest turns were left out" in shown.err
+    assert "oldest turns left out: 1" in shown.err
     assert "leave room" in shown.err, "a message that is too long by itself"
     assert len(shown.out.splitlines()) >= 7
 
@@ -182,6 +182,16 @@ def test_answers_that_fill_the_room_are_counted(
 def test_odd_calls_are_refused_in_words(run: tunesmith.Run, call: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call(run)
+
+
+def test_a_score_that_is_no_finite_number_is_shown(run: tunesmith.Run) -> None:
+    path = run.folder / "metrics.json"
+    facts = json.loads(path.read_text())
+    facts["metrics"]["validation"]["perplexity"] = {"value": None, "low": None, "high": None}
+    facts["gain"][0] |= {"metric": "perplexity", "value": None, "low": None, "high": None}
+    path.write_text(json.dumps(facts))
+    found = CliRunner().invoke(app, ["show", str(run.folder)])
+    assert found.exit_code == 0 and "the difference to the best baseline is no finite number" in found.stdout
 
 
 def test_options_of_the_command_are_not_decoding() -> None:
