@@ -87,6 +87,7 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ({"prompt": "2+2?", "completion": " "}, InstructionTuning(), r"cell: line 1 \(question or answer\)"),
         ({"question": "x", "answers": []}, InstructionTuning(), "1 of 1 rows have an empty"),
         ({"question": " ", "context": "y", "answer": "z"}, InstructionTuning(), "1 of 1 rows have an empty"),
+        ({"question": "x", "answer": None}, InstructionTuning(), "1 of 1 rows have an empty"),
         ({"instruction": "", "output": "z"}, InstructionTuning(), "1 of 1 rows have an empty"),
         ({"source": "", "target": "z"}, Translation(instruction="Translate:"), "1 of 1 rows have an empty"),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, GenerativeQuestionAnswering(), "holds preference rows"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from tunesmith.core.registry import find
+from tunesmith.evaluation.metrics.base import worded, worded_gain
 from tunesmith.evaluation.statistics import Bootstrap, estimate, metrics_by_name, paired_difference
 from tunesmith.evaluation.words import unspaced, words
 from tunesmith.evaluation.written import Written
@@ -45,18 +47,27 @@ def test_overlaps_by_hand() -> None:
     assert score("rouge-l", found) == pytest.approx((2 * 5 / 12 + 2 * 1 / 4 + 2 * 4 / 10 + 2 * 1 / 6) / 4)
 
 
+def test_words_without_neighbours_have_no_pairs() -> None:
+    """As in Google's rouge_score: one word has no pairs, so none can be right."""
+    assert score("rouge-2", written(["London"], [["Paris"]])) == score("rouge-2", written(["Paris"], [["Paris"]])) == 0
+    assert score("rouge-2", written(["so it is"], [["no", "so it is"]])) == 1
+
+
 def test_distinct_counts_runs_of_words_once() -> None:
     found = written(["a b a b", "a b"], [["x"], ["y"]])
     assert score("distinct-1", found) == pytest.approx(2 / 6)
     assert score("distinct-2", found) == pytest.approx(2 / 4)
 
 
-@pytest.mark.parametrize("right", [[[one[0]] for one in RIGHT], [[one[0], one[-1]] for one in RIGHT]])
+@pytest.mark.parametrize("right", [[[one[0]] for one in RIGHT], [[one[0], one[-1]] for one in RIGHT], RIGHT])
 def test_bleu_and_chrf_equal_sacrebleu(right: list[list[str]]) -> None:
     found = written(ANSWERS, right)
-    streams = [list(texts) for texts in zip(*right, strict=True)]
+    streams = [list(texts) for texts in zip_longest(*right)]
     assert score("bleu", found) == pytest.approx(BLEU().corpus_score(ANSWERS, streams).score, abs=1e-9)
     assert score("chrf", found) == pytest.approx(CHRF().corpus_score(ANSWERS, streams).score, abs=1e-9)
+    several = {1: "1", 2: "2"}[len(streams)] if right is not RIGHT else "var"
+    for name in ("bleu", "chrf"):
+        assert find("metrics", name)().signature(found).startswith(f"nrefs:{several}|")
 
 
 def test_chinese_is_cut_by_character() -> None:
@@ -87,3 +98,18 @@ def test_rows_that_were_not_answered_count_for_likelihoods_only() -> None:
     weights = np.zeros(10)
     weights[0] = 1
     assert math.isnan(find("metrics", "exact-match")().compute(found.sample(weights)))
+
+
+def test_a_perplexity_beyond_all_numbers_is_worded() -> None:
+    tokens = np.full(4, 3)
+    lost = Written(np.array([9e3, 9e3, 5.0, 9e3]), tokens, 5 * tokens)
+    fine = Written(np.full(4, 5.0), tokens, 5 * tokens)
+    found = estimate(lost, metrics_by_name(["perplexity"]), Bootstrap(200))["perplexity"]
+    assert math.isinf(found.value) and worded("perplexity", found.value, found.low, found.high) == "-"
+    assert worded("perplexity", 3.0, None, None) == "3.000 (- – -)"
+    gain = paired_difference(lost, lost, find("metrics", "perplexity")(), Bootstrap(200))
+    assert math.isnan(gain.estimate.value) and 0 < gain.p_value <= 1
+    said = worded_gain("perplexity", **gain.estimate.plain(), p_value=gain.p_value)
+    assert said == "perplexity: the difference to the best baseline is no finite number"
+    worse = paired_difference(lost, fine, find("metrics", "perplexity")(), Bootstrap(200))
+    assert worse.estimate.value == -math.inf

@@ -117,6 +117,27 @@ def test_a_template_that_does_not_write_what_is_said_is_refused(wrong: str, tiny
     assert Chat(tokenizer, "model").conversation(turns).text.endswith("[assistant]an  answer</s>")
 
 
+def test_a_template_that_forgets_earlier_thoughts_teaches_the_last_answer(tiny_writer: Path) -> None:
+    """As Qwen3's does: only the last answer keeps its thoughts, so earlier ones look otherwise when more follow."""
+    tokenizer = tokenizer_of(tiny_writer)
+    thinking = "{% if loop.last %}<think></think>{% endif %}"
+    template = (
+        "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}" + thinking + "{% endif %}{{ m.content }}"
+        "</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    tokenizer.chat_template = {"default": template, "tool_use": "x"}
+    chat = Chat(tokenizer)
+    with pytest.raises(DataError, match="message 3 differently when more follow.*task.learn=last"):
+        chat.conversation(TURNS)
+    found = chat.conversation(TURNS, "last")
+    assert [found.text[slice(*span)] for span in found.answers] == [f"<think></think>{TURNS[-1]['content']}</s>"]
+    read = [{**turn, "weight": "0"} if turn["role"] == "assistant" else turn for turn in TURNS[:-1]]
+    assert chat.conversation([*read, TURNS[-1]]) == found
+    tokenizer.chat_template = template.replace("%}[assistant]", "%}[answer]")
+    with pytest.raises(DataError, match=r"asks for message 3 with .*\[answer\]' at the end"):
+        Chat(tokenizer).conversation(TURNS[:3])
+
+
 def test_an_answer_of_weight_0_is_read_and_not_learned(tiny_writer: Path) -> None:
     chat = Chat(tokenizer_of(tiny_writer), "plain")
     talk = [("user", "1?", 1), ("assistant", "wrong", 0), ("user", "2?"), ("assistant", "right", 1), ("user", "3?"),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tunesmith
-from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError
+from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError, RecipeError
 from tunesmith.methods.lora import Lora
 from tunesmith.methods.store import save_delta
 from tunesmith.models.loading import load_model, load_tokenizer, locate
@@ -123,6 +123,11 @@ def test_held_out_rows(recipe: Recipe, data_folder: Path, tmp_path: Path) -> Non
     (tmp_path / "texts.txt").write_text("hello there\ngood night\n")
     facts = tunesmith.merge(run, tmp_path / "b", str(tmp_path / "texts.txt"))
     assert facts["rows"] == 2
+    train = Path(run.recipe.recipe.data.train)
+    train.write_text("\n".join(train.read_text().rstrip().splitlines()[:-1]) + "\n")
+    with pytest.raises(DataError, match="is not as it was when the run trained on it"):
+        tunesmith.merge(run, tmp_path / "c")
+    assert tunesmith.merge(run, tmp_path / "d", str(tmp_path / "texts.txt"))["rows"] == 2
 
 
 def test_a_delta_folder_and_an_attached_delta(tiny_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import tunesmith
-from tunesmith.core.errors import CheckpointError, RecipeError
+from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError
 from tunesmith.core.memory import peak_bytes, restart_peak
 
 LINES = [f"the {word} bird sings to the {other} moon\n" for word in ("red", "blue") for other in ("gold", "black")]
@@ -77,11 +77,47 @@ def test_other_architectures_by_name(tmp_path: Path, prose: Path, architecture: 
         ({"model": {"new": {"config": {"hidden_size": "big"}}}}, "model.new.config: .*expected int, got str"),
         ({"model": {"new": {"config": {"hidden_act": "nope"}}}}, "these keys in model.new.config: 'nope'"),
         ({"model": {"new": {"config": {"num_attention_heads": 5}}}}, "model.new.config: .*heads .5"),
+        (
+            {"model": {"new": {"config": {"attention_dropout": 7}}}},
+            "attention_dropout=7; a rate of dropout is at least 0",
+        ),
+        (
+            {"model": {"new": {"config": {"eos_token_id": 99999}}}},
+            "eos_token_id=99999; the new tokenizer has the tokens 0",
+        ),
     ],
 )
 def test_what_does_not_make_a_model(tmp_path: Path, prose: Path, changes: dict[str, Any], match: str) -> None:
     with pytest.raises(RecipeError, match=match):
         tunesmith.train({**recipe(prose, tmp_path / "run"), **changes})
+
+
+_SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+@pytest.mark.parametrize("architecture", ["roberta", "bert"])
+def test_a_new_encoder_fills_in_rows_of_the_whole_length(tmp_path: Path, prose: Path, architecture: str) -> None:
+    """RoBERTa counts places from its pad token's number: it needs that token, and more places than tokens."""
+    given = recipe(prose, tmp_path / "run", architecture=architecture, config=_SMALL)
+    given["task"] = {"name": "text-generation", "objective": "masked", "samples": 0}
+    run = tunesmith.train(given)
+    assert run.summary["fast_path"]["fast"] and run.metrics["validation"]["perplexity"]["value"] < 60
+    with pytest.raises(RecipeError, match="bits-per-character needs every token"):
+        tunesmith.train({**given, "evaluation": {"metrics": ["bits-per-character"]}, "output": str(tmp_path / "other")})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "match"),
+    [
+        ("gemma2", {**_SMALL, "num_key_value_heads": 2, "head_dim": 16}, "caps its attention scores .softcap=50"),
+        ("mamba", {"hidden_size": 32, "num_hidden_layers": 2}, "its head reads more than the last hidden states"),
+    ],
+)
+def test_architectures_that_cannot_be_opened_are_named(
+    tmp_path: Path, prose: Path, architecture: str, config: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(CompatibilityError, match=match):
+        tunesmith.train(recipe(prose, tmp_path / "run", architecture=architecture, config=config))
 
 
 def test_the_memory_of_evaluation_does_not_grow_with_the_rows(tmp_path: Path, prose: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_a_long_talk_loses_its_oldest_turns(
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*lines, LONG, "what?"]) + "\n\n"))
     talk.talk(run, 0, {"max_new_tokens": 8})
     shown = capsys.readouterr()
-    assert "oldest turns were left out" in shown.err
+    assert "oldest turns left out: 1" in shown.err
     assert "leave room" in shown.err, "a message that is too long by itself"
     assert len(shown.out.splitlines()) >= 7
 
@@ -166,7 +167,7 @@ def test_answers_that_fill_the_room_are_counted(
         (lambda run: run.chat([{"role": "system", "content": "x"}]), DataError, "not with system"),
         (lambda run: run.evaluate(None), DataError, "data is given as a path, not as None"),
         (lambda run: run.compare("x", "rows.jsonl"), DataError, "compared with a run"),
-        (lambda run: run.generate("a", top_p=0.5), RecipeError, "top_p=0.5 is for sampling"),
+        (lambda run: run.generate("a", top_p=0.5), RecipeError, "  top_p=0.5 is for sampling"),
         (lambda run: tunesmith.train(None), RecipeError, "a recipe is a YAML file or a mapping"),
         (lambda run: tunesmith.train([1]), RecipeError, "not \\[1\\]"),
         (lambda run: tunesmith.Run.load(None), CheckpointError, "by its folder, not by None"),
@@ -181,6 +182,16 @@ def test_answers_that_fill_the_room_are_counted(
 def test_odd_calls_are_refused_in_words(run: tunesmith.Run, call: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call(run)
+
+
+def test_a_score_that_is_no_finite_number_is_shown(run: tunesmith.Run) -> None:
+    path = run.folder / "metrics.json"
+    facts = json.loads(path.read_text())
+    facts["metrics"]["validation"]["perplexity"] = {"value": None, "low": None, "high": None}
+    facts["gain"][0] |= {"metric": "perplexity", "value": None, "low": None, "high": None}
+    path.write_text(json.dumps(facts))
+    found = CliRunner().invoke(app, ["show", str(run.folder)])
+    assert found.exit_code == 0 and "the difference to the best baseline is no finite number" in found.stdout
 
 
 def test_options_of_the_command_are_not_decoding() -> None:
@@ -211,6 +222,9 @@ def test_settings_that_do_nothing_are_refused(task: dict[str, Any], words: str) 
     [
         ({"data": {"train": "x.jsonl", "text": "body"}}, "data.text: the task 'dialogue' does not read it"),
         ({"data": {"train": "x.jsonl", "label": "kind"}}, "data.label: the task 'dialogue' does not read it"),
+        ({"training": {"head_learning_rate": 1e-3}}, "head_learning_rate: the task 'dialogue' has no head of its own"),
+        ({"task": "text-generation", "data": {"train": "x.txt", "text": "a"}}, "data.text: x.txt is plain text"),
+        ({"task": {"name": "text-generation", "documents": "line"}}, "task.documents: it is for files of plain text"),
         ({"data": {"train": "x.jsonl", "columns": ["a"]}}, "data.columns: it is for files without a header"),
         ({"task": {"name": "dialogue", "answered_rows": 0}, "evaluation": {"metrics": ["chrf"]}}, "chrf need answers"),
     ],
@@ -244,6 +258,17 @@ def test_a_drawn_answer_does_not_depend_on_the_other_prompts(run: tunesmith.Run)
 def test_a_stream_is_the_answer(run: tunesmith.Run) -> None:
     for prompt in ("what?", "what comes after 3?"):
         assert "".join(run.stream(prompt)) == run.generate(prompt)[0][0]
+
+
+def test_inspect_reads_no_weights(tiny_writer: Path, tmp_path: Path) -> None:
+    train = write_jsonl(tmp_path / "rows.jsonl", [{"question": f"{n}?", "answer": f"{n}"} for n in range(8)])
+    model = shutil.copytree(tiny_writer, tmp_path / "model")
+    given = recipe(model, train, tmp_path / "run", data={"train": str(train), "validation": 0.25})
+    before = tunesmith.inspect(given)
+    (model / "model.safetensors").write_bytes(b"none")
+    assert tunesmith.inspect(given) == before
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        tunesmith.train(given)
 
 
 def test_inspect_shows_characters_whole(tiny_writer: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 def _score(name: str, score: dict[str, float]) -> str:
     from tunesmith.evaluation.metrics.base import worded
 
-    return "-" if score["value"] is None else worded(name, score["value"], score["low"], score["high"])
+    return worded(name, score["value"], score["low"], score["high"])
 
 
 def _bytes(count: float) -> str:

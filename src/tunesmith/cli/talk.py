@@ -106,7 +106,7 @@ def _answered(run: Run, messages: list[dict[str, str]], seed: int, decoding: dic
     print()
     if len(kept) < len(messages):
         turns = (len(messages) - len(kept)) // 2
-        print(f"(the conversation was too long: its {turns} oldest turns were left out)", file=sys.stderr)
+        print(f"(the conversation was too long; oldest turns left out: {turns})", file=sys.stderr)
     return [*kept, {"role": "assistant", "content": "".join(pieces).strip() or "..."}]
 
 

@@ -207,8 +207,11 @@ def _triple(estimate: Estimate) -> tuple[float, float, float]:
 
 def _gain(item: Difference) -> str:
     gain = item.estimate
+    said = worded_gain(item.metric, gain.value, gain.low, gain.high, item.p_value)
+    if not np.isfinite(gain.value):
+        return f"{said}."
     sure = "the interval excludes zero" if gain.low > 0 or gain.high < 0 else "the interval includes zero"
-    return f"{worded_gain(item.metric, gain.value, gain.low, gain.high, item.p_value)}; {sure}."
+    return f"{said}; {sure}."
 
 
 def _table(heads: Sequence[str], rows: Sequence[str]) -> str:

@@ -91,7 +91,8 @@ class Bootstrap:
         if not len(values):
             return float("nan"), float("nan")
         tail = 100 * (1 - self.confidence) / 2
-        low, high = np.percentile(values, [tail, 100 - tail])
+        with np.errstate(invalid="ignore"):  # between infinities there is no number
+            low, high = np.percentile(values, [tail, 100 - tail])
         return float(low), float(high)
 
 
@@ -177,6 +178,7 @@ def paired_difference(first: Result, second: Result, metric: Metric, bootstrap: 
     values = np.array([gain(weights) for weights in bootstrap.weights(first.rows)])
     low, high = bootstrap.interval(values)
     value = gain()
-    tail = min((values <= 0).mean(), (values >= 0).mean())
+    known = values[~np.isnan(values)]
+    tail = min((known <= 0).mean(), (known >= 0).mean()) if len(known) else 1.0
     p_value = min(1.0, 2 * max(float(tail), 1 / (bootstrap.resamples + 1)))
     return Difference(metric.name, Estimate(value, low, high), p_value)

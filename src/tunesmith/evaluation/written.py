@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 
@@ -54,6 +55,14 @@ class Written:
     def loss(self) -> float:
         """Mean -log p over all learned tokens. [nats]"""
         return float(self.nats.sum() / max(1, self.tokens.sum()))
+
+    def streams(self) -> list[list[str | None]]:
+        """Return the references as sacrebleu takes them: the first of every answer, the second of every answer, ...
+
+        Returns:
+            Lists of A texts, None where an answer has no more references.
+        """
+        return [list(texts) for texts in zip_longest(*self.right)]
 
     def sample(self, weights: Array | None = None) -> WrittenSample:
         """Weight the rows, all alike when nothing is given.

@@ -219,6 +219,11 @@ def attention(
     """
     seam = _seams.get(module)
     settings |= {"dropout": dropout, "scaling": scaling}
+    if settings.get("softcap") is not None:
+        raise CompatibilityError(
+            f"{type(module).__name__} caps its attention scores (softcap={settings['softcap']:g}, as Gemma 2 does), "
+            "which is not supported. Choose another model."
+        )
     if seam is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)[0], None
     if seam.routing.layout is None:

@@ -228,6 +228,28 @@ def opening(source: Source, names: Iterable[str], writes: bool) -> str:
     return "body"
 
 
+def hollow_model(source: Source, opens: str) -> PreTrainedModel:
+    """Make a model as its config.json describes it, without weights: no file of weights is read.
+
+    Args:
+        source: from `locate`.
+        opens: "body", "causal" or "masked".
+    Returns:
+        The model, on torch's meta device.
+    Raises:
+        CheckpointError: the model's config cannot be read.
+        CompatibilityError: the architecture has no such head.
+    """
+    try:
+        with quiet(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
+            model: PreTrainedModel = opener(config, opens).from_config(config)
+    except Exception as error:
+        raise _explained(error, source, opens) from error
+    model.untrained_pooler = False  # what the weights hold is not known
+    return model
+
+
 def load_model(
     source: Source, device: torch.device, dtype: torch.dtype = torch.float32, opens: str = "body"
 ) -> PreTrainedModel:

@@ -42,7 +42,9 @@ def build_model(
         RecipeError: an unknown architecture, one that does not do what the task asks, or a config key it lacks.
     """
     plain = _plain(settings)
-    extra = {"mask_token": _MASK} if opens == "masked" else {"pad_token": _PAD} if plain.is_encoder_decoder else {}
+    extra = {"mask_token": _MASK} if opens == "masked" else {}
+    if plain.is_encoder_decoder or getattr(plain, "pad_token_id", None) is not None:
+        extra["pad_token"] = _PAD
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=_tokenizer(settings, [_UNKNOWN, _END, *extra.values()], texts), eos_token=_END,
         unk_token=_UNKNOWN, model_max_length=context, **extra,
@@ -69,8 +71,8 @@ def _made(architecture: str, config: Any, opens: str) -> Any:
         raise RecipeError(
             f"model.new.architecture: '{architecture}' cannot be made for this task with these keys in "
             f"model.new.config: {why}. Known to work: llama, gpt2, qwen2, mistral for texts that go on and "
-            "for answers; bart, t5, marian for answers; bert, modernbert, electra for task.objective=masked. Others "
-            "may need keys in model.new.config."
+            "for answers; bart, t5, marian for answers; bert, roberta, modernbert, electra for task.objective=masked. "
+            "Others may need keys in model.new.config."
         ) from None
     return model
 
@@ -104,12 +106,17 @@ def _plain(settings: NewModelSettings) -> Any:
     foreign = [key for key in settings.config if not hasattr(plain, key)]
     if foreign:
         raise RecipeError(f"model.new.config: {unknown('key', foreign[0], plain.to_dict())}")
+    for key, value in settings.config.items():
+        if "drop" in key and isinstance(value, int | float) and not 0 <= value < 1:
+            raise RecipeError(f"model.new.config: {key}={value}; a rate of dropout is at least 0 and less than 1.")
     return plain
 
 
 def _config(settings: NewModelSettings, plain: Any, tokenizer: Any, context: int) -> Any:
+    _check_tokens(settings.config, len(tokenizer))
     layers, width, heads = SIZES[settings.size]
-    below = settings.config.get("num_layers", layers)
+    below, pad = settings.config.get("num_layers", layers), tokenizer.pad_token_id
+    unread = 0 if pad is None or plain.is_encoder_decoder else pad + 1  # RoBERTa counts places from the pad token's id
     values: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": width,
@@ -117,11 +124,11 @@ def _config(settings: NewModelSettings, plain: Any, tokenizer: Any, context: int
         "num_attention_heads": heads,
         "num_key_value_heads": heads,
         "intermediate_size": 32 * round(width * 8 / 3 / 32),  # as many numbers as two maps of four times the width
-        "max_position_embeddings": context,
+        "max_position_embeddings": context + unread,
         "tie_word_embeddings": True,
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+        "pad_token_id": pad,
         **dict.fromkeys(("cls_token_id", "sep_token_id", "forced_eos_token_id"), None),
         **dict.fromkeys(("decoder_layers", "num_decoder_layers"), below),
         **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), heads),
@@ -141,3 +148,13 @@ def _config(settings: NewModelSettings, plain: Any, tokenizer: Any, context: int
         if count < 1:
             raise RecipeError(f"model.new.config: {renamed.get(key, key)}={count}; a model has at least 1 layer.")
     return found
+
+
+def _check_tokens(given: dict[str, Any], count: int) -> None:
+    """Refuse numbers of special tokens that the new tokenizer does not have."""
+    for key, value in given.items():
+        if key.endswith("_token_id") and isinstance(value, int) and not 0 <= value < count:
+            raise RecipeError(
+                f"model.new.config: {key}={value}; the new tokenizer has the tokens 0 to {count - 1}. Leave it out: "
+                "the tokenizer says what its special tokens are."
+            )

@@ -41,6 +41,8 @@ class Chat:
     def __init__(self, tokenizer: Any, wanted: str = "auto", system: str = "", apart: bool = False) -> None:
         self.tokenizer, self.system, self.apart = tokenizer, system, apart
         own = getattr(tokenizer, "chat_template", None)
+        if isinstance(own, dict):  # several, by purpose: tool use, retrieval, ...
+            own = own.get("default")
         if wanted == "model" and not own:
             raise RecipeError(
                 "prompt.chat=model: the model's tokenizer has no chat template. Choose "
@@ -109,14 +111,16 @@ class Chat:
         brings = any(message["role"] == "system" for message in messages)
         return [*([{"role": "system", "content": self.system}] if self.system and not brings else []), *messages]
 
-    def conversation(self, messages: Sequence[dict[str, str]]) -> Rendered:
-        """Write messages as one text and find the answers in it.
+    def conversation(self, messages: Sequence[dict[str, str]], learn: str = "all") -> Rendered:
+        """Write messages as one text and find the answers in it that are learned.
 
         An answer begins where the template stops when it asks for one, and ends with the turn: with its end-of-turn
         token where the template has one, else with the end token, which is added after a last answer.
 
         Args:
             messages: the last one an answer.
+            learn: "all" answers, those of weight 0 aside, or the "last" one; the others may be written in any way, as
+                by templates that leave out what a model thought earlier.
         Returns:
             The text and the spans of the answers.
         Raises:
@@ -125,24 +129,36 @@ class Chat:
         """
         text = self.render(messages)
         self._check_said(messages, text)
-        answers, learned = [], []
-        for number, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before, after = self.render(messages[:number], True), self.render(messages[: number + 1])
-            if not (text.startswith(after) and after.startswith(before)):
-                raise DataError(
-                    f"the chat template '{self.name}' writes message {number + 1} differently when more follow, so "
-                    "it is not known which tokens are the answer. Choose another prompt.chat."
-                )
-            self._check_asked(messages[:number], before, after[len(before) :], message["content"])
-            answers.append((len(before), self._end(after)))
-            learned.append("weight" not in message)
+        last = len(messages) - 1
+        wanted = [
+            number
+            for number, message in enumerate(messages)
+            if message["role"] == "assistant" and "weight" not in message and (learn == "all" or number == last)
+        ]
+        answers = [self._span(messages, number, text) for number in wanted]
         start, end = answers[-1]
         if not self._closed(text[start:end]):
             text = text[:end] + self.tokenizer.eos_token
             answers[-1] = (start, len(text))
-        return Rendered(text, [span for span, kept in zip(answers, learned, strict=True) if kept])
+        return Rendered(text, answers)
+
+    def _span(self, messages: Sequence[dict[str, str]], number: int, text: str) -> Span:
+        """Find an answer in the text of its conversation."""
+        before, after = self.render(messages[:number], True), self.render(messages[: number + 1])
+        if not text.startswith(after):
+            raise DataError(
+                f"the chat template '{self.name}' writes message {number + 1} differently when more follow, so it is "
+                "not known which tokens are the answer. Learn the last answer only (task.learn=last), or choose "
+                "another prompt.chat."
+            )
+        if not after.startswith(before):
+            raise DataError(
+                f"the chat template '{self.name}' asks for message {number + 1} with {before[-40:]!r} at the end, and "
+                "writes something else there when the answer is given, so it is not known where the answer begins. "
+                "Mend the template, or choose another prompt.chat."
+            )
+        self._check_asked(messages[:number], before, after[len(before) :], messages[number]["content"])
+        return len(before), self._end(after)
 
     def _check_said(self, messages: Sequence[dict[str, str]], text: str) -> None:
         """Refuse a template that leaves out what is said to the model: it would train without it."""

@@ -258,6 +258,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_answers(recipe, task))
     found.extend(_across_data(recipe.data))
     found.extend(_across_columns(recipe.data, task))
+    found.extend(_across_texts(recipe, task))
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
     found.extend(_across_shares(recipe.data))
@@ -288,6 +289,23 @@ def _across_columns(data: DataSettings, task: Any) -> list[str]:
         for key in unread
         if getattr(data, key) != DataSettings.model_fields[key].default
     ]
+
+
+def _across_texts(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse what a task that predicts tokens would not read: a rate of a head, columns of files without any."""
+    if task.opens == "body":
+        return []
+    found, data = list[str](), recipe.data
+    if recipe.training.head_learning_rate is not None:
+        found.append(f"training.head_learning_rate: the task '{task.name}' has no head of its own. Leave it out.")
+    plain = tuple(suffix for one in components("readers").values() if one.only_column for suffix in one.suffixes)
+    bare = not data.columns and data.train.lower().endswith(plain)
+    if bare and data.text != "text":
+        found.append(f"data.text: {data.train} is plain text without columns. Leave it out.")
+    if not bare and getattr(task, "documents", "file") == "line":
+        found.append(f"task.documents: it is for files of plain text ({', '.join(plain)}); a row of {data.train} is "
+                     "one text. Leave it out.")  # fmt: skip
+    return found
 
 
 def _across_shares(data: DataSettings) -> list[str]:
@@ -446,7 +464,7 @@ def build_settings(kind: type[Any], values: Mapping[str, Any], what: str) -> Any
     problems: list[str] = []
     built = _validated(kind, dict(values), "", problems)
     if problems:
-        raise RecipeError(_worded(what, problems, {}))
+        raise RecipeError(_worded(what, [problem.removeprefix("recipe: ") for problem in problems], {}))
     return built
 
 

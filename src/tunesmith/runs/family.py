@@ -15,7 +15,7 @@ from tunesmith.evaluation.statistics import Result
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Cost, Judge, Meter, Scored
 from tunesmith.runs.continuing import Earlier
-from tunesmith.runs.session import Session
+from tunesmith.runs.session import Reading, Session
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, Split
 
@@ -35,7 +35,7 @@ class Family:
     judge: Judge
 
     @classmethod
-    def read(cls, checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
+    def read(cls, checked: Checked, session: Reading, known: Sequence[str] = ()) -> Corpus:
         """Read a recipe's data.
 
         Args:

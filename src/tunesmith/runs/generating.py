@@ -26,7 +26,7 @@ from tunesmith.models.sequences import open_language
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Meter, Scored
 from tunesmith.runs.family import Family
-from tunesmith.runs.session import Session
+from tunesmith.runs.session import Reading, Session
 from tunesmith.tasks.decoding import Writer
 from tunesmith.tasks.generating import AnswerTask, LanguageTask
 from tunesmith.tasks.tuned import Tuned
@@ -105,7 +105,7 @@ class Generating(Family):
     before: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
+    def read(cls, checked: Checked, session: Reading, known: Sequence[str] = ()) -> Corpus:
         """Read texts or conversations."""
         recipe, chat = checked.recipe, session.chat
         assert chat is not None

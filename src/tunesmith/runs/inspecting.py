@@ -13,7 +13,7 @@ from tunesmith.data.conversations import Conversation
 from tunesmith.data.tokens import LearnedRows
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.opening import read_corpus
-from tunesmith.runs.session import Session, open_session
+from tunesmith.runs.session import Reading, open_reading
 from tunesmith.tasks.encoding import encode_conversations
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.training.corpus import Corpus, Split
@@ -43,7 +43,7 @@ def inspect_recipe(
     if rows < 0:
         raise RecipeError(f"rows={rows}: at least 0.")
     checked = load_recipe(recipe, overrides)
-    session = open_session(checked)
+    session = open_reading(checked)
     corpus = read_corpus(checked, session)
     train = corpus.splits["train"]
     longest = int(np.argmax(train.tokens.full_lengths))
@@ -56,7 +56,7 @@ def inspect_recipe(
     }
 
 
-def _shown(session: Session, corpus: Corpus, split: Split, row: int) -> dict[str, Any]:
+def _shown(session: Reading, corpus: Corpus, split: Split, row: int) -> dict[str, Any]:
     label = corpus.label_names[int(split.labels[row])] if corpus.label_names else None
     return {
         "where": split.examples.where[int(split.index[row])],
@@ -67,7 +67,7 @@ def _shown(session: Session, corpus: Corpus, split: Split, row: int) -> dict[str
     }
 
 
-def _pieces(session: Session, split: Split, row: int) -> list[Piece]:
+def _pieces(session: Reading, split: Split, row: int) -> list[Piece]:
     ids = split.tokens[row]
     if isinstance(session.task, AnswerTask) and session.chat is not None:
         found = Conversation.of(split.text(row))
@@ -88,7 +88,7 @@ def _pieces(session: Session, split: Split, row: int) -> list[Piece]:
     return _marked(session, whole_ids, ids, np.zeros(len(whole_ids), bool))
 
 
-def _words(session: Session, ids: Ids) -> list[str]:
+def _words(session: Reading, ids: Ids) -> list[str]:
     """Return every token's own text: what the text up to it has more than the text before it.
 
     A character that several tokens make up is the text of the last of them.
@@ -107,7 +107,7 @@ def _words(session: Session, ids: Ids) -> list[str]:
     return texts
 
 
-def _marked(session: Session, whole: Ids, kept: Ids, learned: Ids) -> list[Piece]:
+def _marked(session: Reading, whole: Ids, kept: Ids, learned: Ids) -> list[Piece]:
     """Say what becomes of each token of a row, given what of it is kept: its beginning and its end."""
     shorter = min(len(whole), len(kept))
     different = np.flatnonzero(whole[:shorter] != kept[:shorter])

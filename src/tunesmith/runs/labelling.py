@@ -17,7 +17,7 @@ from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_feature
 from tunesmith.runs.continuing import Earlier
 from tunesmith.runs.family import Family
 from tunesmith.runs.quantization import compare_with_full_precision, worded
-from tunesmith.runs.session import Session
+from tunesmith.runs.session import Reading, Session
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
@@ -37,7 +37,7 @@ class Labelling(Family):
     frozen: Frozen = field(default_factory=lambda: Frozen({}, {}))
 
     @classmethod
-    def read(cls, checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
+    def read(cls, checked: Checked, session: Reading, known: Sequence[str] = ()) -> Corpus:
         """Read labelled rows."""
         recipe, template = checked.recipe, session.template
         return load_corpus(

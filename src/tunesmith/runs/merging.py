@@ -37,10 +37,9 @@ from tunesmith.models.seams import device_of, open_seams
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.runs.agreement import Agreement, Answers, agreement
 from tunesmith.runs.folder import check_new, staged
-from tunesmith.runs.opening import read_corpus
+from tunesmith.runs.opening import held_out_again
 from tunesmith.runs.run import Run
 from tunesmith.tasks.running import extract_features
-from tunesmith.training.corpus import load_corpus
 from tunesmith.training.texts import read_texts
 from tunesmith.training.trial import batch_of
 
@@ -193,9 +192,7 @@ def _held_out(run: Run, data: str | None, rows: int) -> tuple[TokenRows, str]:
     if path is not None:
         found, where = run._read_texts(path).rows(), path
     else:
-        corpus = load_corpus(settings, session.template, session.tokenizer, session.max_tokens,
-                             run.recipe.recipe.split_seed, run.folder, run.labels)  # fmt: skip
-        split = corpus.splits[held]
+        split = held_out_again(run.recipe, session, run.fingerprint, run.labels)
         found, where = split.examples.rows(split.index), f"the share of train that was held out for {held}"
     texts = map(session.template.render, islice(found, rows))
     return tokenize(session.tokenizer, texts, session.max_tokens), where
@@ -246,7 +243,7 @@ def _of_writing_run(run: Run, data: str | None, rows: int) -> Subject:
     where = path or f"the share of train that was held out for {held}"
     assert session.chat is not None and isinstance(session.backbone, LanguageModel)
     if path is None:
-        split = read_corpus(run.recipe, session).splits[held]
+        split = held_out_again(run.recipe, session, run.fingerprint, ())
     else:
         split = read_texts(path, settings, run.recipe.task, session.chat, session.max_tokens)
     model, kept, cells = session.backbone, list[int](), 0

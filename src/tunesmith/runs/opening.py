@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
 from tunesmith.data.tokens import unknown_tokens
@@ -19,10 +20,10 @@ from tunesmith.runs.continuing import Earlier, check_base
 from tunesmith.runs.family import Family
 from tunesmith.runs.generating import Generating
 from tunesmith.runs.labelling import Labelling
-from tunesmith.runs.session import Session, open_session
+from tunesmith.runs.session import Reading, Session, open_session
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import Corpus
+from tunesmith.training.corpus import Corpus, Split
 
 _log = logging.getLogger("tunesmith")
 
@@ -64,7 +65,7 @@ def family_of(checked: Checked) -> type[Family]:
     return _FAMILIES[checked.task.family]
 
 
-def read_corpus(checked: Checked, session: Session, known: Sequence[str] = ()) -> Corpus:
+def read_corpus(checked: Checked, session: Reading, known: Sequence[str] = ()) -> Corpus:
     """Read a recipe's data.
 
     Args:
@@ -77,6 +78,29 @@ def read_corpus(checked: Checked, session: Session, known: Sequence[str] = ()) -
         DataError: anything wrong with the data.
     """
     return family_of(checked).read(checked, session, known)
+
+
+def held_out_again(checked: Checked, session: Session, fingerprint: Mapping[str, Any], known: Sequence[str]) -> Split:
+    """Hold the share of a run's training file out again that did not train.
+
+    Args:
+        checked: the run's recipe.
+        session: its model.
+        fingerprint: of the run.
+        known: its labels.
+    Returns:
+        The rows of test where it is a share, else of validation.
+    Raises:
+        DataError: the file changed meanwhile, so that rows which trained could be among them.
+    """
+    data = checked.recipe.data
+    corpus = read_corpus(checked, session, known)
+    if corpus.content_hash.split("+")[0] != str(fingerprint.get("data_hash")).split("+")[0]:
+        raise DataError(
+            f"{data.train} is not as it was when the run trained on it, so its held-out rows are not known any more. "
+            "Give a file of rows that did not train (--data)."
+        )
+    return corpus.splits["validation" if data.test is None else "test"]
 
 
 def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str | Path) -> Written:

@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.files import Scratch
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.dropout import set_dropout
-from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import (
     Source,
     choose_device,
+    hollow_model,
     load_model,
     load_tokenizer,
     locate,
@@ -56,34 +57,89 @@ class NewModel:
 
 
 @dataclass
-class Session:
-    """A recipe's model, ready to run.
+class Reading:
+    """What turns a recipe's data into the tokens that its model reads.
 
     Args:
-        source: where the model came from.
-        model_hash: of its weights.
+        source: where the model comes from.
         tokenizer: of the model.
-        tokenizer_hash: of its vocabulary and rules.
-        backbone: the opened model.
         task: with every setting decided.
         template: of the prompt.
         chat: template of conversations; None for tasks that do not write.
         max_tokens: longest row. [tokens]
-        made: the folder of a model that was made for this recipe; None for one that was loaded.
-        quantised: what quantising the model did; None for a model in full precision.
+        made: the folder of a model that was made for this recipe; None for one that exists.
     """
 
     source: Source
-    model_hash: str
     tokenizer: Any
-    tokenizer_hash: str
-    backbone: Backbone
     task: Task
     template: Template
     chat: Chat | None
     max_tokens: int
-    quantised: Quantised | None = None
-    made: NewModel | None = None
+    made: NewModel | None
+
+
+@dataclass
+class Session(Reading):
+    """A recipe's model, ready to run.
+
+    Args:
+        source: as for `Reading`.
+        tokenizer: as for `Reading`.
+        task: as for `Reading`.
+        template: as for `Reading`.
+        chat: as for `Reading`.
+        max_tokens: as for `Reading`. [tokens]
+        made: as for `Reading`.
+        model_hash: of its weights.
+        tokenizer_hash: of its vocabulary and rules.
+        backbone: the opened model.
+        quantised: what quantising the model did; None for a model in full precision.
+    """
+
+    model_hash: str
+    tokenizer_hash: str
+    backbone: Backbone
+    quantised: Quantised | None
+
+
+def open_reading(checked: Checked) -> Reading:
+    """Open what reads a recipe's data; no weights are loaded.
+
+    Args:
+        checked: the recipe.
+    Returns:
+        Tokenizer, task and templates.
+    Raises:
+        RecipeError: a pooling or a length that the model does not have.
+        CheckpointError: the tokenizer or the model's config cannot be read.
+    """
+    made, source, tokenizer = _found(checked)
+    return _reading(checked, made, source, tokenizer, hollow_model(source, checked.task.opens))
+
+
+def _found(checked: Checked) -> tuple[NewModel | None, Source, Any]:
+    recipe = checked.recipe
+    made = None if recipe.model.new is None else NewModel(checked)
+    source = locate(_model_path(recipe.model.name, checked.folder)) if made is None else made.source
+    return made, source, load_tokenizer(source)
+
+
+def _reading(
+    checked: Checked, made: NewModel | None, source: Source, tokenizer: Any, model: PreTrainedModel
+) -> Reading:
+    recipe, facts = checked.recipe, sentence_settings(source)
+    _check_vocabulary(tokenizer, model, source)
+    task = checked.task.prepare(model, facts)
+    return Reading(
+        source=source,
+        tokenizer=tokenizer,
+        task=task,
+        template=Template(recipe.prompt.template),
+        chat=None if task.opens == "body" else _chat(tokenizer, recipe.prompt, model, task),
+        max_tokens=_limit(recipe.data.max_tokens, model, tokenizer, facts),
+        made=made,
+    )
 
 
 def open_session(checked: Checked) -> Session:
@@ -99,37 +155,33 @@ def open_session(checked: Checked) -> Session:
         MissingDependency: a quantised model without torchao.
     """
     recipe = checked.recipe
-    template = Template(recipe.prompt.template)
     device = choose_device(recipe.model.device)
-    made = None if recipe.model.new is None else NewModel(checked)
-    source = locate(_model_path(recipe.model.name, checked.folder)) if made is None else made.source
-    tokenizer = load_tokenizer(source)
+    made, source, tokenizer = _found(checked)
     rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)
     model = load_model(source, device, getattr(torch, recipe.model.dtype), checked.task.opens)
-    _check_vocabulary(tokenizer, model, source)
     model_hash = source.hash(model)
-    facts = sentence_settings(source)
-    task = checked.task.prepare(model, facts)
+    reading = _reading(checked, made, source, tokenizer, model)
     if recipe.training.dropout is not None:
         set_dropout(model, recipe.training.dropout)
     bits, methods = recipe.model.quantization, [checked.method, *(other.method for other in checked.candidates)]
     keep = any(method.wants_full_precision for method in methods)
     quantised = quantise(model, bits, keep) if bits else None
-    backbone = Backbone(model) if task.opens == "body" else open_language(model)
+    backbone = Backbone(model) if reading.task.opens == "body" else open_language(model)
     backbone.seams.tokenizer = tokenizer
     return Session(
-        source=source,
+        **vars(reading),
         model_hash=model_hash,
-        tokenizer=tokenizer,
         tokenizer_hash="sha256:" + hashlib.sha256(rules.encode()).hexdigest(),
         backbone=backbone,
-        task=task,
-        template=template,
-        chat=_chat(tokenizer, recipe.prompt, backbone, task) if isinstance(backbone, LanguageModel) else None,
-        max_tokens=_limit(recipe.data.max_tokens, backbone, tokenizer, facts),
         quantised=quantised,
-        made=made,
     )
+
+
+def _first_place(model: nn.Module) -> int:
+    """Return the position of a row's first token: RoBERTa and its kin count from behind the pad token's number."""
+    tables = (part for name, part in model.named_modules() if name.endswith("position_embeddings"))
+    pads = [int(part.padding_idx) for part in tables if getattr(part, "padding_idx", None) is not None]
+    return max(pads) + 1 if pads else 0
 
 
 def _check_vocabulary(tokenizer: Any, model: nn.Module, source: Source) -> None:
@@ -142,7 +194,7 @@ def _check_vocabulary(tokenizer: Any, model: nn.Module, source: Source) -> None:
         )
 
 
-def _chat(tokenizer: Any, prompt: PromptSettings, backbone: LanguageModel, task: Task) -> Chat:
+def _chat(tokenizer: Any, prompt: PromptSettings, model: PreTrainedModel, task: Task) -> Chat:
     """Settle the chat template, and the token that ends answers."""
     if prompt.end_token is not None:
         if prompt.end_token not in tokenizer.get_vocab():
@@ -153,7 +205,7 @@ def _chat(tokenizer: Any, prompt: PromptSettings, backbone: LanguageModel, task:
             "prompt.end_token: the model's tokenizer names no end token, so answers would never stop. Name the token "
             "that ends a text."
         )
-    return Chat(tokenizer, prompt.chat, prompt.system, backbone.apart)
+    return Chat(tokenizer, prompt.chat, prompt.system, bool(getattr(model.config, "is_encoder_decoder", False)))
 
 
 def _model_path(name: str, folder: Path) -> str:
@@ -181,10 +233,9 @@ def check_apart(checked: Checked, output: Path) -> None:
         )
 
 
-def _limit(wanted: int | None, backbone: Backbone, tokenizer: Any, facts: dict[str, Any]) -> int:
-    config: Any = backbone.model.config
-    places = getattr(config, "max_position_embeddings", None) or _ENDLESS
-    able = min(places - backbone.proof.position_offset, tokenizer.model_max_length)
+def _limit(wanted: int | None, model: nn.Module, tokenizer: Any, facts: dict[str, Any]) -> int:
+    places = getattr(model.config, "max_position_embeddings", None) or _ENDLESS
+    able = min(places - _first_place(model), tokenizer.model_max_length)
     if wanted is None:
         return int(min(able, facts.get("max_tokens", able), 8192))
     if wanted > able:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LogitsProcessorList, TextIteratorStreamer
+from transformers import LogitsProcessorList
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.seeds import derived
@@ -19,6 +19,7 @@ from tunesmith.models.language import LanguageModel
 from tunesmith.tasks.drawing import Drawing, narrowing
 from tunesmith.tasks.encoding import read_tokens
 from tunesmith.tasks.generating import Decoding
+from tunesmith.tasks.streaming import Pieces, stripped, until
 
 _log = logging.getLogger("tunesmith")
 
@@ -201,7 +202,7 @@ class Writer:
             DataError: the prompt leaves no room for an answer.
         """
         row = self._fitting([prompt], decoding.max_new_tokens, None)[0]
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        streamer = Pieces(self.tokenizer, 1 if self.model.apart else len(row))
         settings = self.settings(decoding, len(row), _seeds([prompt], seed))
         failed, written = list[Exception](), list[list[int]]()
 
@@ -220,8 +221,8 @@ class Writer:
         self.model.model.eval()
         thread = Thread(target=write, daemon=True)
         thread.start()
-        pieces = _until(streamer, decoding.stop)
-        yield from pieces if self.exact else _stripped(pieces)
+        pieces = until(streamer, decoding.stop)
+        yield from pieces if self.exact else stripped(pieces)
         thread.join()
         if failed:
             raise failed[0]
@@ -290,32 +291,6 @@ def tell_of_room(answers: Sequence[Answer], room: int) -> None:
     if full:
         _log.warning("%d of %d answers end before max_new_tokens: prompt and answer fill the %d tokens "
                      "(data.max_tokens).", full, len(answers), room)  # fmt: skip
-
-
-def _until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
-    """Pass pieces of text on up to the first stop; what may be the beginning of one waits."""
-    held = ""
-    for piece in pieces:
-        held += piece
-        cuts = [place for place in (held.find(one) for one in stop) if place >= 0]
-        if cuts:
-            yield held[: min(cuts)]
-            return
-        keep = max((size for one in stop for size in range(1, len(one)) if held.endswith(one[:size])), default=0)
-        yield held[: len(held) - keep]
-        held = held[len(held) - keep :]
-    yield held
-
-
-def _stripped(pieces: Iterable[str]) -> Iterator[str]:
-    """Pass pieces on without white space before the first visible character and behind the last one."""
-    held, begun = "", False
-    for piece in pieces:
-        held += piece if begun else piece.lstrip()
-        begun = begun or bool(held)
-        visible = held.rstrip()
-        yield visible
-        held = held[len(visible) :]
 
 
 def _seeds(prompts: Sequence[str], seed: int) -> list[int]:

@@ -193,22 +193,21 @@ def written_tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 def _whole(chunk: list[Conversation], chat: Chat, rules: _Rules, found: Encoded) -> list[_Row]:
     """Encode conversations as one sequence each."""
     limit, cut, learn = rules
-    written = [chat.conversation(conversation.messages) for conversation in chunk]
+    written = [chat.conversation(conversation.messages, learn) for conversation in chunk]
     return [
         _cut(ids, marks, characters, (limit, cut, chat.tokenizer.bos_token_id))
-        for ids, marks, characters in _tokenized(written, chat, learn, found)
+        for ids, marks, characters in _tokenized(written, chat, found)
     ]
 
 
-def _tokenized(chunk: list[Rendered], chat: Chat, learn: str, found: Encoded) -> list[tuple[list[int], list[int], int]]:
+def _tokenized(chunk: list[Rendered], chat: Chat, found: Encoded) -> list[tuple[list[int], list[int], int]]:
     texts = [rendered.text for rendered in chunk]
     tokens = chat.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     rows = []
     for rendered, ids, offsets in zip(chunk, tokens["input_ids"], tokens["offset_mapping"], strict=True):
-        spans = rendered.answers if learn == "all" else rendered.answers[-1:]
-        marks, merged = _marks(offsets, spans)
+        marks, merged = _marks(offsets, rendered.answers)
         found.merged += merged
-        rows.append((ids, marks, sum(end - start for start, end in spans)))
+        rows.append((ids, marks, sum(end - start for start, end in rendered.answers)))
     return rows
 
 

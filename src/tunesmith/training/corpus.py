@@ -19,7 +19,7 @@ from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
-_FEW = 30  # rows below which a score is remarked on
+FEW = 30  # rows below which a score is remarked on
 
 
 @dataclass
@@ -238,7 +238,7 @@ def _remarks(split: Split) -> list[str]:
             f"{split.name}: {facts.truncated} of {facts.rows} rows are longer than {facts.max_tokens} tokens and were "
             f"cut; the longest has {facts.tokens['longest']}. Raise data.max_tokens if the model allows it."
         )
-    if split.name != "train" and facts.rows < _FEW:
+    if split.name != "train" and facts.rows < FEW:
         remarks.append(f"{split.name}: only {facts.rows} rows, so its scores and intervals say little.")
     if split.name == "train" and facts.conflicts:
         remarks.append(f"train: {facts.conflicts} rows repeat an earlier text with another label; check those labels.")

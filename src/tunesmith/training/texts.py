@@ -20,7 +20,7 @@ from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.encoding import Encoded, encode_conversations
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.text_generation import TextGeneration
-from tunesmith.training.corpus import Corpus, Split, resolve_path
+from tunesmith.training.corpus import FEW, Corpus, Split, resolve_path
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
 _SILENT_SHARE = 0.01  # of the rows, that may lose their whole answer by cutting
@@ -226,6 +226,8 @@ def _remarks(split: Split, found: Encoded, silent: int, task: Any) -> list[str]:
             f"{name}: {facts.truncated} of {facts.rows} rows are longer than {facts.max_tokens} tokens and lost their "
             f"{task.cut}; the longest has {facts.tokens['longest']}. Raise data.max_tokens if the model allows it."
         )
+    if name != "train" and facts.rows < FEW:
+        remarks.append(f"{name}: only {facts.rows} rows, so its scores and intervals say little.")
     if silent:
         remarks.append(
             f"{name}: {silent} rows were left out, as no token of an answer was left after cutting: "

@@ -26,6 +26,8 @@ class QuestionAnswer(Format):
     def turns(self, row: Mapping[str, Any]) -> Turns:
         """Put the question below the context; the first answer is learned, all are right."""
         given = row["answer"] if "answer" in row else row["answers"]
+        if given is None:
+            raise EmptyRow("there is no answer.")
         answers = [given] if isinstance(given, str) else _texts(given)
         if not answers:
             raise EmptyRow("the list of answers is empty.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,7 +42,19 @@ def is_share(metric: str) -> bool:
     return bool(find("metrics", metric).range == (0.0, 1.0))
 
 
-def worded(metric: str, value: float, low: float, high: float) -> str:
+def number(value: float | None, form: str) -> str:
+    """Word a number.
+
+    Args:
+        value: of it; None, NaN or an infinity where there is none.
+        form: how Python writes it, for example "+.3f".
+    Returns:
+        For example "+0.231"; "-" where there is none.
+    """
+    return "-" if value is None or not math.isfinite(value) else f"{value:{form}}"
+
+
+def worded(metric: str, value: float | None, low: float | None, high: float | None) -> str:
     """Word a score with its interval: shares in percent, other metrics as they are.
 
     Args:
@@ -52,12 +65,16 @@ def worded(metric: str, value: float, low: float, high: float) -> str:
     Returns:
         For example "93.1 % (92.2 – 94.0)" or "0.231 (0.214 – 0.250)".
     """
-    if is_share(metric):
-        return f"{100 * value:.1f} % ({100 * low:.1f} – {100 * high:.1f})"
-    return f"{value:.3f} ({low:.3f} – {high:.3f})"
+    scale, unit, form = (100, " %", ".1f") if is_share(metric) else (1, "", ".3f")
+    main, *ends = (number(_times(scale, one), form) for one in (value, low, high))
+    return "-" if main == "-" else f"{main}{unit} ({' – '.join(ends)})"
 
 
-def worded_gain(metric: str, value: float, low: float, high: float, p_value: float) -> str:
+def _times(scale: int, value: float | None) -> float | None:
+    return None if value is None else scale * value
+
+
+def worded_gain(metric: str, value: float | None, low: float | None, high: float | None, p_value: float) -> str:
     """Word a gain over the best baseline.
 
     Args:
@@ -69,11 +86,12 @@ def worded_gain(metric: str, value: float, low: float, high: float, p_value: flo
     Returns:
         For example "accuracy: +1.1 points against the best baseline (+0.3 to +1.9, ...)".
     """
-    scale, unit, places = (100, " points", 1) if is_share(metric) else (1, "", 3)
-    ends = f"{scale * low:+.{places}f} to {scale * high:+.{places}f}"
+    scale, unit, form = (100, " points", "+.1f") if is_share(metric) else (1, "", "+.3f")
+    main, *ends = (number(_times(scale, one), form) for one in (value, low, high))
+    if main == "-":
+        return f"{metric}: the difference to the best baseline is no finite number"
     return (
-        f"{metric}: {scale * value:+.{places}f}{unit} against the best baseline ({ends}, paired bootstrap, "
-        f"p = {p_value:.3f})"
+        f"{metric}: {main}{unit} against the best baseline ({' to '.join(ends)}, paired bootstrap, p = {p_value:.3f})"
     )
 
 

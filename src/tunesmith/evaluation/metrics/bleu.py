@@ -47,7 +47,7 @@ class Bleu(AnswerMetric):
             For example "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0".
         """
         scorer = _scorer(found, effective=False)
-        scorer.corpus_score(found.answers, [[right[0] for right in found.right]])
+        scorer.corpus_score(found.answers, found.streams())
         return str(scorer.get_signature())
 
 

@@ -43,7 +43,7 @@ class AnswerMetric(TextMetric):
 
 
 class RougeN(AnswerMetric):
-    """Base of ROUGE-N."""
+    """Base of ROUGE-N; a reference that is too short to have such runs of words counts 0."""
 
     size: ClassVar[int]
 
@@ -54,7 +54,7 @@ class RougeN(AnswerMetric):
     def _best(self, answer: str, right: Sequence[str]) -> float:
         mine = grams(words(answer), self.size)
         others = [grams(words(text), self.size) for text in right]
-        return max(f1((mine & other).total(), mine.total(), other.total()) for other in others)
+        return max(f1((mine & other).total(), mine.total(), other.total()) if other else 0.0 for other in others)
 
 
 class Distinct(AnswerMetric):
