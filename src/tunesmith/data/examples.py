@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunesmith.core.errors import DataError, nearest, unknown
+from tunesmith.core.arrow import text_column
 from tunesmith.core.files import Scratch
 from tunesmith.core.registry import components
 from tunesmith.data.readers.base import Reader
@@ -265,7 +266,7 @@ class _Collector:
     def _flush(self) -> None:
         import pyarrow as pa
 
-        arrays = [pa.array(self.chunk[name], pa.large_string()) for name in self.names]
+        arrays = [text_column(self.chunk[name], large=True) for name in self.names]
         self.writer.write_batch(pa.record_batch(arrays, schema=self.schema))
         self.chunk = {name: [] for name in self.names}
 
