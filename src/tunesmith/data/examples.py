@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.core.errors import DataError, nearest, unknown
 from tunesmith.core.arrow import text_column
+from tunesmith.core.errors import DataError, nearest, unknown
 from tunesmith.core.files import Scratch
 from tunesmith.core.registry import components
 from tunesmith.data.readers.base import Reader
