@@ -12,6 +12,7 @@ from torch import nn
 
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.files import Scratch
+from tunesmith.core.threads import settle_threads
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.dropout import set_dropout
 from tunesmith.models.language import LanguageModel
@@ -99,6 +100,7 @@ def open_session(checked: Checked) -> Session:
         MissingDependency: a quantised model without torchao.
     """
     recipe = checked.recipe
+    settle_threads()
     template = Template(recipe.prompt.template)
     device = choose_device(recipe.model.device)
     made = None if recipe.model.new is None else NewModel(checked)
