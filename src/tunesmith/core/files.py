@@ -138,6 +138,19 @@ def _write_bytes(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def cache_folder(kind: str) -> Path:
+    """Return where files that can be made again are kept: in TUNESMITH_CACHE, else in the user's cache folder.
+
+    Args:
+        kind: of files, a folder of its own.
+    Returns:
+        The folder, which need not be there.
+    """
+    chosen = os.environ.get("TUNESMITH_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(chosen) if chosen else home / "tunesmith") / kind
+
+
 class Scratch:
     """A folder that lives as long as the object."""
 

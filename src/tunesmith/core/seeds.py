@@ -6,8 +6,6 @@ import random
 import zlib
 from typing import Any
 
-import numpy as np
-
 from tunesmith.core.errors import RecipeError
 
 
@@ -17,6 +15,7 @@ def seed_everything(seed: int) -> None:
     Args:
         seed: any whole number >= 0.
     """
+    import numpy as np
     import torch
 
     random.seed(seed)

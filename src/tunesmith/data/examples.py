@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunesmith.core.arrow import number_column, text_column
 from tunesmith.core.errors import DataError, nearest, unknown
 from tunesmith.core.files import Scratch
 from tunesmith.core.registry import components
@@ -88,11 +89,9 @@ class Examples:
         Returns:
             One mapping per row.
         """
-        import pyarrow as pa
-
         numbers = np.arange(len(self)) if index is None else np.fromiter(index, dtype=np.int64)
         for start in range(0, len(numbers), _CHUNK):
-            for values in self.table.take(pa.array(numbers[start : start + _CHUNK])).to_pylist():
+            for values in self.table.take(number_column(numbers[start : start + _CHUNK])).to_pylist():
                 values.setdefault("text", values[self.columns.text])
                 yield values
 
@@ -265,7 +264,7 @@ class _Collector:
     def _flush(self) -> None:
         import pyarrow as pa
 
-        arrays = [pa.array(self.chunk[name], pa.large_string()) for name in self.names]
+        arrays = [text_column(self.chunk[name], large=True) for name in self.names]
         self.writer.write_batch(pa.record_batch(arrays, schema=self.schema))
         self.chunk = {name: [] for name in self.names}
 

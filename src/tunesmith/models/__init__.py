@@ -2,10 +2,13 @@
 
 import logging as _logging
 
+from tunesmith.core.importing import uncollected as _uncollected
+
 # transformers imports torchao where it is installed, and torchao reports kernels that were built for other machines.
 _before = _logging.root.manager.disable
 _logging.disable(_logging.WARNING)
 try:
-    import transformers.modeling_utils  # noqa: F401
+    with _uncollected():
+        import transformers.modeling_utils  # noqa: F401
 finally:
     _logging.disable(_before)

@@ -63,6 +63,12 @@ class Chat:
                 "plain or alpaca, or add the tokens to the model first (tunesmith.add_tokens)."
             )
 
+    @property
+    def rules(self) -> str | None:
+        """All that the texts depend on besides messages and tokenizer; None for a template that asks for the date."""
+        template = json.dumps(self.template)
+        return None if "strftime" in template else json.dumps([template, self.system, self.apart, self.name])
+
     def render(self, messages: Sequence[dict[str, str]], answer_next: bool = False) -> str:
         """Write messages as one text.
 

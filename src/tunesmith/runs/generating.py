@@ -297,6 +297,6 @@ class Generating(Family):
             found.append(
                 f"{name}: {facts.rows:,} rows, {facts.learned:,} learned tokens ({100 * share:.0f} % of all), tokens "
                 f"median {lengths['median']} / p95 {lengths['p95']} / longest {lengths['longest']}, "
-                f"{facts.truncated} truncated, {facts.duplicates} duplicates"
+                f"{facts.truncated} truncated, {facts.duplicates} duplicates{split.origin}"
             )
         return found

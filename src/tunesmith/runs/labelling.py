@@ -109,7 +109,7 @@ class Labelling(Family):
             found.append(
                 f"{name}: {facts.rows:,} rows, {len(facts.classes)} labels, tokens median {lengths['median']} / p95 "
                 f"{lengths['p95']} / longest {lengths['longest']}, {facts.truncated} truncated, "
-                f"{facts.duplicates} duplicates"
+                f"{facts.duplicates} duplicates{split.origin}"
             )
         return found
 

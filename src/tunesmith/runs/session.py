@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.files import Scratch
+from tunesmith.core.threads import settle_threads
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.dropout import set_dropout
 from tunesmith.models.loading import (
@@ -155,6 +156,7 @@ def open_session(checked: Checked) -> Session:
         MissingDependency: a quantised model without torchao.
     """
     recipe = checked.recipe
+    settle_threads()
     device = choose_device(recipe.model.device)
     made, source, tokenizer = _found(checked)
     rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -38,6 +38,26 @@ class Encoded:
     merged: int = 0
     spelled: int = 0
     single: int = 0
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return all of it as arrays by name; `of` reads them."""
+        names = ("ids", "ends", "full_lengths", "marks", "characters")
+        counts = [self.merged, self.spelled, self.single]
+        own = {"kept": self.kept, "silent": np.array(self.silent, np.int64), "counts": np.array(counts)}
+        return {**{name: getattr(self.rows, name) for name in names}, **own}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Encoded:
+        """Make one of arrays.
+
+        Args:
+            arrays: from `arrays`.
+        Returns:
+            What they were made of.
+        """
+        rest = dict(arrays)
+        kept, silent, counts = (rest.pop(name) for name in ("kept", "silent", "counts"))
+        return cls(LearnedRows(**rest), kept, silent.tolist(), *counts.tolist())
 
 
 class RowBuilder:

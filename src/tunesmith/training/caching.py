@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from tunesmith.core.errors import RecipeError
+from tunesmith.core.files import cache_folder
 from tunesmith.models.depth import Depth, frozen_blocks, row_keys
 from tunesmith.models.layout import ragged
 from tunesmith.models.row_store import RowStore
@@ -74,7 +73,7 @@ def _depth(
     if settings.cache != "disk" and size > settings.cache_limit * _MIB:
         told = f"{kept} is more than training.cache_limit={settings.cache_limit} MiB and is not kept between epochs"
         return None, told
-    folder = cache_folder() if settings.cache == "disk" else None
+    folder = cache_folder("frozen") if settings.cache == "disk" else None
     owner = f"{model_hash} {len(blocks)} {type(backbone.model).__name__}"
     store = RowStore(rows, backbone.width, dtype, folder, owner)
     depth = Depth(backbone, blocks, [trial.name for trial in trials], store)
@@ -93,10 +92,3 @@ def _rows(splits: Sequence[Split]) -> list[tuple[bytes, int]] | None:
                 return None
             found[row_keys(ragged([ids.tolist()]))[0]] = len(ids)
     return list(found.items())
-
-
-def cache_folder() -> Path:
-    """Return where files that can be made again are kept: TUNESMITH_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("TUNESMITH_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(chosen) if chosen else home / "tunesmith") / "frozen"

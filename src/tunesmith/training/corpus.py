@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from tunesmith.data import audit
 from tunesmith.data.examples import Columns, Examples, find_reader, path_text, read_examples
 from tunesmith.data.readers.saved import Saved
 from tunesmith.data.splitting import Index
-from tunesmith.data.tokens import TokenRows, tokenize
+from tunesmith.data.token_store import tokenize_once
+from tunesmith.data.tokens import TokenRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
@@ -34,6 +35,7 @@ class Split:
         tokens: the rows' token ids.
         audit: facts about the split.
         remarks: sentences for the user.
+        kept_in: file of an earlier run that the tokens were read from; None where they were made now.
     """
 
     name: str
@@ -43,6 +45,12 @@ class Split:
     tokens: TokenRows
     audit: audit.Audit
     remarks: list[str] = field(default_factory=list)
+    kept_in: Path | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where the tokens come from when they were not made now, to be added to a sentence."""
+        return f"; its tokens were kept by an earlier run ({self.kept_in})" if self.kept_in else ""
 
     def text(self, row: int) -> str:
         """Return the text of one of the split's rows.
@@ -209,8 +217,11 @@ def _encode(
     name: str, parts: dict[str, Part], names: list[str], template: Template, tokenizer: Any, max_tokens: int
 ) -> Split:
     part = parts[name]
-    texts = (template.render(row) for row in part.examples.rows(part.index))
-    tokens = tokenize(tokenizer, texts, max_tokens)
+
+    def texts() -> Iterator[str]:
+        return (template.render(row) for row in part.examples.rows(part.index))
+
+    tokens, kept_in = tokenize_once(tokenizer, texts, part.size, max_tokens)
     repeated, conflicts = audit.duplicates(part.hashes, part.labels)
     in_train = 0 if name == "train" else int(np.isin(part.hashes, parts["train"].hashes).sum())
     facts = audit.Audit(
@@ -225,7 +236,7 @@ def _encode(
         max_tokens=max_tokens,
         together=part.together(),
     )
-    return Split(name, part.examples, part.index, part.labels, tokens, facts)
+    return Split(name, part.examples, part.index, part.labels, tokens, facts, kept_in=kept_in)
 
 
 def _remarks(split: Split) -> list[str]:

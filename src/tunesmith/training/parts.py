@@ -39,6 +39,11 @@ class Part:
     hashes: audit.Hashes
     groups: Index | None = None
 
+    @property
+    def size(self) -> int:
+        """About how long the rows' columns are together. [bytes]"""
+        return self.examples.table.nbytes * len(self.index) // max(1, len(self.examples))
+
     def only(self, rows: Index | slice) -> Part:
         """Return the part with some of its rows.
 

@@ -15,6 +15,7 @@ from tunesmith.data.conversations import Conversation, columns_reader, read_conv
 from tunesmith.data.documents import WholeFile
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
 from tunesmith.data.near import without_shared_start
+from tunesmith.data.token_store import remembered, rules_of
 from tunesmith.prompts.chat import Chat
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.encoding import Encoded, encode_conversations
@@ -126,7 +127,7 @@ def _part(examples: Examples, task: AnswerTask | TextGeneration) -> Part:
 def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int, task: AnswerTask | TextGeneration) -> list[str]:
     """Hold random rows out, of one long text its end; say what was kept together."""
     wanted, train, said = shares(data), parts["train"], list[str]()
-    if not isinstance(task, AnswerTask) and _is_one(task, train.examples):
+    if _is_one(task, train.examples):
         _hold_out_end(parts, wanted, data.near_copies)
         return said
     if wanted and data.near_copies is not None:
@@ -165,17 +166,13 @@ def _hold_out_end(parts: dict[str, Part], wanted: Mapping[str, float], near_copi
         parts["train"] = train.only(slice(cut))
 
 
-def _is_one(task: TextGeneration, examples: Examples) -> bool:
-    return task.documents == "file" and examples.where[0].startswith("piece")
+def _is_one(task: AnswerTask | TextGeneration, examples: Examples) -> bool:
+    return isinstance(task, TextGeneration) and task.documents == "file" and examples.where[0].startswith("piece")
 
 
 def _encode(name: str, parts: dict[str, Part], task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int) -> Split:
     part = parts[name]
-    if isinstance(task, AnswerTask):
-        conversations = (Conversation.of(row["text"]) for row in part.examples.rows(part.index))
-        found = encode_conversations(conversations, chat, max_tokens, task.cut, task.learn)
-    else:
-        found = _documents(part, task, chat, max_tokens)
+    found, kept_in = _once(part, task, chat, max_tokens)
     rows = found.rows
     silent = [part.examples.where[int(part.index[row])] for row in found.silent]
     _check_silent(part, silent, max_tokens)
@@ -194,8 +191,31 @@ def _encode(name: str, parts: dict[str, Part], task: AnswerTask | TextGeneration
         silent=silent[:20],
         together=part.together(),
     )
-    split = Split(name, part.examples, index, np.zeros(len(rows), np.int64), rows, facts)
+    split = Split(name, part.examples, index, np.zeros(len(rows), np.int64), rows, facts, kept_in=kept_in)
     return replace(split, remarks=_remarks(split, found, len(silent), task))
+
+
+def _once(part: Part, task: AnswerTask | TextGeneration, chat: Chat, max_tokens: int) -> tuple[Encoded, Path | None]:
+    """Encode rows, or find what an earlier run made of the same; what is masked is not kept."""
+
+    def made_of() -> Iterator[str | None]:
+        yield from ("rows", rules_of(chat.tokenizer), chat.rules, f"{max_tokens} {_is_one(task, part.examples)}")
+        yield f"{task.cut} {task.learn}" if isinstance(task, AnswerTask) else task.documents
+        for row in part.examples.rows(part.index):
+            yield row["text"]
+
+    if isinstance(task, AnswerTask):
+        conversations = (Conversation.of(row["text"]) for row in part.examples.rows(part.index))
+        arrays, path = remembered(
+            part.size,
+            made_of,
+            lambda: encode_conversations(conversations, chat, max_tokens, task.cut, task.learn).arrays(),
+        )
+    elif task.objective == "masked":
+        return _documents(part, task, chat, max_tokens), None
+    else:
+        arrays, path = remembered(part.size, made_of, lambda: _documents(part, task, chat, max_tokens).arrays())
+    return Encoded.of(arrays), path
 
 
 def _documents(part: Part, task: TextGeneration, chat: Chat, max_tokens: int) -> Encoded:
