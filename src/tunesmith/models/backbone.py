@@ -17,6 +17,7 @@ from tunesmith.models.ending import Ending, last_block, read_tokens
 from tunesmith.models.keeping import spared_memory
 from tunesmith.models.layout import Layout, RaggedBatch, ragged
 from tunesmith.models.seams import Seams, count, device_of, open_seams
+from tunesmith.models.structure import stacks
 
 if TYPE_CHECKING:
     from tunesmith.models.depth import Depth
@@ -245,8 +246,12 @@ class Backbone:
         return ending if same else None
 
     def _tolerance(self, dtype: torch.dtype) -> float:
+        """Return how far two right paths may lie apart; in 16 bits the rounding of every block adds up."""
         casting = dtype == torch.float64 and any(hasattr(module, "variance_epsilon") for module in self.model.modules())
-        return _CASTING_TOLERANCE if casting else _TOLERANCE[dtype]
+        if casting:
+            return _CASTING_TOLERANCE
+        blocks = max((len(stack) for stack in stacks(self.body)), default=0)
+        return max(_TOLERANCE[dtype], blocks * torch.finfo(dtype).eps)
 
 
 def _three_rows(model: nn.Module) -> RaggedBatch:
