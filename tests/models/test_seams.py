@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import tunesmith
@@ -224,3 +225,16 @@ def test_names_are_counted_also_when_they_are_equal() -> None:
     with tunesmith.route(model, ["a", "a"]), pytest.raises(CompatibilityError, match="2 delta names were given, but"):
         model(ids)
     model(ids)  # no route, no count
+
+
+def test_a_list_of_layers_may_hold_all_of_them_and_more() -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
+    )
+    seams = open_seams(transformers.LlamaForCausalLM(config))
+    both = seams.select(["all-linear", "lm_head"])
+    assert both == [*seams.select("all-linear"), "lm_head"]
+    assert seams.select(["top-half", "layers.0.mlp.up_proj"]) == [
+        "model.layers.0.mlp.up_proj",
+        *seams.select("top-half"),
+    ]

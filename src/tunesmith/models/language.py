@@ -150,8 +150,7 @@ class LanguageModel(Backbone):
         Returns:
             (M, D), one per learned token, in the batch's order.
         """
-        assert batch.learned is not None
-        return self.hidden_at(batch, batch.learned.nonzero()[:, 0] - 1)
+        return self.hidden_at(batch, batch.places - 1)
 
     def hidden_at(self, batch: RaggedBatch, places: Tensor) -> Tensor:
         """Run the model and take the hidden states of some tokens; a prompt that rows have in common runs once.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal
@@ -350,11 +350,16 @@ class RaggedBatch:
     learned: Tensor | None = None
     hidden: Tensor | None = None
 
-    @property
+    @cached_property
+    def places(self) -> Tensor:
+        """(M,), int64, where the learned tokens are."""
+        assert self.learned is not None
+        return self.learned.nonzero()[:, 0]
+
+    @cached_property
     def targets(self) -> Tensor:
         """(M,), what is to be predicted at the learned tokens."""
-        assert self.learned is not None
-        return (self.ids if self.hidden is None else self.hidden)[self.learned]
+        return (self.ids if self.hidden is None else self.hidden)[self.places]
 
     @cached_property
     def items(self) -> list[int]:
@@ -394,9 +399,15 @@ class RaggedBatch:
         if self.ids.device == device:
             return self
         moved: dict[str, Any] = {
-            key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
         }
-        return replace(self, **moved)
+        found = replace(self, **moved)
+        if self.learned is not None:  # counted here: a device that is asked would have to finish its work first
+            known = {"items": self.items, "places": self.places.to(device), "targets": self.targets.to(device)}
+            found.__dict__.update(known)
+        return found
 
 
 def ragged(

@@ -357,9 +357,9 @@ class Seams:
         """Find the linear maps that a method should adapt.
 
         Args:
-            layers: "all-linear" (convolutions, embeddings and the output map over the vocabulary left out), "top-half"
-                (those of the upper half of every stack of blocks), or one or several of: a dotted name, the end of
-                one (`query`, `attention.self.query`), a pattern with `*`, or `re:` and a regular expression.
+            layers: one or several of: "all-linear" (convolutions, embeddings and the output map over the vocabulary
+                left out), "top-half" (those of the upper half of every stack of blocks), a dotted name, the end of one
+                (`query`, `attention.self.query`), a pattern with `*`, or `re:` and a regular expression.
         Returns:
             Dotted names in the model's order.
         Raises:
@@ -367,16 +367,14 @@ class Seams:
         """
         if not self.linear:
             raise TargetError(f"layers: {type(self.model).__name__} has no linear map, so nothing would train.")
-        if layers == "all-linear":
-            return self._all_linear()
-        if layers == "top-half":
-            return self._top_half()
+        groups = {"all-linear": self._all_linear, "top-half": self._top_half}
         wanted = [layers] if isinstance(layers, str) else list(layers)
         if not wanted:
             raise TargetError("layers: the list is empty, so nothing would train. 'all-linear' takes every linear map.")
         found: set[str] = set()
         for entry in wanted:
-            matched = [path for path in self.linear if matches(entry, path)]
+            own = groups.get(entry)
+            matched = [path for path in self.linear if matches(entry, path)] if own is None else own()
             if not matched:
                 raise TargetError(self._no_match(entry))
             found.update(matched)

@@ -81,4 +81,4 @@ class TextGeneration(LanguageTask):
         if self.objective == "causal":
             return super().read(backbone, batch)
         assert isinstance(backbone, LanguageModel) and batch.learned is not None
-        return backbone.hidden_at(batch, batch.learned.nonzero()[:, 0])
+        return backbone.hidden_at(batch, batch.places)

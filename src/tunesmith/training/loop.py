@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from itertools import accumulate, pairwise
 
 from torch import Tensor
 
@@ -163,16 +164,17 @@ class Loop:
         """
         names = [trial.name for trial, _ in work]
         parts = [(trial.split, numbers, trial.draw) for trial, numbers in work]
-        batch = joined(parts, names if len(work) > 1 else None).to(self.backbone.device)
+        batch = joined(parts, names if len(work) > 1 else None)
+        device, ends = self.backbone.device, list(accumulate((len(numbers) for _, numbers in work), initial=0))
+        owns = [batch.part(first, last).to(device) for first, last in pairwise(ends)]
+        batch = batch.to(device)
         seams = self.backbone.seams
         if len(work) == 1:
             seams.use(names[0])
         with nullcontext() if len(work) == 1 else seams.route(batch.layout.names or ()):
             outputs = work[0][0].tuned.task.read(self.backbone, batch)
-        found, row, item = [], 0, 0
-        for trial, numbers in work:
-            own = batch.part(row, row + len(numbers))
-            row += len(numbers)
+        found, item = [], 0
+        for (trial, _), own in zip(work, owns, strict=True):
             part = slice(item, item + sum(own.items))
             item = part.stop
             found.append(trial.tuned.loss_of(outputs[part], own, trial.settings.label_smoothing))
