@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CheckpointError, TargetError
@@ -108,6 +109,10 @@ class Norm(LayerMethod):
         for path, tensor in delta.state().items():
             owner, _, leaf = path.rpartition(".")
             found[PREFIX + (path if path in whole else f"{owner}.{_BELOW}.{leaf}")] = tensor
+            if path not in whole:  # running statistics, the base's own, which PEFT expects beside
+                for name, buffer in delta.seams.model.get_submodule(owner).named_buffers(recurse=False):
+                    if buffer.is_floating_point():
+                        found[f"{PREFIX}{owner}.{_BELOW}.{name}"] = buffer.detach().cpu().clone()
         return found
 
     def load(self, delta: Delta, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -121,6 +126,14 @@ class Norm(LayerMethod):
             CheckpointError: they are of other modules.
         """
         plain = {name.removeprefix(PREFIX).replace(f".{_BELOW}.", "."): tensor for name, tensor in tensors.items()}
+        buffers = dict(delta.seams.model.named_buffers())
+        for name in [name for name in plain if name in buffers]:
+            saved, own = plain.pop(name), buffers[name]
+            if saved.shape != own.shape or not torch.allclose(saved.to(own), own, rtol=1e-5):
+                raise CheckpointError(
+                    f"{where}: '{name}' are running statistics that drifted in training, and here a delta leaves those "
+                    "of its base as they are. Train with the model's batch norms in eval mode."
+                )
         delta.load(plain, where)
 
     def to_peft(self, delta: Delta) -> dict[str, Any]:

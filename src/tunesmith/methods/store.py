@@ -266,6 +266,7 @@ def read_weights(folder: Path, weights: str = WEIGHTS, legacy: str = LEGACY) -> 
     pickled = not (folder / weights).is_file() and (folder / legacy).is_file()
     file = folder / (legacy if pickled else weights)
     found = read_pickled(file) if pickled else read_tensors(file)
+    found = {name: tensor for name, tensor in found.items() if not name.endswith(".num_batches_tracked")}  # a counter
     for name, tensor in found.items():
         if not tensor.is_floating_point():
             raise CheckpointError(

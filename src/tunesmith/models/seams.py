@@ -24,6 +24,7 @@ from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam, Seam, l
 from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.routing import Routing
 from tunesmith.models.soft_prompts import Place
+from tunesmith.models.statistics import FrozenStatistics
 from tunesmith.models.structure import is_causal, stacks
 from tunesmith.models.turning import turning_seam
 
@@ -439,9 +440,11 @@ def matches(entry: str, path: str, setting: str = "layers") -> bool:
 
 
 def _faster(module: nn.Module, routing: Routing) -> Callable[..., Any] | None:
-    """Find what stands in for a module that has no delta."""
+    """Find what stands in for a module without linear weights."""
     if isinstance(module, nn.Dropout):
         return DropoutSeam(module, routing)
+    if FrozenStatistics.fits(module):
+        return FrozenStatistics(module)
     return fused_seam(module, routing) or turning_seam(module, routing) or gated_seam(module, routing)
 
 
