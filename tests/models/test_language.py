@@ -197,3 +197,21 @@ def test_rows_without_a_common_beginning_run_as_they_are() -> None:
     assert share_prompt(ragged([[1, 2, 3, 4], [5, 6, 7, 8]])) is None
     assert share_prompt(ragged([list(range(20))])) is None
     assert share_prompt(ragged([[*range(9), *range(300)], [*range(9), *range(40, 300)]])) is None  # too little
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_gradient_of_one_token_among_thousands_is_not_lost_in_16_bits(dtype: torch.dtype) -> None:
+    exact = model_of("tied")
+    torch.manual_seed(0)
+    hidden, targets = torch.randn(4000, 32, dtype=torch.float64) / 8, torch.randint(0, 96, (4000,))
+
+    def gradient(model: LanguageModel, kind: torch.dtype, scale: float) -> torch.Tensor:
+        states = hidden.to(kind, copy=True).requires_grad_()
+        weights = torch.full((4000,), 1 / 4000 / 64, dtype=torch.promote_types(kind, torch.float32))
+        (model.loss(states, targets, weights) * scale).backward()
+        assert states.grad is not None
+        return states.grad.double() / scale
+
+    wanted = gradient(exact, torch.float64, 1.0)
+    found = gradient(LanguageModel(exact.model.to(dtype)), dtype, 2.0**16)
+    assert (found - wanted).norm() <= 2e-2 * wanted.norm()

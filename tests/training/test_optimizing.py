@@ -41,3 +41,25 @@ def test_equal_to_torch_adamw_with_clipping() -> None:
         assert facts["gradient_norm"] == pytest.approx(norm.item())
         assert facts["learning_rate"] == pytest.approx(0.1 * (1 - step / 5))
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_scaled_loss_takes_the_same_steps_and_leaves_out_those_that_overflow() -> None:
+    def trained(scaled: bool) -> tuple[nn.Parameter, Optimizer]:
+        weight = nn.Parameter(torch.ones(3, 2))
+        settings = {"weight_decay": 0.1, "total": 10, "warmup_fraction": 0.0, "schedule": "constant", "clip_norm": 0.5}
+        return weight, Optimizer([([weight], 1e-2)], scaled=scaled, **settings)
+
+    (plain, ours), (other, scaled) = trained(False), trained(True)
+    for step in range(3):
+        facts = []
+        for weight, optimizer in ((plain, ours), (other, scaled)):
+            loss = (weight * (step + 1.0)).pow(2).sum()
+            optimizer.scale(loss).backward()
+            facts.append(optimizer.step())
+            optimizer.clear()
+        assert facts[0] == pytest.approx(facts[1], rel=1e-6)
+    torch.testing.assert_close(plain, other)
+    before = other.detach().clone()
+    scaled.scale(other.sum() * float("inf")).backward()
+    scaled.step()
+    assert torch.equal(other, before)

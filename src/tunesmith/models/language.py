@@ -304,6 +304,9 @@ class _Loss(torch.autograd.Function):
                 *trained: nn.Parameter) -> Tensor:  # fmt: skip
         """Sum the loss and keep its gradients."""
         gradient = torch.zeros_like(hidden)
+        # In 16 bits the gradient of one token among thousands might be zero: it is kept as if the largest weight was 1.
+        ctx.weight = weights.max().clamp_min(1e-30) if hidden.dtype.itemsize == 2 and len(weights) else 1.0
+        weights = weights / ctx.weight
         own: list[Tensor | None] = [None] * len(trained)
         total = hidden.new_zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)
         for part in model.chunks(len(targets)):
@@ -314,16 +317,16 @@ class _Loss(torch.autograd.Function):
             own = [_sum(old, new) for old, new in zip(own, more, strict=True)]
             total += loss.detach()
         ctx.gradients = (gradient, own)
-        return total
+        return total * ctx.weight
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Any, ...]:
         """Scale the kept gradients."""
         gradient, own = ctx.gradients
-        (scale,) = outputs
+        scale = outputs[0] * ctx.weight
         return (
             None,
-            gradient * scale.to(gradient.dtype),
+            (gradient * scale).to(gradient.dtype),
             None,
             None,
             None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -80,7 +81,8 @@ class LanguageTask(Task):
         """Run the model's head on them and take the mean over the tokens."""
         assert isinstance(backbone, LanguageModel)
         targets = batch.targets.to(outputs.device)
-        weights = outputs.new_full((len(targets),), 1 / max(1, len(targets)))
+        exact = torch.promote_types(outputs.dtype, torch.float32)  # a share of thousands has few digits in 16 bits
+        weights = outputs.new_full((len(targets),), 1 / max(1, len(targets)), dtype=exact)
         with backbone.seams.routing.only(delta.name):
             return backbone.loss(outputs, targets, weights, smoothing, delta.parameters())
 

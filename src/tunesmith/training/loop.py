@@ -149,7 +149,7 @@ class Loop:
             if not math.isfinite(values[trial]):
                 continue
             penalty = trial.method.penalty(trial.tuned.delta) if first else None
-            loss = loss if penalty is None else loss + penalty
+            loss = trial.optimizer.scale(loss if penalty is None else loss + penalty)
             total = loss if total is None else total + loss
         if total is not None:
             total.backward()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
 
@@ -49,6 +49,8 @@ class Optimizer:
         warmup_fraction: share of them in which the rate rises.
         schedule: see `scale_at`.
         clip_norm: largest norm of all gradients together, or None.
+        scaled: whether losses are scaled up before their gradients are taken, for models in float16, whose small
+            gradients would be zero; a step whose gradients overflow is left out and the scale halved.
     Raises:
         CompatibilityError: no parameter at all.
     Source: Loshchilov and Hutter 2017, arXiv:1711.05101.
@@ -63,6 +65,7 @@ class Optimizer:
         warmup_fraction: float,
         schedule: str,
         clip_norm: float | None,
+        scaled: bool = False,
     ) -> None:
         groups: list[dict[str, Any]] = []
         parts = list(parts)
@@ -77,7 +80,9 @@ class Optimizer:
                 "there is nothing to train: the method has no parameters of its own, and neither has the task's head. "
                 "Choose a method that changes the model, for example method=lora."
             )
-        fused = self.parameters[0].device.type in ("cpu", "cuda")
+        kind = self.parameters[0].device.type
+        fused = kind in ("cpu", "cuda")
+        self._scaler = torch.amp.GradScaler(kind, enabled=scaled)
         self._adamw = torch.optim.AdamW(groups, fused=fused)
         self._highest: list[float] = [group["lr"] for group in groups]
         self._first_rate = parts[0][1]
@@ -85,18 +90,30 @@ class Optimizer:
         self._warmup = round(warmup_fraction * total)
         self._step = 0
 
+    def scale(self, loss: Tensor) -> Tensor:
+        """Scale a loss up where that is wanted, before its gradients are taken.
+
+        Args:
+            loss: a scalar.
+        Returns:
+            A scalar.
+        """
+        return self._scaler.scale(loss)
+
     def step(self) -> dict[str, float]:
         """Clip and update; the clipped gradients stay until `clear`.
 
         Returns:
             learning_rate of the first part and gradient_norm before clipping.
         """
+        self._scaler.unscale_(self._adamw)
         scale = scale_at(self._step, self.total, self._warmup, self._schedule)
         for group, highest in zip(self._adamw.param_groups, self._highest, strict=True):
             group["lr"] = highest * scale
         limit = math.inf if self._clip is None else self._clip
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
-        self._adamw.step()
+        self._scaler.step(self._adamw)
+        self._scaler.update()
         self._step += 1
         return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
 

@@ -91,6 +91,7 @@ class Trial:
             warmup_fraction=settings.warmup_fraction,
             schedule=settings.schedule,
             clip_norm=settings.clip_norm,
+            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
         )
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
