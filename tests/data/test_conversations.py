@@ -33,6 +33,12 @@ def read(path: Path, task: AnswerTask, drop: bool = False) -> list[Conversation]
         {"messages": DONE},
         {"messages": json.dumps(DONE)},
         {"messages": [*DONE, {"role": "user", "content": "thanks"}]},  # what follows the last answer is not read
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "2+"}, {"type": "text", "text": "2?"}]},
+                DONE[1],
+            ]
+        },
         {"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
         {"instruction": "2+2?", "input": "", "output": "4"},
         {"prompt": "2+2?", "completion": "4"},
@@ -84,6 +90,7 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ({"messages": [{"role": "user"}]}, Dialogue(), "a message lacks 'content'"),
         ({"messages": "hello"}, Dialogue(), "not JSON"),
         ({"messages": [{"role": "user", "content": 3}]}, Dialogue(), "holds a int"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, Dialogue(), "holds a list"),
         ({"prompt": "2+2?", "completion": " "}, InstructionTuning(), r"cell: line 1 \(question or answer\)"),
         ({"question": "x", "answers": []}, InstructionTuning(), "1 of 1 rows have an empty"),
         ({"question": " ", "context": "y", "answer": "z"}, InstructionTuning(), "1 of 1 rows have an empty"),

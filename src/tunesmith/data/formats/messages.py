@@ -50,4 +50,13 @@ def pairs(value: Any, keys: tuple[str, str]) -> list[tuple[Any, ...]]:
     missing = next((key for item in value for key in keys if key not in item), None)
     if missing is not None:
         raise DataError(f"a message lacks '{missing}'; each needs '{keys[0]}' and '{keys[1]}'.")
-    return [(item[keys[0]], item[keys[1]], *((item["weight"],) if "weight" in item else ())) for item in value]
+    return [(item[keys[0]], _text(item[keys[1]]), *((item["weight"],) if "weight" in item else ())) for item in value]
+
+
+def _text(content: Any) -> Any:
+    """Join a content that is given in parts of text; anything else stays as it is."""
+    if not isinstance(content, list) or not content:
+        return content
+    parts = [item.get("text") for item in content if isinstance(item, Mapping) and item.get("type") == "text"]
+    whole = len(parts) == len(content) and all(isinstance(part, str) for part in parts)
+    return "".join(map(str, parts)) if whole else content
