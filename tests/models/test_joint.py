@@ -86,6 +86,8 @@ def test_what_was_computed_ahead_is_for_that_tensor_and_that_pass() -> None:
         q.module(x)
         assert len(run._ahead) == 2, "k and v"
         torch.testing.assert_close(k.module(x + 1), alone)
+        q.module(x)
+        torch.testing.assert_close(k.module(x.add_(1)), alone)
     assert not run._ahead
 
 

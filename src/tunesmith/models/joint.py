@@ -28,7 +28,7 @@ class Joint:
     def __init__(self) -> None:
         self._groups: dict[LinearSeam, list[LinearSeam]] = {}  # by the map that is called first
         self._last: tuple[LinearSeam, LinearSeam, ReferenceType[Tensor]] | None = None  # its group, the map, its input
-        self._ahead: dict[LinearSeam, tuple[ReferenceType[Tensor], Tensor]] = {}
+        self._ahead: dict[LinearSeam, tuple[ReferenceType[Tensor], int, Tensor]] = {}
         self._apart: set[LinearSeam] = set()  # that some pass left out, as models with experts do
 
     def __getstate__(self) -> dict[str, Any]:
@@ -49,8 +49,8 @@ class Joint:
             (..., out); None where the map has to run by itself.
         """
         ahead = self._ahead.pop(seam, None)
-        if ahead is not None and ahead[0]() is x:
-            return ahead[1]
+        if ahead is not None and ahead[0]() is x and ahead[1] == _state(x):
+            return ahead[2]
         self._note(seam, x)
         group = self._groups.get(seam)
         if group is None:
@@ -61,7 +61,7 @@ class Joint:
         if not group or any(part is None for part in parts):
             return None
         first, *rest = joined([part for part in parts if part is not None], x)
-        self._ahead = {one: (ref(x), y) for one, y in zip(group, rest, strict=True)}
+        self._ahead = {one: (ref(x), _state(x), y) for one, y in zip(group, rest, strict=True)}
         return first
 
     def _note(self, seam: LinearSeam, x: Tensor) -> None:
@@ -101,6 +101,11 @@ class Part:
     bias: Tensor | None
     factors: tuple[Tensor, ...]
     scale: float
+
+
+def _state(x: Tensor) -> int:
+    """Tell a tensor from what it was before it was changed in place, where torch counts that."""
+    return 0 if x.is_inference() else x._version
 
 
 def _part(seam: LinearSeam, x: Tensor) -> Part | None:
