@@ -59,7 +59,7 @@ def check(trial: Trial) -> Preflight:
     weights = [*tuned.backbone.model.parameters(), *trial.optimizer.parameters]
     with counted([weight for weight in weights if not is_quantised(weight)]) as saved:
         loss = tuned.loss(batch, trial.settings.label_smoothing)
-    loss.backward()
+    trial.optimizer.scale(loss).backward()  # as in a step: float16 may lose small gradients
     silent = _check_gradients(tuned.delta)
     for parameter in trial.optimizer.parameters:
         parameter.grad = None
