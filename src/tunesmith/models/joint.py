@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.low_rank import added, adds_onto, summed
+from tunesmith.models.low_rank import added, adds_onto, in_shape, summed
 from tunesmith.models.products import chosen, frozen_product
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class _Joined(torch.autograd.Function):
             else:
                 y = frozen_product(flat, part.weight, part.bias, ctx.narrow)
                 y.addmm_(next(low_of).t(), next(up_of).t(), alpha=part.scale)
-            found.append(y.view(*x.shape[:-1], y.shape[-1]))
+            found.append(in_shape(y, x))
         kept = () if downs is None else (x, downs, lows)  # x as it came: it may be had again
         ctx.save_for_backward(*kept, *ups, *(part.weight for part in parts))
         ctx.scales, ctx.adapted = [part.scale for part in adapted], [bool(part.factors) for part in parts]
