@@ -28,7 +28,7 @@ class Joint:
     def __init__(self) -> None:
         self._groups: dict[LinearSeam, list[LinearSeam]] = {}  # by the map that is called first
         self._last: tuple[LinearSeam, LinearSeam, ReferenceType[Tensor]] | None = None  # its group, the map, its input
-        self._ahead: dict[LinearSeam, tuple[ReferenceType[Tensor], int, Tensor]] = {}
+        self._ahead: dict[LinearSeam, tuple[ReferenceType[Tensor], tuple[int, bool], Tensor]] = {}
         self._apart: set[LinearSeam] = set()  # that some pass left out, as models with experts do
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,9 +103,9 @@ class Part:
     scale: float
 
 
-def _state(x: Tensor) -> int:
-    """Tell a tensor from what it was before it was changed in place, where torch counts that."""
-    return 0 if x.is_inference() else x._version
+def _state(x: Tensor) -> tuple[int, bool]:
+    """Tell a tensor from what it was before it was changed in place, where torch counts that, or read for gradients."""
+    return 0 if x.is_inference() else x._version, torch.is_grad_enabled()
 
 
 def _part(seam: LinearSeam, x: Tensor) -> Part | None:
