@@ -13,7 +13,7 @@ from tests.runs.test_language_runs import recipe
 from tunesmith.core.errors import DataError
 from tunesmith.data.conversations import columns_reader, find_format, read_conversations
 from tunesmith.data.documents import WholeFile
-from tunesmith.data.examples import find_reader
+from tunesmith.data.examples import Columns, find_reader, from_texts
 from tunesmith.data.formats.alpaca import Alpaca
 from tunesmith.data.tokens import TokenRows, unknown_tokens
 from tunesmith.recipe.loading import load_recipe
@@ -124,3 +124,9 @@ def test_a_run_says_what_its_tokenizer_does_not_know(tmp_path: Path) -> None:
     assert not any("unknown to the tokenizer" in note for note in run.summary["warnings"])
     with pytest.warns(UserWarning, match="unknown to the tokenizer"):
         run.evaluate(str(other))
+
+
+@pytest.mark.parametrize(("text", "said"), [("a\udcff", "character 2 .* is half of one"), (5, "a text, not 5")])
+def test_what_is_no_text_is_refused_in_words(text: Any, said: str) -> None:
+    with pytest.raises(DataError, match=f"text 2 of 2: {said}"):
+        from_texts(["fine", text], Columns("text", None))

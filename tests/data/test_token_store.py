@@ -130,3 +130,12 @@ def test_nothing_is_left_when_writing_fails(monkeypatch: pytest.MonkeyPatch, fol
     monkeypatch.setattr(token_store.np, "savez", full)
     number(1, "first")
     assert list(folder.iterdir()) == []
+
+
+def test_what_may_only_be_read_serves_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(path)
+
+    number(1, "x")
+    monkeypatch.setattr(os, "utime", refuse)
+    assert number(1, "x") is not None

@@ -24,3 +24,7 @@ def test_same_seed_same_mask() -> None:
 def test_no_rate_is_the_same_tensor() -> None:
     x = torch.randn(3)
     assert drop(x, 0.0, DropoutSource()) is x
+
+
+def test_a_rate_next_to_one_drops_all_but_nothing() -> None:
+    assert DropoutSource(0).keep(torch.Size([1000]), 0.999999).sum() <= 1

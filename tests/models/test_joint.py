@@ -115,3 +115,21 @@ def test_maps_that_are_not_always_called_together_part(monkeypatch: pytest.Monke
         with routing.quickly():
             torch.testing.assert_close(model(x), wanted)
     assert sizes == [2, 2], "seen in the first pass, together in the second, left out in the third"
+
+
+def test_what_was_computed_without_gradients_is_not_read_for_them() -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                q = self.q(x)
+            return q * self.k(x)
+
+    model = Half()
+    delta = tunesmith.attach(model, "lora", layers=["q", "k"])
+    for _ in range(2):
+        with delta.seams.routing.quickly():
+            assert model(torch.randn(3, 8)).requires_grad

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tunesmith.models import low_rank
-from tunesmith.models.low_rank import grouped_low_rank
+from tunesmith.models.joint import Part, joined
+from tunesmith.models.low_rank import grouped_low_rank, one_low_rank
 
 
 def factors(rank: int, scale: float) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -71,3 +72,15 @@ def test_the_frozen_product_may_come_last(bias: bool, monkeypatch: pytest.Monkey
         found.append([y, *torch.autograd.grad(y, (x, down, up), grad)])
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
+
+
+def test_what_comes_next_may_change_the_answer_in_place() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 6, dtype=torch.float64)
+    weight, found = torch.randn(5, 6, dtype=torch.float64), factors(2, 0.5)
+    wanted = torch.autograd.grad(plain(x, weight, [12], [found]).relu().square().sum(), found[:2])
+    one = one_low_rank(x, weight, None, *found)
+    (joint,) = joined([Part(weight, None, found[:2], found[2])], x)
+    for output in (one, joint):
+        own = torch.autograd.grad(output.relu_().square().sum(), found[:2])
+        torch.testing.assert_close(own, wanted, rtol=1e-12, atol=1e-12)

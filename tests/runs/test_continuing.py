@@ -69,6 +69,12 @@ def test_the_same_labels_again(first: tunesmith.Run, data_folder: Path) -> None:
     assert run.labels == first.labels
 
 
+def test_a_name_alone_stands_for_the_run_s_own_settings(first: tunesmith.Run, data_folder: Path) -> None:
+    keys = more(first, data_folder, rows("parcel"), task="text-classification", method=first.recipe.method.name)
+    run = tunesmith.train(keys)
+    assert (run.recipe.task, run.recipe.method) == (first.recipe.task, first.recipe.method)
+
+
 def test_what_contradicts_the_run_is_refused(first: tunesmith.Run, data_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"made with method .*'lora'.*Leave method out"):
         tunesmith.train(more(first, data_folder, rows("parcel"), method="bitfit"))

@@ -280,3 +280,11 @@ def test_hidden_tokens_are_for_the_masked_objective(tiny_writer: Path, tmp_path:
     assert load_recipe({**given, "task": {**task, "objective": "masked"}}).task.masked_share == 0.3
     plain = load_recipe({**given, "task": "text-generation"})
     assert load_recipe(plain.resolved()).task == plain.task
+
+
+def test_a_run_whose_every_step_overflows_is_an_error(tiny_writer: Path, questions: Path, tmp_path: Path) -> None:
+    method = {"name": "lora", "rank": 4, "alpha": 1e6, "layers": ["q_proj", "v_proj", "down_proj"]}
+    changes = {"model": {"name": str(tiny_writer), "dtype": "float16"}, "method": method}
+    short = {"epochs": 1, "batch_size": 1000, "learning_rate": 1e-2}
+    with pytest.raises(TunesmithError, match="nothing was trained: in every one of 1 steps"):
+        tunesmith.train(recipe(tiny_writer, questions, tmp_path / "run", training=short, **changes))

@@ -188,14 +188,35 @@ def from_texts(texts: Sequence[str], columns: Columns, where: str = "input") -> 
     Returns:
         The examples, without labels.
     Raises:
-        DataError: an empty text.
+        DataError: an empty text, or what is no valid text.
     """
     collector = _Collector(where, Columns(columns.text, None), 10**9)
     for number, text in enumerate(texts, 1):
+        check_text(text, f"text {number} of {len(texts)}")
         if not text.strip():
             raise DataError(f"text {number} of {len(texts)} is empty: give at least one visible character.")
         collector.add(f"text {number}", {columns.text: text})
     return collector.finish(drop_empty=False)
+
+
+def check_text(text: Any, where: str) -> None:
+    """Refuse what is no text, or holds half a character.
+
+    Args:
+        text: what was given.
+        where: what to call it in messages.
+    Raises:
+        DataError: as said.
+    """
+    if not isinstance(text, str):
+        raise DataError(f"{where}: a text, not {text!r}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: character {error.start + 1} ({text[error.start]!r}) is half of one, so this is no valid text. "
+            "Give it in UTF-8."
+        ) from None
 
 
 class _Collector:

@@ -8,6 +8,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,10 @@ def _read(path: Path) -> Arrays | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
-        os.utime(path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
+    with suppress(OSError):  # a folder that others may only read serves as well
+        os.utime(path)
     return found
 
 

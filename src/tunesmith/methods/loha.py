@@ -14,6 +14,7 @@ from tunesmith.core.settings import setting
 from tunesmith.methods.base import LayerMethod, PeftFolder
 from tunesmith.models.delta import Delta
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam
+from tunesmith.models.low_rank import in_shape
 from tunesmith.models.patches import Patch, RowDropPatch, parameter
 
 _PEFT = {
@@ -169,7 +170,7 @@ class _HadamardLinear(torch.autograd.Function):
         ctx.save_for_backward(x, weight, *factors)
         ctx.scale = scale
         tuned = (a1 @ b1).mul_(a2 @ b2).mul_(scale).add_(weight)  # (out, in)
-        return nn.functional.linear(x, tuned, bias)
+        return in_shape(nn.functional.linear(x.reshape(-1, x.shape[-1]), tuned, bias), x)
 
     @staticmethod
     @once_differentiable

@@ -14,6 +14,7 @@ from tunesmith.core.settings import setting
 from tunesmith.methods.base import LayerMethod, PeftFolder
 from tunesmith.models.delta import Delta
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam
+from tunesmith.models.low_rank import in_shape
 from tunesmith.models.patches import Patch, RowDropPatch, parameter
 
 _MERGED = 2**20  # numbers in a W: up to here one product with the sum of W and the change is the fastest
@@ -207,7 +208,7 @@ class _KroneckerLinear(torch.autograd.Function):
         ctx.save_for_backward(x, first, second)
         half = x.reshape(-1, second.shape[1]) @ second.t()  # (N * in_1, out_2)
         y = first @ half.view(-1, first.shape[1], second.shape[0])  # (N, out_1, out_2)
-        return y.view(*x.shape[:-1], first.shape[0] * second.shape[0])
+        return in_shape(y.flatten(1), x)
 
     @staticmethod
     @once_differentiable
@@ -244,7 +245,8 @@ class _PlusKronecker(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, first: Tensor, second: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, first, second)
-        return nn.functional.linear(x, torch.kron(first, second).add_(weight), bias)
+        tuned = torch.kron(first, second).add_(weight)
+        return in_shape(nn.functional.linear(x.reshape(-1, x.shape[-1]), tuned, bias), x)
 
     @staticmethod
     @once_differentiable

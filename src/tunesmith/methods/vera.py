@@ -17,6 +17,7 @@ from tunesmith.core.settings import setting
 from tunesmith.methods.base import LayerMethod, PeftFolder
 from tunesmith.models.delta import Delta
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam
+from tunesmith.models.low_rank import in_shape
 from tunesmith.models.patches import LowRankPatch, parameter
 from tunesmith.models.seams import Seams
 
@@ -231,12 +232,12 @@ class _Weighted(torch.autograd.Function):
         if full:
             ctx.save_for_backward(x, weight, *factors)
             tuned = torch.addcmul(weight, v[:, None], up @ (d[:, None] * down))  # (out, in)
-            return nn.functional.linear(x, tuned, bias)
+            return in_shape(nn.functional.linear(flat, tuned, bias), x)
         low = down @ flat.t()  # (rank, N)
         ctx.save_for_backward(x, weight, *factors, low)
         y = nn.functional.linear(flat, weight, bias)
         y.addmm_((d[:, None] * low).t(), (v[:, None] * up).t())
-        return y.view(*x.shape[:-1], len(weight))
+        return in_shape(y, x)
 
     @staticmethod
     @once_differentiable

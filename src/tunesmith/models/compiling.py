@@ -31,15 +31,26 @@ def compiled(function: Function) -> Function:
 
     @wraps(function)
     def run(first: Tensor, *rest: Tensor) -> Any:
-        if first.device.type != "cuda" or first.numel() < _LEAST or not has_compiler():
+        if not serves(first):
             return function(first, *rest)
         bare = [one.detach() for one in (first, *rest)]  # kernels know no gradients
         for one in bare:
-            if len(one) == len(first):
-                torch._dynamo.mark_dynamic(one, 0)
+            if len(one) == len(first):  # which a weight may be by chance: its size is then told to be fixed
+                torch._dynamo.maybe_mark_dynamic(one, 0)
         return _kernel(function)(*bare)
 
     return run  # type: ignore[return-value]
+
+
+def serves(first: Tensor) -> bool:
+    """Say whether a compiled function is worth it, and at hand.
+
+    Args:
+        first: the function's first tensor.
+    Returns:
+        True for many numbers on a GPU that torch can compile for.
+    """
+    return first.device.type == "cuda" and first.numel() >= _LEAST and has_compiler()
 
 
 @cache

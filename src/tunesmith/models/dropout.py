@@ -74,7 +74,7 @@ class DropoutSource:
         count = shape.numel()
         words = self._bits.integers(-(2**63), 2**63 - 1, size=(count + 3) // 4, dtype=np.int64, endpoint=True)
         bits = torch.from_numpy(words.view(np.int16)[:count]).view(shape)
-        return bits >= round(rate * 65536) - 32768
+        return bits >= min(round(rate * 65536), 65535) - 32768  # 16 bits hold no higher bound
 
 
 class _Drop(torch.autograd.Function):

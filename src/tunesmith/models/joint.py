@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.low_rank import added, adds_onto, summed
+from tunesmith.models.low_rank import added, adds_onto, in_shape, summed
 from tunesmith.models.products import chosen, frozen_product
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Joint:
     def __init__(self) -> None:
         self._groups: dict[LinearSeam, list[LinearSeam]] = {}  # by the map that is called first
         self._last: tuple[LinearSeam, LinearSeam, ReferenceType[Tensor]] | None = None  # its group, the map, its input
-        self._ahead: dict[LinearSeam, tuple[ReferenceType[Tensor], int, Tensor]] = {}
+        self._ahead: dict[LinearSeam, tuple[ReferenceType[Tensor], tuple[int, bool], Tensor]] = {}
         self._apart: set[LinearSeam] = set()  # that some pass left out, as models with experts do
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,9 +103,9 @@ class Part:
     scale: float
 
 
-def _state(x: Tensor) -> int:
-    """Tell a tensor from what it was before it was changed in place, where torch counts that."""
-    return 0 if x.is_inference() else x._version
+def _state(x: Tensor) -> tuple[int, bool]:
+    """Tell a tensor from what it was before it was changed in place, where torch counts that, or read for gradients."""
+    return 0 if x.is_inference() else x._version, torch.is_grad_enabled()
 
 
 def _part(seam: LinearSeam, x: Tensor) -> Part | None:
@@ -161,7 +161,7 @@ class _Joined(torch.autograd.Function):
             else:
                 y = frozen_product(flat, part.weight, part.bias, ctx.narrow)
                 y.addmm_(next(low_of).t(), next(up_of).t(), alpha=part.scale)
-            found.append(y.view(*x.shape[:-1], y.shape[-1]))
+            found.append(in_shape(y, x))
         kept = () if downs is None else (x, downs, lows)  # x as it came: it may be had again
         ctx.save_for_backward(*kept, *ups, *(part.weight for part in parts))
         ctx.scales, ctx.adapted = [part.scale for part in adapted], [bool(part.factors) for part in parts]

@@ -160,7 +160,7 @@ class _LowRank(torch.autograd.Function):
         kept = None if ctx.quantised is not None else weight
         ctx.save_for_backward(x if factors else None, kept, *factors, *lows)  # x as it came: it may be had again
         ctx.parts, ctx.scales = rest
-        return y.view(*x.shape[:-1], y.shape[-1])
+        return in_shape(y, x)
 
     @staticmethod
     @once_differentiable
@@ -179,6 +179,20 @@ class _LowRank(torch.autograd.Function):
         d_bias = dy.sum(0) if ctx.needs_input_grad[2] else None
         d_x = None if dx is None else dx.view(*grad.shape[:-1], dx.shape[-1])
         return d_x, None, d_bias, None, None, *found
+
+
+def in_shape(y: Tensor, x: Tensor) -> Tensor:
+    """Give a product the shape of its input.
+
+    Args:
+        y: (N, out), made just now and held by nobody else.
+        x: (..., in), N tokens together.
+    Returns:
+        (..., out), for torch no view: what comes next may change it in place, which torch forbids views that a node
+        of our own gives.
+    """
+    found: Tensor = torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))
+    return found
 
 
 def adds_onto(x: Tensor, narrow: Any) -> bool:

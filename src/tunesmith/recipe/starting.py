@@ -37,7 +37,7 @@ def inherit_values(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     wanted = values.get("start_from")
     missing = [key for key in INHERITED if key not in values]
-    if not isinstance(wanted, str) or not missing:
+    if not isinstance(wanted, str):
         return dict(values)
     run = find_run(wanted, folder)
     path = run / "recipe.yaml"
@@ -48,4 +48,15 @@ def inherit_values(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     model = taken.get("model")
     if isinstance(model, dict) and (run / str(model.get("name")) / "config.json").is_file():
         taken["model"] = {**model, "name": str(run / model["name"])}  # made for that run, and kept in it
-    return {**values, **taken}
+    return {**values, **taken, **{key: _completed(values[key], theirs.get(key)) for key in _NAMED if key in values}}
+
+
+_NAMED = ("method", "task")  # by a name, which may stand for the whole, with settings
+
+
+def _completed(ours: Any, theirs: Any) -> Any:
+    """Fill in the settings that a component leaves out where the earlier run has one of the same name."""
+    own = {"name": ours} if isinstance(ours, str) else ours
+    if not isinstance(own, Mapping) or not isinstance(theirs, Mapping) or own.get("name") != theirs.get("name"):
+        return ours
+    return {**theirs, **own}

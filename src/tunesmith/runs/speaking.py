@@ -10,6 +10,7 @@ import torch
 from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.core.seeds import check_seed
 from tunesmith.data.conversations import Conversation, Message, messages_of, role
+from tunesmith.data.examples import check_text
 from tunesmith.data.tokens import LearnedRows
 from tunesmith.models.language import LanguageModel
 from tunesmith.recipe.loading import build_settings
@@ -162,7 +163,7 @@ class Speaking:
         Raises:
             DataError: fewer than two choices, equal ones, or an empty one.
         """
-        _check_text(prompt, "the prompt")
+        check_text(prompt, "the prompt")
         _check_choices(choices)
         writer, _ = self._writer({})
         session = self._opened[0]
@@ -210,7 +211,7 @@ class Speaking:
         return writer_of(session), settings
 
     def _prompt(self, text: str) -> str:
-        _check_text(text, "the prompt")
+        check_text(text, "the prompt")
         if not text.strip():
             raise DataError("the prompt is empty: give at least one visible character.")
         session = self._opened[0]
@@ -229,7 +230,7 @@ class Speaking:
                     f"message {number}: {message!r} is no message; give a mapping with role and content, for example "
                     "{'role': 'user', 'content': 'Hello'}."
                 )
-            _check_text(message["content"], f"message {number}")
+            check_text(message["content"], f"message {number}")
         last = role(messages[-1]["role"]) if messages else "nothing"
         if last not in ("user", "tool"):
             raise DataError(f"a conversation to be answered ends with a message of the user, not with {last}.")
@@ -242,19 +243,6 @@ def _check_choices(choices: Any) -> None:
     if isinstance(choices, str) or not isinstance(choices, Sequence):
         raise DataError(f"choices: a list of texts, not {choices!r}.")
     for number, text in enumerate(choices, 1):
-        _check_text(text, f"choice {number}")
+        check_text(text, f"choice {number}")
     if len(set(choices)) < max(2, len(choices)) or not all(text.strip() for text in choices):
         raise DataError(f"choices={list(choices)}: two or more are needed, all different and none empty.")
-
-
-def _check_text(text: Any, where: str) -> None:
-    """Refuse what is no text, or holds half a character."""
-    if not isinstance(text, str):
-        raise DataError(f"{where}: a text, not {text!r}.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: character {error.start + 1} ({text[error.start]!r}) is half of one, so this is no valid text. "
-            "Give it in UTF-8."
-        ) from None

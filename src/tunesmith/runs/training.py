@@ -141,6 +141,7 @@ def _train(trials: list[Trial], meter: Meter, progress: Progress, warnings: list
     loop = Loop(trials)
     with meter.stage() as cost, progress.stage("training", total) as bar:
         loop.fit(bar)
+    _check_moved(trials)
     if len(trials) == 1 and trials[0].trained.diverged:
         kept = f"the state after epoch {trials[0].trained.best_epoch}, the best before, was kept."
         warnings.append(f"{trials[0].trained.reason} {kept}")
@@ -156,6 +157,16 @@ def _train(trials: list[Trial], meter: Meter, progress: Progress, warnings: list
         warnings.append(f"training was interrupted; the state {kept} was kept.")
         progress.say(f"note: {warnings[-1]} It is scored and saved now.")
     return cost
+
+
+def _check_moved(trials: list[Trial]) -> None:
+    """Refuse training in which no step could be taken."""
+    if all(0 < trial.trained.steps == trial.optimizer.left_out for trial in trials):
+        raise TunesmithError(
+            f"nothing was trained: in every one of {trials[0].trained.steps} steps a gradient was larger than float16 "
+            "holds, and such steps are left out. Set model.dtype to bfloat16 or float32, train for more steps, or "
+            "lower method.alpha where it is large."
+        )
 
 
 def _tell_choice(prepared: Prepared, best: Trial, warnings: list[str], progress: Progress) -> None:

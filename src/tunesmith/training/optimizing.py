@@ -89,6 +89,7 @@ class Optimizer:
         self.total, self._schedule, self._clip = total, schedule, clip_norm
         self._warmup = round(warmup_fraction * total)
         self._step = 0
+        self.left_out = 0  # steps whose gradients overflowed [count]
 
     def scale(self, loss: Tensor) -> Tensor:
         """Scale a loss up where that is wanted, before its gradients are taken.
@@ -112,8 +113,10 @@ class Optimizer:
             group["lr"] = highest * scale
         limit = math.inf if self._clip is None else self._clip
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        before = self._scaler.get_scale()
         self._scaler.step(self._adamw)
         self._scaler.update()
+        self.left_out += self._scaler.get_scale() < before
         self._step += 1
         return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
 
