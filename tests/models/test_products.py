@@ -192,3 +192,15 @@ def test_ever_new_numbers_of_rows_take_no_memory() -> None:
     for rows in range(257, 512):
         products.mapped(torch.randn(rows, 384), weight)
     assert resident_bytes() - before < 24e6  # without few heights: about 100 MB
+
+
+def test_a_precision_that_this_machine_lacks_is_refused_before_all_work(
+    recipe: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tunesmith
+    from tunesmith.runs import training
+
+    monkeypatch.setattr(training, "open_family", lambda *_: pytest.fail("the model was opened"))
+    model = {"name": recipe["model"], "device": "cpu"}
+    with pytest.raises(RecipeError, match=r"training\.precision=float8 on cpu"):
+        tunesmith.train({**recipe, "model": model, "training": {"precision": "float8"}})

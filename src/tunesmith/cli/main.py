@@ -15,6 +15,7 @@ from tunesmith.cli import show as display
 from tunesmith.cli import talk as talking
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.files import finite
+from tunesmith.core.importing import take_the_process
 
 app = typer.Typer(
     name="tunesmith",
@@ -276,6 +277,7 @@ def _note(message: Warning | str, *place: Any, **rest: Any) -> None:
 def run() -> None:
     """Run the command line; a user's mistake is one message and exit code 2, never a traceback."""
     warnings.showwarning = _note
+    take_the_process()
     try:
         app()
     except TunesmithError as error:

@@ -38,7 +38,7 @@ def number_column(values: np.ndarray[Any, Any]) -> pa.Array:
     """Make a column of numbers.
 
     Args:
-        values: (rows,), any numeric type.
+        values: (rows,), any numeric type; bool, which Arrow packs, is none.
     Returns:
         An array of the same type.
     """

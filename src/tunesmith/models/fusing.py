@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunesmith.models.compiling import compiled
+from tunesmith.models.low_rank import in_shape
 from tunesmith.models.routing import Routing
 
 _TOLERANCE, _HALF_TOLERANCE = 2e-6, 2e-2  # of the largest number: rounding in float32, and twice in 16 bits
@@ -159,5 +160,4 @@ def normed(x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
     """
     if x.dtype.itemsize > 2:
         return torch.mul(x, inverse).mul_(weight)
-    found: Tensor = _scaled_half(x.flatten(0, -2), weight, inverse.flatten(0, -2))
-    return found.view(x.shape)
+    return in_shape(_scaled_half(x.flatten(0, -2), weight, inverse.flatten(0, -2)), x)

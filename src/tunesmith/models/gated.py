@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunesmith.models.compiling import compiled
+from tunesmith.models.low_rank import in_shape
 from tunesmith.models.routing import Routing
 
 _PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
@@ -104,5 +105,4 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
     Returns:
         (..., F).
     """
-    found: Tensor = _gated(gate.flatten(0, -2), up.flatten(0, -2))
-    return found.view(gate.shape)
+    return in_shape(_gated(gate.flatten(0, -2), up.flatten(0, -2)), gate)

@@ -13,6 +13,8 @@ from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
 from tunesmith.data.tokens import unknown_tokens
 from tunesmith.evaluation.statistics import Result
+from tunesmith.models.loading import choose_device
+from tunesmith.models.products import narrow_named
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Meter, Scored
 from tunesmith.runs.continuing import Earlier, inherit
@@ -58,6 +60,9 @@ def train_recipe(
     output = Path(checked.recipe.output).expanduser().absolute()
     check_free(output, overwrite)
     check_apart(checked, output)
+    narrow_named(
+        checked.recipe.training.precision, choose_device(checked.recipe.model.device)
+    )  # refused before all work
     outcome = _carry_out(checked, earlier, progress)
     with staged(output) as folder:
         write_run(outcome, folder)
