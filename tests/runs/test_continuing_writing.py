@@ -187,7 +187,10 @@ def test_nothing_moves_without_a_step(first: tunesmith.Run, tmp_path: Path) -> N
     [
         ({"method": "bitfit"}, r"made with method .*'lora'.*Leave method out"),
         ({"task": "question-answering-generative", "prompt": {"system": "Be short."}}, r"prompt.system=.*'Be short.'"),
-        ({"task": "question-answering-generative"}, r"made with task .*'answered_rows': 2.*Leave task out"),
+        (
+            {"task": {"name": "question-answering-generative", "answered_rows": 5}},
+            r"made with task .*'answered_rows': 2.*Leave task out",
+        ),
         ({"task": "summarization"}, "run of the task question-answering-generative, the recipe's task is summari"),
         ({"task": "text-classification"}, "the recipe's task is text-classification: a run goes on with its own"),
         ({"candidates": [{"seed": 1}]}, "candidates start from different deltas"),
