@@ -13,11 +13,11 @@ import transformers
 from torch import Tensor, nn
 
 import tunesmith
-from tests.models.test_ragged import BOUND, FAMILIES, batch_of, loss_of, relative
+from tests.models.test_ragged import BOUND, FAMILIES, backbone_of, check_ragged_equals_padded, relative
 from tests.models.test_rows_attention import LAYOUTS, RULES, by_hand, drawn
 from tunesmith.methods.lora import Lora
 from tunesmith.models import compiling, products
-from tunesmith.models.backbone import Backbone, Proof, pool
+from tunesmith.models.backbone import pool
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.models.ragged_attention import Rule
@@ -41,22 +41,9 @@ def test_torch_compiles_here() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ragged_equals_padded_in_float64(family: str) -> None:
-    torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(FAMILIES[family]()).double().eval().to(GPU)
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    backbone = Backbone(model)
+    backbone = backbone_of(FAMILIES[family](), "cuda")
     assert backbone.proof.fast, backbone.proof.reason
-    delta = Lora(rank=4).attach(backbone.seams)
-    for parameter in delta.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    found = {}
-    for fast in (True, False):
-        backbone.proof = Proof(fast, backbone.proof.position_offset, 0.0)
-        loss = loss_of(backbone.hidden(batch_of()), batch_of().layout)
-        found[fast] = [loss, *torch.autograd.grad(loss, delta.parameters())]
-    for ours, theirs in zip(found[True], found[False], strict=True):
-        assert relative(ours, theirs) <= BOUND[family]
+    check_ragged_equals_padded(backbone, BOUND[family])
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"causal={rule.causal} window={rule.window}")

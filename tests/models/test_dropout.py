@@ -28,3 +28,15 @@ def test_no_rate_is_the_same_tensor() -> None:
 
 def test_a_rate_next_to_one_drops_all_but_nothing() -> None:
     assert DropoutSource(0).keep(torch.Size([1000]), 0.999999).sum() <= 1
+
+
+def test_a_stream_goes_back_to_before_a_device_first_drew_from_it() -> None:
+    """As blocks that run again for their gradients need it, whose first run may be the first to draw on a GPU."""
+    source, device = DropoutSource(3), torch.device("cpu")
+    begin = source.state
+    first = torch.rand(4, generator=source._on(device))
+    middle = source.state
+    second = torch.rand(4, generator=source._on(device))
+    for state, wanted in ((begin, first), (middle, second)):
+        source.state = state
+        assert torch.equal(torch.rand(4, generator=source._on(device)), wanted)

@@ -10,9 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-_LEAST = (
-    1 << 18
-)  # numbers: a kernel is laid out for the first tensor that it meets, and for few there is nothing to win
+_LEAST = 1 << 18  # numbers: kernels are laid out for the first tensor they meet, and few are not worth one
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

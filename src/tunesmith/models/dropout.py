@@ -50,6 +50,7 @@ class DropoutSource:
     @state.setter
     def state(self, found: dict[str, Any]) -> None:
         self._bits.bit_generator.state = found["cpu"]
+        self._others = {}  # one that was made since begins anew from the seed
         for device, state in found["others"].items():
             self._on(device).set_state(state)
 
