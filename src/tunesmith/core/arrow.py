@@ -44,6 +44,7 @@ def number_column(values: np.ndarray[Any, Any]) -> pa.Array:
     """
     import pyarrow as pa
 
+    assert values.dtype != np.bool_
     buffer = pa.py_buffer(np.ascontiguousarray(values))
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])
 
