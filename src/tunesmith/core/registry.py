@@ -21,6 +21,7 @@ KINDS = {
     "tasks": "tunesmith.tasks",
     "metrics": "tunesmith.evaluation.metrics",
     "baselines": "tunesmith.evaluation.baselines",
+    "learners": "tunesmith.fewshot.learners",
     "models": "tunesmith.models.embedded",
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",

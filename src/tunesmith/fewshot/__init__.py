@@ -1,0 +1,1 @@
+"""Learning from few examples: episodes, the learners that train on them, and how they are scored."""
