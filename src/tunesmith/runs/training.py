@@ -95,6 +95,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
         cost = _train(trials, meter, progress, warnings)
     chosen, trial, facts = min(prepared, key=lambda item: item[1].key)
     _tell_choice(prepared, trial, warnings, progress)
+    family.settle(trial.tuned)
     lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}
     answers = _answer(trial.tuned, family, progress)
     ours = judge.score(Scored(chosen.method.name, answers, facts.share, family.learned(cost)))

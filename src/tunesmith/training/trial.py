@@ -21,6 +21,7 @@ from tunesmith.training.optimizing import Optimizer
 if TYPE_CHECKING:
     from tunesmith.data.tokens import Seen
 from tunesmith.training.corpus import Split  # it brings the readers and their tables
+from tunesmith.training.sampling import random_order, together_by_label
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
 _PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
@@ -126,8 +127,11 @@ class Trial:
             The rows of each step.
         """
         self.epoch += 1
-        order = torch.randperm(len(self.split.tokens), generator=self._order).tolist()
-        size = self.settings.batch_size
+        size, together = self.settings.batch_size, self.settings.rows_per_label
+        if together is None:
+            order = random_order(len(self.split.tokens), self._order)
+        else:
+            order = together_by_label(self.split.labels, together, self._order)
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
@@ -146,6 +150,8 @@ class Trial:
     @property
     def pass_tokens(self) -> int:
         """Most tokens that go through the model at once; 0 for any number."""
+        if not self.tuned.task.separable:
+            return 0
         if self.most_tokens is not None:
             return self.most_tokens
         if self.settings.tokens_per_pass or self.tuned.backbone.device.type != "cpu":
