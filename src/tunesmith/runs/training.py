@@ -113,6 +113,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
         cost = _train(trials, meter, going, going.begin(checked, facts, progress.say), progress, warnings)
     chosen, trial, found = min(prepared, key=lambda item: item[1].key)
     _tell_choice(prepared, trial, warnings, progress)
+    family.settle(trial.tuned)
     lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}
     answers = _answer(trial.tuned, family, progress)
     ours = judge.score(Scored(chosen.method.name, answers, found.share, family.learned(cost)))

@@ -18,9 +18,11 @@ from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.optimizing import Optimizer
 
+from tunesmith.training.sampling import random_order, together_by_label
+
 if TYPE_CHECKING:
     from tunesmith.data.tokens import Seen
-from tunesmith.training.corpus import Split  # it brings the readers and their tables
+    from tunesmith.training.corpus import Split  # it brings the readers and their tables
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
 _PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
@@ -143,8 +145,11 @@ class Trial:
     def _begin(self) -> None:
         """Draw the order of an epoch."""
         self._epoch_start = self._order.get_state()
-        order = torch.randperm(len(self.split.tokens), generator=self._order).tolist()
-        size = self.settings.batch_size
+        size, together = self.settings.batch_size, self.settings.rows_per_label
+        if together is None:
+            order = random_order(len(self.split.tokens), self._order)
+        else:
+            order = together_by_label(self.split.labels, together, self._order)
         self._steps = [order[start : start + size] for start in range(0, len(order), size)]
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
@@ -162,6 +167,8 @@ class Trial:
     @property
     def pass_tokens(self) -> int:
         """Most tokens that go through the model at once; 0 for any number."""
+        if not self.tuned.task.separable:
+            return 0
         if self.most_tokens is not None:
             return self.most_tokens
         if self.settings.tokens_per_pass or self.tuned.backbone.device.type != "cpu":
