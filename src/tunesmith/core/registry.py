@@ -25,6 +25,8 @@ KINDS = {
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
     "chats": "tunesmith.prompts.chats",
+    "verbalizers": "tunesmith.tasks.verbalizers",
+    "demonstrations": "tunesmith.prompts.demonstrations",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}
