@@ -1,1 +1,1 @@
-"""Learning from few examples: episodes, the learners that train on them, and how they are scored."""
+"""Learning from few examples: heads and losses of tasks, and learners of episodes."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from tunesmith.core.settings import Settings, setting
+from tunesmith.recipe.prompt import PromptFields
 
 
 def _named(value: Any) -> Any:
@@ -67,6 +68,9 @@ class DataSettings(Settings):
     )
     text: str = setting("text", "Column that holds the text.")
     label: str = setting("label", "Column that holds the label.")
+    label_descriptions: str | None = setting(
+        None, "YAML or JSON file of labels and what each means in words; read where labels' texts are used."
+    )
     columns: list[str] = setting(
         [], "Names of the columns, in order, of a csv or tsv without a header, or of a txt with tabs between cells."
     )
@@ -79,10 +83,10 @@ class DataSettings(Settings):
     )
 
 
-class PromptSettings(Settings):
+class PromptSettings(PromptFields):
     """How an example becomes the text that the model reads."""
 
-    template: str = setting("{text}", "Text with fields in braces; a field is a column, {text} the text column.")
+    file: str | None = setting(None, "Prompt file, beside the recipe, in the place of the other keys of a prompt.")
     chat: str = setting(
         "auto",
         "Chat template of tasks that write: model (its own), plain, bare, alpaca, chatml; auto: its own, else plain, "
@@ -97,6 +101,12 @@ class TrainingSettings(Settings):
 
     epochs: int = setting(3, "Passes over the training rows.", unit="count", ge=1)
     batch_size: int = setting(32, "Rows per optimizer step.", unit="count", ge=1)
+    rows_per_label: int | None = setting(
+        None,
+        "Rows of one label that stand together in a step, for losses that compare rows; by chance when empty.",
+        unit="count",
+        ge=2,
+    )
     tokens_per_pass: int | None = setting(
         None,
         "Most tokens that go through the model at once: a step of more runs in passes whose gradients add up to the "
@@ -138,6 +148,13 @@ class TrainingSettings(Settings):
         "auto", "What decides the best epoch: auto (the task's first metric), 'validation loss', 'last', or a metric."
     )
     patience: int | None = setting(None, "Stop after so many epochs without a better one; never when empty.", ge=1)
+    checkpoint_every_steps: int | None = setting(
+        None,
+        "Steps between two checkpoints that a killed run goes on from; when empty, after every epoch, but at most one "
+        "in ten seconds.",
+        unit="count",
+        ge=1,
+    )
 
 
 class EvaluationSettings(Settings):
