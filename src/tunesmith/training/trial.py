@@ -17,7 +17,6 @@ from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.optimizing import Optimizer
-
 from tunesmith.training.sampling import random_order, together_by_label
 
 if TYPE_CHECKING:
