@@ -25,6 +25,8 @@ KINDS = {
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
     "chats": "tunesmith.prompts.chats",
+    "strategies": "tunesmith.search.strategies",
+    "edits": "tunesmith.search.edits",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}
@@ -70,6 +72,20 @@ def components(kind: str) -> dict[str, type[Any]]:
     return dict(sorted(_registered[kind].items()))
 
 
+def singular(kind: str) -> str:
+    """Return the word for one component of a kind.
+
+    Args:
+        kind: one of the keys of KINDS.
+    Returns:
+        The word.
+    Example:
+        >>> singular("strategies"), singular("tasks")
+        ('strategy', 'task')
+    """
+    return f"{kind[:-3]}y" if kind.endswith("ies") else kind[:-1]
+
+
 def find(kind: str, name: str) -> type[Any]:
     """Return one component by name.
 
@@ -83,7 +99,7 @@ def find(kind: str, name: str) -> type[Any]:
     """
     available = components(kind)
     if name not in available:
-        raise RecipeError(unknown(kind[:-1], name, available))
+        raise RecipeError(unknown(singular(kind), name, available))
     return available[name]
 
 
