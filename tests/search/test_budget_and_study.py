@@ -13,7 +13,9 @@ from tunesmith.search.study import Study, Tried
 
 def test_budgets() -> None:
     assert Budget.read("200").plain() == {"evaluations": 200, "seconds": None}
-    assert Budget.read(" 90s ").seconds == 90 and Budget.read("1.5m").seconds == 90 and Budget.read("1h").seconds == 3600
+    assert (
+        Budget.read(" 90s ").seconds == 90 and Budget.read("1.5m").seconds == 90 and Budget.read("1h").seconds == 3600
+    )
     for text in ("0", "0s", 0):
         with pytest.raises(RecipeError, match="allows nothing"):
             Budget.read(text)

@@ -258,6 +258,16 @@ class Run(Speaking, Answering):
         tuned.train(False)
         return session, tuned
 
+    def opened(self) -> tuple[Session, Tuned]:
+        """Load the run's model, or give it back where it is loaded.
+
+        Returns:
+            The session, and the model with the run's delta and head.
+        Raises:
+            CheckpointError: the base model is another one, or a file is damaged.
+        """
+        return self._opened
+
     def _tokens(self, examples: Examples) -> TokenRows:
         session, _ = self._opened
         session.template.check({*examples.columns.all(), "text"})
