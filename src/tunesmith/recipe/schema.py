@@ -67,6 +67,11 @@ class DataSettings(Settings):
     )
     text: str = setting("text", "Column that holds the text.")
     label: str = setting("label", "Column that holds the label.")
+    soft_labels: str | None = setting(
+        None,
+        "Column of train with a probability for every label, as a JSON object in the cell; what is learned then. The "
+        "label column holds the likeliest.",
+    )
     columns: list[str] = setting(
         [], "Names of the columns, in order, of a csv or tsv without a header, or of a txt with tabs between cells."
     )

@@ -138,7 +138,7 @@ class TextClassification(LabelTask):
         head.weight.copy_(prototypes)  # type: ignore[operator]
 
     def loss(self, logits: Tensor, batch: RaggedBatch, smoothing: float) -> Tensor:
-        """Cross-entropy, mean over the rows.
+        """Cross-entropy, mean over the rows: - sum_c q_c log p_c, where q is the label or its soft labels.
 
         Args:
             logits: (R, C).
@@ -148,7 +148,9 @@ class TextClassification(LabelTask):
             A scalar.
         """
         assert batch.labels is not None
-        return nn.functional.cross_entropy(logits, batch.labels.to(logits.device), label_smoothing=smoothing)
+        wanted = batch.labels.to(logits.device)
+        wanted = wanted.to(logits.dtype) if wanted.ndim == 2 else wanted
+        return nn.functional.cross_entropy(logits, wanted, label_smoothing=smoothing)
 
 
 def _check_reads_text(model: nn.Module) -> None:
