@@ -31,7 +31,7 @@ def accuracy(found: Predictions) -> float:
 
 
 def judged(name: str = "accuracy") -> Judged:
-    return Judged(find("metrics", name)(), Bootstrap(400, 0.95, 0))
+    return Judged(find("metrics", name)(), Bootstrap(1000, 0.95, 0))
 
 
 def test_ensembles_beat_their_members() -> None:

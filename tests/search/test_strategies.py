@@ -1,5 +1,6 @@
 """Every strategy on problems whose best candidate is known."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,8 @@ class Lock(Problem[Word]):
 
 def run(name: str, problem: Lock, seed: int, **settings: Any) -> Lock:
     strategy: Strategy = find("strategies", name)(**settings)
-    try:
+    with contextlib.suppress(BudgetSpent):
         strategy.search(problem, np.random.default_rng(seed))
-    except BudgetSpent:
-        pass
     return problem
 
 

@@ -26,6 +26,7 @@ class Tried:
         loss: its log loss. [nats]
         seconds: of searching when it ended.
         candidate: itself, as plain values.
+        refused: why it could not be scored; empty for most.
     """
 
     identity: str
@@ -34,6 +35,7 @@ class Tried:
     loss: float
     seconds: float
     candidate: dict[str, Any]
+    refused: str = ""
 
     @property
     def score(self) -> Score:

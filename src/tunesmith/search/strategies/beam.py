@@ -16,8 +16,8 @@ from tunesmith.search.strategies.base import Strategy
 class Beam(Strategy):
     """Change every candidate of the beam; the best of old and new ones are the next beam.
 
-    Source: beam search over prompts: Pryzant et al. 2023, arXiv:2305.03495. Differs: changes come from the edits of this
-        folder instead of a model's critique.
+    Source: beam search over prompts: Pryzant et al. 2023, arXiv:2305.03495. Differs: changes come from the registered
+        edits instead of a model's critique.
     """
 
     name: ClassVar[str] = "beam"
