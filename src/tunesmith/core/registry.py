@@ -27,6 +27,8 @@ KINDS = {
     "chats": "tunesmith.prompts.chats",
     "strategies": "tunesmith.search.strategies",
     "edits": "tunesmith.search.edits",
+    "verbalizers": "tunesmith.tasks.verbalizers",
+    "demonstrations": "tunesmith.prompts.demonstrations",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from tunesmith.core.settings import Settings, setting
+from tunesmith.recipe.prompt import PromptFields
 
 
 def _named(value: Any) -> Any:
@@ -84,10 +85,10 @@ class DataSettings(Settings):
     )
 
 
-class PromptSettings(Settings):
+class PromptSettings(PromptFields):
     """How an example becomes the text that the model reads."""
 
-    template: str = setting("{text}", "Text with fields in braces; a field is a column, {text} the text column.")
+    file: str | None = setting(None, "Prompt file, beside the recipe, in the place of the other keys of a prompt.")
     chat: str = setting(
         "auto",
         "Chat template of tasks that write: model (its own), plain, bare, alpaca, chatml; auto: its own, else plain, "
