@@ -284,7 +284,14 @@ def _across_columns(data: DataSettings, task: Any) -> list[str]:
         return []
     conversations = hasattr(task, "columns")
     instead = "columns have the names of its formats (task.columns), or task.source and task.target"
-    instead, unread = (instead, ("text", "label")) if conversations else ("its rows are texts", ("label",))
+    instead, unread = (
+        (instead, ("text", "label", "soft_labels"))
+        if conversations
+        else (
+            "its rows are texts",
+            ("label", "soft_labels"),
+        )
+    )
     return [
         f"data.{key}: the task '{task.name}' does not read it; {instead}."
         for key in unread

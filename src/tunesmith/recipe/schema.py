@@ -71,6 +71,11 @@ class DataSettings(Settings):
     label_descriptions: str | None = setting(
         None, "YAML or JSON file of labels and what each means in words; read where labels' texts are used."
     )
+    soft_labels: str | None = setting(
+        None,
+        "Column of train with a probability for every label, as a JSON object in the cell; what is learned then. The "
+        "label column holds the likeliest.",
+    )
     columns: list[str] = setting(
         [], "Names of the columns, in order, of a csv or tsv without a header, or of a txt with tabs between cells."
     )

@@ -257,6 +257,16 @@ class Run(Speaking, Answering):
         tuned.train(False)
         return session, tuned
 
+    def opened(self) -> tuple[Session, Tuned]:
+        """Load the run's model, or give it back where it is loaded.
+
+        Returns:
+            The session, and the model with the run's delta and head.
+        Raises:
+            CheckpointError: the base model is another one, or a file is damaged.
+        """
+        return self._opened
+
     def _tokens(self, examples: Examples) -> TokenRows:
         session, _ = self._opened
         session.template.check({*examples.columns.all(), "text"})
@@ -269,6 +279,17 @@ class Run(Speaking, Answering):
     def _probabilities(self, examples: Examples) -> Array:
         found: Array = self._opened[1].probabilities(self._tokens(examples)).numpy()
         return found
+
+    def chances(self, examples: Examples) -> Array:
+        """Answer rows that were read.
+
+        Args:
+            examples: with the columns of the run's template.
+        Returns:
+            (rows, C), in the order of `labels`.
+        """
+        self._check_labels("generate")
+        return self._probabilities(examples)
 
     def _read_texts(self, path: str | Path) -> Examples:
         data = self.recipe.recipe.data

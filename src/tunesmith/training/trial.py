@@ -17,7 +17,6 @@ from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.optimizing import Optimizer
-
 from tunesmith.training.sampling import random_order, together_by_label
 
 if TYPE_CHECKING:
@@ -340,14 +339,14 @@ def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] |
     places = [(split, number) for split, numbers, _ in parts for number in numbers]
     seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
     owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
-    labels = [int(split.labels[number]) for split, number in places]
+    labels = [split.taught(number) for split, number in places]
     return seen_together(seen, [number for _, number in places], labels, owners)
 
 
 def seen_together(
     rows: Sequence[Seen],
     numbers: Sequence[int],
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | list[float]] | None = None,
     names: Sequence[str] | None = None,
 ) -> RaggedBatch:
     """Put rows into a batch.
@@ -355,7 +354,7 @@ def seen_together(
     Args:
         rows: as the model reads them.
         numbers: of the rows.
-        labels: of the rows; used where no tokens are learned.
+        labels: of the rows, or C probabilities each; used where no tokens are learned.
         names: of each row's delta.
     Returns:
         The batch, with labels or learned tokens.
