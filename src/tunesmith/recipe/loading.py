@@ -182,7 +182,7 @@ def _candidate(
     if foreign:
         problems.append(f"{place}{foreign[0]}: candidates share it; a candidate may set method, training and seed.")
         return None
-    merged = _expanded({**values, "candidates": []})
+    merged = _expanded({**values, "candidates": [], "combine": "best"})
     for key, value in own.items():
         alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
         together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
@@ -263,6 +263,17 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
     found.extend(_across_shares(recipe.data))
+    found.extend(_across_candidates(recipe, task))
+    return found
+
+
+def _across_candidates(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse an average of nothing, and of what has no probabilities of labels."""
+    if recipe.combine == "best":
+        return []
+    found = [] if len(recipe.candidates) > 1 else ["combine: average needs at least two candidates, for example seeds."]
+    if task.family == "generating":
+        found.append(f"combine: the task '{task.name}' writes text, which cannot be averaged. Set it to best.")
     return found
 
 

@@ -189,7 +189,12 @@ class Recipe(Settings):
         None, "Earlier run to go on from with new examples; its labels are kept, new ones are added."
     )
     candidates: list[dict[str, Any]] = setting(
-        [], "Variants of method, training and seed, trained in one pass over one base; the best on validation is kept."
+        [],
+        "Variants of method, training and seed, trained in one pass over one base; `combine` says what is kept.",
+    )
+    combine: Literal["best", "average"] = setting(
+        "best",
+        "What is kept of candidates: the best on validation, or all, whose probabilities are averaged in every answer.",
     )
     seed: int = setting(0, "Seed of everything that draws at random.", ge=0, le=2**32 - 1)
     output: str = setting("runs/run", "Folder that the run is written to.")

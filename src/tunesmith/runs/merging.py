@@ -36,7 +36,7 @@ from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.seams import device_of, open_seams
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.runs.agreement import Agreement, Answers, agreement
-from tunesmith.runs.folder import check_new, staged
+from tunesmith.runs.folder import check_new, check_single, staged
 from tunesmith.runs.opening import held_out_again
 from tunesmith.runs.run import Run
 from tunesmith.tasks.running import extract_features
@@ -208,6 +208,7 @@ def _untrained(settings: DataSettings, data: str | None) -> tuple[str | None, st
 
 
 def _of_run(run: Run, data: str | None, rows: int) -> Subject:
+    check_single(run.folder, "merge")
     session, tuned = run._opened
     if session.chat is not None:
         return _of_writing_run(run, data, rows)

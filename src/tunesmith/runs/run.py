@@ -31,10 +31,11 @@ from tunesmith.evaluation.statistics import (
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.folder import FINGERPRINT
+from tunesmith.runs.folder import FINGERPRINT, count_members, member_folder
 from tunesmith.runs.opening import metric_names, score_texts
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.speaking import Speaking
+from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import read_labelled
@@ -248,14 +249,20 @@ class Run(Speaking, Answering):
                     f"{self.folder} was trained on another base: {key} is {found}, the run recorded {recorded}. "
                     f"Load the model it was trained on ({self.fingerprint.get('base_model')})."
                 )
-        _, delta = load_delta(self.folder / "delta", session.backbone.seams)
-        head: nn.Module = session.task.head(session.backbone.width, len(self.labels))
-        tensors = read_tensors(self.folder / "head.safetensors") if head.state_dict() else {}
-        if not load_head(head, tensors):
-            raise CheckpointError(f"{self.folder / 'head.safetensors'} does not fit labels.json and the base model.")
-        tuned = Tuned(session.backbone, session.task, head.to(session.backbone.device), delta)
+        tuned = Ensemble.of([self._member(session, number) for number in range(count_members(self.folder))])
         tuned.train(False)
         return session, tuned
+
+    def _member(self, session: Session, number: int) -> Tuned:
+        """Load one delta with its head."""
+        folder = member_folder(self.folder, number)
+        name = f"member-{number:03d}" if number else "default"
+        _, delta = load_delta(folder / "delta", session.backbone.seams, name)
+        head: nn.Module = session.task.head(session.backbone.width, len(self.labels))
+        tensors = read_tensors(folder / "head.safetensors") if head.state_dict() else {}
+        if not load_head(head, tensors):
+            raise CheckpointError(f"{folder / 'head.safetensors'} does not fit labels.json and the base model.")
+        return Tuned(session.backbone, session.task, head.to(session.backbone.device), delta)
 
     def opened(self) -> tuple[Session, Tuned]:
         """Load the run's model, or give it back where it is loaded.
