@@ -110,8 +110,10 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
     planned = _planned(prepared, warnings, progress)
     splits = [split for name, split in corpus.splits.items() if name != "test"]
     trials = [trial for _, trial, _ in prepared]
-    with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
-        cost = _train(trials, meter, going, going.begin(checked, facts, progress.say), progress, warnings)
+    cost = Cost()
+    if checked.method.trains or checked.candidates:
+        with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
+            cost = _train(trials, meter, going, going.begin(checked, facts, progress.say), progress, warnings)
     chosen, trial, found = min(prepared, key=lambda item: item[1].key)
     _tell_diverged(prepared, warnings, progress)
     members = _together(prepared, recipe.combine, trial)

@@ -24,6 +24,7 @@ from tunesmith.runs.comparing import Scored
 from tunesmith.runs.folder import BASE, FINGERPRINT, member_folder
 from tunesmith.runs.outcome import Outcome
 from tunesmith.runs.predicted import write_predictions
+from tunesmith.runs.prompted import used_prompt, write_prompt
 from tunesmith.runs.session import Session
 from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
@@ -47,7 +48,10 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     for number, (method, member) in enumerate(zip(outcome.methods, members, strict=True)):
         _write_member(member_folder(folder, number), method, member, base)
     write_json(folder / "labels.json", outcome.corpus.label_names)
-    write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
+    if session.task.family == "prompting":
+        write_prompt(session, folder)
+    else:
+        write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
     write_text(folder / "recipe.yaml", to_yaml(settled(outcome.checked, outcome.session)))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
@@ -77,6 +81,8 @@ def settled(checked: Checked, session: Session) -> dict[str, Any]:
     values = {**checked.resolved(), "task": session.task.describe()}
     if values["start_from"] is not None:
         values["start_from"] = str(Path(values["start_from"]).absolute())
+    if session.task.family == "prompting":
+        values["prompt"] |= used_prompt(session).model_dump(mode="json")
     source = session.source
     if session.made is not None:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
