@@ -281,6 +281,17 @@ class Run(Speaking, Answering):
         found: Array = self._opened[1].probabilities(self._tokens(examples)).numpy()
         return found
 
+    def chances(self, examples: Examples) -> Array:
+        """Answer rows that were read.
+
+        Args:
+            examples: with the columns of the run's template.
+        Returns:
+            (rows, C), in the order of `labels`.
+        """
+        self._check_labels("generate")
+        return self._probabilities(examples)
+
     def _read_texts(self, path: str | Path) -> Examples:
         data = self.recipe.recipe.data
         reader = find_reader(path, data.encoding, data.max_characters, data.columns)
