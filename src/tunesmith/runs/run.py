@@ -17,7 +17,7 @@ from tunesmith.core.files import hash_of, read_json
 from tunesmith.core.seeds import derived
 from tunesmith.data.audit import align_labels
 from tunesmith.data.examples import Columns, Examples, find_reader, from_texts, read_examples
-from tunesmith.data.tokens import TokenRows, tokenize
+from tunesmith.data.tokens import TokenRows, VariedRows, tokenize
 from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.statistics import (
     Bootstrap,
@@ -271,7 +271,11 @@ class Run(Speaking, Answering):
     def _tokens(self, examples: Examples) -> TokenRows:
         session, _ = self._opened
         session.template.check({*examples.columns.all(), "text"})
-        tokens = tokenize(session.tokenizer, map(session.template.render, examples.rows()), session.max_tokens)
+        tokens, *others = [
+            tokenize(session.tokenizer, map(one.render, examples.rows()), session.max_tokens)
+            for one in session.template.wordings
+        ]
+        tokens = VariedRows([tokens, *others]) if others else tokens
         if tokens.truncated:
             _log.warning("%d of %d texts are longer than %d tokens and were cut.", tokens.truncated, len(tokens),
                          session.max_tokens)  # fmt: skip
