@@ -30,7 +30,7 @@ from tunesmith.search.comparing import rank_prompts as rank_files
 from tunesmith.search.patterns import PatternSettings, Taught
 from tunesmith.search.patterns import exploit_patterns as teach
 from tunesmith.search.ranking import Ranking
-from tunesmith.search.searching import check_settings
+from tunesmith.search.searching import read_options
 from tunesmith.search.searching import search_prompts as search
 
 __all__ = [
@@ -305,7 +305,7 @@ def search_prompts(
         recipe: of the task prompt-classification; its prompt is the start; test is not read.
         budget: evaluations (200), or a time ("60s").
         output: study folder; prompt.yaml in it is the result.
-        overrides: `key=value` texts that win over the recipe.
+        overrides: `key=value` texts that win over the recipe; `search.key=value` ones are settings of the search.
         resume: go on with a search that was stopped; it ends as if it had not been.
         progress: where to show progress; bars on a terminal when None.
         **settings: strategy, strategy_settings, edits, metric, measure, rows, glossary, writer.
@@ -314,8 +314,8 @@ def search_prompts(
     Raises:
         TunesmithError: any mistake in recipe, data, model, budget or settings.
     """
-    place = Path(output).expanduser()
-    return search(recipe, overrides, budget, place, check_settings(settings), resume, progress)
+    rest, checked = read_options(overrides, settings)
+    return search(recipe, rest, budget, Path(output).expanduser(), checked, resume, progress)
 
 
 def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:

@@ -283,9 +283,9 @@ def searched(found: dict[str, Any], folder: Path) -> str:
     names = ("start", "found")
     table = _table(["prompt", found["metric"]], [[name, _score(found["metric"], found[name])] for name in names])
     said = (
-        f"gain {value}{unit} ({low} to {high}, p = {found['gain']['p_value']:.3f}) on {found['measured_on']} rows that did "
-        f"not choose; {found['candidates']} candidates, {found['evaluations']:.1f} evaluations of {found['chosen_on']} "
-        f"rows, {found['seconds']:.0f} s"
+        f"gain {value}{unit} ({low} to {high}, p = {found['gain']['p_value']:.3f}) on {found['measured_on']} rows that "
+        f"did not choose; {found['candidates']} candidates, {found['evaluations']:.1f} evaluations of "
+        f"{found['chosen_on']} rows, {found['seconds']:.0f} s"
     )
     text = (folder / "prompt.yaml").read_text(encoding="utf-8")
     return "\n".join([table, said, "", f"{folder / 'prompt.yaml'}:", text.rstrip()])

@@ -351,9 +351,9 @@ def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
     """Refuse prompt settings that the task would not read."""
     chat, answers = ("chat", "system", "end_token"), ("label_words", "label_descriptions", "demonstrations")
     unread, instead = {
-        "generating": ((*PromptFields.model_fields, "file"), "rows are written by prompt.chat"),
+        "generating": ((*PromptFields.model_fields, "file", "templates"), "rows are written by prompt.chat"),
         "labelling": ((*chat, *answers), "its prompt is prompt.template"),
-        "prompting": (chat, "its prompt is prompt.template"),
+        "prompting": ((*chat, "templates"), "its prompt is prompt.template"),
     }[task.family]
     default = type(recipe.prompt)()
     return [

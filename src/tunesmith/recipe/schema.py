@@ -92,6 +92,10 @@ class PromptSettings(PromptFields):
     """How an example becomes the text that the model reads."""
 
     file: str | None = setting(None, "Prompt file, beside the recipe, in the place of the other keys of a prompt.")
+    templates: list[str] = setting(
+        [],
+        "Further templates: every epoch draws one of all per row, and answers are means over all of them.",
+    )
     chat: str = setting(
         "auto",
         "Chat template of tasks that write: model (its own), plain, bare, alpaca, chatml; auto: its own, else plain, "

@@ -17,7 +17,7 @@ from tunesmith.data.readers.saved import Saved
 from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
-from tunesmith.data.tokens import TokenRows
+from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
@@ -245,10 +245,14 @@ def _encode(
 ) -> Split:
     part = parts[name]
 
-    def texts() -> Iterator[str]:
-        return (template.render(row) for row in part.examples.rows(part.index))
+    def tokenized(one: Template) -> tuple[TokenRows, Path | None]:
+        def texts() -> Iterator[str]:
+            return (one.render(row) for row in part.examples.rows(part.index))
 
-    tokens, kept_in = tokenize_once(tokenizer, texts, part.size, max_tokens)
+        return tokenize_once(tokenizer, texts, part.size, max_tokens)
+
+    (tokens, kept_in), *others = map(tokenized, template.wordings)
+    tokens = VariedRows([tokens, *(more for more, _ in others)]) if others else tokens
     repeated, conflicts = audit.duplicates(part.hashes, part.labels)
     in_train = 0 if name == "train" else int(np.isin(part.hashes, parts["train"].hashes).sum())
     facts = audit.Audit(

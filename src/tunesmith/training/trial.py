@@ -192,13 +192,13 @@ class Trial:
         """
         backbone, tokens = self.tuned.backbone, self.split.tokens
         limit = self.pass_tokens
-        if not limit or sum(len(tokens[number]) for number in numbers) <= limit:
+        if not limit or sum(map(tokens.length, numbers)) <= limit:
             return [numbers]
         spared = backbone.spared(self.batch(numbers))
         found: list[list[int]] = []
         room = 0
-        for number in sorted(numbers, key=lambda number: len(tokens[number])):
-            size = len(tokens[number]) - spared
+        for number in sorted(numbers, key=tokens.length):
+            size = tokens.length(number) - spared
             if not found or size > room:
                 found.append([])
                 room = limit  # of the rows' own tokens: what they share would run again in every further pass
