@@ -15,7 +15,7 @@ from tunesmith.core.registry import KINDS, setting_fields
 from tunesmith.core.registry import components as registered
 
 if TYPE_CHECKING:
-    from tunesmith.api import Prediction, Run
+    from tunesmith.api import EpisodeRun, Prediction, Run
     from tunesmith.evaluation.statistics import Estimate
     from tunesmith.runs.words import Near
     from tunesmith.search.ranking import Ranking
@@ -106,6 +106,28 @@ def trained(run: Run) -> str:
         f"report: {run.report()}",
     ]
     return "\n".join([table, *gains, *ends])
+
+
+def episodes(run: EpisodeRun) -> str:
+    """Draw the table of a run of meta-training: accuracy before and after, and the gain, by shape of episode.
+
+    Args:
+        run: the run.
+    Returns:
+        Several lines.
+    """
+    found = run.summary
+    columns = [found["before"], found["metrics"], found["gain"]]
+    rows = [
+        [shape, *(f"{100 * one[shape]['value']:.2f} ({100 * one[shape]['low']:.2f} - {100 * one[shape]['high']:.2f})"
+                  for one in columns)]
+        for shape in found["metrics"]
+    ]  # fmt: skip
+    table = _table(
+        [f"accuracy in %, {found['episodes']} episodes", "class means before", found["learner"], "gain"], rows
+    )
+    end = f"{found['episodes_trained']:,} episodes in {found['training_seconds']:.1f} s of training; run: {run.folder}"
+    return f"{table}\n{end}"
 
 
 def next_steps(run: Run) -> str:

@@ -21,6 +21,7 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "tasks": "tunesmith.tasks",
     "metrics": "tunesmith.evaluation.metrics",
     "baselines": "tunesmith.evaluation.baselines",
+    "learners": "tunesmith.fewshot.learners",
     "models": "tunesmith.models.embedded",
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",

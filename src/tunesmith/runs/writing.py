@@ -155,12 +155,8 @@ def fingerprint(session: Session, checked: Checked, corpus: Corpus) -> dict[str,
         Versions, seed and hashes.
     """
     return {
-        "tunesmith": _version("tunesmith"),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy")},
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        **versions(),
         "device": str(session.backbone.device),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": checked.recipe.seed,
         "base_model": session.source.wanted,
         "base_model_hash": session.model_hash,
@@ -168,6 +164,21 @@ def fingerprint(session: Session, checked: Checked, corpus: Corpus) -> dict[str,
         "max_tokens": session.max_tokens,
         "data_hash": corpus.content_hash,
         "labels_hash": hash_of(corpus.label_names),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """Say what a run is made with: versions, machine and time.
+
+    Returns:
+        Plain values.
+    """
+    return {
+        "tunesmith": _version("tunesmith"),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy")},
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
