@@ -319,7 +319,7 @@ def run() -> None:
     except SystemExit as leaving:
         if leaving.code != 130:  # what typer makes of Ctrl-C
             raise
-        print("interrupted before anything was saved.", file=sys.stderr)
+        print("interrupted before the run was saved.", file=sys.stderr)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - our own fault, worded instead of a traceback
         print(f"failed: {type(error).__name__}: {error}\nThis is a fault of ours, not of your input.", file=sys.stderr)

@@ -88,6 +88,8 @@ def trained(run: Run) -> str:
     from tunesmith.evaluation.metrics.base import worded_gain
 
     found = run.summary
+    if not found["metrics"]:
+        return run.unfinished
     split = list(found["metrics"])[-1]
     main = [name for name in ("accuracy", "macro-f1") if name in found["metrics"][split]]
     main = main or list(found["metrics"][split])[:2]

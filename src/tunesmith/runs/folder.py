@@ -98,6 +98,21 @@ def is_run(folder: Path) -> bool:
     return (folder / FINGERPRINT).is_file() or bool(found(folder / CHECKPOINTS))
 
 
+def unfinished(folder: Path) -> str:
+    """Word how far a run got that was not finished.
+
+    Args:
+        folder: of the run.
+    Returns:
+        A sentence; empty for a folder without checkpoints.
+    """
+    steps = found(folder / CHECKPOINTS)
+    if not steps:
+        return ""
+    step = int(steps[0].name.rpartition("-")[2])
+    return f"{folder} is not finished: its last checkpoint is of step {step}. `tunesmith train ... --resume` goes on."
+
+
 def check_new(output: Path) -> None:
     """Refuse, before any work, an output folder that exists or cannot be made.
 
