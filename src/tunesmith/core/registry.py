@@ -24,6 +24,7 @@ KINDS = {
     "models": "tunesmith.models.embedded",
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
+    "cleaning": "tunesmith.data.cleaning",
     "chats": "tunesmith.prompts.chats",
 }
 
@@ -83,7 +84,7 @@ def find(kind: str, name: str) -> type[Any]:
     """
     available = components(kind)
     if name not in available:
-        raise RecipeError(unknown(kind[:-1], name, available))
+        raise RecipeError(unknown(kind.removesuffix("s"), name, available))
     return available[name]
 
 
