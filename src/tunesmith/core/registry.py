@@ -25,6 +25,7 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "models": "tunesmith.models.embedded",
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
+    "cleaning": "tunesmith.data.cleaning",
     "chats": "tunesmith.prompts.chats",
     "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
     "losses": ("tunesmith.training.losses", "tunesmith.fewshot.losses"),

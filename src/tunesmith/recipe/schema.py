@@ -86,6 +86,9 @@ class DataSettings(Settings):
     leakage: Literal["keep", "drop", "error"] = setting(
         "keep", "What to do with training rows that also stand in validation or test; keep warns."
     )
+    cleaning: list[Component] = setting(
+        [], "Cleaning steps by name, or mappings with their settings; changes of texts first, then filters of train."
+    )
 
 
 class PromptSettings(PromptFields):
