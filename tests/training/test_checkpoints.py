@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,6 @@ import torch
 from torch import Tensor
 
 from tests.training.test_many import backbone, trial
-from tunesmith.core.errors import CheckpointError
 from tunesmith.methods.adalora import AdaLora
 from tunesmith.methods.base import Method
 from tunesmith.methods.bitfit import BitFit
@@ -26,10 +21,9 @@ from tunesmith.methods.head_only import HeadOnly
 from tunesmith.methods.lora import Lora
 from tunesmith.methods.p_tuning import PTuning
 from tunesmith.methods.prefix import PrefixTuning
-from tunesmith.training.checkpoints import FOLDER, Checkpoints, found, look, newest
+from tunesmith.training.checkpoints import Checkpoints, newest
 from tunesmith.training.loop import Loop
-from tunesmith.training.packing import packed, random_state, set_random_state, unpacked
-from tunesmith.training.trial import Trial
+from tunesmith.training.packing import set_random_state
 
 LAYERS = ("query", "value")
 ADALORA = {"layers": LAYERS, "initial_rank": 4, "target_rank": 1, "initial_fraction": 0.1, "final_fraction": 0.1}

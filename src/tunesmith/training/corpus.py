@@ -11,8 +11,10 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.data import audit
+from tunesmith.data.descriptions import label_texts, spelled_alike
 from tunesmith.data.examples import Columns, Examples, find_reader, path_text, read_examples
 from tunesmith.data.readers.saved import Saved
+from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
 from tunesmith.data.tokens import TokenRows
@@ -36,6 +38,7 @@ class Split:
         audit: facts about the split.
         remarks: sentences for the user.
         kept_in: file of an earlier run that the tokens were read from; None where they were made now.
+        soft: (rows, C), probabilities that are learned in place of the labels; None where the labels are.
     """
 
     name: str
@@ -46,6 +49,17 @@ class Split:
     audit: audit.Audit
     remarks: list[str] = field(default_factory=list)
     kept_in: Path | None = None
+    soft: np.ndarray[Any, np.dtype[np.float32]] | None = None
+
+    def taught(self, row: int) -> int | list[float]:
+        """Return what one row teaches.
+
+        Args:
+            row: 0 <= row < rows of the split.
+        Returns:
+            Its class, or C probabilities.
+        """
+        return int(self.labels[row]) if self.soft is None else [float(share) for share in self.soft[row]]
 
     @property
     def origin(self) -> str:
@@ -72,12 +86,14 @@ class Corpus:
         splits: by name: train, validation, and test where given.
         warnings: sentences for the user.
         content_hash: of everything read.
+        label_texts: of each label its name in words, and its description where there is one.
     """
 
     label_names: list[str]
     splits: dict[str, Split]
     warnings: list[str] = field(default_factory=list)
     content_hash: str = ""
+    label_texts: list[list[str]] = field(default_factory=list)
 
 
 def resolve_path(path: str | Path, folder: Path) -> str:
@@ -125,7 +141,8 @@ def load_corpus(
         raise RecipeError(
             f"prompt.template: the field '{data.label}' is the label column: the model would read the answer."
         )
-    files = {"train": read_labelled(data.train, data, template, folder)}
+    soft = () if data.soft_labels is None else (data.soft_labels,)
+    files = {"train": read_labelled(data.train, data, template, folder, soft)}
     if isinstance(data.validation, str):
         files["validation"] = read_labelled(data.validation, data, template, folder)
     if isinstance(data.test, str):
@@ -138,10 +155,20 @@ def load_corpus(
     warnings.extend(_hold_out(parts, data, seed))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
+    for column in soft:
+        splits["train"].soft = soft_labels(files["train"], column, names)[splits["train"].index]
     for split in splits.values():
         warnings.extend(_remarks(split))
     _check_coverage(splits, names, files["train"].label_names)
-    return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files))
+    described = None if data.label_descriptions is None else resolve_path(data.label_descriptions, folder)
+    texts = label_texts(names, described)
+    bare = [name for name, own in zip(names, texts, strict=True) if len(own) == 1]
+    if described is not None and bare:
+        warnings.append(
+            f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their "
+            "names alone are used."
+        )
+    return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files), texts)
 
 
 def load_labelled(
@@ -165,7 +192,9 @@ def load_labelled(
     return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
 
 
-def read_labelled(path: str | Path, data: DataSettings, template: Template, folder: Path) -> Examples:
+def read_labelled(
+    path: str | Path, data: DataSettings, template: Template, folder: Path, more: tuple[str, ...] = ()
+) -> Examples:
     """Read one file with the recipe's columns.
 
     Args:
@@ -173,6 +202,7 @@ def read_labelled(path: str | Path, data: DataSettings, template: Template, fold
         data: the recipe's data settings.
         template: of the prompt.
         folder: for relative paths.
+        more: columns besides those of text, label and template.
     Returns:
         The examples.
     Raises:
@@ -180,7 +210,7 @@ def read_labelled(path: str | Path, data: DataSettings, template: Template, fold
     """
     path = path_text(path)
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
-    others = tuple(name for name in template.fields if name not in ("text", data.text))
+    others = (*(name for name in template.fields if name not in ("text", data.text)), *more)
     reader = find_reader(place, data.encoding, data.max_characters, data.columns)
     return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
 
@@ -204,13 +234,10 @@ def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int) -> list[str
 
 def _alike(names: list[str]) -> list[str]:
     """Remark on labels that differ in letter case or spacing only: they train as different classes."""
-    first: dict[str, str] = {}
-    found = []
-    for name in names:
-        other = first.setdefault(" ".join(name.casefold().split()), name)
-        if other != name:
-            found.append(f"the labels '{other}' and '{name}' differ only in letter case or spacing; are they one?")
-    return found
+    return [
+        f"the labels '{one}' and '{other}' differ only in letter case or spacing; are they one?"
+        for one, other in spelled_alike(names)
+    ]
 
 
 def _encode(

@@ -63,6 +63,8 @@ def plan(found: Sequence[tuple[Trial, Preflight]]) -> Plan:
     backbone, settings = found[0][0].tuned.backbone, found[0][0].settings
     asked = settings.memory_limit
     limit = step.held + available_bytes(backbone.device) if asked is None else asked * _MIB
+    if not any(trial.method.trains for trial, _ in found):
+        return Plan(None, False, step.held, limit)
     chosen = _cut(step, limit, recomputing(backbone.seams, backbone.body))
     if chosen.peak_bytes > limit and asked is not None:
         raise RecipeError(
@@ -106,7 +108,8 @@ class _Step:
         self._state = _SLACK[kind] * len(trials) * backbone.width * next(backbone.model.parameters()).element_size()
         self.longest = max(int(trial.split.tokens.lengths.max()) for trial in trials)
         self.usual = max(_largest_pass(trial) for trial in trials)
-        self.fixed_tokens = trials[0].settings.tokens_per_pass is not None
+        whole = not all(trial.tuned.task.separable for trial in trials)
+        self.fixed_tokens = whole or trials[0].settings.tokens_per_pass is not None
 
     def _per_token(self, again: int) -> float:
         """What a token takes; where blocks run again, a state for each of them and what one keeps. [bytes]"""

@@ -16,11 +16,12 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.optimizing import Optimizer
+from tunesmith.training.optimizing import NoOptimizer, Optimizer
+from tunesmith.training.sampling import random_order, together_by_label
 
 if TYPE_CHECKING:
     from tunesmith.data.tokens import Seen
-from tunesmith.training.corpus import Split  # it brings the readers and their tables
+    from tunesmith.training.corpus import Split  # it brings the readers and their tables
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
 _PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
@@ -83,16 +84,7 @@ class Trial:
         self.method, self.seed = method, seed
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        head_rate = settings.head_learning_rate or settings.learning_rate
-        self.optimizer = Optimizer(
-            [*delta_parts(method, tuned.delta, settings.learning_rate), (list(tuned.head.parameters()), head_rate)],
-            weight_decay=settings.weight_decay,
-            total=math.ceil(len(split.tokens) / settings.batch_size) * settings.epochs,
-            warmup_fraction=settings.warmup_fraction,
-            schedule=settings.schedule,
-            clip_norm=settings.clip_norm,
-            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
-        )
+        self.optimizer = self._optimizer() if method.trains else NoOptimizer()
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
@@ -103,6 +95,22 @@ class Trial:
         self._kept: list[Tensor] | None = None
         self._kept_key: tuple[float, float] | None = None
         self._facts: dict[str, float] = {}
+
+    def _optimizer(self) -> Optimizer:
+        settings, tuned = self.settings, self.tuned
+        head_rate = settings.head_learning_rate or settings.learning_rate
+        return Optimizer(
+            [
+                *delta_parts(self.method, tuned.delta, settings.learning_rate),
+                (list(tuned.head.parameters()), head_rate),
+            ],
+            weight_decay=settings.weight_decay,
+            total=math.ceil(len(self.split.tokens) / settings.batch_size) * settings.epochs,
+            warmup_fraction=settings.warmup_fraction,
+            schedule=settings.schedule,
+            clip_norm=settings.clip_norm,
+            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
+        )
 
     @property
     def name(self) -> str:
@@ -143,8 +151,11 @@ class Trial:
     def _begin(self) -> None:
         """Draw the order of an epoch."""
         self._epoch_start = self._order.get_state()
-        order = torch.randperm(len(self.split.tokens), generator=self._order).tolist()
-        size = self.settings.batch_size
+        size, together = self.settings.batch_size, self.settings.rows_per_label
+        if together is None:
+            order = random_order(len(self.split.tokens), self._order)
+        else:
+            order = together_by_label(self.split.labels, together, self._order)
         self._steps = [order[start : start + size] for start in range(0, len(order), size)]
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
@@ -162,6 +173,8 @@ class Trial:
     @property
     def pass_tokens(self) -> int:
         """Most tokens that go through the model at once; 0 for any number."""
+        if not self.tuned.task.separable:
+            return 0
         if self.most_tokens is not None:
             return self.most_tokens
         if self.settings.tokens_per_pass or self.tuned.backbone.device.type != "cpu":
@@ -333,14 +346,14 @@ def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] |
     places = [(split, number) for split, numbers, _ in parts for number in numbers]
     seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
     owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
-    labels = [int(split.labels[number]) for split, number in places]
+    labels = [split.taught(number) for split, number in places]
     return seen_together(seen, [number for _, number in places], labels, owners)
 
 
 def seen_together(
     rows: Sequence[Seen],
     numbers: Sequence[int],
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | list[float]] | None = None,
     names: Sequence[str] | None = None,
 ) -> RaggedBatch:
     """Put rows into a batch.
@@ -348,7 +361,7 @@ def seen_together(
     Args:
         rows: as the model reads them.
         numbers: of the rows.
-        labels: of the rows; used where no tokens are learned.
+        labels: of the rows, or C probabilities each; used where no tokens are learned.
         names: of each row's delta.
     Returns:
         The batch, with labels or learned tokens.
