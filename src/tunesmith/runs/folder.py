@@ -176,16 +176,19 @@ def completed(output: Path, unfinished: bool) -> Iterator[Path]:
     checkpoints go last of all.
 
     Args:
-        output: the run's folder, which holds its checkpoints.
+        output: the run's folder, which holds its checkpoints where anything trained.
         unfinished: whether the checkpoints stay, to go on from later.
     Returns:
         A temporary folder in it.
     Raises:
         CheckpointError: it cannot be written; the checkpoints stay.
     """
+    if not found(output / CHECKPOINTS):  # nothing trained
+        with staged(output) as folder:
+            yield folder
+        return
     staging: Path | None = None
     try:
-        output.mkdir(parents=True, exist_ok=True)
         for left in output.glob(f"{_WRITING}*"):  # by a crash
             shutil.rmtree(left)
         staging = Path(tempfile.mkdtemp(prefix=_WRITING, dir=output))
