@@ -14,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.lines import parse
+from tunesmith.recipe.named import choices
 from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.starting import inherit_values
+from tunesmith.recipe.training import across_training
 
 _SHORTHANDS = ("task", "model", "method")
 
@@ -262,6 +264,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
     found.extend(_across_shares(recipe.data))
+    found.extend(across_training(recipe.training))
     return found
 
 
@@ -477,17 +480,6 @@ def json_schema() -> dict[str, Any]:
     """
     schema = Recipe.model_json_schema()
     for key, kind in (("task", "tasks"), ("method", "methods")):
-        schema["properties"][key] = {"description": f"The {key}.", "anyOf": _choices(kind)}
+        schema["properties"][key] = {"description": f"The {key}.", "anyOf": choices(kind)}
     schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
     return schema
-
-
-def _choices(kind: str) -> list[dict[str, Any]]:
-    names = list(components(kind))
-    choices: list[dict[str, Any]] = [{"type": "string", "enum": names}]
-    for name, component in components(kind).items():
-        schema = component.model_json_schema()
-        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
-        schema["required"] = ["name", *schema.get("required", [])]
-        choices.append(schema)
-    return choices
