@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.lines import parse
-from tunesmith.recipe.named import choices
+from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.starting import inherit_values
 from tunesmith.recipe.training import across_training
@@ -82,7 +82,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         values = _expanded(raw)
     for text in overrides:
         lines[_override(values, text)] = 0  # 0: not in the file
-    values = _expanded(inherit_values(values, folder))
+    values = _expanded(with_file(inherit_values(values, folder), folder))
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if problems or checked is None:
@@ -183,7 +183,7 @@ def _candidate(
     if foreign:
         problems.append(f"{place}{foreign[0]}: candidates share it; a candidate may set method, training and seed.")
         return None
-    merged = _expanded({**values, "candidates": []})
+    merged = _expanded({**values, "candidates": [], "combine": "best"})
     for key, value in own.items():
         alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
         together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
@@ -265,6 +265,17 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_model(recipe, task))
     found.extend(_across_shares(recipe.data))
     found.extend(across_training(recipe.training))
+    found.extend(_across_candidates(recipe, task))
+    return found
+
+
+def _across_candidates(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse an average of nothing, and of what has no probabilities of labels."""
+    if recipe.combine == "best":
+        return []
+    found = [] if len(recipe.candidates) > 1 else ["combine: average needs at least two candidates, for example seeds."]
+    if task.family == "generating":
+        found.append(f"combine: the task '{task.name}' writes text, which cannot be averaged. Set it to best.")
     return found
 
 
@@ -282,11 +293,18 @@ def _across_answers(recipe: Recipe, task: Any) -> list[str]:
 
 def _across_columns(data: DataSettings, task: Any) -> list[str]:
     """Refuse columns that the task would not read."""
-    if task.opens == "body":
+    if task.family != "generating":
         return []
     conversations = hasattr(task, "columns")
     instead = "columns have the names of its formats (task.columns), or task.source and task.target"
-    instead, unread = (instead, ("text", "label")) if conversations else ("its rows are texts", ("label",))
+    instead, unread = (
+        (instead, ("text", "label", "soft_labels"))
+        if conversations
+        else (
+            "its rows are texts",
+            ("label", "soft_labels"),
+        )
+    )
     return [
         f"data.{key}: the task '{task.name}' does not read it; {instead}."
         for key in unread
@@ -296,7 +314,7 @@ def _across_columns(data: DataSettings, task: Any) -> list[str]:
 
 def _across_texts(recipe: Recipe, task: Any) -> list[str]:
     """Refuse what a task that predicts tokens would not read: a rate of a head, columns of files without any."""
-    if task.opens == "body":
+    if task.family != "generating":
         return []
     found, data = list[str](), recipe.data
     for key, why in (("head_learning_rate", "has no head of its own"), ("rows_per_label", "has no labels")):
@@ -333,8 +351,12 @@ def _across_shares(data: DataSettings) -> list[str]:
 
 def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
     """Refuse prompt settings that the task would not read."""
-    unread = ("template",) if task.opens != "body" else ("chat", "system", "end_token")
-    instead = "rows are written by prompt.chat" if task.opens != "body" else "its prompt is prompt.template"
+    chat, answers = ("chat", "system", "end_token"), ("label_words", "label_descriptions", "demonstrations")
+    unread, instead = {
+        "generating": ((*PromptFields.model_fields, "file"), "rows are written by prompt.chat"),
+        "labelling": ((*chat, *answers), "its prompt is prompt.template"),
+        "prompting": (chat, "its prompt is prompt.template"),
+    }[task.family]
     default = type(recipe.prompt)()
     return [
         f"prompt.{key}: the task '{task.name}' does not read it; {instead}."
@@ -356,7 +378,7 @@ def _across_model(recipe: Recipe, task: Any) -> list[str]:
         return found
     if "name" in recipe.model.model_fields_set:
         found.append(f"model.new: model.name={recipe.model.name} is a model that exists; leave one of the two out.")
-    if task.opens == "body":
+    if task.family != "generating":
         found.append(f"model.new: the task '{task.name}' needs a pretrained model. Choose text-generation.")
     if recipe.method["name"] != "full":
         found.append(
@@ -470,16 +492,3 @@ def build_settings(kind: type[Any], values: Mapping[str, Any], what: str) -> Any
     if problems:
         raise RecipeError(_worded(what, [problem.removeprefix("recipe: ") for problem in problems], {}))
     return built
-
-
-def json_schema() -> dict[str, Any]:
-    """Describe every key of a recipe, the components' settings included, as a JSON schema.
-
-    Returns:
-        The schema; editors complete recipes with it.
-    """
-    schema = Recipe.model_json_schema()
-    for key, kind in (("task", "tasks"), ("method", "methods")):
-        schema["properties"][key] = {"description": f"The {key}.", "anyOf": choices(kind)}
-    schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
-    return schema

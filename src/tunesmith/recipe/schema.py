@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from tunesmith.core.settings import Settings, setting
 from tunesmith.recipe.named import OfKind, named
+from tunesmith.recipe.prompt import PromptFields
 
 Component = Annotated[dict[str, Any], BeforeValidator(named)]
 OptimizerKind = Annotated[dict[str, Any], OfKind("optimizers")]
@@ -68,6 +69,11 @@ class DataSettings(Settings):
     label_descriptions: str | None = setting(
         None, "YAML or JSON file of labels and what each means in words; read where labels' texts are used."
     )
+    soft_labels: str | None = setting(
+        None,
+        "Column of train with a probability for every label, as a JSON object in the cell; what is learned then. The "
+        "label column holds the likeliest.",
+    )
     columns: list[str] = setting(
         [], "Names of the columns, in order, of a csv or tsv without a header, or of a txt with tabs between cells."
     )
@@ -80,10 +86,10 @@ class DataSettings(Settings):
     )
 
 
-class PromptSettings(Settings):
+class PromptSettings(PromptFields):
     """How an example becomes the text that the model reads."""
 
-    template: str = setting("{text}", "Text with fields in braces; a field is a column, {text} the text column.")
+    file: str | None = setting(None, "Prompt file, beside the recipe, in the place of the other keys of a prompt.")
     chat: str = setting(
         "auto",
         "Chat template of tasks that write: model (its own), plain, bare, alpaca, chatml; auto: its own, else plain, "
@@ -190,7 +196,12 @@ class Recipe(Settings):
         None, "Earlier run to go on from with new examples; its labels are kept, new ones are added."
     )
     candidates: list[dict[str, Any]] = setting(
-        [], "Variants of method, training and seed, trained in one pass over one base; the best on validation is kept."
+        [],
+        "Variants of method, training and seed, trained in one pass over one base; `combine` says what is kept.",
+    )
+    combine: Literal["best", "average"] = setting(
+        "best",
+        "What is kept of candidates: the best on validation, or all, whose probabilities are averaged in every answer.",
     )
     seed: int = setting(0, "Seed of everything that draws at random.", ge=0, le=2**32 - 1)
     output: str = setting("runs/run", "Folder that the run is written to.")

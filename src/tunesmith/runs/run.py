@@ -17,7 +17,7 @@ from tunesmith.core.files import hash_of, read_json
 from tunesmith.core.seeds import derived
 from tunesmith.data.audit import align_labels
 from tunesmith.data.examples import Columns, Examples, find_reader, from_texts, read_examples
-from tunesmith.data.tokens import TokenRows, tokenize
+from tunesmith.data.tokens import TokenRows
 from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.statistics import (
     Bootstrap,
@@ -31,10 +31,11 @@ from tunesmith.evaluation.statistics import (
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.folder import FINGERPRINT
-from tunesmith.runs.opening import metric_names, score_texts
+from tunesmith.runs.folder import FINGERPRINT, count_members, member_folder
+from tunesmith.runs.opening import family_of, metric_names, score_texts
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.speaking import Speaking
+from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import read_labelled
@@ -248,27 +249,54 @@ class Run(Speaking, Answering):
                     f"{self.folder} was trained on another base: {key} is {found}, the run recorded {recorded}. "
                     f"Load the model it was trained on ({self.fingerprint.get('base_model')})."
                 )
-        _, delta = load_delta(self.folder / "delta", session.backbone.seams)
-        head: nn.Module = session.task.head(session.backbone.width, len(self.labels))
-        tensors = read_tensors(self.folder / "head.safetensors") if head.state_dict() else {}
-        if not load_head(head, tensors):
-            raise CheckpointError(f"{self.folder / 'head.safetensors'} does not fit labels.json and the base model.")
-        tuned = Tuned(session.backbone, session.task, head.to(session.backbone.device), delta)
+        family_of(self.recipe).remind(session, self.recipe, self.labels, self.folder)
+        tuned = Ensemble.of([self._member(session, number) for number in range(count_members(self.folder))])
         tuned.train(False)
         return session, tuned
+
+    def _member(self, session: Session, number: int) -> Tuned:
+        """Load one delta with its head."""
+        folder = member_folder(self.folder, number)
+        name = f"member-{number:03d}" if number else "default"
+        _, delta = load_delta(folder / "delta", session.backbone.seams, name)
+        head: nn.Module = session.task.head(session.backbone.width, len(self.labels))
+        tensors = read_tensors(folder / "head.safetensors") if head.state_dict() else {}
+        if not load_head(head, tensors):
+            raise CheckpointError(f"{folder / 'head.safetensors'} does not fit labels.json and the base model.")
+        return Tuned(session.backbone, session.task, head.to(session.backbone.device), delta)
+
+    def opened(self) -> tuple[Session, Tuned]:
+        """Load the run's model, or give it back where it is loaded.
+
+        Returns:
+            The session, and the model with the run's delta and head.
+        Raises:
+            CheckpointError: the base model is another one, or a file is damaged.
+        """
+        return self._opened
 
     def _tokens(self, examples: Examples) -> TokenRows:
         session, _ = self._opened
         session.template.check({*examples.columns.all(), "text"})
-        tokens = tokenize(session.tokenizer, map(session.template.render, examples.rows()), session.max_tokens)
-        if tokens.truncated:
-            _log.warning("%d of %d texts are longer than %d tokens and were cut.", tokens.truncated, len(tokens),
-                         session.max_tokens)  # fmt: skip
+        tokens, said = family_of(self.recipe).encode(session, examples.rows())
+        for sentence in said:
+            _log.warning(sentence)
         return tokens
 
     def _probabilities(self, examples: Examples) -> Array:
         found: Array = self._opened[1].probabilities(self._tokens(examples)).numpy()
         return found
+
+    def chances(self, examples: Examples) -> Array:
+        """Answer rows that were read.
+
+        Args:
+            examples: with the columns of the run's template.
+        Returns:
+            (rows, C), in the order of `labels`.
+        """
+        self._check_labels("generate")
+        return self._probabilities(examples)
 
     def _read_texts(self, path: str | Path) -> Examples:
         data = self.recipe.recipe.data
@@ -278,7 +306,7 @@ class Run(Speaking, Answering):
         return read_examples(reader, Columns(reader.only_column or data.text, None, others))
 
     def _check_labels(self, instead: str) -> None:
-        if self.recipe.task.opens != "body":
+        if self.recipe.task.family == "generating":
             raise CompatibilityError(
                 f"{self.folder} is a run of the task {self.recipe.task.name}, which writes text and has no labels. Use "
                 f"{instead}."

@@ -14,6 +14,7 @@ from tunesmith.data import audit
 from tunesmith.data.descriptions import label_texts, spelled_alike
 from tunesmith.data.examples import Columns, Examples, find_reader, path_text, read_examples
 from tunesmith.data.readers.saved import Saved
+from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
 from tunesmith.data.tokens import TokenRows
@@ -37,6 +38,7 @@ class Split:
         audit: facts about the split.
         remarks: sentences for the user.
         kept_in: file of an earlier run that the tokens were read from; None where they were made now.
+        soft: (rows, C), probabilities that are learned in place of the labels; None where the labels are.
     """
 
     name: str
@@ -47,6 +49,17 @@ class Split:
     audit: audit.Audit
     remarks: list[str] = field(default_factory=list)
     kept_in: Path | None = None
+    soft: np.ndarray[Any, np.dtype[np.float32]] | None = None
+
+    def taught(self, row: int) -> int | list[float]:
+        """Return what one row teaches.
+
+        Args:
+            row: 0 <= row < rows of the split.
+        Returns:
+            Its class, or C probabilities.
+        """
+        return int(self.labels[row]) if self.soft is None else [float(share) for share in self.soft[row]]
 
     @property
     def origin(self) -> str:
@@ -128,7 +141,8 @@ def load_corpus(
         raise RecipeError(
             f"prompt.template: the field '{data.label}' is the label column: the model would read the answer."
         )
-    files = {"train": read_labelled(data.train, data, template, folder)}
+    soft = () if data.soft_labels is None else (data.soft_labels,)
+    files = {"train": read_labelled(data.train, data, template, folder, soft)}
     if isinstance(data.validation, str):
         files["validation"] = read_labelled(data.validation, data, template, folder)
     if isinstance(data.test, str):
@@ -141,6 +155,8 @@ def load_corpus(
     warnings.extend(_hold_out(parts, data, seed))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
+    for column in soft:
+        splits["train"].soft = soft_labels(files["train"], column, names)[splits["train"].index]
     for split in splits.values():
         warnings.extend(_remarks(split))
     _check_coverage(splits, names, files["train"].label_names)
@@ -176,7 +192,9 @@ def load_labelled(
     return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
 
 
-def read_labelled(path: str | Path, data: DataSettings, template: Template, folder: Path) -> Examples:
+def read_labelled(
+    path: str | Path, data: DataSettings, template: Template, folder: Path, more: tuple[str, ...] = ()
+) -> Examples:
     """Read one file with the recipe's columns.
 
     Args:
@@ -184,6 +202,7 @@ def read_labelled(path: str | Path, data: DataSettings, template: Template, fold
         data: the recipe's data settings.
         template: of the prompt.
         folder: for relative paths.
+        more: columns besides those of text, label and template.
     Returns:
         The examples.
     Raises:
@@ -191,7 +210,7 @@ def read_labelled(path: str | Path, data: DataSettings, template: Template, fold
     """
     path = path_text(path)
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
-    others = tuple(name for name in template.fields if name not in ("text", data.text))
+    others = (*(name for name in template.fields if name not in ("text", data.text)), *more)
     reader = find_reader(place, data.encoding, data.max_characters, data.columns)
     return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
 

@@ -44,7 +44,7 @@ class Optimizer:
         if not self.parameters:
             raise CompatibilityError(
                 "there is nothing to train: the method has no parameters of its own, and neither has the task's head. "
-                "Choose a method that changes the model, for example method=lora."
+                "Choose a method that changes the model, for example method=lora, or none to take it as it is."
             )
         self._rule: Rule = build_named("optimizers", settings.optimizer)
         self._inner = self._rule.build(groups)
@@ -149,3 +149,10 @@ def _groups(parts: Iterable[tuple[list[nn.Parameter], float]], weight_decay: flo
                 if chosen:
                     decay = weight_decay if matrices else 0.0
                     yield {"params": chosen, "lr": rate, "weight_decay": decay, "head": of_head}
+
+
+class NoOptimizer(Optimizer):
+    """Stands in where nothing trains; it is never asked for a step."""
+
+    def __init__(self) -> None:
+        self.parameters, self.total, self.left_out = [], 0, 0

@@ -18,7 +18,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.optimizing import Optimizer
+from tunesmith.training.optimizing import NoOptimizer, Optimizer
 from tunesmith.training.sampling import random_order, together_by_label
 
 if TYPE_CHECKING:
@@ -86,15 +86,7 @@ class Trial:
         self.method, self.seed = method, seed
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        head, head_rate = list(tuned.head.parameters()), settings.head_learning_rate or settings.learning_rate
-        parts = delta_parts(method, tuned.delta, settings.learning_rate, settings.part_learning_rates)
-        self.optimizer = Optimizer(
-            [*parts, (head, head_rate)],
-            settings,
-            total=math.ceil(len(split.tokens) / settings.batch_size) * settings.epochs,
-            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
-            head=head,
-        )
+        self.optimizer = self._optimizer() if method.trains else NoOptimizer()
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
@@ -105,6 +97,18 @@ class Trial:
         self._kept: list[Tensor] | None = None
         self._kept_key: tuple[float, float] | None = None
         self._facts: dict[str, float] = {}
+
+    def _optimizer(self) -> Optimizer:
+        settings, tuned = self.settings, self.tuned
+        head, head_rate = list(tuned.head.parameters()), settings.head_learning_rate or settings.learning_rate
+        parts = delta_parts(self.method, tuned.delta, settings.learning_rate, settings.part_learning_rates)
+        return Optimizer(
+            [*parts, (head, head_rate)],
+            settings,
+            total=math.ceil(len(self.split.tokens) / settings.batch_size) * settings.epochs,
+            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
+            head=head,
+        )
 
     @property
     def name(self) -> str:
@@ -340,14 +344,14 @@ def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] |
     places = [(split, number) for split, numbers, _ in parts for number in numbers]
     seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
     owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
-    labels = [int(split.labels[number]) for split, number in places]
+    labels = [split.taught(number) for split, number in places]
     return seen_together(seen, [number for _, number in places], labels, owners)
 
 
 def seen_together(
     rows: Sequence[Seen],
     numbers: Sequence[int],
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | list[float]] | None = None,
     names: Sequence[str] | None = None,
 ) -> RaggedBatch:
     """Put rows into a batch.
@@ -355,7 +359,7 @@ def seen_together(
     Args:
         rows: as the model reads them.
         numbers: of the rows.
-        labels: of the rows; used where no tokens are learned.
+        labels: of the rows, or C probabilities each; used where no tokens are learned.
         names: of each row's delta.
     Returns:
         The batch, with labels or learned tokens.
