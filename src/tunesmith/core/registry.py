@@ -29,6 +29,8 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "chats": "tunesmith.prompts.chats",
     "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
     "losses": ("tunesmith.training.losses", "tunesmith.fewshot.losses"),
+    "optimizers": "tunesmith.training.optimizers",
+    "schedules": "tunesmith.training.schedules",
     "strategies": "tunesmith.search.strategies",
     "edits": "tunesmith.search.edits",
     "verbalizers": "tunesmith.tasks.verbalizers",
