@@ -27,6 +27,7 @@ from tunesmith.models.convolution import ConvEncoder
 from tunesmith.models.seams import count
 from tunesmith.recipe.episodes import CheckedEpisodes, load_episodes
 from tunesmith.recipe.loading import to_yaml
+from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.runs.episode_data import Labelled, read_split
 from tunesmith.runs.episode_model import EpisodeModel, open_episode_model
 from tunesmith.runs.folder import BASE, FINGERPRINT, check_free, staged
@@ -153,14 +154,8 @@ def _train(
     checked: CheckedEpisodes, learned: Learned, rows: Rows, sampler: EpisodeSampler, progress: Progress
 ) -> MetaTrained:
     settings = checked.recipe.training
-    optimizer = Optimizer(
-        [(learned.parameters(), settings.learning_rate)],
-        weight_decay=settings.weight_decay,
-        total=settings.steps,
-        warmup_fraction=settings.warmup_fraction,
-        schedule=settings.schedule,
-        clip_norm=settings.clip_norm,
-    )
+    rates = TrainingSettings(**settings.model_dump(exclude={"steps", "episodes_per_step"}))
+    optimizer = Optimizer([(learned.parameters(), rates.learning_rate)], rates, settings.steps)
     training = MetaTraining(checked.learner, optimizer, sampler, settings.episodes_per_step)
     with progress.stage("meta-training", settings.steps * settings.episodes_per_step, "episodes") as bar:
         found = training.run(learned, rows, settings.steps, bar)
