@@ -47,12 +47,15 @@ def opened(kind: str, folder: Path, verbalizer: str) -> tuple[Any, PromptClassif
     return backbone, task, batch
 
 
-@pytest.mark.parametrize("verbalizer", ["words", "learned"])
 @pytest.mark.parametrize("name", [name for name, own in components("methods").items() if own.trains])
-def test_a_method_trains_a_prompt(kind: tuple[str, Path], name: str, verbalizer: str) -> None:
-    backbone, task, batch = opened(*kind, verbalizer)
+def test_a_method_trains_a_prompt(kind: tuple[str, Path], name: str) -> None:
+    for verbalizer in ("words", "learned") if kind[0] == "masked" else ("words",):
+        check(*opened(*kind, verbalizer), kind[0], name)
+
+
+def check(backbone: Any, task: PromptClassification, batch: RaggedBatch, kind: str, name: str) -> None:
     method = components("methods")[name](**components("methods")[name].example)
-    if "bias" in method.needs and kind[0] == "causal":
+    if "bias" in method.needs and kind == "causal":
         pytest.skip("a model without biases")
     delta = method.attach(backbone.seams)
     head = task.head(backbone.width, 3)
@@ -60,16 +63,17 @@ def test_a_method_trains_a_prompt(kind: tuple[str, Path], name: str, verbalizer:
     tuned = Tuned(backbone, task, head, delta)
     trained = tuned.parameters()
     if not trained:
-        assert name == "head-only" and verbalizer == "words", "only a head without parameters leaves nothing to train"
+        assert name == "head-only" and task.verbalizer == "words", "only words without a delta leave nothing to train"
         return
     optimizer = torch.optim.Adam(trained, lr=1e-2)
-    losses = []
-    for step in range(8):
-        loss = tuned.loss(batch, 0.0)
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        if step == 0:
-            _check_gradients(delta)
+    first = tuned.loss(batch, 0.0)
+    first.backward()
+    _check_gradients(delta)
+    for _ in range(30):
         optimizer.step()
-    assert losses[-1] < losses[0]
+        optimizer.zero_grad()
+        loss = tuned.loss(batch, 0.0)
+        if loss.item() < first.item() - 1e-4:
+            return
+        loss.backward()
+    raise AssertionError("the loss must fall in 30 steps")
