@@ -16,6 +16,7 @@ _PUBLIC = {
     "episodes": "tunesmith.api",
     "EpisodeRun": "tunesmith.api",
     "inspect": "tunesmith.api",
+    "show_prompts": "tunesmith.api",
     "attach": "tunesmith.api",
     "route": "tunesmith.api",
     "merge": "tunesmith.api",

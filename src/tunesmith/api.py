@@ -22,7 +22,7 @@ from tunesmith.recipe.loading import build_component, build_settings
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.exporting import convert_folder, merge_folders
-from tunesmith.runs.inspecting import inspect_recipe
+from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
 from tunesmith.runs.mixing import Mix, mix
 from tunesmith.runs.run import Prediction, Run
@@ -54,6 +54,7 @@ __all__ = [
     "rank_prompts",
     "route",
     "search_prompts",
+    "show_prompts",
     "train",
     "unmerge",
 ]
@@ -120,6 +121,23 @@ def inspect(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
         TunesmithError: any mistake in recipe, model or data.
     """
     return inspect_recipe(recipe, overrides, rows)
+
+
+def show_prompts(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3
+) -> dict[str, Any]:
+    """Fill a recipe's prompt in with some training rows; say how long it is and what would be cut.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; of the task prompt-classification.
+        overrides: `key=value` texts that win over the recipe.
+        rows: so many first training rows; the longest one is shown too. [count]
+    Returns:
+        "prompt" as YAML, "limit" in tokens, "labels", "rows", "splits" and "warnings".
+    Raises:
+        TunesmithError: any mistake in recipe, model or data.
+    """
+    return preview_prompts(recipe, overrides, rows)
 
 
 def attach(
