@@ -341,7 +341,7 @@ def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
     unread, instead = {
         "generating": ((*PromptFields.model_fields, "file", "templates"), "rows are written by prompt.chat"),
         "labelling": ((*chat, *answers), "its prompt is prompt.template"),
-        "prompting": ((*chat, "templates"), "its prompt is prompt.template"),
+        "prompting": (chat, "its prompt is prompt.template"),
     }[task.family]
     default = type(recipe.prompt)()
     return [

@@ -17,7 +17,7 @@ from tunesmith.core.files import hash_of, read_json
 from tunesmith.core.seeds import derived
 from tunesmith.data.audit import align_labels
 from tunesmith.data.examples import Columns, Examples, find_reader, from_texts, read_examples
-from tunesmith.data.tokens import TokenRows, VariedRows, tokenize
+from tunesmith.data.tokens import TokenRows
 from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.statistics import (
     Bootstrap,
@@ -32,7 +32,7 @@ from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.folder import FINGERPRINT
-from tunesmith.runs.opening import metric_names, score_texts
+from tunesmith.runs.opening import family_of, metric_names, score_texts
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.speaking import Speaking
 from tunesmith.tasks.tuned import Tuned
@@ -247,6 +247,7 @@ class Run(Speaking, Answering):
                     f"{self.folder} was trained on another base: {key} is {found}, the run recorded {recorded}. "
                     f"Load the model it was trained on ({self.fingerprint.get('base_model')})."
                 )
+        family_of(self.recipe).settle(session, self.recipe, self.labels, self.folder)
         _, delta = load_delta(self.folder / "delta", session.backbone.seams)
         head: nn.Module = session.task.head(session.backbone.width, len(self.labels))
         own = head.state_dict()
@@ -271,14 +272,9 @@ class Run(Speaking, Answering):
     def _tokens(self, examples: Examples) -> TokenRows:
         session, _ = self._opened
         session.template.check({*examples.columns.all(), "text"})
-        tokens, *others = [
-            tokenize(session.tokenizer, map(one.render, examples.rows()), session.max_tokens)
-            for one in session.template.wordings
-        ]
-        tokens = VariedRows([tokens, *others]) if others else tokens
-        if tokens.truncated:
-            _log.warning("%d of %d texts are longer than %d tokens and were cut.", tokens.truncated, len(tokens),
-                         session.max_tokens)  # fmt: skip
+        tokens, said = family_of(self.recipe).encode(session, examples.rows())
+        for sentence in said:
+            _log.warning(sentence)
         return tokens
 
     def _probabilities(self, examples: Examples) -> Array:

@@ -91,8 +91,11 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
     planned = _planned(prepared, warnings, progress)
     splits = [split for name, split in corpus.splits.items() if name != "test"]
     trials = [trial for _, trial, _ in prepared]
-    with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
-        cost = _train(trials, meter, progress, warnings)
+    if checked.method.trains or checked.candidates:
+        with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
+            cost = _train(trials, meter, progress, warnings)
+    else:
+        cost = Cost()
     chosen, trial, facts = min(prepared, key=lambda item: item[1].key)
     _tell_choice(prepared, trial, warnings, progress)
     lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}

@@ -23,6 +23,7 @@ from tunesmith.runs.comparing import Scored
 from tunesmith.runs.folder import BASE, FINGERPRINT
 from tunesmith.runs.outcome import Outcome
 from tunesmith.runs.predicted import write_predictions
+from tunesmith.runs.prompted import used_prompt, write_prompt
 from tunesmith.runs.session import Session
 from tunesmith.training.corpus import Corpus, resolve_path
 
@@ -44,7 +45,10 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     if head:
         save_tensors(folder / "head.safetensors", head)
     write_json(folder / "labels.json", outcome.corpus.label_names)
-    write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
+    if session.task.family == "prompting":
+        write_prompt(session, folder)
+    else:
+        write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
     write_text(folder / "recipe.yaml", to_yaml(settled(outcome)))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
@@ -65,6 +69,8 @@ def settled(outcome: Outcome) -> dict[str, Any]:
     values = {**outcome.checked.resolved(), "task": outcome.session.task.describe()}
     if values["start_from"] is not None:
         values["start_from"] = str(Path(values["start_from"]).absolute())
+    if outcome.session.task.family == "prompting":
+        values["prompt"] |= used_prompt(outcome.session).model_dump(mode="json")
     source = outcome.session.source
     if outcome.session.made is not None:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved

@@ -59,3 +59,17 @@ class LabelTask(Task):
     ) -> Tensor:
         """Apply the head and take the mean loss over the rows."""
         return self.loss(head(outputs), batch, smoothing)
+
+
+def targets(batch: RaggedBatch, logits: Tensor) -> Tensor:
+    """Return what a cross-entropy is taken to.
+
+    Args:
+        batch: with labels.
+        logits: (R, C).
+    Returns:
+        (R,), class codes, or (R, C), probabilities in the type of the logits where soft labels are learned.
+    """
+    assert batch.labels is not None
+    wanted = batch.labels.to(logits.device)
+    return wanted.to(logits.dtype) if wanted.ndim == 2 else wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, ClassVar, Literal
 
@@ -12,16 +12,17 @@ import torch
 from pydantic import PrivateAttr, field_validator
 from torch import Tensor, nn
 
-from tunesmith.core.errors import CompatibilityError, unknown
+from tunesmith.core.errors import CompatibilityError, RecipeError, unknown
 from tunesmith.core.registry import components, find, register
 from tunesmith.core.settings import setting
 from tunesmith.models.backbone import Backbone, pool
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.models.structure import is_causal
+from tunesmith.prompts.demonstrating import Demonstrator
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.tasks.answering import Reading, Words, mask_places, tokenize_words
-from tunesmith.tasks.labelling import LabelTask
+from tunesmith.tasks.labelling import LabelTask, targets
 from tunesmith.tasks.prompted import Mode, PromptReader
 from tunesmith.tasks.verbalizers.base import OutputHead, TextHead, Verbalizer, WordHead
 
@@ -36,11 +37,20 @@ class Bound:
         reader: writes rows as prompts.
         texts: that stand for each label.
         reading: where they are read, in models with a language-model head.
+        demonstrator: chooses what rows are shown, or None.
+        others: write the same rows by further templates.
     """
 
     reader: PromptReader
     texts: list[list[str]]
     reading: Reading | None
+    demonstrator: Demonstrator | None = None
+    others: tuple[PromptReader, ...] = ()
+
+    @property
+    def readers(self) -> list[PromptReader]:
+        """Everything that writes rows, the prompt's own template first."""
+        return [self.reader, *self.others]
 
 
 @register("tasks")
@@ -134,7 +144,14 @@ class PromptClassification(LabelTask):
 
     # Labels ---------------------------------------------------------------------------------------------------
 
-    def bound(self, prompt: Prompt, tokenizer: Any, max_tokens: int, labels: Sequence[str]) -> PromptClassification:
+    def bound(
+        self,
+        prompt: Prompt,
+        tokenizer: Any,
+        max_tokens: int,
+        labels: Sequence[str],
+        demonstrator: Demonstrator | None = None,
+    ) -> PromptClassification:
         """Tell the task its labels.
 
         Args:
@@ -142,6 +159,7 @@ class PromptClassification(LabelTask):
             tokenizer: of the model.
             max_tokens: that the model reads. [tokens]
             labels: in the order of their codes.
+            demonstrator: chooses what rows are shown, or None.
         Returns:
             The task that can read rows and make a head.
         Raises:
@@ -155,7 +173,34 @@ class PromptClassification(LabelTask):
         room = 0 if reading is None or mode == "paired" or self.kind.reads != "scores" else reading.words.longest - 1
         found = self.model_copy()
         found._mode = mode
-        found._bound = Bound(PromptReader(prompt, tokenizer, mode, max_tokens, labels, room), texts, reading)
+        found._bound = Bound(
+            PromptReader(prompt, tokenizer, mode, max_tokens, labels, room), texts, reading, demonstrator
+        )
+        return found
+
+    def also_by(self, templates: Sequence[str]) -> PromptClassification:
+        """Write rows by further templates too.
+
+        Args:
+            templates: of the prompt, besides its own.
+        Returns:
+            The task, bound as before.
+        Raises:
+            RecipeError: a template does not fit the model, or has other white space before the answer.
+        """
+        own, found = self.labels.reader, self.model_copy()
+        found._mode = self._mode
+        limits = (own.max_tokens, own.labels, own.max_tokens - own.limit)
+        others = [
+            PromptReader(own.prompt.changed(template=text), own.tokenizer, self._mode, *limits) for text in templates
+        ]
+        odd = next((one.prompt.template for one in others if one.joiner != own.joiner), None)
+        if odd is not None and self._mode != "similar":
+            raise RecipeError(
+                f"prompt.templates: '{odd}' has other white space before the answer than prompt.template, so the "
+                "labels' words would be other tokens there. Write the same before {label} in all of them."
+            )
+        found._bound = replace(self.labels, others=tuple(others))
         return found
 
     @property
@@ -289,8 +334,7 @@ class PromptClassification(LabelTask):
         Returns:
             A scalar.
         """
-        assert batch.labels is not None
-        return nn.functional.cross_entropy(logits, batch.labels.to(logits.device), label_smoothing=smoothing)
+        return nn.functional.cross_entropy(logits, targets(batch, logits), label_smoothing=smoothing)
 
 
 def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -15,7 +15,7 @@ from tunesmith.models.dropout import DropoutSource, drop
 from tunesmith.models.ending import row_ends
 from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.models.structure import is_causal
-from tunesmith.tasks.labelling import LabelTask
+from tunesmith.tasks.labelling import LabelTask, targets
 
 
 @register("tasks")
@@ -147,10 +147,7 @@ class TextClassification(LabelTask):
         Returns:
             A scalar.
         """
-        assert batch.labels is not None
-        wanted = batch.labels.to(logits.device)
-        wanted = wanted.to(logits.dtype) if wanted.ndim == 2 else wanted
-        return nn.functional.cross_entropy(logits, wanted, label_smoothing=smoothing)
+        return nn.functional.cross_entropy(logits, targets(batch, logits), label_smoothing=smoothing)
 
 
 def _check_reads_text(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.dropout import DropoutSource
 from tunesmith.models.layout import RaggedBatch
 from tunesmith.tasks.base import Task
-from tunesmith.tasks.running import extract_features, probabilities
+from tunesmith.tasks.running import extract_features, head_tensor, probabilities
 
 
 @dataclass
@@ -69,6 +69,10 @@ class Tuned:
             A scalar that carries gradients.
         """
         return self.task.loss_of(self.backbone, self.head, self.delta, outputs, batch, smoothing)
+
+    def head_tensor(self) -> Tensor:
+        """Return a tensor of the type and device that the head computes with."""
+        return head_tensor(self.head)
 
     def seed_head(self, seed: int) -> None:
         """Start the head's own stream of dropout masks.

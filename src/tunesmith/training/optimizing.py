@@ -78,7 +78,7 @@ class Optimizer:
         if not self.parameters:
             raise CompatibilityError(
                 "there is nothing to train: the method has no parameters of its own, and neither has the task's head. "
-                "Choose a method that changes the model, for example method=lora."
+                "Choose a method that changes the model, for example method=lora, or none to take it as it is."
             )
         kind = self.parameters[0].device.type
         fused = kind in ("cpu", "cuda")
@@ -123,3 +123,10 @@ class Optimizer:
     def clear(self) -> None:
         """Forget the step's gradients."""
         self._adamw.zero_grad(set_to_none=True)
+
+
+class NoOptimizer(Optimizer):
+    """Stands in where nothing trains; it is never asked for a step."""
+
+    def __init__(self) -> None:
+        self.parameters, self.total, self.left_out = [], 0, 0

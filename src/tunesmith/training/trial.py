@@ -16,7 +16,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.optimizing import Optimizer
+from tunesmith.training.optimizing import NoOptimizer, Optimizer
 
 if TYPE_CHECKING:
     from tunesmith.data.tokens import Seen
@@ -83,16 +83,7 @@ class Trial:
         self.method, self.seed = method, seed
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        head_rate = settings.head_learning_rate or settings.learning_rate
-        self.optimizer = Optimizer(
-            [*delta_parts(method, tuned.delta, settings.learning_rate), (list(tuned.head.parameters()), head_rate)],
-            weight_decay=settings.weight_decay,
-            total=math.ceil(len(split.tokens) / settings.batch_size) * settings.epochs,
-            warmup_fraction=settings.warmup_fraction,
-            schedule=settings.schedule,
-            clip_norm=settings.clip_norm,
-            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
-        )
+        self.optimizer = self._optimizer() if method.trains else NoOptimizer()
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
@@ -100,6 +91,22 @@ class Trial:
         self._kept: list[Tensor] | None = None
         self._kept_key: tuple[float, float] | None = None
         self._facts: dict[str, float] = {}
+
+    def _optimizer(self) -> Optimizer:
+        settings, tuned = self.settings, self.tuned
+        head_rate = settings.head_learning_rate or settings.learning_rate
+        return Optimizer(
+            [
+                *delta_parts(self.method, tuned.delta, settings.learning_rate),
+                (list(tuned.head.parameters()), head_rate),
+            ],
+            weight_decay=settings.weight_decay,
+            total=math.ceil(len(self.split.tokens) / settings.batch_size) * settings.epochs,
+            warmup_fraction=settings.warmup_fraction,
+            schedule=settings.schedule,
+            clip_norm=settings.clip_norm,
+            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
+        )
 
     @property
     def name(self) -> str:

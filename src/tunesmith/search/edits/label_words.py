@@ -13,7 +13,7 @@ from tunesmith.core.settings import setting
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.prompt import spelling
 from tunesmith.search.edits.base import Edit
-from tunesmith.search.sources import Sources, changed, with_words
+from tunesmith.search.sources import Sources, with_words
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
@@ -54,7 +54,7 @@ class LabelWords(Edit):
         words, rows = self._words(sources), sources.sample(self.rows)
         listed = prompt.listed(sources.labels).replace("{", "{{").replace("}", "}}")
         template = prompt.template.replace("{labels}", listed)
-        plain = changed(prompt, label_words={}, label_descriptions={}, template=template)
+        plain = prompt.changed(label_words={}, label_descriptions={}, template=template)
         table = sources.score(plain, [sources.rows[row] for row in rows], words)  # (rows, words)
         found = {}
         for code, label in enumerate(sources.labels):
