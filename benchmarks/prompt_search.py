@@ -3,9 +3,9 @@
     TUNESMITH_DATA=... TUNESMITH_MODELS=... python benchmarks/prompt_search.py [--budget 40] [--models masked causal]
 
 Task: the ten domains of CLINC150. Models: a masked one of 0.6 million numbers trained here on its training texts,
-labels left out; stories260K, a causal one; MiniLM, a sentence encoder. Proposals read 400 training rows, 150 validation rows
-choose, 450 others measure the gain; test is not read. Each search runs in a process of its own: once, once more, and
-once killed (SIGKILL) and resumed.
+labels left out; stories260K, a causal one; MiniLM, a sentence encoder. Proposals read 400 training rows, 150 validation
+rows choose, 450 others measure the gain; test is not read. Each search runs in a process of its own: once, once more,
+and once killed (SIGKILL) and resumed.
 """
 
 from __future__ import annotations
