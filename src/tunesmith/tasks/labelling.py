@@ -36,7 +36,7 @@ class LabelTask(Task):
         return None
 
     def loss(self, logits: Tensor, batch: RaggedBatch, smoothing: float) -> Tensor:
-        """Return the mean loss of a batch.
+        """Cross-entropy, mean over the rows: - sum_c q_c log p_c, where q is the label or its soft labels.
 
         Args:
             logits: (R, C).
@@ -45,7 +45,10 @@ class LabelTask(Task):
         Returns:
             A scalar.
         """
-        raise NotImplementedError
+        assert batch.labels is not None
+        wanted = batch.labels.to(logits.device)
+        wanted = wanted.to(logits.dtype) if wanted.ndim == 2 else wanted
+        return nn.functional.cross_entropy(logits, wanted, label_smoothing=smoothing)
 
     def read(self, backbone: Backbone, batch: RaggedBatch) -> Tensor:
         """Run the model and pool each row; where one token of a row is read, the last block ends with it."""
@@ -59,17 +62,3 @@ class LabelTask(Task):
     ) -> Tensor:
         """Apply the head and take the mean loss over the rows."""
         return self.loss(head(outputs), batch, smoothing)
-
-
-def targets(batch: RaggedBatch, logits: Tensor) -> Tensor:
-    """Return what a cross-entropy is taken to.
-
-    Args:
-        batch: with labels.
-        logits: (R, C).
-    Returns:
-        (R,), class codes, or (R, C), probabilities in the type of the logits where soft labels are learned.
-    """
-    assert batch.labels is not None
-    wanted = batch.labels.to(logits.device)
-    return wanted.to(logits.dtype) if wanted.ndim == 2 else wanted

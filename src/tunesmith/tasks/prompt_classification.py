@@ -22,7 +22,7 @@ from tunesmith.models.structure import is_causal
 from tunesmith.prompts.demonstrating import Demonstrator
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.tasks.answering import Reading, Words, mask_places, tokenize_words
-from tunesmith.tasks.labelling import LabelTask, targets
+from tunesmith.tasks.labelling import LabelTask
 from tunesmith.tasks.prompted import Mode, PromptReader
 from tunesmith.tasks.verbalizers.base import OutputHead, TextHead, Verbalizer, WordHead
 
@@ -323,18 +323,6 @@ class PromptClassification(LabelTask):
         batch = ragged([torch.tensor(row) for row in ids])
         vectors = pool(backbone.hidden(batch), batch.layout, self.pooling)
         return class_means(vectors, owners[batch.index], len(texts))
-
-    def loss(self, logits: Tensor, batch: RaggedBatch, smoothing: float) -> Tensor:
-        """Cross-entropy over the labels' scores, mean over the rows.
-
-        Args:
-            logits: (R, C).
-            batch: with labels.
-            smoothing: of the targets. [fraction]
-        Returns:
-            A scalar.
-        """
-        return nn.functional.cross_entropy(logits, targets(batch, logits), label_smoothing=smoothing)
 
 
 def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -15,7 +15,7 @@ from tunesmith.models.dropout import DropoutSource, drop
 from tunesmith.models.ending import row_ends
 from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.models.structure import is_causal
-from tunesmith.tasks.labelling import LabelTask, targets
+from tunesmith.tasks.labelling import LabelTask
 
 
 @register("tasks")
@@ -136,18 +136,6 @@ class TextClassification(LabelTask):
         if self.head_kind == "linear":
             prototypes *= self.head_scale / features.norm(dim=-1).mean()
         head.weight.copy_(prototypes)  # type: ignore[operator]
-
-    def loss(self, logits: Tensor, batch: RaggedBatch, smoothing: float) -> Tensor:
-        """Cross-entropy, mean over the rows: - sum_c q_c log p_c, where q is the label or its soft labels.
-
-        Args:
-            logits: (R, C).
-            batch: with labels.
-            smoothing: of the targets. [fraction]
-        Returns:
-            A scalar.
-        """
-        return nn.functional.cross_entropy(logits, targets(batch, logits), label_smoothing=smoothing)
 
 
 def _check_reads_text(model: nn.Module) -> None:
