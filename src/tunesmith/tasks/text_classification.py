@@ -13,7 +13,7 @@ from tunesmith.core.settings import setting
 from tunesmith.models.backbone import Backbone, pool
 from tunesmith.models.dropout import DropoutSource, drop
 from tunesmith.models.ending import row_ends
-from tunesmith.models.layout import Layout, RaggedBatch
+from tunesmith.models.layout import Layout
 from tunesmith.models.structure import is_causal
 from tunesmith.tasks.labelling import LabelTask
 
