@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 import common
@@ -94,7 +95,7 @@ def sides(folder: Path, given: Any) -> dict[str, Any]:
     prompts, results = {"plain": _PLAIN, "hand": _HARD}, dict[str, Any]()
     for name, seconds in (("found", given.seconds), ("found in half the time", given.seconds / 2)):
         own = {**search, "seconds": seconds, "output": str(folder / name.replace(" ", "-"))}
-        results[name] = common.child(__file__, own, given.threads)
+        results[name] = work(own)
         prompts[name] = yaml.safe_load((Path(own["output"]) / "prompt.yaml").read_text())
         print(f"{name}: {results[name]['gain']}", flush=True)
     half = prompts["found in half the time"]
@@ -106,7 +107,7 @@ def sides(folder: Path, given: Any) -> dict[str, Any]:
                   "training": {"learning_rate": _RATES[method["name"]], "batch_size": 16}}  # fmt: skip
         seconds = 0 if method["name"] == "none" else given.seconds / 2 if shared else given.seconds
         job = {"do": "train", "recipe": recipe, "seconds": seconds, "output": str(folder / side.replace(" ", "-"))}
-        results[side] = found = common.child(__file__, job, given.threads)
+        results[side] = found = work(job)
         print(f"{side}: test {found['test']['value']:.3f}, {found['epochs']} epochs, {found['cpu_seconds']:.1f} s",
               flush=True)  # fmt: skip
     return {"sides": {side: results[side] for side in SIDES},
@@ -120,10 +121,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as place:
         found = sides(Path(place), given)
     (common.RESULTS / "prompts_and_weights.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    common.begin(work, main)
+    main()
