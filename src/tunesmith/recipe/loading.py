@@ -303,17 +303,10 @@ def _across_columns(data: DataSettings, task: Any) -> list[str]:
         return []
     conversations = hasattr(task, "columns")
     instead = "columns have the names of its formats (task.columns), or task.source and task.target"
-    instead, unread = (
-        (instead, ("text", "label", "soft_labels"))
-        if conversations
-        else (
-            "its rows are texts",
-            ("label", "soft_labels"),
-        )
-    )
+    instead, unread = (instead, ("text", "label")) if conversations else ("its rows are texts", ("label",))
     return [
         f"data.{key}: the task '{task.name}' does not read it; {instead}."
-        for key in unread
+        for key in (*unread, "soft_labels")
         if getattr(data, key) != DataSettings.model_fields[key].default
     ]
 
@@ -361,7 +354,7 @@ def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
     unread, instead = {
         "generating": ((*PromptFields.model_fields, "file", "templates"), "rows are written by prompt.chat"),
         "labelling": ((*chat, *answers), "its prompt is prompt.template"),
-        "prompting": ((*chat, "templates"), "its prompt is prompt.template"),
+        "prompting": (chat, "its prompt is prompt.template"),
     }[task.family]
     default = type(recipe.prompt)()
     return [
