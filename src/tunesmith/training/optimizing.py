@@ -91,6 +91,11 @@ class Optimizer:
         self._step = 0
         self.left_out = 0  # steps whose gradients overflowed [count]
 
+    @property
+    def scaled(self) -> bool:
+        """Whether losses are scaled, so that a gradient that is no number is left out rather than wrong."""
+        return self._scaler.is_enabled()
+
     def scale(self, loss: Tensor) -> Tensor:
         """Scale a loss up where that is wanted, before its gradients are taken.
 
@@ -102,7 +107,7 @@ class Optimizer:
         return self._scaler.scale(loss)
 
     def step(self) -> dict[str, float]:
-        """Clip and update; the clipped gradients stay until `clear`.
+        """Clip and update, unless a gradient is no number; the clipped gradients stay until `clear`.
 
         Returns:
             learning_rate of the first part and gradient_norm before clipping.
@@ -113,6 +118,8 @@ class Optimizer:
             group["lr"] = highest * scale
         limit = math.inf if self._clip is None else self._clip
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        if not self.scaled and not torch.isfinite(norm):
+            return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
         before = self._scaler.get_scale()
         self._scaler.step(self._adamw)
         self._scaler.update()
