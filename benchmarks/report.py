@@ -284,6 +284,24 @@ def operations_table() -> list[str]:
     return lines
 
 
+def chaos_table() -> list[str]:
+    """Word what kills and full disks did to training."""
+    path = common.RESULTS / "chaos.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())["blows"]
+    lines = ["", "## Killed at random moments, and gone on", "", "`python benchmarks/chaos.py`. After every blow the "
+             "folder is loaded, training goes on with --resume, and its end is compared with an undisturbed run's.", "",
+             "| blow | blows | killed / refused / came too late | left: nothing yet / unfinished / finished | resumes | "
+             "differences |", "|---|---|---|---|---|---|"]  # fmt: skip
+    keys = (("blows",), ("killed", "refused", "survived"), ("nothing yet", "unfinished", "finished"), ("resumes",),
+            ("differences",))  # fmt: skip
+    for blow, count in found.items():
+        lines.append(f"| {blow} | {' | '.join(' / '.join(str(count.get(k, 0)) for k in some) for some in keys)} |")
+    total = [" / ".join(str(sum(count.get(k, 0) for count in found.values())) for k in some) for some in keys]
+    return [*lines, f"| together | {' | '.join(total)} |"]
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     lines = [
@@ -307,7 +325,7 @@ def main() -> None:
     searches(lines)
     prompts_and_weights(lines)
     (FOLDER / "README.md").write_text(
-        "\n".join([*lines, *operations_table(), *memory_table()]) + "\n", encoding="utf-8"
+        "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table()]) + "\n", encoding="utf-8"
     )
     print(f"written: {FOLDER / 'README.md'}")
 

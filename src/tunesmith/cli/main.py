@@ -27,13 +27,10 @@ app = typer.Typer(
 )
 app.add_typer(prompts.app, name="prompts")
 
-prompts = typer.Typer(help="Prompts: look at them.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(prompts, name="prompts")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
 Output = Annotated[str, typer.Option(help="New folder.")]
-
 
 _give = display.give
 
@@ -145,20 +142,6 @@ def inspect(
 
     found = look(recipe, overrides or [], rows)
     _give(found, as_json, talking.inspected(found))
-
-
-@prompts.command("show")
-def show_prompts(
-    recipe: Annotated[str, typer.Argument(help="Recipe of the task prompt-classification, a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example prompt.file=p.yaml.")] = None,
-    rows: Annotated[int, typer.Option(help="So many first rows; the longest is shown too.")] = 3,
-    as_json: Json = False,
-) -> None:
-    """Show a prompt filled in, its length in tokens, and what would be cut."""
-    from tunesmith.api import show_prompts as look
-
-    found = look(recipe, overrides or [], rows)
-    _give(found, as_json, talking.prompted(found))
 
 
 @app.command()

@@ -192,7 +192,12 @@ def _train(
         raise SystemExit(ENDED)
     _check_moved(trials)
     if len(trials) == 1 and trials[0].trained.diverged:
-        kept = f"the state after epoch {trials[0].trained.best_epoch}, the best before, was kept."
+        epoch, step = trials[0].trained.best_epoch, trials[0].trained.kept_step
+        kept = (
+            f"the state after epoch {epoch}, the best before, was kept."
+            if epoch
+            else (f"the state after step {step}, the last checkpoint before, was kept.")
+        )
         warnings.append(f"{trials[0].trained.reason} {kept}")
         progress.say(f"note: {warnings[-1]}")
     elif all(trial.trained.diverged for trial in trials):
