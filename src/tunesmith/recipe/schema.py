@@ -17,6 +17,7 @@ Component = Annotated[dict[str, Any], BeforeValidator(named)]
 OptimizerKind = Annotated[dict[str, Any], OfKind("optimizers")]
 ScheduleKind = Annotated[dict[str, Any], OfKind("schedules")]
 Rate = Annotated[float, Field(gt=0, le=10)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 class NewModelSettings(Settings):
@@ -109,6 +110,16 @@ class TrainingSettings(Settings):
         "Rows of one label that stand together in a step, for losses that compare rows; by chance when empty.",
         unit="count",
         ge=2,
+    )
+    balance: Literal["none", "oversample", "undersample"] = setting(
+        "none",
+        "Rows of an epoch: oversample has every label as often as the most frequent one, undersample as often as the "
+        "rarest one, drawn anew in every epoch.",
+    )
+    class_weights: Literal["balanced", "root"] | dict[str, Weight] | None = setting(
+        None,
+        "Factor of the loss of a label's rows: balanced is 1 over its rows, root the square root of that, or factors "
+        "by label (1 where none is given); all of mean 1 over the training rows.",
     )
     tokens_per_pass: int | None = setting(
         None,

@@ -19,7 +19,7 @@ from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
-from tunesmith.training.sampling import random_order, together_by_label
+from tunesmith.training.sampling import balanced_order, random_order, rows_of_epoch, together_by_label
 
 if TYPE_CHECKING:
     from tunesmith.data.tokens import Seen
@@ -105,7 +105,7 @@ class Trial:
         return Optimizer(
             [*parts, (head, head_rate)],
             settings,
-            total=math.ceil(len(self.split.tokens) / settings.batch_size) * settings.epochs,
+            total=math.ceil(self.epoch_rows / settings.batch_size) * settings.epochs,
             scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
             head=head,
         )
@@ -139,7 +139,14 @@ class Trial:
             self._taken = 0
             self._begin()
         self._taken += 1
-        return self._steps[self._taken - 1]
+        return self._steps[self._taken - 1] * self.tuned.task.copies
+
+    @property
+    def epoch_rows(self) -> int:
+        """Rows of an epoch, each once. [count]"""
+        if self.settings.balance == "none":
+            return len(self.split.tokens)
+        return rows_of_epoch(self.split.labels, self.settings.balance)
 
     @property
     def epoch_ended(self) -> bool:
@@ -150,10 +157,12 @@ class Trial:
         """Draw the order of an epoch."""
         self._epoch_start = self._order.get_state()
         size, together = self.settings.batch_size, self.settings.rows_per_label
-        if together is None:
-            order = random_order(len(self.split.tokens), self._order)
-        else:
+        if together is not None:
             order = together_by_label(self.split.labels, together, self._order)
+        elif self.settings.balance != "none":
+            order = balanced_order(self.split.labels, self.settings.balance, self._order)
+        else:
+            order = random_order(len(self.split.tokens), self._order)
         self._steps = [order[start : start + size] for start in range(0, len(order), size)]
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
