@@ -16,6 +16,7 @@ from tunesmith.recipe.prompt import PromptFields
 Component = Annotated[dict[str, Any], BeforeValidator(named)]
 OptimizerKind = Annotated[dict[str, Any], OfKind("optimizers")]
 ScheduleKind = Annotated[dict[str, Any], OfKind("schedules")]
+RegularizerKind = Annotated[dict[str, Any], OfKind("regularizers")]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Weight = Annotated[float, Field(gt=0)]
 
@@ -161,6 +162,9 @@ class TrainingSettings(Settings):
     )
     warmup_fraction: float = setting(0.06, "Share of the steps in which it rises.", ge=0, lt=1)
     weight_decay: float = setting(0.01, "Weight decay of matrices, in the form that the optimizer gives it.", ge=0)
+    regularizers: list[RegularizerKind] = setting(
+        [], "Penalties, noise and averages by name, or mappings with their settings: see `tunesmith list regularizers`."
+    )
     clip_norm: float | None = setting(1.0, "Largest gradient norm; none when empty.", gt=0)
     clip_value: float | None = setting(
         None, "Largest size of a single number of a gradient, cut before the norm; none when empty.", gt=0

@@ -30,6 +30,16 @@ def across_training(training: TrainingSettings, task: Any) -> list[str]:
             f"training.warmup_fraction: the schedule {schedule} rises by itself, for its own share of the steps "
             "(rising_fraction). Leave it out."
         )
+    names = [one["name"] for one in training.regularizers]
+    averaging = [name for name in names if find("regularizers", name).averages]
+    averaging += [training.optimizer["name"]] if averages else []
+    if len(averaging) > 1:
+        found.append(
+            f"training.regularizers: {' and '.join(averaging)} would each answer with an average of its own. Keep one."
+        )
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice:
+        found.append(f"training.regularizers: {twice[0]} stands there twice. Keep one.")
     return [*found, *_across_labels(training, task)]
 
 

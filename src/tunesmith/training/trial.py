@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
+from tunesmith.training.regularizing import Regularizing
 from tunesmith.training.sampling import balanced_order, random_order, rows_of_epoch, together_by_label
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ class Trial:
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
         self.optimizer = self._optimizer() if method.trains else NoOptimizer()
+        parameters = list(tuned.delta.parameters()), list(tuned.head.parameters())
+        self.regularizing = Regularizing(settings.regularizers, *parameters, derived(seed, "regularizers"))
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
@@ -232,13 +236,50 @@ class Trial:
         """
         self._facts = self.optimizer.step([row["validation loss"] for row in self.trained.history])
         self.trained.steps += 1
+        self.regularizing.average(self.trained.steps, self.optimizer.total)
         self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
         self.optimizer.clear()
         self.trained.examples += rows
         self.trained.losses.append(loss)
 
     def close_epoch(self) -> None:
-        """Score the present state and keep it if it is the best so far."""
+        """Score the present state, or the average that answers in its place, and keep it if it is the best so far."""
+        with self._answering():
+            self._close_epoch()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Put the averages of optimizer and regularizers in the places of what trains."""
+        answers = self.answers()
+        if answers is None:
+            yield
+            return
+        trained = self.tuned.state()
+        self.tuned.restore(answers)
+        try:
+            yield
+        finally:
+            self.tuned.restore(trained)
+
+    def answers(self) -> list[Tensor] | None:
+        """Return what the model should answer with in the place of what trains, where something averages.
+
+        Returns:
+            One tensor per parameter of the delta and the head; None where these answer themselves.
+        """
+        averaged = self.optimizer.answering()
+        by_id = self.regularizing.answers()
+        if averaged is not None:
+            by_id.update(zip(map(id, self.optimizer.parameters), averaged, strict=True))
+        return [by_id.get(id(one), one.detach()) for one in self.tuned.parameters()] if by_id else None
+
+    def penalty(self) -> Tensor | None:
+        """Return what method and regularizers add to the loss of a step, or None."""
+        found = [self.method.penalty(self.tuned.delta), self.regularizing.penalty()]
+        given = [one for one in found if one is not None]
+        return None if not given else given[0] if len(given) == 1 else given[0] + given[1]
+
+    def _close_epoch(self) -> None:
         self.tuned.train(False)
         losses, scores = self.trained.losses[-len(self._steps) :], self.validate()
         train_loss = sum(losses) / len(losses)
@@ -287,6 +328,7 @@ class Trial:
             "head": dict(self.tuned.head.state_dict()),
             "method": self.method.training_state(self.tuned.delta),
             "optimizer": self.optimizer.state(),
+            "regularizing": self.regularizing.state(),
             "dropout": self.tuned.streams(),
             "epoch": self.epoch,
             "taken": self._taken,
@@ -312,6 +354,7 @@ class Trial:
         self.tuned.head.load_state_dict(state["head"])
         self.method.resume(self.tuned.delta, state["method"])
         self.optimizer.resume(state["optimizer"])
+        self.regularizing.resume(state["regularizing"], where)
         self.tuned.set_streams(state["dropout"])
         self.epoch, self._taken = state["epoch"], state["taken"]
         self._order.set_state(state["order"])
@@ -322,9 +365,10 @@ class Trial:
         self.token_bytes, self.most_tokens = state["token bytes"], state["most tokens"]
 
     def finish(self) -> None:
-        """Go back to the best state."""
-        if self._kept is not None:
-            self.tuned.restore(self._kept)
+        """Go back to the best state; before the first epoch's end, to the average where something averages."""
+        best = self.answers() if self._kept is None else self._kept
+        if best is not None:
+            self.tuned.restore(best)
         self.tuned.train(False)
 
 

@@ -16,7 +16,7 @@ class _Lion(torch.optim.Optimizer):
         super().__init__(groups, {"beta1": beta1, "beta2": beta2})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             rate, decay = group["lr"], group["weight_decay"]

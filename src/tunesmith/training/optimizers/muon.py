@@ -31,7 +31,7 @@ class _Both(torch.optim.Optimizer):
         super().load_state_dict(state_dict)
         self._link()
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Let each make its step."""
         for part in self.parts:
             part.step()
