@@ -128,6 +128,23 @@ def inspect(
     _give(found, as_json, talking.inspected(found))
 
 
+@app.command("lr-range")
+def lr_range(
+    recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example method.rank=16.")] = None,
+    output: Annotated[str, typer.Option(help="Folder for the numbers and the picture.")] = "runs/lr-range",
+    low: Annotated[float, typer.Option(help="First learning rate.")] = 1e-6,
+    high: Annotated[float, typer.Option(help="Last learning rate.")] = 1.0,
+    steps: Annotated[int, typer.Option(help="Steps, at most.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Train a little with a rising learning rate, and suggest one."""
+    from tunesmith.api import lr_range as carry_out
+
+    found = carry_out(recipe, overrides or [], output, low=low, high=high, steps=steps)
+    _give(found, as_json, display.rates(found))
+
+
 @app.command()
 def merge(
     source: Annotated[str, typer.Argument(help="Run folder, or delta folder.", metavar="RUN|DELTA")],
@@ -303,7 +320,7 @@ def run() -> None:
     except SystemExit as leaving:
         if leaving.code != 130:  # what typer makes of Ctrl-C
             raise
-        print("interrupted before anything was saved.", file=sys.stderr)
+        print("interrupted before the run was saved.", file=sys.stderr)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - our own fault, worded instead of a traceback
         print(f"failed: {type(error).__name__}: {error}\nThis is a fault of ours, not of your input.", file=sys.stderr)

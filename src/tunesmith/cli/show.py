@@ -88,6 +88,8 @@ def trained(run: Run) -> str:
     from tunesmith.evaluation.metrics.base import worded_gain
 
     found = run.summary
+    if not found["metrics"]:
+        return run.unfinished
     split = list(found["metrics"])[-1]
     main = [name for name in ("accuracy", "macro-f1") if name in found["metrics"][split]]
     main = main or list(found["metrics"][split])[:2]
@@ -329,3 +331,18 @@ def taught(found: dict[str, Any]) -> str:
         for one in gains
     ]
     return "\n".join([_table(["run", "weight", f"{main} on {found['split']}"], rows, left=1), *said, found["final"]])
+
+
+def rates(found: dict[str, Any]) -> str:
+    """Word a learning-rate range test.
+
+    Args:
+        found: what `lr_range` returned.
+    Returns:
+        The suggestion with its reason, about ten of the rates, and where the files are.
+    """
+    said = "no suggestion" if found["suggestion"] is None else f"training.learning_rate={found['suggestion']:.2g}"
+    every = max(1, len(found["rates"]) // 10)
+    pairs_of = list(zip(found["rates"], found["smoothed"], strict=True))[::every]
+    table = _table(["learning rate", "loss"], [[f"{rate:.2g}", f"{loss:.4f}"] for rate, loss in pairs_of])
+    return "\n".join([f"{said}: {found['reason']}", table, *found.get("files", ())])

@@ -101,6 +101,18 @@ class PromptSettings(PromptFields):
     end_token: str | None = setting(None, "Token that ends an answer, for tokenizers that name none.")
 
 
+class GuardSettings(Settings):
+    """When training stops because a step went wrong; a loss or a gradient that is no number always stops it."""
+
+    spike: float | None = setting(
+        None,
+        "A step's loss may be so many times the largest of the steps before it; above that training stops. Any when "
+        "empty.",
+        gt=1,
+    )
+    window: int = setting(20, "So many steps before it are looked at.", unit="count", ge=1)
+
+
 class TrainingSettings(Settings):
     """How the delta and the head are trained."""
 
@@ -175,6 +187,7 @@ class TrainingSettings(Settings):
         "auto", "What decides the best epoch: auto (the task's first metric), 'validation loss', 'last', or a metric."
     )
     patience: int | None = setting(None, "Stop after so many epochs without a better one; never when empty.", ge=1)
+    guard: GuardSettings = setting(GuardSettings(), "When a step that went wrong stops training.")
     checkpoint_every_steps: int | None = setting(
         None,
         "Steps between two checkpoints that a killed run goes on from; when empty, after every epoch, but at most one "

@@ -98,6 +98,21 @@ def is_run(folder: Path) -> bool:
     return (folder / FINGERPRINT).is_file() or bool(found(folder / CHECKPOINTS))
 
 
+def unfinished(folder: Path) -> str:
+    """Word how far a run got that was not finished.
+
+    Args:
+        folder: of the run.
+    Returns:
+        A sentence; empty for a folder without checkpoints.
+    """
+    steps = found(folder / CHECKPOINTS)
+    if not steps:
+        return ""
+    step = int(steps[0].name.rpartition("-")[2])
+    return f"{folder} is not finished: its last checkpoint is of step {step}. `tunesmith train ... --resume` goes on."
+
+
 def check_new(output: Path) -> None:
     """Refuse, before any work, an output folder that exists or cannot be made.
 
@@ -161,16 +176,19 @@ def completed(output: Path, unfinished: bool) -> Iterator[Path]:
     checkpoints go last of all.
 
     Args:
-        output: the run's folder, which holds its checkpoints.
+        output: the run's folder, which holds its checkpoints where anything trained.
         unfinished: whether the checkpoints stay, to go on from later.
     Returns:
         A temporary folder in it.
     Raises:
         CheckpointError: it cannot be written; the checkpoints stay.
     """
+    if not found(output / CHECKPOINTS):  # nothing trained
+        with staged(output) as folder:
+            yield folder
+        return
     staging: Path | None = None
     try:
-        output.mkdir(parents=True, exist_ok=True)
         for left in output.glob(f"{_WRITING}*"):  # by a crash
             shutil.rmtree(left)
         staging = Path(tempfile.mkdtemp(prefix=_WRITING, dir=output))

@@ -31,13 +31,14 @@ from tunesmith.evaluation.statistics import (
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.folder import FINGERPRINT, count_members, member_folder
+from tunesmith.runs.folder import FINGERPRINT, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.speaking import Speaking
 from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.checkpoints import look
 from tunesmith.training.corpus import read_labelled
 
 _log = logging.getLogger("tunesmith")
@@ -103,6 +104,8 @@ class Answering:
 class Run(Speaking, Answering):
     """A run folder. The model is loaded when it is first needed.
 
+    A run that was killed loads too: `unfinished` says how far it got, and only what needs its model is refused.
+
     Args:
         folder: that `train` left.
     Raises:
@@ -115,9 +118,24 @@ class Run(Speaking, Answering):
         self.folder = Path(folder).expanduser().absolute()
         if not self.folder.is_dir():
             raise CheckpointError(f"there is no run folder {self.folder}. `tunesmith train` makes one.")
-        self.fingerprint: dict[str, Any] = read_json(self.folder / FINGERPRINT, dict)
-        self.labels: list[str] = read_json(self.folder / "labels.json", list)
-        self.summary: dict[str, Any] = read_json(self.folder / "metrics.json", dict)
+        self.unfinished = unfinished(self.folder)
+        self.fingerprint: dict[str, Any]
+        self.labels: list[str]
+        self.summary: dict[str, Any]
+        begun = None if (self.folder / FINGERPRINT).is_file() else look(self.folder)
+        if begun is None:
+            self._read()
+        else:
+            self.fingerprint, self.labels = begun["facts"], []
+            self.summary = {"unfinished": self.unfinished, "steps": begun["step"], "metrics": {}}
+
+    def _read(self) -> None:
+        """Read what a run folder says about itself."""
+        if self.unfinished:
+            _log.warning("%s", self.unfinished)
+        self.fingerprint = read_json(self.folder / FINGERPRINT, dict)
+        self.labels = read_json(self.folder / "labels.json", list)
+        self.summary = read_json(self.folder / "metrics.json", dict)
         wanted = {"fingerprint.json": (self.fingerprint, "labels_hash"), "metrics.json": (self.summary, "metrics")}
         for name, (values, key) in wanted.items():
             if not isinstance(values, dict) or key not in values:
@@ -143,6 +161,7 @@ class Run(Speaking, Answering):
     @cached_property
     def recipe(self) -> Checked:
         """The resolved recipe; where the device that trained is not here, another one answers, and that is said."""
+        self._check_finished()
         found = load_recipe(self.folder / "recipe.yaml")
         device = found.recipe.model.device
         if is_at_hand(device):
@@ -164,7 +183,10 @@ class Run(Speaking, Answering):
 
         Returns:
             The HTML file; it opens offline.
+        Raises:
+            CheckpointError: the run is not finished.
         """
+        self._check_finished()
         return self.folder / "report.html"
 
     # Answers --------------------------------------------------------------------------------------------------
@@ -231,6 +253,10 @@ class Run(Speaking, Answering):
         return [paired_difference(first, second, metric, self.bootstrap) for metric in metrics]
 
     # Inside ---------------------------------------------------------------------------------------------------
+
+    def _check_finished(self) -> None:
+        if "unfinished" in self.summary:
+            raise CheckpointError(f"{self.unfinished} Before that it has no answers and no report.")
 
     @property
     def bootstrap(self) -> Bootstrap:

@@ -20,7 +20,7 @@ from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Meter, Scored
 from tunesmith.runs.continuing import Earlier, inherit
 from tunesmith.runs.family import Family
-from tunesmith.runs.folder import check_free, completed
+from tunesmith.runs.folder import check_free, completed, unfinished
 from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
@@ -79,9 +79,13 @@ def train_recipe(
     narrow_named(
         checked.recipe.training.precision, choose_device(checked.recipe.model.device)
     )  # refused before all work
-    outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress)
-    with completed(output, outcome.trained.interrupted) as folder:
-        write_run(outcome, folder)
+    try:
+        outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress)
+        with completed(output, outcome.trained.interrupted) as folder:
+            write_run(outcome, folder)
+    except KeyboardInterrupt:
+        progress.say(unfinished(output))
+        raise
     return output
 
 
@@ -188,7 +192,12 @@ def _train(
         raise SystemExit(ENDED)
     _check_moved(trials)
     if len(trials) == 1 and trials[0].trained.diverged:
-        kept = f"the state after epoch {trials[0].trained.best_epoch}, the best before, was kept."
+        epoch, step = trials[0].trained.best_epoch, trials[0].trained.kept_step
+        kept = (
+            f"the state after epoch {epoch}, the best before, was kept."
+            if epoch
+            else (f"the state after step {step}, the last checkpoint before, was kept.")
+        )
         warnings.append(f"{trials[0].trained.reason} {kept}")
         progress.say(f"note: {warnings[-1]}")
     elif all(trial.trained.diverged for trial in trials):

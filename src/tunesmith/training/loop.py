@@ -18,7 +18,7 @@ from tunesmith.core.progress import Bar
 from tunesmith.models.dropout import drops_by_function
 from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.models.recomputing import recomputing
-from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows
+from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows, newest
 from tunesmith.training.packing import random_state, set_random_state
 from tunesmith.training.regularizing import check_noise, noisy
 from tunesmith.training.stopping import Asked, heeding
@@ -47,6 +47,7 @@ class Loop:
         self.backbone = self.trials[0].tuned.backbone
         self.steps = 0  # made so far, of all trials together
         self.interrupted = False
+        self._checkpoints: Checkpoints | None = None
         self.ended = False  # whether the process was asked to end
         wanted = {trial.settings.precision for trial in trials}
         if len(wanted) > 1:
@@ -73,12 +74,13 @@ class Loop:
             TunesmithError: the only trial's loss is no longer a number.
             CheckpointError: a checkpoint cannot be written.
         """
+        self._checkpoints = checkpoints
         if not self.steps:
             for trial in self.trials:
                 trial.seed_dropout()
         with heeding(say) as asked:
             try:
-                self._run(bar, checkpoints, asked)
+                self._run(bar, asked)
             except KeyboardInterrupt:  # in the midst of a step, which no checkpoint can hold
                 if asked.by:
                     raise
@@ -89,7 +91,7 @@ class Loop:
             trial.trained.interrupted = unfinished
             trial.finish()
 
-    def _run(self, bar: Bar, checkpoints: Checkpoints | None, asked: Asked) -> None:
+    def _run(self, bar: Bar, asked: Asked) -> None:
         """Step all trials that still train; one whose epoch ends is scored, and is left out once it is over."""
         running, stopping = [trial for trial in self.trials if not trial.over], False
         while running and not stopping:
@@ -102,8 +104,9 @@ class Loop:
                 self._check_best(trial)
             running = [trial for trial in running if not trial.over]
             stopping = bool(asked.by)
-            if checkpoints is not None and (stopping or not running or checkpoints.due(self.steps, bool(ended))):
-                checkpoints.save(self.steps, self.state(), self._rows())
+            kept = self._checkpoints
+            if kept is not None and (stopping or not running or kept.due(self.steps, bool(ended))):
+                kept.save(self.steps, self.state(), self._rows())
 
     def _rows(self) -> Rows | None:
         below = self.backbone.below
@@ -150,7 +153,14 @@ class Loop:
         return self.backbone.again is not None or any(trial.most_tokens is not None for trial in self.trials)
 
     def _check_best(self, trial: Trial) -> None:
-        if len(self.trials) == 1 and trial.trained.diverged and not trial.trained.best_epoch:
+        """Give a trial that diverged before the first epoch's end the weights of its last checkpoint."""
+        if not trial.trained.diverged or trial.trained.best_epoch:
+            return
+        written = self._checkpoints is not None and self._checkpoints.written is not None
+        checkpoint = newest(self._checkpoints.folder.parent) if written and self._checkpoints else None
+        if checkpoint is not None:
+            trial.go_back(checkpoint.state["trials"][trial.name], checkpoint.step, str(checkpoint.folder))
+        elif len(self.trials) == 1:
             raise TunesmithError(trial.trained.reason)
 
     def _timed(self, work: Work, bar: Bar) -> None:
@@ -191,11 +201,9 @@ class Loop:
                 if self._tight:
                     give_back()
         for trial, numbers in work:
-            if math.isfinite(values[trial]):
-                trial.step(values[trial], len(numbers))
-            else:
-                trial.optimizer.clear()
-                self._diverged(trial, values[trial], numbers)
+            wrong = trial.step(values[trial], len(numbers))
+            if wrong:
+                self._diverged(trial, wrong, numbers)
         return list(values.values())
 
     def _pass(self, work: Work, whole: dict[Trial, int], values: dict[Trial, float], first: bool) -> None:
@@ -240,14 +248,14 @@ class Loop:
             found.append(trial.tuned.loss_of(outputs[part], own, trial.settings.label_smoothing))
         return found
 
-    def _diverged(self, trial: Trial, value: float, numbers: list[int]) -> None:
-        """Stop a trial; its best state stays, and without one the only trial's end is an error."""
+    def _diverged(self, trial: Trial, wrong: str, numbers: list[int]) -> None:
+        """Stop a trial; its best state stays, or its last checkpoint, and without one the only trial's is an error."""
         trained, split = trial.trained, trial.split
         trained.diverged = trained.steps + 1
         places = [split.examples.where[int(split.index[number])] for number in numbers[:_SHOWN]]
         more = ", ..." if len(numbers) > _SHOWN else ""
         trained.reason = (
-            f"the loss is {value} at step {trained.diverged}, which read {', '.join(places)}{more} of "
+            f"{wrong} at step {trained.diverged}, which read {', '.join(places)}{more} of "
             f"{split.examples.path}: training diverged. Lower training.learning_rate (now "
             f"{trial.settings.learning_rate:g}), set training.clip_norm, or look at those rows."
         )

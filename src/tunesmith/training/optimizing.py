@@ -70,6 +70,11 @@ class Optimizer:
             return (step + 1) / self._warmup
         return self.schedule.share(step - self._warmup, max(1, self.total - self._warmup), losses)
 
+    @property
+    def scaled(self) -> bool:
+        """Whether losses are scaled, so that a gradient that is no number is left out rather than wrong."""
+        return self._scaler.is_enabled()
+
     def scale(self, loss: Tensor) -> Tensor:
         """Scale a loss up where that is wanted, before its gradients are taken.
 
@@ -81,7 +86,7 @@ class Optimizer:
         return self._scaler.scale(loss)
 
     def step(self, losses: Sequence[float] = ()) -> dict[str, float]:
-        """Clip and update; the clipped gradients stay until `clear`.
+        """Clip and update, unless a gradient is no number; the clipped gradients stay until `clear`.
 
         Args:
             losses: on validation after each epoch so far; some schedules go by them.
@@ -96,6 +101,8 @@ class Optimizer:
             nn.utils.clip_grad_value_(self.parameters, self._clip_value)
         limit = math.inf if self._clip is None else self._clip
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        if not self.scaled and not torch.isfinite(norm):
+            return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
         before = self._scaler.get_scale()
         self._scaler.step(self._inner)
         self._scaler.update()

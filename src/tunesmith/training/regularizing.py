@@ -40,7 +40,7 @@ class Regularizing:
         for one, own in self._acting:
             if not own:
                 raise CompatibilityError(
-                    f"training.regularizers: {one.name} is on {one.on}, which has no parameters here. Leave it out."  # type: ignore[attr-defined]
+                    f"training.regularizers: {one.name} is on {one.on}, which has no parameters here. Leave it out."
                 )
         read = {id(p): p for one, own in self._acting if one.reads_start for p in own}
         self._start = {key: one.detach().clone() for key, one in read.items()}

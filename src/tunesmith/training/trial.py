@@ -19,6 +19,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
 from tunesmith.training.regularizing import Regularizing
 from tunesmith.training.sampling import balanced_order, random_order, rows_of_epoch, together_by_label
@@ -47,7 +48,8 @@ class Trained:
         seconds: spent in training steps, validation left out; trials of one pass share them.
         interrupted: whether the user stopped it.
         reason: why it stopped there, with the rows of that step.
-        diverged: the step at which the loss was no longer a number, 0 when it always was.
+        diverged: the step at which the loss was no longer a number or leapt, 0 when none was.
+        kept_step: whose checkpoint was kept when training stopped before the first epoch's end; 0 for none.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -59,6 +61,7 @@ class Trained:
     interrupted: bool = False
     reason: str = ""
     diverged: int = 0
+    kept_step: int = 0
 
 
 class Trial:
@@ -227,20 +230,28 @@ class Trial:
         """
         return sum(self.split.tokens.items(number) for number in numbers)
 
-    def step(self, loss: float, rows: int) -> None:
-        """Update from the gradients of a step.
+    def step(self, loss: float, rows: int) -> str:
+        """Update from the gradients of a step, unless something is wrong with it.
 
         Args:
             loss: of the step, without the method's penalty.
             rows: it was computed on. [count]
+        Returns:
+            What is wrong; empty when the step was made.
         """
-        self._facts = self.optimizer.step([row["validation loss"] for row in self.trained.history])
+        wrong = objection(loss, self.trained.losses, self.settings.guard)
+        facts = {} if wrong else self.optimizer.step([row["validation loss"] for row in self.trained.history])
+        if wrong or not (self.optimizer.scaled or math.isfinite(facts["gradient_norm"])):
+            self.optimizer.clear()
+            return f"the loss {wrong}" if wrong else f"the norm of the gradients is {facts['gradient_norm']}"
+        self._facts = facts
         self.trained.steps += 1
         self.regularizing.average(self.trained.steps, self.optimizer.total)
         self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
         self.optimizer.clear()
         self.trained.examples += rows
         self.trained.losses.append(loss)
+        return ""
 
     def close_epoch(self) -> None:
         """Score the present state, or the average that answers in its place, and keep it if it is the best so far."""
@@ -340,6 +351,18 @@ class Trial:
             "token bytes": self.token_bytes,
             "most tokens": self.most_tokens,
         }
+
+    def go_back(self, state: Mapping[str, Any], step: int, where: str) -> None:
+        """Take the weights of a checkpoint, and nothing else.
+
+        Args:
+            state: of this trial.
+            step: it was made after.
+            where: what to call its source in an error.
+        """
+        self.tuned.delta.load(state["delta"], where)
+        self.tuned.head.load_state_dict(state["head"])
+        self.trained.kept_step = step
 
     def resume(self, state: Mapping[str, Any], where: str) -> None:
         """Go on from a state.
