@@ -17,6 +17,7 @@ _PUBLIC = {
     "EpisodeRun": "tunesmith.api",
     "inspect": "tunesmith.api",
     "show_prompts": "tunesmith.api",
+    "lr_range": "tunesmith.api",
     "attach": "tunesmith.api",
     "route": "tunesmith.api",
     "merge": "tunesmith.api",

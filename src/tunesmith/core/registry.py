@@ -31,6 +31,7 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "losses": ("tunesmith.training.losses", "tunesmith.fewshot.losses"),
     "optimizers": "tunesmith.training.optimizers",
     "schedules": "tunesmith.training.schedules",
+    "regularizers": "tunesmith.training.regularizers",
     "strategies": "tunesmith.search.strategies",
     "edits": "tunesmith.search.edits",
     "verbalizers": "tunesmith.tasks.verbalizers",

@@ -270,7 +270,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
     found.extend(_across_shares(recipe.data))
-    found.extend(across_training(recipe.training))
+    found.extend(across_training(recipe.training, task))
     found.extend(_across_candidates(recipe, task))
     return found
 

@@ -16,7 +16,9 @@ from tunesmith.recipe.prompt import PromptFields
 Component = Annotated[dict[str, Any], BeforeValidator(named)]
 OptimizerKind = Annotated[dict[str, Any], OfKind("optimizers")]
 ScheduleKind = Annotated[dict[str, Any], OfKind("schedules")]
+RegularizerKind = Annotated[dict[str, Any], OfKind("regularizers")]
 Rate = Annotated[float, Field(gt=0, le=10)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 class NewModelSettings(Settings):
@@ -129,6 +131,16 @@ class TrainingSettings(Settings):
         unit="count",
         ge=2,
     )
+    balance: Literal["none", "oversample", "undersample"] = setting(
+        "none",
+        "Rows of an epoch: oversample has every label as often as the most frequent one, undersample as often as the "
+        "rarest one, drawn anew in every epoch.",
+    )
+    class_weights: Literal["balanced", "root"] | dict[str, Weight] | None = setting(
+        None,
+        "Factor of the loss of a label's rows: balanced is 1 over its rows, root the square root of that, or factors "
+        "by label (1 where none is given); all of mean 1 over the training rows.",
+    )
     tokens_per_pass: int | None = setting(
         None,
         "Most tokens that go through the model at once: a step of more runs in passes whose gradients add up to the "
@@ -169,6 +181,9 @@ class TrainingSettings(Settings):
     )
     warmup_fraction: float = setting(0.06, "Share of the steps in which it rises.", ge=0, lt=1)
     weight_decay: float = setting(0.01, "Weight decay of matrices, in the form that the optimizer gives it.", ge=0)
+    regularizers: list[RegularizerKind] = setting(
+        [], "Penalties, noise and averages by name, or mappings with their settings: see `tunesmith list regularizers`."
+    )
     clip_norm: float | None = setting(1.0, "Largest gradient norm; none when empty.", gt=0)
     clip_value: float | None = setting(
         None, "Largest size of a single number of a gradient, cut before the norm; none when empty.", gt=0

@@ -22,6 +22,7 @@ from tunesmith.runs.session import Reading, Session
 from tunesmith.tasks.heads.base import RowsHead
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.balancing import classes_of
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
 from tunesmith.training.sampling import check_rows_per_label
 
@@ -85,6 +86,7 @@ class Labelling(Family):
         if training.rows_per_label is not None:
             names, size = self.corpus.label_names, training.batch_size
             check_rows_per_label(split.labels, names, training.rows_per_label, size)
+        head.classes = classes_of(split.labels, self.corpus.label_names, training)  # type: ignore[assignment]
         if task.starts_from_features:
             labels = torch.from_numpy(split.labels).to(session.backbone.device)
             texts = self._label_features() if task.reads_label_text else None

@@ -177,7 +177,7 @@ def _train(
     trials: list[Trial], meter: Meter, going: Going, checkpoints: Checkpoints, progress: Progress, warnings: list[str]
 ) -> Cost:
     """Fit, and say so when the user stopped it."""
-    total = sum(trial.settings.epochs * len(trial.split.tokens) for trial in trials)
+    total = sum(trial.settings.epochs * trial.epoch_rows * trial.tuned.task.copies for trial in trials)
     loop = Loop(trials)
     if going.checkpoint is not None:
         loop.resume(going.checkpoint, progress.say)

@@ -17,7 +17,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.heads.base import Head, RowsHead, Start, unit
-from tunesmith.tasks.loss import Learned, Loss
+from tunesmith.tasks.loss import Classes, Learned, Loss
 
 _TEXT_STARTS = ("label-text", "prototypes+label-text")
 
@@ -63,6 +63,16 @@ class LabelTask(Task):
                 f"task.losses: {name} compares with class vectors, which the head {head.name} does not have. Take the "
                 "head cosine or proxies, or another loss"
             )
+        drawn = next((loss.name for loss in self.loss_components if loss.copies > 1), None)
+        if drawn is not None and head.keeps_rows:
+            raise ValueError(
+                f"task.losses: {drawn} has every row twice in a step, and the head {head.name} keeps each once. Take "
+                "the head cosine or linear"
+            )
+        if drawn is not None and len(self.loss_components) > 1:
+            raise ValueError(
+                f"task.losses: {drawn} has every row twice in a step, so it stands alone; it holds the cross-entropy"
+            )
         if head.has_vectors and read == {"features"}:
             raise ValueError(
                 f"task.losses: no loss reads the head {head.name}, so it would not train. Add cross-entropy, or take a "
@@ -85,6 +95,11 @@ class LabelTask(Task):
     def separable(self) -> bool:
         """Whether a batch may be cut into parts whose losses are averaged."""
         return all(loss.separable for loss in self.loss_components) and not self.head_component.keeps_rows
+
+    @property
+    def copies(self) -> int:
+        """How often a row stands in a step."""
+        return max(loss.copies for loss in self.loss_components)
 
     # Model ----------------------------------------------------------------------------------------------------
 
@@ -182,7 +197,11 @@ class LabelTask(Task):
         labels = labels if soft is None else soft.argmax(-1)
         rows = isinstance(head, RowsHead)
         logits = head.learn(outputs, batch.index.to(outputs.device)) if rows else head(outputs)  # type: ignore[operator]
-        learned = Learned(outputs, labels, logits, getattr(head, "weight", None), smoothing, soft)
+        known = getattr(head, "classes", None)
+        counts = known.counts.to(outputs.device) if isinstance(known, Classes) else None
+        weighted = isinstance(known, Classes) and known.weights is not None
+        weights = known.weights.to(logits)[labels] if weighted else None  # type: ignore[union-attr]
+        learned = Learned(outputs, labels, logits, getattr(head, "weight", None), smoothing, soft, counts, weights)
         losses = self.loss_components
         hard = [loss.name for loss in losses if soft is not None and not loss.learns_soft]
         if hard:

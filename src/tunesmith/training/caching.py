@@ -60,6 +60,8 @@ def _depth(
     backbone, asked = trials[0].tuned.backbone, settings.cache != "auto"
     if settings.epochs < 2 and settings.cache != "disk":
         return None, "with one epoch no row comes again" if asked else ""
+    if any(trial.regularizing.makes_noise for trial in trials):
+        return None, "embedding-noise makes what the blocks read new in every step" if asked else ""
     blocks, why = frozen_blocks(backbone, [trial.tuned.delta for trial in trials])
     if not blocks:
         return None, why if asked else ""

@@ -20,6 +20,7 @@ from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.models.recomputing import recomputing
 from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows, newest
 from tunesmith.training.packing import random_state, set_random_state
+from tunesmith.training.regularizing import check_noise, noisy
 from tunesmith.training.stopping import Asked, heeding
 from tunesmith.training.trial import Trial, joined
 
@@ -56,6 +57,7 @@ class Loop:
                 f"candidates: {type(self.backbone.model).__name__} draws what it drops for all rows together, so a "
                 "candidate would not end where its own run ends. Set training.dropout=0, or train them one by one."
             )
+        check_noise(self.backbone, self.trials)
         self._narrow = narrow_named(wanted.pop(), self.backbone.device)
         self._tight = self._is_tight()
 
@@ -188,6 +190,8 @@ class Loop:
         values = dict.fromkeys(whole, 0.0)
         with ExitStack() as prompts:
             for trial, numbers in work:
+                trial.regularizing.enter()
+                prompts.callback(trial.regularizing.leave)
                 if len(passes[trial]) > 1:
                     self.backbone.seams.use(trial.name)
                     prompts.enter_context(self.backbone.ahead(trial.batch(numbers), trial.name))
@@ -211,7 +215,7 @@ class Loop:
             values[trial] += loss.item()
             if not math.isfinite(values[trial]):
                 continue
-            penalty = trial.method.penalty(trial.tuned.delta) if first else None
+            penalty = trial.penalty() if first else None
             loss = trial.optimizer.scale(loss if penalty is None else loss + penalty)
             total = loss if total is None else total + loss
         if total is not None:
@@ -234,7 +238,8 @@ class Loop:
         seams = self.backbone.seams
         if len(work) == 1:
             seams.use(names[0])
-        with nullcontext() if len(work) == 1 else seams.route(batch.layout.names or ()):
+        routed = nullcontext() if len(work) == 1 else seams.route(batch.layout.names or ())
+        with routed, noisy(self.backbone, [trial for trial, _ in work]):
             outputs = work[0][0].tuned.task.read(self.backbone, batch)
         found, item = [], 0
         for (trial, _), own in zip(work, owns, strict=True):

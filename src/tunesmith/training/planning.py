@@ -126,7 +126,7 @@ class _Step:
 
 def _largest_pass(trial: Trial) -> int:
     """How many tokens go through at once at most: of a step drawn at random, or of its largest pass."""
-    lengths, size = np.sort(trial.split.tokens.lengths)[::-1], trial.settings.batch_size
+    lengths, size = np.sort(trial.split.tokens.lengths)[::-1], trial.settings.batch_size * trial.tuned.task.copies
     most, mean = int(lengths[:size].sum()), lengths.mean() * size
     drawn = int(min(most, mean + 3 * lengths.std() * math.sqrt(size)))
     limit = trial.pass_tokens

@@ -101,7 +101,7 @@ def _longest(trial: Trial) -> list[int]:
     """The longest rows; few, as the probing step should not take more memory than the others will."""
     lengths = trial.split.tokens.lengths
     if not trial.tuned.task.separable:
-        return _comparable(trial.split.labels, lengths)
+        return _comparable(trial.split.labels, lengths) * trial.tuned.task.copies
     order = np.argsort(-lengths, kind="stable")[:_ROWS]
     return order[: max(1, int((lengths[order].cumsum() <= _TOKENS).sum()))].tolist()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
-from tunesmith.training.sampling import random_order, together_by_label
+from tunesmith.training.regularizing import Regularizing
+from tunesmith.training.sampling import balanced_order, random_order, rows_of_epoch, together_by_label
 
 if TYPE_CHECKING:
     from tunesmith.data.tokens import Seen
@@ -90,6 +92,8 @@ class Trial:
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
         self.optimizer = self._optimizer() if method.trains else NoOptimizer()
+        parameters = list(tuned.delta.parameters()), list(tuned.head.parameters())
+        self.regularizing = Regularizing(settings.regularizers, *parameters, derived(seed, "regularizers"))
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
@@ -108,7 +112,7 @@ class Trial:
         return Optimizer(
             [*parts, (head, head_rate)],
             settings,
-            total=math.ceil(len(self.split.tokens) / settings.batch_size) * settings.epochs,
+            total=math.ceil(self.epoch_rows / settings.batch_size) * settings.epochs,
             scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
             head=head,
         )
@@ -142,7 +146,14 @@ class Trial:
             self._taken = 0
             self._begin()
         self._taken += 1
-        return self._steps[self._taken - 1]
+        return self._steps[self._taken - 1] * self.tuned.task.copies
+
+    @property
+    def epoch_rows(self) -> int:
+        """Rows of an epoch, each once. [count]"""
+        if self.settings.balance == "none":
+            return len(self.split.tokens)
+        return rows_of_epoch(self.split.labels, self.settings.balance)
 
     @property
     def epoch_ended(self) -> bool:
@@ -153,10 +164,12 @@ class Trial:
         """Draw the order of an epoch."""
         self._epoch_start = self._order.get_state()
         size, together = self.settings.batch_size, self.settings.rows_per_label
-        if together is None:
-            order = random_order(len(self.split.tokens), self._order)
-        else:
+        if together is not None:
             order = together_by_label(self.split.labels, together, self._order)
+        elif self.settings.balance != "none":
+            order = balanced_order(self.split.labels, self.settings.balance, self._order)
+        else:
+            order = random_order(len(self.split.tokens), self._order)
         self._steps = [order[start : start + size] for start in range(0, len(order), size)]
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
@@ -233,6 +246,7 @@ class Trial:
             return f"the loss {wrong}" if wrong else f"the norm of the gradients is {facts['gradient_norm']}"
         self._facts = facts
         self.trained.steps += 1
+        self.regularizing.average(self.trained.steps, self.optimizer.total)
         self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
         self.optimizer.clear()
         self.trained.examples += rows
@@ -240,7 +254,43 @@ class Trial:
         return ""
 
     def close_epoch(self) -> None:
-        """Score the present state and keep it if it is the best so far."""
+        """Score the present state, or the average that answers in its place, and keep it if it is the best so far."""
+        with self._answering():
+            self._close_epoch()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Put the averages of optimizer and regularizers in the places of what trains."""
+        answers = self.answers()
+        if answers is None:
+            yield
+            return
+        trained = self.tuned.state()
+        self.tuned.restore(answers)
+        try:
+            yield
+        finally:
+            self.tuned.restore(trained)
+
+    def answers(self) -> list[Tensor] | None:
+        """Return what the model should answer with in the place of what trains, where something averages.
+
+        Returns:
+            One tensor per parameter of the delta and the head; None where these answer themselves.
+        """
+        averaged = self.optimizer.answering()
+        by_id = self.regularizing.answers()
+        if averaged is not None:
+            by_id.update(zip(map(id, self.optimizer.parameters), averaged, strict=True))
+        return [by_id.get(id(one), one.detach()) for one in self.tuned.parameters()] if by_id else None
+
+    def penalty(self) -> Tensor | None:
+        """Return what method and regularizers add to the loss of a step, or None."""
+        found = [self.method.penalty(self.tuned.delta), self.regularizing.penalty()]
+        given = [one for one in found if one is not None]
+        return None if not given else given[0] if len(given) == 1 else given[0] + given[1]
+
+    def _close_epoch(self) -> None:
         self.tuned.train(False)
         losses, scores = self.trained.losses[-len(self._steps) :], self.validate()
         train_loss = sum(losses) / len(losses)
@@ -289,6 +339,7 @@ class Trial:
             "head": dict(self.tuned.head.state_dict()),
             "method": self.method.training_state(self.tuned.delta),
             "optimizer": self.optimizer.state(),
+            "regularizing": self.regularizing.state(),
             "dropout": self.tuned.streams(),
             "epoch": self.epoch,
             "taken": self._taken,
@@ -326,6 +377,7 @@ class Trial:
         self.tuned.head.load_state_dict(state["head"])
         self.method.resume(self.tuned.delta, state["method"])
         self.optimizer.resume(state["optimizer"])
+        self.regularizing.resume(state["regularizing"], where)
         self.tuned.set_streams(state["dropout"])
         self.epoch, self._taken = state["epoch"], state["taken"]
         self._order.set_state(state["order"])
@@ -336,9 +388,10 @@ class Trial:
         self.token_bytes, self.most_tokens = state["token bytes"], state["most tokens"]
 
     def finish(self) -> None:
-        """Go back to the best state."""
-        if self._kept is not None:
-            self.tuned.restore(self._kept)
+        """Go back to the best state; before the first epoch's end, to the average where something averages."""
+        best = self.answers() if self._kept is None else self._kept
+        if best is not None:
+            self.tuned.restore(best)
         self.tuned.train(False)
 
 
