@@ -230,7 +230,7 @@ def show(run: Folder, as_json: Json = False) -> None:
 @app.command()
 def schema() -> None:
     """Print the recipe's JSON schema, for editors."""
-    from tunesmith.recipe.loading import json_schema
+    from tunesmith.recipe.describing import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 

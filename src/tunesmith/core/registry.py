@@ -25,6 +25,9 @@ KINDS = {
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
     "chats": "tunesmith.prompts.chats",
+    "semi_supervised": "tunesmith.fewshot.semi_supervised",
+    "dual_learning": "tunesmith.fewshot.dual_learning",
+    "attributes": "tunesmith.fewshot.attributes",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}

@@ -15,9 +15,17 @@ from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.lines import parse
 from tunesmith.recipe.schema import DataSettings, Recipe
+from tunesmith.recipe.schemes import across_schemes
 from tunesmith.recipe.starting import inherit_values
 
-_SHORTHANDS = ("task", "model", "method")
+# The keys that name a component, and its kind; all but the first two may be left empty.
+COMPONENTS = {
+    "task": "tasks",
+    "method": "methods",
+    "semi_supervised": "semi_supervised",
+    "dual_learning": "dual_learning",
+}
+_SHORTHANDS = ("model", *COMPONENTS)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class Checked:
         method: the method, built from `recipe.method`.
         folder: where relative data paths are looked up first.
         candidates: the recipe in each variant; empty when it stands alone.
+        scheme: how more is learned from than the labelled rows, built from `semi_supervised` or `dual_learning`;
+            None where both are empty.
     """
 
     recipe: Recipe
@@ -37,12 +47,15 @@ class Checked:
     method: Any
     folder: Path
     candidates: tuple[Checked, ...] = ()
+    scheme: Any = None
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, as it will be saved in the run."""
         values = self.recipe.model_dump(mode="json")
         values["task"] = self.task.describe()
         values["method"] = self.method.describe()
+        if self.scheme is not None:
+            values[type(self.scheme).section] = self.scheme.describe()
         return values
 
 
@@ -133,15 +146,17 @@ def _override(values: dict[str, Any], text: str) -> str:
 def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked | None:
     recipe = _validated(Recipe, values, "", problems)
     parts = {}
-    for key, kind in (("task", "tasks"), ("method", "methods")):
+    for key, kind in COMPONENTS.items():
         given = values.get(key, Recipe.model_fields[key].default)
         if isinstance(given, dict):
             parts[key] = _component(kind, key, given, problems)
     if recipe is not None and not problems:
         problems.extend(_across(recipe, parts["task"]))
+        problems.extend(across_schemes(recipe, parts))
     if problems or recipe is None:
         return None
-    alone = Checked(recipe, parts["task"], parts["method"], folder)
+    scheme = parts.get("semi_supervised") or parts.get("dual_learning")
+    alone = Checked(recipe, parts["task"], parts["method"], folder, scheme=scheme)
     variants = tuple(
         _candidate(values, variant, f"candidates[{number}].", problems, folder)
         for number, variant in enumerate(recipe.candidates)
@@ -235,8 +250,12 @@ def _set(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 def _component(kind: str, key: str, values: dict[str, Any], problems: list[str]) -> Any:
     settings = dict(values)
-    name = settings.pop("name", Recipe.model_fields[key].default["name"])
+    default = Recipe.model_fields[key].default
+    name = settings.pop("name", default and default["name"])
     available = components(kind)
+    if name is None:
+        problems.append(f"{key}.name: required and not given. Allowed: {', '.join(available)}.")
+        return None
     if not isinstance(name, str) or name not in available:
         problems.append(f"{key}: {unknown(key, str(name), available)}")
         return None
@@ -466,27 +485,3 @@ def build_settings(kind: type[Any], values: Mapping[str, Any], what: str) -> Any
     if problems:
         raise RecipeError(_worded(what, [problem.removeprefix("recipe: ") for problem in problems], {}))
     return built
-
-
-def json_schema() -> dict[str, Any]:
-    """Describe every key of a recipe, the components' settings included, as a JSON schema.
-
-    Returns:
-        The schema; editors complete recipes with it.
-    """
-    schema = Recipe.model_json_schema()
-    for key, kind in (("task", "tasks"), ("method", "methods")):
-        schema["properties"][key] = {"description": f"The {key}.", "anyOf": _choices(kind)}
-    schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
-    return schema
-
-
-def _choices(kind: str) -> list[dict[str, Any]]:
-    names = list(components(kind))
-    choices: list[dict[str, Any]] = [{"type": "string", "enum": names}]
-    for name, component in components(kind).items():
-        schema = component.model_json_schema()
-        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
-        schema["required"] = ["name", *schema.get("required", [])]
-        choices.append(schema)
-    return choices

@@ -24,17 +24,15 @@ from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
-from tunesmith.runs.preparing import prepare
+from tunesmith.runs.preparing import Prepared, prepare
+from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.caching import kept_below
 from tunesmith.training.loop import Loop
 from tunesmith.training.planning import Plan, plan
-from tunesmith.training.preflight import Preflight
 from tunesmith.training.trial import Trial
-
-Prepared = list[tuple[Checked, Trial, Preflight]]
 
 
 def train_recipe(
@@ -81,7 +79,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
     family.look(names, meter, progress)
     baselines = family.baselines(names, meter, progress, recipe.seed)
     prepared = prepare(checked, family, earlier)
-    old = old_rows(family, earlier, prepared[0][1].tuned) if earlier else None
+    old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]
     if "test" not in corpus.splits and recipe.training.best != "last":
@@ -90,25 +88,34 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
         )
     planned = _planned(prepared, warnings, progress)
     splits = [split for name, split in corpus.splits.items() if name != "test"]
-    trials = [trial for _, trial, _ in prepared]
+    trials = [one for item in prepared for one in (item.trial, item.plain) if one is not None]
+    splits += [split for trial in trials for split in trial.splits if all(split is not other for other in splits)]
     with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
-        cost = _train(trials, meter, progress, warnings)
-    chosen, trial, facts = min(prepared, key=lambda item: item[1].key)
+        cost = _train(prepared, trials, meter, progress, warnings)
+    best = min(prepared, key=lambda item: item.trial.key)
+    chosen, trial, facts = best.checked, best.trial, best.facts
     _tell_choice(prepared, trial, warnings, progress)
     lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}
     answers = _answer(trial.tuned, family, progress)
+    besides = learned_besides(best, answers, family)
+    warnings.extend(_told(besides, progress))
     ours = judge.score(Scored(chosen.method.name, answers, facts.share, family.learned(cost)))
     return Outcome(
         checked=chosen,
         session=session,
         corpus=corpus,
-        examples=sum(other.trained.examples for _, other, _ in prepared),
+        examples=sum(other.trial.trained.examples for other in prepared),
         preflight=facts,
         predicted_peak_bytes=planned.peak_bytes,
         trained=trial.trained,
         tuned=trial.tuned,
         forgetting=lost,
-        candidates=[compared(checked, *item, chosen=item[1] is trial) for item in prepared if checked.candidates],
+        candidates=[
+            compared(checked, item.checked, item.trial, item.facts, chosen=item is best)
+            for item in prepared
+            if checked.candidates
+        ],
+        scheme=besides,
         ours=ours,
         baselines=baselines,
         gains=judge.gain(ours, baselines, judge.splits[-1]),
@@ -135,16 +142,17 @@ def _unknown(family: Family) -> list[str]:
     return [said for name, split in splits.items() for said in unknown_tokens(split.tokens, tokenizer, name)]
 
 
-def _method_warnings(prepared: Prepared, session: Session) -> list[str]:
-    found = [warning for checked, _, _ in prepared for warning in checked.method.warnings(session.backbone.seams)]
+def _method_warnings(prepared: list[Prepared], session: Session) -> list[str]:
+    found = [warning for item in prepared for warning in item.checked.method.warnings(session.backbone.seams)]
     return list(dict.fromkeys(found))
 
 
-def _train(trials: list[Trial], meter: Meter, progress: Progress, warnings: list[str]) -> Cost:
+def _train(
+    prepared: list[Prepared], everyone: list[Trial], meter: Meter, progress: Progress, warnings: list[str]
+) -> Cost:
     """Fit, and say so when the user stopped it."""
-    total = sum(trial.settings.epochs * len(trial.split.tokens) for trial in trials)
-    loop = Loop(trials)
-    with meter.stage() as cost, progress.stage("training", total) as bar:
+    loop, trials = Loop(everyone), [item.trial for item in prepared]
+    with meter.stage() as cost, progress.stage("training", sum(trial.all_rows for trial in everyone)) as bar:
         loop.fit(bar)
     _check_moved(trials)
     if len(trials) == 1 and trials[0].trained.diverged:
@@ -174,15 +182,15 @@ def _check_moved(trials: list[Trial]) -> None:
         )
 
 
-def _tell_choice(prepared: Prepared, best: Trial, warnings: list[str], progress: Progress) -> None:
+def _tell_choice(prepared: list[Prepared], best: Trial, warnings: list[str], progress: Progress) -> None:
     """Say which candidate was chosen on validation, and which ones diverged."""
     if len(prepared) == 1:
         return
-    for number, (_, trial, _) in enumerate(prepared):
-        if trial.trained.diverged:
-            warnings.append(f"candidate {number} diverged at step {trial.trained.diverged} and was dropped.")
+    for number, item in enumerate(prepared):
+        if item.trial.trained.diverged:
+            warnings.append(f"candidate {number} diverged at step {item.trial.trained.diverged} and was dropped.")
             progress.say(f"note: {warnings[-1]}")
-    number = next(number for number, (_, trial, _) in enumerate(prepared) if trial is best)
+    number = next(number for number, item in enumerate(prepared) if item.trial is best)
     progress.say(f"candidate {number} of {len(prepared)} is the best on validation; only it is kept")
 
 
@@ -193,6 +201,14 @@ def _tell_forgotten(
     found = forgotten(family, old, tuned) if old else {}
     warnings.append(worded_loss(found))
     progress.say(f"note: {warnings[-1]}")
+    return found
+
+
+def _told(besides: dict[str, Any], progress: Progress) -> list[str]:
+    """Say what the scheme did and gained."""
+    found = [*besides.get("notes", []), *besides.get("sentences", [])]
+    for sentence in found:
+        progress.say(f"note: {sentence}")
     return found
 
 
@@ -215,10 +231,11 @@ def _tell_data(family: Family, progress: Progress) -> None:
     progress.say(f"model: {session.source.wanted}, {session.backbone.parameters:,} parameters; batches: {path}")
 
 
-def _planned(prepared: Prepared, warnings: Sequence[str], progress: Progress) -> Plan:
+def _planned(prepared: list[Prepared], warnings: Sequence[str], progress: Progress) -> Plan:
     """Plan the memory, and say what will train, before the first step."""
-    planned = plan([(trial, facts) for _, trial, facts in prepared])
-    for number, (checked, trial, facts) in enumerate(prepared):
+    planned = plan([(one, item.facts) for item in prepared for one in (item.trial, item.plain) if one is not None])
+    for number, item in enumerate(prepared):
+        checked, trial, facts = item.checked, item.trial, item.facts
         copies = len(trial.tuned.delta.copies)
         where = " and ".join(
             [*([f"{facts.layers} adapted layers"] if facts.layers else []),
@@ -229,7 +246,7 @@ def _planned(prepared: Prepared, warnings: Sequence[str], progress: Progress) ->
         who = "training" if len(prepared) == 1 else f"candidate {number}: {checked.method.name},"
         progress.say(f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}")
     progress.say(planned.sentence())
-    notes = dict.fromkeys(note for _, _, facts in prepared for note in facts.notes)
+    notes = dict.fromkeys(note for item in prepared for note in item.facts.notes)
     for note in (*notes, *warnings):
         progress.say(f"note: {note}")
     return planned

@@ -70,7 +70,7 @@ def settled(outcome: Outcome) -> dict[str, Any]:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
     elif source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation", "test", "unlabelled"):
         path = values["data"][split]
         if isinstance(path, str):
             found = Path(resolve_path(path, outcome.checked.folder))
@@ -109,6 +109,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "quantization": outcome.quantization,
         "candidates": outcome.candidates,
         "forgetting": outcome.forgetting,
+        "scheme": outcome.scheme,
         "samples": outcome.samples,
         "signatures": _signatures(outcome),
         "warnings": outcome.warnings,

@@ -12,6 +12,7 @@ import numpy as np
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.data import audit
 from tunesmith.data.examples import Columns, Examples, find_reader, path_text, read_examples
+from tunesmith.data.readers.base import Reader
 from tunesmith.data.readers.saved import Saved
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
@@ -64,6 +65,26 @@ class Split:
 
 
 @dataclass
+class Unlabelled:
+    """Rows without a label, to learn from besides.
+
+    Args:
+        split: the rows in use; their labels are -1.
+        rows: of the file. [count]
+        dropped: rows left out, by reason.
+        truth: (rows,), codes that the file has for the rows, -1 for a label that train lacks; None where it is not
+            read. It is for counting only.
+        remarks: sentences for the user.
+    """
+
+    split: Split
+    rows: int
+    dropped: dict[str, int]
+    truth: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Corpus:
     """All splits of a run.
 
@@ -72,12 +93,14 @@ class Corpus:
         splits: by name: train, validation, and test where given.
         warnings: sentences for the user.
         content_hash: of everything read.
+        unlabelled: rows without a label, where the recipe names a file of them.
     """
 
     label_names: list[str]
     splits: dict[str, Split]
     warnings: list[str] = field(default_factory=list)
     content_hash: str = ""
+    unlabelled: Unlabelled | None = None
 
 
 def resolve_path(path: str | Path, folder: Path) -> str:
@@ -178,11 +201,37 @@ def read_labelled(path: str | Path, data: DataSettings, template: Template, fold
     Raises:
         DataError: anything wrong with the file, with its line.
     """
+    reader = labelled_reader(path, data, folder)
+    return read_examples(reader, Columns(data.text, data.label, others(template, data)), data.empty == "drop")
+
+
+def labelled_reader(path: str | Path, data: DataSettings, folder: Path) -> Reader:
+    """Find what reads a file with the recipe's columns.
+
+    Args:
+        path: the file.
+        data: the recipe's data settings.
+        folder: for relative paths.
+    Returns:
+        The reader.
+    Raises:
+        DataError: no such file, or no reader for it.
+    """
     path = path_text(path)
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
-    others = tuple(name for name in template.fields if name not in ("text", data.text))
-    reader = find_reader(place, data.encoding, data.max_characters, data.columns)
-    return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
+    return find_reader(place, data.encoding, data.max_characters, data.columns)
+
+
+def others(template: Template, data: DataSettings) -> tuple[str, ...]:
+    """Name the columns that a template reads besides the text.
+
+    Args:
+        template: of the prompt.
+        data: the recipe's data settings.
+    Returns:
+        Names of columns.
+    """
+    return tuple(name for name in template.fields if name not in ("text", data.text))
 
 
 def _part(name: str, examples: Examples, names: Sequence[str]) -> Part:

@@ -15,7 +15,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.keeping import counted
 from tunesmith.models.quantized import is_quantised
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.trial import Trial
+from tunesmith.training.trial import Trial, batch_of
 
 _ROWS, _TOKENS = 4, 512  # most of the probing batch: the longest rows, at least one
 
@@ -53,7 +53,7 @@ def check(trial: Trial) -> Preflight:
     if not len(trial.split.labels) or (trial.split.labels < 0).all():
         raise DataError(f"{trial.split.examples.path}: no training row has a label, so nothing could be learned.")
     _check_optimizer(trial)
-    tuned, batch = trial.tuned, trial.batch(_longest(trial))
+    tuned, batch = trial.tuned, batch_of(trial.split, _longest(trial), trial.draw)
     held = _held(tuned.backbone.device)
     tuned.train(True)
     weights = [*tuned.backbone.model.parameters(), *trial.optimizer.parameters]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,6 +57,22 @@ class Trained:
     diverged: int = 0
 
 
+class Sent(NamedTuple):
+    """Rows of one split that a step sends through the base.
+
+    Args:
+        split: they are of.
+        numbers: of the rows.
+        draw: of what is drawn at random in the rows themselves.
+        name: of the delta that they go to.
+    """
+
+    split: Split
+    numbers: list[int]
+    draw: int
+    name: str
+
+
 class Trial:
     """One delta and one head, with everything that trains them.
 
@@ -83,20 +100,12 @@ class Trial:
         self.method, self.seed = method, seed
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        head_rate = settings.head_learning_rate or settings.learning_rate
-        self.optimizer = Optimizer(
-            [*delta_parts(method, tuned.delta, settings.learning_rate), (list(tuned.head.parameters()), head_rate)],
-            weight_decay=settings.weight_decay,
-            total=math.ceil(len(split.tokens) / settings.batch_size) * settings.epochs,
-            warmup_fraction=settings.warmup_fraction,
-            schedule=settings.schedule,
-            clip_norm=settings.clip_norm,
-            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
-        )
+        self.optimizer = self.new_optimizer()
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
-        self.epoch = 0
+        self.epoch, self.last_epoch = 0, settings.epochs
+        self.stage = 0, 0  # the epoch and the step that the present stage of training began after
         self._kept: list[Tensor] | None = None
         self._kept_key: tuple[float, float] | None = None
         self._facts: dict[str, float] = {}
@@ -105,6 +114,32 @@ class Trial:
     def name(self) -> str:
         """The delta's name."""
         return self.tuned.delta.name
+
+    def new_optimizer(self) -> Optimizer:
+        """Make the optimizer of `training.epochs` epochs over the rows."""
+        settings = self.settings
+        return Optimizer(
+            self.parts(),
+            weight_decay=settings.weight_decay,
+            total=math.ceil(self.rows / settings.batch_size) * settings.epochs,
+            warmup_fraction=settings.warmup_fraction,
+            schedule=settings.schedule,
+            clip_norm=settings.clip_norm,
+            scaled=next(self.tuned.backbone.model.parameters()).dtype == torch.float16,
+        )
+
+    def parts(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return what trains, in parts of one learning rate each.
+
+        Returns:
+            Parameters and rate of each part.
+        """
+        settings, tuned = self.settings, self.tuned
+        rate = settings.head_learning_rate or settings.learning_rate
+        return [
+            *delta_parts(self.method, tuned.delta, settings.learning_rate),
+            (list(tuned.head.parameters()), rate),
+        ]
 
     @property
     def draw(self) -> int:
@@ -119,6 +154,52 @@ class Trial:
 
     # Rows -----------------------------------------------------------------------------------------------------
 
+    @property
+    def rows(self) -> int:
+        """How many rows an epoch's order is drawn of. [count]"""
+        return len(self.split.tokens)
+
+    @property
+    def all_rows(self) -> int:
+        """How many rows all epochs are expected to read. [count]"""
+        return self.rows * self.settings.epochs
+
+    @property
+    def splits(self) -> list[Split]:
+        """The splits that steps read."""
+        return [self.split]
+
+    @property
+    def step_rows(self) -> int:
+        """How many rows a step reads at most. [count]"""
+        return self.settings.batch_size
+
+    @property
+    def row_lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(numbers,), tokens that go through the base for each row's number. [tokens]"""
+        return self.split.tokens.lengths
+
+    def sent(self, numbers: list[int]) -> list[Sent]:
+        """Say what goes through the base for rows of a step.
+
+        Args:
+            numbers: of the rows.
+        Returns:
+            Rows of one or several splits; where deltas differ, their names begin with the trial's.
+        """
+        return [Sent(self.split, numbers, self.draw, self.name)]
+
+    def loss(self, outputs: Tensor, batch: RaggedBatch) -> Tensor:
+        """Compute the loss of what was sent.
+
+        Args:
+            outputs: (items, D), from the task's `read`.
+            batch: of the rows sent, with labels or learned tokens.
+        Returns:
+            A scalar that carries gradients: the mean over the rows' items.
+        """
+        return self.tuned.loss_of(outputs, batch, self.settings.label_smoothing)
+
     def batches(self) -> Iterator[list[int]]:
         """Go through one epoch.
 
@@ -126,7 +207,7 @@ class Trial:
             The rows of each step.
         """
         self.epoch += 1
-        order = torch.randperm(len(self.split.tokens), generator=self._order).tolist()
+        order = torch.randperm(self.rows, generator=self._order).tolist()
         size = self.settings.batch_size
         for start in range(0, len(order), size):
             yield order[start : start + size]
@@ -139,7 +220,7 @@ class Trial:
         Returns:
             The batch, with labels.
         """
-        return batch_of(self.split, numbers, self.draw)
+        return joined([(one.split, one.numbers, one.draw) for one in self.sent(numbers)])
 
     # Steps ----------------------------------------------------------------------------------------------------
 
@@ -161,15 +242,15 @@ class Trial:
         Returns:
             The rows of each pass; at least one row each.
         """
-        backbone, tokens = self.tuned.backbone, self.split.tokens
+        backbone, lengths = self.tuned.backbone, self.row_lengths
         limit = self.pass_tokens
-        if not limit or sum(len(tokens[number]) for number in numbers) <= limit:
+        if not limit or lengths[numbers].sum() <= limit:
             return [numbers]
         spared = backbone.spared(self.batch(numbers))
         found: list[list[int]] = []
         room = 0
-        for number in sorted(numbers, key=lambda number: len(tokens[number])):
-            size = len(tokens[number]) - spared
+        for number in sorted(numbers, key=lambda number: int(lengths[number])):
+            size = int(lengths[number]) - spared
             if not found or size > room:
                 found.append([])
                 room = limit  # of the rows' own tokens: what they share would run again in every further pass
@@ -196,7 +277,7 @@ class Trial:
         """
         self._facts = self.optimizer.step()
         self.trained.steps += 1
-        self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
+        self.method.adjust(self.tuned.delta, self.trained.steps - self.stage[1], self.optimizer.total)
         self.optimizer.clear()
         self.trained.examples += rows
         self.trained.losses.append(loss)
@@ -233,9 +314,13 @@ class Trial:
     @property
     def over(self) -> bool:
         """Whether the epochs are over or patience ran out."""
-        patience = self.settings.patience
-        tired = patience is not None and self.epoch - self.trained.best_epoch >= patience
-        return tired or self.epoch >= self.settings.epochs or self.trained.diverged > 0
+        return self.stage_over or self.trained.diverged > 0
+
+    @property
+    def stage_over(self) -> bool:
+        """Whether the stage's epochs are over or patience ran out."""
+        patience, best = self.settings.patience, max(self.trained.best_epoch, self.stage[0])
+        return self.epoch >= self.last_epoch or (patience is not None and self.epoch - best >= patience)
 
     @property
     def key(self) -> tuple[float, float]:
