@@ -7,6 +7,7 @@ import pytest
 
 import tunesmith
 from tests.conftest import TEXTS, write_csv
+from tests.runs.test_resuming import assert_same, killed
 from tunesmith.core.registry import components
 
 Recipe = dict[str, Any]
@@ -51,3 +52,12 @@ def test_the_gain_is_over_the_same_run_without_the_file(semi: Recipe, recipe: Re
         for metric, sign in (("accuracy", 1), ("macro-f1", 1)):
             difference = sign * (run.metrics[split][metric]["value"] - plain.metrics[split][metric]["value"])
             assert run.summary["scheme"]["gain"][split][metric]["value"] == pytest.approx(difference, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_ends_as_an_uninterrupted_one(semi: Recipe, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = {**semi["training"], "checkpoint_every_steps": 1}
+    own = {**semi, "semi_supervised": {"name": kind, "threshold": 0.4}, "training": training}
+    whole = tunesmith.train({**own, "output": semi["output"] + "-whole"}).folder
+    killed(own, 20 if kind == "self-training" else 7, monkeypatch)  # in the second round, or the second epoch
+    assert_same(whole, tunesmith.train(own, resume=True).folder)

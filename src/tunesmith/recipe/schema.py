@@ -141,6 +141,13 @@ class TrainingSettings(Settings):
         "auto", "What decides the best epoch: auto (the task's first metric), 'validation loss', 'last', or a metric."
     )
     patience: int | None = setting(None, "Stop after so many epochs without a better one; never when empty.", ge=1)
+    checkpoint_every_steps: int | None = setting(
+        None,
+        "Steps between two checkpoints that a killed run goes on from; when empty, after every epoch, but at most one "
+        "in ten seconds.",
+        unit="count",
+        ge=1,
+    )
 
 
 class EvaluationSettings(Settings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -70,8 +70,6 @@ class ConsistencyTrial(MixedTrial):
         self.how, self.truth = how, unlabelled.truth
         self.epochs: list[dict[str, Any]] = []
         self._seen: list[tuple[np.ndarray[Any, Any], ...]] = []  # rows, codes and confidences of the epoch's passes
-        self._turn = torch.Generator().manual_seed(derived(seed, "unlabelled order"))
-        self._waiting: list[int] = []
 
     @property
     def step_rows(self) -> int:
@@ -83,18 +81,22 @@ class ConsistencyTrial(MixedTrial):
         """Of all epochs."""
         return super().all_rows * (1 + self.how.ratio)
 
-    def batches(self) -> Iterator[list[int]]:
+    def _begin(self) -> None:
         """Go through the labelled rows once, and on through the others."""
-        labelled = len(self.split.tokens)
-        for numbers in super().batches():
-            companions = [labelled + self._next() for _ in range(self.how.ratio * len(numbers))]
-            yield [*numbers, *companions]
+        super()._begin()
+        labelled, ratio = len(self.split.tokens), self.how.ratio
+        others = self._companions((self.epoch - 1) * labelled * ratio)
+        self._steps = [
+            [*numbers, *(labelled + next(others) for _ in range(ratio * len(numbers)))] for numbers in self._steps
+        ]
 
-    def _next(self) -> int:
-        """Take the next unlabelled row; all come up before one comes again."""
-        if not self._waiting:
-            self._waiting = torch.randperm(len(self.beside), generator=self._turn).tolist()
-        return self._waiting.pop()
+    def _companions(self, before: int) -> Iterator[int]:
+        """Go on through the unlabelled rows, of which so many were taken; all come up before one comes again."""
+        turn, taken = divmod(before, len(self.beside))
+        while True:
+            draw = torch.Generator().manual_seed(derived(self.seed, f"unlabelled rows, turn {turn}"))
+            yield from torch.randperm(len(self.beside), generator=draw).tolist()[taken:]
+            turn, taken = turn + 1, 0
 
     def loss(self, outputs: Tensor, batch: RaggedBatch) -> Tensor:
         """Compute the pass's part of the loss, as a mean over its rows; both views of a row count as one."""
@@ -142,9 +144,9 @@ class ConsistencyTrial(MixedTrial):
                 "nothing drops. Set training.dropout above 0, or view=tokens."
             )
 
-    def close_epoch(self, steps: int) -> None:
+    def close_epoch(self) -> None:
         """Score the state, and note which targets the epoch used."""
-        super().close_epoch(steps)
+        super().close_epoch()
         rows, codes, confidence, sure = (np.concatenate(found) for found in zip(*self._seen, strict=True))
         self._seen = []
         self.epochs.append(
@@ -156,6 +158,15 @@ class ConsistencyTrial(MixedTrial):
                 "right_share": right_share(codes[sure], None if self.truth is None else self.truth[rows[sure]]),
             }
         )
+
+    def state(self) -> dict[str, Any]:
+        """Keep what the report will say."""
+        return {**super().state(), "scheme": {"epochs": self.epochs, "seen": self._seen}}
+
+    def resume(self, state: Mapping[str, Any], where: str) -> None:
+        """Go on from a state."""
+        super().resume(state, where)
+        self.epochs, self._seen = state["scheme"]["epochs"], state["scheme"]["seen"]
 
     def findings(self, names: Sequence[str]) -> dict[str, Any]:
         """Return how many targets each epoch used."""

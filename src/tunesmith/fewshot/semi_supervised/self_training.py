@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -128,9 +128,9 @@ class SelfTrainingTrial(MixedTrial):
         """Whether the last round is over."""
         return self.trained.diverged > 0 or (len(self.rounds) >= self.how.rounds and self.stage_over)
 
-    def close_epoch(self, steps: int) -> None:
+    def close_epoch(self) -> None:
         """Score the state; after the last epoch of a round, begin the next one."""
-        super().close_epoch(steps)
+        super().close_epoch()
         if self.trained.history:
             self.trained.history[-1]["round"] = len(self.rounds)
         if self.stage_over and not self.over:
@@ -156,7 +156,20 @@ class SelfTrainingTrial(MixedTrial):
         if how.restart:
             self.tuned.restore(self._first)
         self.optimizer = self.new_optimizer()
-        self.stage, self.last_epoch = (self.epoch, self.trained.steps), self.epoch + self.settings.epochs
+        self.stage = self.epoch, self.trained.steps
+
+    def state(self) -> dict[str, Any]:
+        """Keep the round and its pseudo-labels."""
+        own = {"chosen": self.chosen, "rounds": self.rounds, "probabilities": torch.from_numpy(self.probabilities)}
+        return {**super().state(), "scheme": own}
+
+    def resume(self, state: Mapping[str, Any], where: str) -> None:
+        """Go on from a state."""
+        own = state["scheme"]
+        self.chosen, self.rounds, self.probabilities = own["chosen"], own["rounds"], own["probabilities"].numpy()
+        if self.rounds:
+            self.optimizer = self.new_optimizer()  # of the round's steps
+        super().resume(state, where)
 
     def findings(self, names: Sequence[str]) -> dict[str, Any]:
         """Return what each round accepted."""
