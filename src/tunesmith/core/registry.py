@@ -28,6 +28,7 @@ KINDS = {
     "semi_supervised": "tunesmith.fewshot.semi_supervised",
     "dual_learning": "tunesmith.fewshot.dual_learning",
     "attributes": "tunesmith.fewshot.attributes",
+    "measurements": "tunesmith.fewshot.measurements",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}
