@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from tunesmith.core.errors import RecipeError, unknown
 
-# A kind of component and the folder its files live in. Entry-point group: the folder's dotted name.
-KINDS = {
+# A kind of component and the folder its files live in, or several. Entry-point groups: the folders' dotted names.
+KINDS: dict[str, str | tuple[str, ...]] = {
     "methods": "tunesmith.methods",
     "tasks": "tunesmith.tasks",
     "metrics": "tunesmith.evaluation.metrics",
@@ -25,6 +25,8 @@ KINDS = {
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
     "chats": "tunesmith.prompts.chats",
+    "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
+    "losses": ("tunesmith.training.losses", "tunesmith.fewshot.losses"),
     "semi_supervised": "tunesmith.fewshot.semi_supervised",
     "dual_learning": "tunesmith.fewshot.dual_learning",
     "attributes": "tunesmith.fewshot.attributes",
@@ -54,12 +56,14 @@ def register(kind: str) -> Callable[[Class], Class]:
 
 @cache
 def _discover(kind: str) -> None:
-    """Import every file of the folder and every entry point of the kind, once."""
-    package = importlib.import_module(KINDS[kind])
-    for info in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{KINDS[kind]}.{info.name}")
-    for point in entry_points(group=KINDS[kind]):
-        point.load()
+    """Import every file of the kind's folders and every entry point of the kind, once."""
+    named = KINDS[kind]
+    for folder in (named,) if isinstance(named, str) else named:
+        package = importlib.import_module(folder)
+        for info in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{folder}.{info.name}")
+        for point in entry_points(group=folder):
+            point.load()
 
 
 def components(kind: str) -> dict[str, type[Any]]:
@@ -87,8 +91,22 @@ def find(kind: str, name: str) -> type[Any]:
     """
     available = components(kind)
     if name not in available:
-        raise RecipeError(unknown(kind[:-1], name, available))
+        raise RecipeError(unknown(singular(kind), name, available))
     return available[name]
+
+
+def singular(kind: str) -> str:
+    """Return what one component of a kind is called.
+
+    Args:
+        kind: one of the keys of KINDS.
+    Returns:
+        The word.
+    Example:
+        >>> singular("losses"), singular("heads")
+        ('loss', 'head')
+    """
+    return kind[:-2] if kind.endswith("sses") else kind[:-1]
 
 
 def setting_fields(kind: str, name: str) -> list[dict[str, Any]]:

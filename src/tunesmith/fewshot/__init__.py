@@ -1,1 +1,1 @@
-"""Learning from few or no labelled rows."""
+"""Learning from few or no examples: heads, losses, unlabelled rows, views that teach each other, attributes."""

@@ -164,8 +164,8 @@ def make_table(rows: Iterable[tuple[str, Mapping[str, Any]]], where: str = "attr
     constant = [attributes[column] for column in np.flatnonzero(np.ptp(values, axis=0) == 0)]
     if constant:
         raise DataError(
-            f"{where}: the attribute '{constant[0]}' is the same for all classes ({len(constant)} such attributes), so it "
-            "tells nothing. Remove it."
+            f"{where}: the attribute '{constant[0]}' is the same for all classes ({len(constant)} such attributes), so "
+            "it tells nothing. Remove it."
         )
     return AttributeTable(tuple(names), tuple(map(str, attributes)), values, where)
 

@@ -315,8 +315,9 @@ def _across_texts(recipe: Recipe, task: Any) -> list[str]:
     if task.opens == "body":
         return []
     found, data = list[str](), recipe.data
-    if recipe.training.head_learning_rate is not None:
-        found.append(f"training.head_learning_rate: the task '{task.name}' has no head of its own. Leave it out.")
+    for key, why in (("head_learning_rate", "has no head of its own"), ("rows_per_label", "has no labels")):
+        if getattr(recipe.training, key) is not None:
+            found.append(f"training.{key}: the task '{task.name}' {why}. Leave it out.")
     plain = tuple(suffix for one in components("readers").values() if one.only_column for suffix in one.suffixes)
     bare = not data.columns and data.train.lower().endswith(plain)
     if bare and data.text != "text":

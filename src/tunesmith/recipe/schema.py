@@ -70,6 +70,9 @@ class DataSettings(Settings):
     )
     text: str = setting("text", "Column that holds the text.")
     label: str = setting("label", "Column that holds the label.")
+    label_descriptions: str | None = setting(
+        None, "YAML or JSON file of labels and what each means in words; read where labels' texts are used."
+    )
     columns: list[str] = setting(
         [], "Names of the columns, in order, of a csv or tsv without a header, or of a txt with tabs between cells."
     )
@@ -100,6 +103,12 @@ class TrainingSettings(Settings):
 
     epochs: int = setting(3, "Passes over the training rows.", unit="count", ge=1)
     batch_size: int = setting(32, "Rows per optimizer step.", unit="count", ge=1)
+    rows_per_label: int | None = setting(
+        None,
+        "Rows of one label that stand together in a step, for losses that compare rows; by chance when empty.",
+        unit="count",
+        ge=2,
+    )
     tokens_per_pass: int | None = setting(
         None,
         "Most tokens that go through the model at once: a step of more runs in passes whose gradients add up to the "

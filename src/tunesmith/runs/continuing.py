@@ -18,6 +18,7 @@ from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.recipe.starting import find_run
 from tunesmith.runs.folder import FINGERPRINT
 from tunesmith.runs.session import Session
+from tunesmith.tasks.heads.base import RowsHead, load_head
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Earlier:
             head: for the new labels.
             labels: in the order of the head's rows.
         """
+        if any(isinstance(part, RowsHead) for part in head.modules()):
+            raise RecipeError(
+                f"start_from: the head of {self.folder} answers from rows it keeps, and its labels' rows are not among "
+                "the new ones. Train anew on the old and new rows together."
+            )
         places = torch.tensor([labels.index(label) for label in self.labels])
         own = head.state_dict()
         for name, tensor in read_tensors(self.folder / "head.safetensors").items():
@@ -72,7 +78,7 @@ class Earlier:
             The head as it was saved.
         """
         head = session.task.head(width, len(self.labels))
-        head.load_state_dict(read_tensors(self.folder / "head.safetensors"))
+        load_head(head, read_tensors(self.folder / "head.safetensors"))
         return head.to(session.backbone.device)
 
 

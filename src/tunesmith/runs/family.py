@@ -119,6 +119,13 @@ class Family:
         """
         raise NotImplementedError
 
+    def settle(self, tuned: Tuned) -> None:
+        """Bring what a head keeps of the training rows up to date, after an epoch and with the kept state.
+
+        Args:
+            tuned: in any state.
+        """
+
     def answer(self, tuned: Tuned, split: Split) -> Result:
         """Let the tuned model answer a split.
 

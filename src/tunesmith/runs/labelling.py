@@ -13,14 +13,16 @@ from torch import nn
 from tunesmith.core.progress import Progress
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.recipe.loading import Checked
-from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_features, run_baselines
+from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_features, label_features, run_baselines
 from tunesmith.runs.continuing import Earlier
 from tunesmith.runs.family import Family
 from tunesmith.runs.quantization import compare_with_full_precision, worded
 from tunesmith.runs.session import Reading, Session
+from tunesmith.tasks.heads.base import RowsHead
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
+from tunesmith.training.sampling import check_rows_per_label
 from tunesmith.training.unlabelled import load_unlabelled
 
 
@@ -70,9 +72,14 @@ class Labelling(Family):
     def start(self, head: nn.Module, checked: Checked, earlier: Earlier | None) -> None:
         """Start the head at prototypes, and at an earlier run's rows for its labels."""
         session, split = self.session, self.corpus.splits["train"]
-        if session.task.starts_from_features:
+        task, training = session.task, checked.recipe.training
+        if training.rows_per_label is not None:
+            names, size = self.corpus.label_names, training.batch_size
+            check_rows_per_label(split.labels, names, training.rows_per_label, size)
+        if task.starts_from_features:
             labels = torch.from_numpy(split.labels).to(session.backbone.device)
-            session.task.start(head, self._first_features(checked, split, earlier), labels)
+            texts = self._label_features() if task.reads_label_text else None
+            task.start(head, self._first_features(checked, split, earlier), labels, texts)
         if earlier is not None:
             earlier.fill_head(head, self.corpus.label_names)
 
@@ -83,8 +90,22 @@ class Labelling(Family):
             return self.frozen.features["train"].to(backbone.device)
         return extract_features(backbone, self.session.task, split.tokens).to(backbone.device)
 
+    def _label_features(self) -> torch.Tensor:
+        """Embed the labels' texts with the delta that is active."""
+        session = self.session
+        return torch.from_numpy(label_features(session, self.corpus)).to(session.backbone.device)
+
+    def settle(self, tuned: Tuned) -> None:
+        """Let a head that keeps rows keep what the tuned model makes of the training rows."""
+        if isinstance(tuned.head, RowsHead):
+            split = self.corpus.splits["train"]
+            tuned.backbone.seams.use(tuned.delta.name)
+            features = extract_features(tuned.backbone, tuned.task, split.tokens)
+            tuned.head.keep(features.to(tuned.backbone.device), torch.from_numpy(split.labels))
+
     def validate(self, tuned: Tuned) -> dict[str, float]:
         """Answer the validation rows and compute every metric."""
+        self.settle(tuned)
         found = self.answer(tuned, self.corpus.splits["validation"])
         sample = found.sample()
         scores = {metric.name: metric.compute(sample) for metric in self.judge.metrics}

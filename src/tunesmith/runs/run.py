@@ -35,6 +35,7 @@ from tunesmith.runs.folder import FINGERPRINT
 from tunesmith.runs.opening import metric_names, score_texts
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.speaking import Speaking
+from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import read_labelled
 
@@ -249,11 +250,9 @@ class Run(Speaking, Answering):
                 )
         _, delta = load_delta(self.folder / "delta", session.backbone.seams)
         head: nn.Module = session.task.head(session.backbone.width, len(self.labels))
-        own = head.state_dict()
-        tensors = read_tensors(self.folder / "head.safetensors") if own else {}
-        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
+        tensors = read_tensors(self.folder / "head.safetensors") if head.state_dict() else {}
+        if not load_head(head, tensors):
             raise CheckpointError(f"{self.folder / 'head.safetensors'} does not fit labels.json and the base model.")
-        head.load_state_dict(tensors)
         tuned = Tuned(session.backbone, session.task, head.to(session.backbone.device), delta)
         tuned.train(False)
         return session, tuned

@@ -114,6 +114,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
     best = min(prepared, key=lambda item: item.trial.key)
     chosen, trial = best.checked, best.trial
     _tell_choice(prepared, trial, warnings, progress)
+    family.settle(trial.tuned)
     lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}
     answers = _answer(trial.tuned, family, progress)
     besides = learned_besides(best, answers, family)

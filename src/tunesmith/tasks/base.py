@@ -77,15 +77,26 @@ class Task(Component):
         return nn.Module()
 
     @property
+    def separable(self) -> bool:
+        """Whether the rows of a step may go through the model in parts whose losses are averaged."""
+        return True
+
+    @property
     def starts_from_features(self) -> bool:
         """Whether `start` reads the frozen model's features of the training rows."""
         return False
 
-    def start(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
+    @property
+    def reads_label_text(self) -> bool:
+        """Whether `start` reads features of the labels' texts."""
+        return False
+
+    def start(self, head: nn.Module, features: Tensor, labels: Tensor, label_features: Tensor | None = None) -> None:
         """Give the head its starting values from the frozen model's features.
 
         Args:
             head: from `head`.
             features: (rows, D) of the training rows.
             labels: (rows,), int64.
+            label_features: (C, D), of the labels' texts; None where nobody reads them.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def probabilities(head: nn.Module, features: Tensor) -> Tensor:
     """
     training = head.training
     head.eval()
-    device = next(head.parameters()).device
+    device = next(chain(head.parameters(), head.buffers())).device
     parts = [head(part.to(device)).double().softmax(-1).cpu() for part in features.split(4096)]
     head.train(training)
     return torch.cat(parts)

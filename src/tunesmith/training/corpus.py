@@ -11,6 +11,7 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.data import audit
+from tunesmith.data.descriptions import label_texts, spelled_alike
 from tunesmith.data.examples import Columns, Examples, find_reader, path_text, read_examples
 from tunesmith.data.readers.base import Reader
 from tunesmith.data.readers.saved import Saved
@@ -93,6 +94,7 @@ class Corpus:
         splits: by name: train, validation, and test where given.
         warnings: sentences for the user.
         content_hash: of everything read.
+        label_texts: of each label its name in words, and its description where there is one.
         unlabelled: rows without a label, where the recipe names a file of them.
     """
 
@@ -100,6 +102,7 @@ class Corpus:
     splits: dict[str, Split]
     warnings: list[str] = field(default_factory=list)
     content_hash: str = ""
+    label_texts: list[list[str]] = field(default_factory=list)
     unlabelled: Unlabelled | None = None
 
 
@@ -164,7 +167,15 @@ def load_corpus(
     for split in splits.values():
         warnings.extend(_remarks(split))
     _check_coverage(splits, names, files["train"].label_names)
-    return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files))
+    described = None if data.label_descriptions is None else resolve_path(data.label_descriptions, folder)
+    texts = label_texts(names, described)
+    bare = [name for name, own in zip(names, texts, strict=True) if len(own) == 1]
+    if described is not None and bare:
+        warnings.append(
+            f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their "
+            "names alone are used."
+        )
+    return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files), texts)
 
 
 def load_labelled(
@@ -253,13 +264,10 @@ def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int) -> list[str
 
 def _alike(names: list[str]) -> list[str]:
     """Remark on labels that differ in letter case or spacing only: they train as different classes."""
-    first: dict[str, str] = {}
-    found = []
-    for name in names:
-        other = first.setdefault(" ".join(name.casefold().split()), name)
-        if other != name:
-            found.append(f"the labels '{other}' and '{name}' differ only in letter case or spacing; are they one?")
-    return found
+    return [
+        f"the labels '{one}' and '{other}' differ only in letter case or spacing; are they one?"
+        for one, other in spelled_alike(names)
+    ]
 
 
 def _encode(

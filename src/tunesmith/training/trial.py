@@ -22,6 +22,7 @@ from tunesmith.training.optimizing import Optimizer
 if TYPE_CHECKING:
     from tunesmith.data.tokens import Seen
 from tunesmith.training.corpus import Split  # it brings the readers and their tables
+from tunesmith.training.sampling import random_order, together_by_label
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
 _PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
@@ -163,6 +164,11 @@ class Trial:
         return len(self.split.tokens)
 
     @property
+    def row_labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(rows,), their codes."""
+        return self.split.labels
+
+    @property
     def all_rows(self) -> int:
         """How many rows all epochs are expected to read. [count]"""
         return self.rows * self.settings.epochs
@@ -224,8 +230,11 @@ class Trial:
     def _begin(self) -> None:
         """Draw the order of an epoch."""
         self._epoch_start = self._order.get_state()
-        order = torch.randperm(self.rows, generator=self._order).tolist()
-        size = self.settings.batch_size
+        size, together = self.settings.batch_size, self.settings.rows_per_label
+        if together is None:
+            order = random_order(self.rows, self._order)
+        else:
+            order = together_by_label(self.row_labels, together, self._order)
         self._steps = [order[start : start + size] for start in range(0, len(order), size)]
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
@@ -243,6 +252,8 @@ class Trial:
     @property
     def pass_tokens(self) -> int:
         """Most tokens that go through the model at once; 0 for any number."""
+        if not self.tuned.task.separable:
+            return 0
         if self.most_tokens is not None:
             return self.most_tokens
         if self.settings.tokens_per_pass or self.tuned.backbone.device.type != "cpu":

@@ -19,10 +19,10 @@ from tunesmith.fewshot.attributes.base import Array, AttributeWay, Codes, Fitted
 class Model(AttributeWay):
     """A network predicts the attributes from features; the class whose attributes are nearest is the answer.
 
-    direct: a network of one hidden layer with squared loss; a class scores - sum_a (f_a(x) - s_a)^2 / v_a, where v_a is
-    the error of attribute a on the seen rows, held-out ones where there are enough. bilinear: score x^T V s with
-    V = (X X^T + gamma I)^-1 X Y S^T (S S^T + lambda I)^-1, closed form. Attributes that do not differ among seen classes
-    are left out.
+    direct: a network of one hidden layer with squared loss; a class scores - sum_a (f_a(x) - s_a)^2 / v_a, where v_a
+    is the error of attribute a on the seen rows, held-out ones where there are enough. bilinear: score x^T V s with
+    V = (X X^T + gamma I)^-1 X Y S^T (S S^T + lambda I)^-1, closed form. Attributes that do not differ among seen
+    classes are left out.
 
     Source: direct: Lampert et al. 2014, TPAMI 36, for numbers instead of 0 and 1; bilinear: Romera-Paredes and Torr
     2015, ICML, "An embarrassingly simple approach to zero-shot learning", eq. 4.

@@ -22,12 +22,12 @@ class Figures(Measurements):
     """Holes, bays, size and ink of the figure in a grey image; places are shares of the figure's own box.
 
     `holes` counts patches of ground that the figure encloses, `hole_top` and `hole_bottom` say whether one of them has
-    its centre in that half, `hole_area` their share of the box. A bay is ground inside the box that meets ink in all of
-    the four directions but one, towards which it is open: `bay_left_top` is the share of the box's upper half that is
-    open to the left, and so on for all four sides and both halves. `aspect` is the box's width over its height, `ink` the
-    figure's share of the box, `ink_top` and `ink_left` the shares of the ink in that half, `mirror_lr` and `mirror_tb` how
-    alike the figure is to its mirror image (1 the same), `bar_top` and `bar_bottom` the longest run of ink in a row of
-    the upper or lower fifth over the box's width, `stem` the longest run in a column over its height.
+    its centre in that half, `hole_area` their share of the box. A bay is ground inside the box that meets ink in all
+    of the four directions but one, towards which it is open: `bay_left_top` is the share of the box's upper half that
+    is open to the left, and so on for all four sides and both halves. `aspect` is the box's width over its height,
+    `ink` the figure's share of the box, `ink_top` and `ink_left` the shares of the ink in that half, `mirror_lr` and
+    `mirror_tb` how alike the figure is to its mirror image (1 the same), `bar_top` and `bar_bottom` the longest run of
+    ink in a row of the upper or lower fifth over the box's width, `stem` the longest run in a column over its height.
     """
 
     name: ClassVar[str] = "figures"

@@ -23,6 +23,7 @@ from tunesmith.fewshot.schemes import (
     to_tensor,
 )
 from tunesmith.models.layout import RaggedBatch
+from tunesmith.tasks.heads.base import RowsHead
 from tunesmith.training.corpus import Unlabelled
 
 
@@ -84,6 +85,12 @@ class SelfTrainingTrial(MixedTrial):
         return len(self.split.tokens) + len(self.chosen)
 
     @property
+    def row_labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(rows,), codes and pseudo-labels."""
+        codes = self.probabilities.argmax(1) if self.rounds else np.zeros(0, np.int64)
+        return np.concatenate([self.split.labels, codes[self.chosen]])
+
+    @property
     def all_rows(self) -> int:
         """Nobody knows how many rows later rounds accept: as many as there are."""
         rounds, others = self.how.rounds, len(self.beside)
@@ -116,12 +123,13 @@ class SelfTrainingTrial(MixedTrial):
 
     def _pseudo(self, outputs: Tensor, batch: RaggedBatch, places: Tensor, rows: Tensor) -> Tensor:
         found = self.probabilities[rows.numpy()]
-        if self.how.labels == "hard":
+        if self.how.labels == "hard" and not isinstance(self.tuned.head, RowsHead):
             labels = torch.from_numpy(found.argmax(1)).to(places.device)
             order = places.argsort()  # the rows of a batch have rising lengths, and stay in its order
             return self.taught(outputs, batch, places[order], labels[order])
-        logits = self.tuned.head(outputs[places])
-        return soft_cross_entropy(logits, to_tensor(found, logits)).mean()
+        logits = self.tuned.head(outputs[places])  # a head that keeps rows does not keep these
+        targets = np.eye(found.shape[1])[found.argmax(1)] if self.how.labels == "hard" else found
+        return soft_cross_entropy(logits, to_tensor(targets, logits)).mean()
 
     @property
     def over(self) -> bool:
