@@ -4,9 +4,9 @@
 
 BANKING77's fixed 5-shot split on MiniLM, LoRA. Unlabelled are the texts of the whole training file, its labels not read
 to learn from; rows that also stand among the labelled, validation or test rows are left out by the run itself. The
-validation rows are the first five of each label of the published ones. Every run trains the same recipe without the
-unlabelled file beside itself and says the gain with a paired bootstrap interval, on the test rows. Settings were chosen
-on the validation rows. Results go to benchmarks/results/semi_supervised.json.
+validation rows are the first two of each label of the published ones. Every run trains the same recipe without the
+unlabelled file beside itself and says the gain with a paired bootstrap interval, on the test rows. Nothing was chosen by
+these scores. Results go to benchmarks/results/semi_supervised.json.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 import common
 
-TRAINING = {"epochs": 6, "batch_size": 32, "learning_rate": 2e-3}
+TRAINING = {"epochs": 5, "batch_size": 32, "learning_rate": 2e-3}
 WAYS: dict[str, dict[str, Any]] = {
-    "self-training": {"section": "semi_supervised", "rounds": 1, "balance": "count", "per_class": 12, "threshold": 0.3},
+    "self-training": {"section": "semi_supervised", "rounds": 1, "balance": "count", "per_class": 10, "threshold": 0.5},
     "consistency": {"section": "semi_supervised", "ratio": 2, "threshold": 0.5},
 }
 
@@ -39,7 +39,7 @@ def files(folder: Path) -> dict[str, str]:
     few = []
     for text, label in zip(*common.banking("valid"), strict=True):
         seen[label] = seen.get(label, 0) + 1
-        if seen[label] <= 5:
+        if seen[label] <= 2:
             few.append((text, label))
     with open(common.place("TUNESMITH_DATA") / "banking77" / "train.csv", newline="", encoding="utf-8") as file:
         whole = [(row["text"], row["category"]) for row in csv.DictReader(file)]

@@ -34,6 +34,7 @@ def learned_besides(best: Prepared, answers: Mapping[str, Result], family: Famil
     if best.plain.trained.diverged and not best.plain.trained.best_epoch:
         found["notes"].append("the same run without the scheme diverged, so there is nothing to compare with.")
         return found
+    family.settle(best.plain.tuned)
     judge, gains = family.judge, dict[str, dict[str, Any]]()
     for split, ours in answers.items():
         theirs = family.answer(best.plain.tuned, family.corpus.splits[split])

@@ -51,7 +51,7 @@ class Model(AttributeWay):
         order = np.random.default_rng(seed).permutation(len(scaled))
         held, taught = order[: len(order) // 10], order[len(order) // 10 :]
         network = MLPRegressor(
-            (self.hidden,), alpha=self.decay, batch_size=min(128, len(taught)), learning_rate_init=1e-3,
+            hidden_layer_sizes=(self.hidden,), alpha=self.decay, batch_size=min(128, len(taught)), learning_rate_init=1e-3,
             max_iter=self.epochs, random_state=seed, tol=0.0, n_iter_no_change=self.epochs,
         )  # fmt: skip
         with warnings.catch_warnings():

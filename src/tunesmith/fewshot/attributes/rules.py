@@ -33,7 +33,9 @@ class Rules(AttributeWay):
     name: ClassVar[str] = "rules"
     reads: ClassVar[Any] = "inputs"
 
-    measurements: Any = setting("figures", "What is measured: a component by name, or a mapping with its settings.")
+    measurements: Any = setting(
+        "figures", "What is measured: a component by name, or a mapping with its settings.", validate_default=True
+    )
     rules: dict[str, str] = setting({}, "Rule of every attribute, for example {hole: 'holes >= 1 and aspect > 0.5'}.")
 
     @field_validator("measurements")

@@ -148,6 +148,8 @@ class SelfTrainingTrial(MixedTrial):
         """Label the rows with the best state, and start again."""
         how = self.how
         self.finish()
+        if isinstance(self.tuned.head, RowsHead):
+            self.validate()  # it lets the head keep what the best state makes of the labelled rows
         self.probabilities = self.tuned.probabilities(self.beside.views[0].tokens).numpy()
         prior = np.bincount(self.split.labels, minlength=self.probabilities.shape[1]) / len(self.split.labels)
         self.chosen = choose(self.probabilities, how.threshold, how.balance, how.per_class, prior)
