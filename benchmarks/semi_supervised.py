@@ -5,8 +5,8 @@
 BANKING77's fixed 5-shot split on MiniLM, LoRA. Unlabelled are the texts of the whole training file, its labels not read
 to learn from; rows that also stand among the labelled, validation or test rows are left out by the run itself. The
 validation rows are the first two of each label of the published ones. Every run trains the same recipe without the
-unlabelled file beside itself and says the gain with a paired bootstrap interval, on the test rows. Nothing was chosen by
-these scores. Results go to benchmarks/results/semi_supervised.json.
+unlabelled file beside itself and says the gain with a paired bootstrap interval, on the test rows. Nothing was chosen
+by these scores. Results go to benchmarks/results/semi_supervised.json.
 """
 
 from __future__ import annotations

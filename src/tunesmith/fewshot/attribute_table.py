@@ -68,7 +68,17 @@ class AttributeTable:
                 f"{len(seen)} seen and {len(unseen)} unseen classes: attributes are learned from at least two seen "
                 "classes, for at least one unseen class."
             )
-        given = [*seen, *unseen]
+        self.check_classes([*seen, *unseen])
+        self._check_apart([*seen, *unseen], set(unseen))
+
+    def check_classes(self, given: Sequence[str]) -> None:
+        """Refuse a table that lacks a class, or has one that the data lacks.
+
+        Args:
+            given: the data's classes.
+        Raises:
+            DataError: as said, with the nearest name.
+        """
         missing = [name for name in given if name not in self.classes]
         if missing:
             near = nearest(missing[0], list(self.classes))
@@ -83,7 +93,6 @@ class AttributeTable:
                 f"{self.where}: the table has the class '{foreign[0]}', which the data lacks ({len(foreign)} such "
                 "classes): nothing could be learned or tested. Remove its row, or name it among the unseen classes."
             )
-        self._check_apart(given, set(unseen))
 
     def _check_apart(self, given: Sequence[str], unseen: set[str]) -> None:
         first: dict[tuple[float, ...], str] = {}

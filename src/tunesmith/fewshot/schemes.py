@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,8 +13,24 @@ from torch import Tensor
 
 from tunesmith.core.settings import Component, setting
 from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Split, Unlabelled
 from tunesmith.training.trial import Sent, Trial
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run gives to a scheme.
+
+    Args:
+        names: of the labels, by code.
+        folder: the recipe's, for relative paths.
+        unlabelled: rows without a label, where the recipe names a file of them.
+    """
+
+    names: Sequence[str]
+    folder: Path
+    unlabelled: Unlabelled | None = None
 
 
 class Scheme(Component):
@@ -31,11 +48,11 @@ class Scheme(Component):
         False, "Read the label column of data.unlabelled too, only to count how many pseudo-labels are right."
     )
 
-    def trial(self, unlabelled: Unlabelled | None, facts: dict[str, Any]) -> SchemeTrial:
+    def trial(self, given: Given, facts: dict[str, Any]) -> SchemeTrial:
         """Make the trial.
 
         Args:
-            unlabelled: rows without a label, where the recipe names a file of them.
+            given: of the run.
             facts: arguments of `Trial`.
         Returns:
             The trial, ready to fit.
@@ -63,6 +80,26 @@ class SchemeTrial(Trial):
             Sentences.
         """
         return []
+
+    def taught(
+        self, outputs: Tensor, batch: RaggedBatch, rows: Tensor, labels: Tensor, tuned: Tuned | None = None
+    ) -> Tensor:
+        """Compute the task's own loss of some rows.
+
+        Args:
+            outputs: (R, D), of the whole batch.
+            batch: R rows.
+            rows: (n,), which of them, at least one.
+            labels: (n,), of those rows.
+            tuned: whose head is asked; the trial's own when None.
+        Returns:
+            A scalar, the mean over the n rows.
+        """
+        order = rows.argsort()
+        rows, labels, ends = rows[order], labels[order], batch.layout.starts
+        parts = [batch.ids[ends[number] : ends[number + 1]] for number in rows.tolist()]
+        own = ragged(parts, batch.index[rows].tolist(), labels.tolist())  # of rising length already: in this order
+        return (tuned or self.tuned).loss_of(outputs[rows], own.to(outputs.device), self.settings.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -160,25 +197,6 @@ class MixedTrial(SchemeTrial):
         others = [self.other(number) for number in numbers if number >= labelled]
         parts = [Sent(self.split, own, self.draw, self.name)] if own else []
         return parts + ([Sent(view, others, self.draw, self.name) for view in self.beside.views] if others else [])
-
-    def taught(self, outputs: Tensor, batch: RaggedBatch, rows: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Compute the task's own loss of some rows.
-
-        Args:
-            outputs: (R, D), of the whole batch.
-            batch: R rows.
-            rows: (n,), which of them, at least one.
-            labels: (n,), in place of those that the batch has.
-        Returns:
-            A scalar, the mean over the n rows.
-        """
-        assert batch.labels is not None
-        kept = batch.labels[rows] if labels is None else labels
-        numbers = rows.tolist()
-        ends = batch.layout.starts
-        parts = [batch.ids[ends[number] : ends[number + 1]] for number in numbers]
-        own = ragged(parts, batch.index[rows].tolist(), kept.tolist())  # of rising length, so in this order
-        return self.tuned.loss_of(outputs[rows], own.to(outputs.device), self.settings.label_smoothing)
 
 
 def risen(step: int, total: int, fraction: float) -> float:

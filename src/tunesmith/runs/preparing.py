@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.seeds import derived, seed_everything
+from tunesmith.fewshot.schemes import Given
 from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.continuing import Earlier
@@ -86,7 +87,8 @@ def _one(checked: Checked, name: str, family: Family, earlier: Earlier | None) -
         "best": family.best(recipe.training.best),
         "method": checked.method,
     }
-    trial = Trial(**facts) if checked.scheme is None else checked.scheme.trial(family.corpus.unlabelled, facts)
+    given = Given(family.corpus.label_names, checked.folder, family.corpus.unlabelled)
+    trial = Trial(**facts) if checked.scheme is None else checked.scheme.trial(given, facts)
     found = check(trial)
     seed_everything(derived(recipe.seed, "training"))
     return trial, found

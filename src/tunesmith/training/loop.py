@@ -203,7 +203,7 @@ class Loop:
             values[trial] += loss.item()
             if not math.isfinite(values[trial]):
                 continue
-            penalty = trial.method.penalty(trial.tuned.delta) if first else None
+            penalty = trial.penalty() if first else None
             loss = trial.optimizer.scale(loss if penalty is None else loss + penalty)
             total = loss if total is None else total + loss
         if total is not None:

@@ -119,6 +119,16 @@ class Trial:
         """The delta's name."""
         return self.tuned.delta.name
 
+    @property
+    def deltas(self) -> list[Delta]:
+        """The deltas that train, the trial's own first."""
+        return [self.tuned.delta]
+
+    def penalty(self) -> Tensor | None:
+        """Return what the method adds to the loss of a step; None where it adds nothing."""
+        found = [one for one in map(self.method.penalty, self.deltas) if one is not None]
+        return torch.stack(found).sum() if len(found) > 1 else next(iter(found), None)
+
     def new_optimizer(self) -> Optimizer:
         """Make the optimizer of `training.epochs` epochs over the rows."""
         settings = self.settings
@@ -304,7 +314,8 @@ class Trial:
         """
         self._facts = self.optimizer.step()
         self.trained.steps += 1
-        self.method.adjust(self.tuned.delta, self.trained.steps - self.stage[1], self.optimizer.total)
+        for delta in self.deltas:
+            self.method.adjust(delta, self.trained.steps - self.stage[1], self.optimizer.total)
         self.optimizer.clear()
         self.trained.examples += rows
         self.trained.losses.append(loss)

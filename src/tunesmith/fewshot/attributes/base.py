@@ -19,13 +19,13 @@ class AttributeWay(Component):
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
-    reads: ClassVar[Literal["inputs", "features", "parts"]]  # what `fit` takes of a row
+    reads: ClassVar[Literal["measurements", "features", "parts"]]  # what `fit` takes of a row
 
-    def fit(self, rows: Any, codes: Codes, signatures: Array, seed: int = 0) -> Fitted:
+    def fit(self, rows: Array, codes: Codes, signatures: Array, seed: int = 0) -> Fitted:
         """Learn from rows of seen classes.
 
         Args:
-            rows: inputs as the way reads them; features, (rows, D); or parts, (rows, P, D).
+            rows: measurements, (rows, M); features, (rows, D); or parts, (rows, P, D).
             codes: (rows,), which row of `signatures` each is of.
             signatures: (seen, A), attributes of the seen classes.
             seed: of what is drawn at random.
@@ -40,7 +40,7 @@ class AttributeWay(Component):
 class Fitted:
     """What was learned from seen classes."""
 
-    def scores(self, rows: Any, signatures: Array) -> Array:
+    def scores(self, rows: Array, signatures: Array) -> Array:
         """Score classes by their attributes alone, whether they were seen or not.
 
         Args:

@@ -35,7 +35,7 @@ class Clusters(AttributeWay):
     ridge: float = setting(1.0, "Weight of the squared weights of the regression.", gt=0)
     parts: int = setting(20_000, "Parts that the clusters are found on at most.", unit="count", ge=2)
 
-    def fit(self, rows: Any, codes: Codes, signatures: Array, seed: int = 0) -> FittedClusters:
+    def fit(self, rows: Array, codes: Codes, signatures: Array, seed: int = 0) -> FittedClusters:
         """Find clusters, and how the table's attributes look in them.
 
         Raises:
@@ -103,7 +103,7 @@ class FittedClusters(Fitted):
     def __init__(self, centres: Array, width: float, spread: Array, look: _Regression) -> None:
         self.centres, self.width, self.spread, self.look = centres, width, spread, look
 
-    def scores(self, rows: Any, signatures: Array) -> Array:
+    def scores(self, rows: Array, signatures: Array) -> Array:
         """Minus the squared distances to the classes' predicted looks."""
         found = found_attributes(np.asarray(rows, np.float64), self.centres, self.width)
         gaps = (found[:, None, :] - self.look(signatures)[None]) / self.spread

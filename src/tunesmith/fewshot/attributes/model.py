@@ -20,7 +20,7 @@ class Model(AttributeWay):
     """A network predicts the attributes from features; the class whose attributes are nearest is the answer.
 
     direct: a network of one hidden layer with squared loss; a class scores - sum_a (f_a(x) - s_a)^2 / v_a, where v_a
-    is the error of attribute a on the seen rows, held-out ones where there are enough. bilinear: score x^T V s with
+    is the error of attribute a in seen classes that networks trained without them. bilinear: score x^T V s with
     V = (X X^T + gamma I)^-1 X Y S^T (S S^T + lambda I)^-1, closed form. Attributes that do not differ among seen
     classes are left out.
 
@@ -33,13 +33,14 @@ class Model(AttributeWay):
     reads: ClassVar[Any] = "features"
 
     kind: Literal["direct", "bilinear"] = setting("direct", "Network to attributes, or a bilinear form of both.")
-    hidden: int = setting(128, "Width of the hidden layer (direct).", unit="count", ge=1)
-    epochs: int = setting(15, "Passes over the rows (direct).", unit="count", ge=1)
+    hidden: int = setting(32, "Width of the hidden layer (direct).", unit="count", ge=1)
+    epochs: int = setting(10, "Passes over the rows (direct).", unit="count", ge=1)
+    rate: float = setting(3e-3, "Learning rate (direct).", gt=0)
     decay: float = setting(1e-2, "Weight of the squared weights (direct).", ge=0)
     gamma: float = setting(1e3, "Weight of the squared form on features (bilinear).", gt=0)
     smoothing: float = setting(1.0, "Weight of the squared form on attributes, lambda (bilinear).", gt=0)
 
-    def fit(self, rows: Any, codes: Codes, signatures: Array, seed: int = 0) -> Fitted:
+    def fit(self, rows: Array, codes: Codes, signatures: Array, seed: int = 0) -> Fitted:
         """Train the network, or solve for the form."""
         features = np.asarray(rows, np.float64)
         used = learnable(codes, signatures)
@@ -48,18 +49,22 @@ class Model(AttributeWay):
         if self.kind == "bilinear":
             return Bilinear(scale, used, self._solved(scaled, codes, signatures[:, used]))
         wanted = signatures[codes][:, used]
-        order = np.random.default_rng(seed).permutation(len(scaled))
-        held, taught = order[: len(order) // 10], order[len(order) // 10 :]
+        errors = []
+        for code in np.unique(codes):  # how far an attribute can be trusted in a class that was never seen
+            others, own = codes != code, codes == code
+            network = self._trained(scaled[others], wanted[others], seed)
+            errors.append(((_outputs(network, scaled[own]) - wanted[own]) ** 2).mean(0))
+        return Direct(scale, used, self._trained(scaled, wanted, seed), np.maximum(np.mean(errors, axis=0), 1e-3))
+
+    def _trained(self, scaled: Array, wanted: Array, seed: int) -> MLPRegressor:
         network = MLPRegressor(
-            hidden_layer_sizes=(self.hidden,), alpha=self.decay, batch_size=min(128, len(taught)), learning_rate_init=1e-3,
-            max_iter=self.epochs, random_state=seed, tol=0.0, n_iter_no_change=self.epochs,
+            hidden_layer_sizes=(self.hidden,), alpha=self.decay, batch_size=min(64, len(scaled)),
+            learning_rate_init=self.rate, max_iter=self.epochs, n_iter_no_change=self.epochs, tol=0.0,
+            random_state=seed,
         )  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the passes are what was asked for
-            network.fit(scaled[taught], wanted[taught] if wanted.shape[1] > 1 else wanted[taught, 0])
-        judged = held if len(held) >= 10 else taught
-        errors = _outputs(network, scaled[judged]) - wanted[judged]
-        return Direct(scale, used, network, np.maximum((errors**2).mean(0), 1e-3))
+            return network.fit(scaled, wanted if wanted.shape[1] > 1 else wanted[:, 0])
 
     def _solved(self, scaled: Array, codes: Codes, signatures: Array) -> Array:
         classes = len(signatures)
@@ -91,7 +96,7 @@ class Direct(Fitted):
     ) -> None:
         self.scale, self.used, self.network, self.errors = scale, used, network, errors
 
-    def scores(self, rows: Any, signatures: Array) -> Array:
+    def scores(self, rows: Array, signatures: Array) -> Array:
         """Minus the squared distances to the classes' attributes, each over its error."""
         found = _outputs(self.network, self.scale.transform(np.asarray(rows, np.float64)))
         gaps = found[:, None, :] - signatures[None, :, self.used]
@@ -111,7 +116,7 @@ class Bilinear(Fitted):
     def __init__(self, scale: StandardScaler, used: np.ndarray[Any, np.dtype[np.bool_]], form: Array) -> None:
         self.scale, self.used, self.form = scale, used, form
 
-    def scores(self, rows: Any, signatures: Array) -> Array:
+    def scores(self, rows: Array, signatures: Array) -> Array:
         """Compute x^T V s."""
         scored: Array = self.scale.transform(np.asarray(rows, np.float64)) @ self.form @ signatures[:, self.used].T
         return scored

@@ -31,7 +31,7 @@ class Rules(AttributeWay):
     """
 
     name: ClassVar[str] = "rules"
-    reads: ClassVar[Any] = "inputs"
+    reads: ClassVar[Any] = "measurements"
 
     measurements: Any = setting(
         "figures", "What is measured: a component by name, or a mapping with its settings.", validate_default=True
@@ -60,16 +60,15 @@ class Rules(AttributeWay):
         for name, rule in self.rules.items():
             _parsed(name, rule, self.measurements.names())
 
-    def decide(self, inputs: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def decide(self, measured: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Apply every rule.
 
         Args:
-            inputs: as the measurements read them.
+            measured: (rows, M), from `measurements.measure`.
         Returns:
             (rows, rules), in the order of `rules`.
         """
         names = self.measurements.names()
-        measured = self.measurements.measure(inputs)
         columns = []
         for attribute, rule in self.rules.items():
             parts = [_SIGNS[sign](measured[:, names.index(what)], number) for what, sign, number in
@@ -77,7 +76,7 @@ class Rules(AttributeWay):
             columns.append(np.logical_and.reduce(parts))
         return np.stack(columns, axis=1)
 
-    def fit(self, rows: Any, codes: Codes, signatures: Array, seed: int = 0) -> FittedRules:
+    def fit(self, rows: Array, codes: Codes, signatures: Array, seed: int = 0) -> FittedRules:
         """Count how often each rule holds with and without its attribute."""
         held = self.decide(rows)
         wanted = signatures[codes]
@@ -103,7 +102,7 @@ class FittedRules(Fitted):
     def __init__(self, rules: Rules, with_it: Array, without: Array) -> None:
         self.rules, self.with_it, self.without = rules, with_it, without
 
-    def scores(self, rows: Any, signatures: Array) -> Array:
+    def scores(self, rows: Array, signatures: Array) -> Array:
         """Add up log p(rule holds or not | attribute)."""
         held = self.rules.decide(rows)
         present = np.where(held, self.with_it, 1 - self.with_it)

@@ -13,7 +13,7 @@ from tunesmith.core.errors import RecipeError
 from tunesmith.core.registry import register
 from tunesmith.core.seeds import derived
 from tunesmith.core.settings import setting
-from tunesmith.fewshot.schemes import Beside, MixedTrial, Scheme, counted, right_share, risen, soft_cross_entropy
+from tunesmith.fewshot.schemes import Beside, Given, MixedTrial, Scheme, counted, right_share, risen, soft_cross_entropy
 from tunesmith.fewshot.views import ThinnedRows
 from tunesmith.models.layout import RaggedBatch
 from tunesmith.training.corpus import Unlabelled
@@ -48,10 +48,10 @@ class Consistency(Scheme):
         0.3, "Share of the steps in which the weight rises from 0.", unit="fraction", ge=0, le=1
     )
 
-    def trial(self, unlabelled: Unlabelled | None, facts: dict[str, Any]) -> ConsistencyTrial:
+    def trial(self, given: Given, facts: dict[str, Any]) -> ConsistencyTrial:
         """Make the trial."""
-        assert unlabelled is not None
-        return ConsistencyTrial(self, unlabelled, facts)
+        assert given.unlabelled is not None
+        return ConsistencyTrial(self, given.unlabelled, facts)
 
 
 class ConsistencyTrial(MixedTrial):
@@ -106,7 +106,7 @@ class ConsistencyTrial(MixedTrial):
         ratio, count = self.how.ratio, len(own) + len(weak)
         total = outputs.new_zeros(())
         if len(own):  # of a step's rows one in 1 + ratio is labelled: the mean over these is (1 + ratio) / rows
-            total = total + len(own) * (1 + ratio) * self.taught(outputs, batch, own)
+            total = total + len(own) * (1 + ratio) * self.taught(outputs, batch, own, batch.labels[own])
         if len(weak):
             weight = self.how.weight * risen(self.trained.steps, self.optimizer.total, self.how.ramp_fraction)
             logits = self.tuned.head(torch.cat([outputs[weak].detach(), outputs[strong]]))

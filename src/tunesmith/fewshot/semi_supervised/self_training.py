@@ -14,6 +14,7 @@ from tunesmith.core.settings import setting
 from tunesmith.fewshot.pseudo_labels import choose
 from tunesmith.fewshot.schemes import (
     Beside,
+    Given,
     MixedTrial,
     Scheme,
     counted,
@@ -54,10 +55,10 @@ class SelfTraining(Scheme):
     )
     restart: bool = setting(True, "Every round starts from the first state again; else from the best so far.")
 
-    def trial(self, unlabelled: Unlabelled | None, facts: dict[str, Any]) -> SelfTrainingTrial:
+    def trial(self, given: Given, facts: dict[str, Any]) -> SelfTrainingTrial:
         """Make the trial."""
-        assert unlabelled is not None
-        return SelfTrainingTrial(self, unlabelled, facts)
+        assert given.unlabelled is not None
+        return SelfTrainingTrial(self, given.unlabelled, facts)
 
 
 class SelfTrainingTrial(MixedTrial):
@@ -114,8 +115,10 @@ class SelfTrainingTrial(MixedTrial):
         own = (batch.labels >= 0).nonzero()[:, 0]
         (others,), rows = self.beside.places(batch.labels)
         if not len(others):
-            return self.taught(outputs, batch, own)
-        total = len(own) * self.taught(outputs, batch, own) if len(own) else outputs.new_zeros(())
+            return self.taught(outputs, batch, own, batch.labels[own])
+        total = outputs.new_zeros(())
+        if len(own):
+            total = total + len(own) * self.taught(outputs, batch, own, batch.labels[own])
         step = self.trained.steps - self.stage[1]
         weight = self.how.weight * risen(step, self.optimizer.total, self.how.ramp_fraction)
         total = total + weight * len(others) * self._pseudo(outputs, batch, others, rows)
@@ -125,8 +128,7 @@ class SelfTrainingTrial(MixedTrial):
         found = self.probabilities[rows.numpy()]
         if self.how.labels == "hard" and not isinstance(self.tuned.head, RowsHead):
             labels = torch.from_numpy(found.argmax(1)).to(places.device)
-            order = places.argsort()  # the rows of a batch have rising lengths, and stay in its order
-            return self.taught(outputs, batch, places[order], labels[order])
+            return self.taught(outputs, batch, places, labels)
         logits = self.tuned.head(outputs[places])  # a head that keeps rows does not keep these
         targets = np.eye(found.shape[1])[found.argmax(1)] if self.how.labels == "hard" else found
         return soft_cross_entropy(logits, to_tensor(targets, logits)).mean()
