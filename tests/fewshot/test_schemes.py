@@ -84,7 +84,7 @@ def logits(made: Any, ids: Any, tuned: Tuned | None = None) -> Tensor:
 
 
 def gradients(loss: Tensor, made: Any) -> list[Tensor]:
-    found = torch.autograd.grad(loss, [p for part, _ in made.parts() for p in part], allow_unused=True)
+    found = torch.autograd.grad(loss, made.optimizer.parameters, allow_unused=True)
     return [torch.zeros(()) if one is None else one for one in found]
 
 

@@ -1,1 +1,1 @@
-"""Learning from few or no examples: heads, losses, unlabelled rows, views that teach each other, attributes."""
+"""Learning from few or no examples: heads, losses, episodes, unlabelled rows, dual learning, attributes."""

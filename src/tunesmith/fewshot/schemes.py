@@ -14,8 +14,9 @@ from torch import Tensor
 from tunesmith.core.settings import Component, setting
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.batching import Sent
 from tunesmith.training.corpus import Split, Unlabelled
-from tunesmith.training.trial import Sent, Trial
+from tunesmith.training.trial import Trial
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 from tunesmith.core.seeds import derived
 from tunesmith.fewshot.schemes import SchemeTrial
 from tunesmith.models.layout import RaggedBatch
+from tunesmith.training.batching import Sent
 from tunesmith.training.corpus import Split, Unlabelled
-from tunesmith.training.trial import Sent
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""Describe every key of a recipe to other programs."""
+"""The recipe's keys as a JSON schema."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.core.registry import components
+from tunesmith.recipe.listed import LISTED
 from tunesmith.recipe.loading import COMPONENTS
+from tunesmith.recipe.named import choices
 from tunesmith.recipe.schema import Recipe
 
 
@@ -19,17 +20,8 @@ def json_schema() -> dict[str, Any]:
     for key, kind in COMPONENTS.items():
         field = Recipe.model_fields[key]
         empty = [{"type": "null"}] if field.default is None else []
-        schema["properties"][key] = {"description": field.description, "anyOf": [*_choices(kind), *empty]}
+        schema["properties"][key] = {"description": field.description, "anyOf": [*choices(kind), *empty]}
     schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
+    for key in LISTED:
+        schema["$defs"]["DataSettings"]["properties"][key]["items"] = {"anyOf": choices(key)}
     return schema
-
-
-def _choices(kind: str) -> list[dict[str, Any]]:
-    names = list(components(kind))
-    choices: list[dict[str, Any]] = [{"type": "string", "enum": names}]
-    for name, component in components(kind).items():
-        schema = component.model_json_schema()
-        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
-        schema["required"] = ["name", *schema.get("required", [])]
-        choices.append(schema)
-    return choices

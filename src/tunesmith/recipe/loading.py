@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,10 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
+from tunesmith.recipe.data import across_data
 from tunesmith.recipe.lines import parse
+from tunesmith.recipe.listed import across_lists, build_lists
+from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.schemes import across_schemes
 from tunesmith.recipe.starting import inherit_values
+from tunesmith.recipe.training import across_training
 
 # The keys that name a component, and its kind; all but the first two may be left empty.
 COMPONENTS = {
@@ -38,6 +41,7 @@ class Checked:
         method: the method, built from `recipe.method`.
         folder: where relative data paths are looked up first.
         candidates: the recipe in each variant; empty when it stands alone.
+        listed: components that are given as lists, by key below `data`.
         scheme: how more is learned from than the labelled rows, built from `semi_supervised` or `dual_learning`;
             None where both are empty.
     """
@@ -47,6 +51,7 @@ class Checked:
     method: Any
     folder: Path
     candidates: tuple[Checked, ...] = ()
+    listed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     scheme: Any = None
 
     def resolved(self) -> dict[str, Any]:
@@ -56,6 +61,7 @@ class Checked:
         values["method"] = self.method.describe()
         if self.scheme is not None:
             values[type(self.scheme).section] = self.scheme.describe()
+        values["data"].update({key: [one.describe() for one in some] for key, some in self.listed.items()})
         return values
 
 
@@ -93,7 +99,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         values = _expanded(raw)
     for text in overrides:
         lines[_override(values, text)] = 0  # 0: not in the file
-    values = _expanded(inherit_values(values, folder))
+    values = _expanded(with_file(inherit_values(values, folder), folder))
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if problems or checked is None:
@@ -147,16 +153,19 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
     recipe = _validated(Recipe, values, "", problems)
     parts = {}
     for key, kind in COMPONENTS.items():
-        given = values.get(key, Recipe.model_fields[key].default)
+        default = Recipe.model_fields[key].default
+        given = values.get(key, default)
         if isinstance(given, dict):
-            parts[key] = _component(kind, key, given, problems)
+            named = {**({} if default is None else {"name": default["name"]}), **given}
+            parts[key] = _component(kind, key, named, problems)
+    listed = build_lists(values.get("data"), _component, problems)
     if recipe is not None and not problems:
-        problems.extend(_across(recipe, parts["task"]))
+        problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, parts["task"])])
         problems.extend(across_schemes(recipe, parts))
     if problems or recipe is None:
         return None
     scheme = parts.get("semi_supervised") or parts.get("dual_learning")
-    alone = Checked(recipe, parts["task"], parts["method"], folder, scheme=scheme)
+    alone = Checked(recipe, parts["task"], parts["method"], folder, listed=listed, scheme=scheme)
     variants = tuple(
         _candidate(values, variant, f"candidates[{number}].", problems, folder)
         for number, variant in enumerate(recipe.candidates)
@@ -196,7 +205,7 @@ def _candidate(
     if foreign:
         problems.append(f"{place}{foreign[0]}: candidates share it; a candidate may set method, training and seed.")
         return None
-    merged = _expanded({**values, "candidates": []})
+    merged = _expanded({**values, "candidates": [], "combine": "best"})
     for key, value in own.items():
         alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
         together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
@@ -250,14 +259,10 @@ def _set(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 def _component(kind: str, key: str, values: dict[str, Any], problems: list[str]) -> Any:
     settings = dict(values)
-    default = Recipe.model_fields[key].default
-    name = settings.pop("name", default and default["name"])
+    name = settings.pop("name", "")
     available = components(kind)
-    if name is None:
-        problems.append(f"{key}.name: required and not given. Allowed: {', '.join(available)}.")
-        return None
     if not isinstance(name, str) or name not in available:
-        problems.append(f"{key}: {unknown(key, str(name), available)}")
+        problems.append(f"{key}: {unknown(kind.removesuffix('s'), str(name), available)}")
         return None
     return _validated(find(kind, name), settings, f"{key}.", problems)
 
@@ -275,12 +280,23 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     if recipe.training.best not in allowed:
         found.append(f"training.best: {unknown('choice', recipe.training.best, allowed)}")
     found.extend(_across_answers(recipe, task))
-    found.extend(_across_data(recipe.data))
+    found.extend(across_data(recipe.data))
     found.extend(_across_columns(recipe.data, task))
     found.extend(_across_texts(recipe, task))
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
-    found.extend(_across_shares(recipe.data))
+    found.extend(across_training(recipe.training))
+    found.extend(_across_candidates(recipe, task))
+    return found
+
+
+def _across_candidates(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse an average of nothing, and of what has no probabilities of labels."""
+    if recipe.combine == "best":
+        return []
+    found = [] if len(recipe.candidates) > 1 else ["combine: average needs at least two candidates, for example seeds."]
+    if task.family == "generating":
+        found.append(f"combine: the task '{task.name}' writes text, which cannot be averaged. Set it to best.")
     return found
 
 
@@ -298,11 +314,18 @@ def _across_answers(recipe: Recipe, task: Any) -> list[str]:
 
 def _across_columns(data: DataSettings, task: Any) -> list[str]:
     """Refuse columns that the task would not read."""
-    if task.opens == "body":
+    if task.family != "generating":
         return []
     conversations = hasattr(task, "columns")
     instead = "columns have the names of its formats (task.columns), or task.source and task.target"
-    instead, unread = (instead, ("text", "label")) if conversations else ("its rows are texts", ("label",))
+    instead, unread = (
+        (instead, ("text", "label", "soft_labels"))
+        if conversations
+        else (
+            "its rows are texts",
+            ("label", "soft_labels"),
+        )
+    )
     return [
         f"data.{key}: the task '{task.name}' does not read it; {instead}."
         for key in unread
@@ -312,7 +335,7 @@ def _across_columns(data: DataSettings, task: Any) -> list[str]:
 
 def _across_texts(recipe: Recipe, task: Any) -> list[str]:
     """Refuse what a task that predicts tokens would not read: a rate of a head, columns of files without any."""
-    if task.opens == "body":
+    if task.family != "generating":
         return []
     found, data = list[str](), recipe.data
     for key, why in (("head_learning_rate", "has no head of its own"), ("rows_per_label", "has no labels")):
@@ -328,29 +351,14 @@ def _across_texts(recipe: Recipe, task: Any) -> list[str]:
     return found
 
 
-def _across_shares(data: DataSettings) -> list[str]:
-    """Refuse shares that leave nothing, and a setting about shares where there is none."""
-    shares = {name: getattr(data, name) for name in ("validation", "test")}
-    shares = {name: share for name, share in shares.items() if isinstance(share, float)}
-    found = [
-        f"data.{name}: the share {share} must lie between 0 and 1, or be a file."
-        for name, share in shares.items()
-        if not 0 < share < 1
-    ]
-    if not found and sum(shares.values()) >= 1:
-        found.append(
-            f"data.test: the shares {data.validation} for validation and {data.test} for test leave nothing to train "
-            "on; together they must stay below 1."
-        )
-    if data.near_copies is not None and not shares:
-        found.append("data.near_copies: validation and test are files, so nothing is held out of train. Leave it out.")
-    return found
-
-
 def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
     """Refuse prompt settings that the task would not read."""
-    unread = ("template",) if task.opens != "body" else ("chat", "system", "end_token")
-    instead = "rows are written by prompt.chat" if task.opens != "body" else "its prompt is prompt.template"
+    chat, answers = ("chat", "system", "end_token"), ("label_words", "label_descriptions", "demonstrations")
+    unread, instead = {
+        "generating": ((*PromptFields.model_fields, "file", "templates"), "rows are written by prompt.chat"),
+        "labelling": ((*chat, *answers), "its prompt is prompt.template"),
+        "prompting": ((*chat, "templates"), "its prompt is prompt.template"),
+    }[task.family]
     default = type(recipe.prompt)()
     return [
         f"prompt.{key}: the task '{task.name}' does not read it; {instead}."
@@ -372,33 +380,11 @@ def _across_model(recipe: Recipe, task: Any) -> list[str]:
         return found
     if "name" in recipe.model.model_fields_set:
         found.append(f"model.new: model.name={recipe.model.name} is a model that exists; leave one of the two out.")
-    if task.opens == "body":
+    if task.family != "generating":
         found.append(f"model.new: the task '{task.name}' needs a pretrained model. Choose text-generation.")
     if recipe.method["name"] != "full":
         found.append(
             f"model.new: the weights are random, so method '{recipe.method['name']}' would tune noise; take full."
-        )
-    return found
-
-
-def _across_data(data: DataSettings) -> list[str]:
-    found = []
-    if data.text == data.label:
-        found.append(f"data.label: '{data.label}' is also data.text; text and label are two columns.")
-    if len(set(data.columns)) < len(data.columns) or not all(data.columns):
-        found.append(f"data.columns: {data.columns} names a column twice or not at all; each needs a name of its own.")
-    files = [path for path in (data.train, data.validation, data.test) if isinstance(path, str)]
-    nameless = tuple(suffix for reader in components("readers").values() for suffix in reader.nameless)
-    if data.columns and not any(path.lower().endswith(nameless) for path in files):
-        found.append(
-            f"data.columns: it is for files without a header ({', '.join(nameless)}), and {', '.join(files)} name "
-            "their own. Leave it out."
-        )
-    try:
-        codecs.lookup(data.encoding)
-    except LookupError:
-        found.append(
-            f"data.encoding: '{data.encoding}' is no encoding that Python knows. Common: utf-8, latin-1, gb18030."
         )
     return found
 

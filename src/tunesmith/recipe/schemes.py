@@ -36,4 +36,20 @@ def across_schemes(recipe: Recipe, parts: Mapping[str, Any]) -> list[str]:
             "data.unlabelled: nothing reads it. Set semi_supervised, for example semi_supervised=self-training, or "
             "leave it out."
         )
+    found.extend(_across_rest(recipe, parts, list(chosen)))
+    return found
+
+
+def _across_rest(recipe: Recipe, parts: Mapping[str, Any], chosen: list[str]) -> list[str]:
+    """Refuse what a scheme cannot go together with."""
+    found = list[str]()
+    for key in chosen:
+        if not parts["method"].trains:
+            found.append(
+                f"{key}: method '{recipe.method['name']}' trains nothing. Choose another method, or leave it out."
+            )
+        if recipe.data.soft_labels is not None:
+            found.append(f"data.soft_labels: {key} learns one label per row. Leave one of the two out.")
+        if recipe.combine != "best":
+            found.append(f"combine: {key} measures the gain of one candidate; only combine=best goes with it.")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.seeds import derived, seed_everything
 from tunesmith.fewshot.schemes import Given
 from tunesmith.models.quantized import release
@@ -49,6 +49,12 @@ def prepare(
         Each candidate, in their order.
     """
     candidates = checked.candidates or (checked,)
+    still = [number for number, candidate in enumerate(checked.candidates) if not candidate.method.trains]
+    if still:
+        raise RecipeError(
+            f"candidates[{still[0]}]: method {candidates[still[0]].method.name} trains nothing, so it is no candidate "
+            "of a training. Leave it out; the untuned model is among the baselines."
+        )
     names = [f"trial-{number:03d}" for number in range(len(candidates))] if checked.candidates else ["default"]
     prepared: list[Prepared] = []
     for number, (candidate, name) in enumerate(zip(candidates, names, strict=True)):

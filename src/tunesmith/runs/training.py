@@ -20,7 +20,7 @@ from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Meter, Scored
 from tunesmith.runs.continuing import Earlier, inherit
 from tunesmith.runs.family import Family
-from tunesmith.runs.folder import check_free, completed
+from tunesmith.runs.folder import check_free, completed, unfinished
 from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
@@ -30,6 +30,7 @@ from tunesmith.runs.resuming import Going, check_finished, check_same, facts_of,
 from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.writing import write_run
+from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.caching import kept_below
 from tunesmith.training.checkpoints import Checkpoints
@@ -76,9 +77,13 @@ def train_recipe(
     narrow_named(
         checked.recipe.training.precision, choose_device(checked.recipe.model.device)
     )  # refused before all work
-    outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress)
-    with completed(output, outcome.trained.interrupted) as folder:
-        write_run(outcome, folder)
+    try:
+        outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress)
+        with completed(output, outcome.trained.interrupted) as folder:
+            write_run(outcome, folder)
+    except KeyboardInterrupt:
+        progress.say(unfinished(output))
+        raise
     return output
 
 
@@ -108,30 +113,37 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
     splits = [split for name, split in corpus.splits.items() if name != "test"]
     trials = [one for item in prepared for one in (item.trial, item.plain) if one is not None]
     splits += [split for trial in trials for split in trial.splits if all(split is not other for other in splits)]
-    with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
-        checkpoints = going.begin(checked, facts, progress.say)
-        cost = _train(prepared, trials, meter, (going, checkpoints), progress, warnings)
+    cost = Cost()
+    if checked.method.trains or checked.candidates:
+        with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
+            checkpoints = going.begin(checked, facts, progress.say)
+            cost = _train(prepared, trials, meter, (going, checkpoints), progress, warnings)
     best = min(prepared, key=lambda item: item.trial.key)
     chosen, trial = best.checked, best.trial
-    _tell_choice(prepared, trial, warnings, progress)
-    family.settle(trial.tuned)
-    lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}
-    answers = _answer(trial.tuned, family, progress)
+    _tell_diverged(prepared, warnings, progress)
+    members = _together(prepared, recipe.combine, trial)
+    _tell_choice(prepared, trial, members, progress)
+    for member in members:
+        family.settle(member)
+    tuned = Ensemble.of(members)
+    lost = _tell_forgotten(family, old, tuned, warnings, progress) if earlier else {}
+    answers = _answer(tuned, family, progress)
     besides = learned_besides(best, answers, family)
     warnings.extend(_told(besides, progress))
     ours = judge.score(Scored(chosen.method.name, answers, best.facts.share, family.learned(cost)))
     return Outcome(
-        checked=chosen,
+        checked=chosen if len(members) == 1 else checked,
         session=session,
         corpus=corpus,
         examples=sum(other.trial.trained.examples for other in prepared),
         preflight=best.facts,
         predicted_peak_bytes=planned.peak_bytes,
         trained=trial.trained,
-        tuned=trial.tuned,
+        tuned=tuned,
+        methods=[item.checked.method for item in prepared if item.trial.tuned in members],
         forgetting=lost,
         candidates=[
-            compared(checked, item.checked, item.trial, item.facts, chosen=item is best)
+            compared(checked, item.checked, item.trial, item.facts, chosen=item.trial.tuned in members)
             for item in prepared
             if checked.candidates
         ],
@@ -140,7 +152,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
         baselines=baselines,
         gains=judge.gain(ours, baselines, judge.splits[-1]),
         judge=judge,
-        samples=family.samples(trial.tuned),
+        samples=family.samples(tuned),
         seconds=time.perf_counter() - began,
         peak_bytes=meter.peak_bytes,
         quantization=_compare_base(family, progress, warnings),
@@ -217,14 +229,29 @@ def _check_moved(trials: list[Trial]) -> None:
         )
 
 
-def _tell_choice(prepared: list[Prepared], best: Trial, warnings: list[str], progress: Progress) -> None:
-    """Say which candidate was chosen on validation, and which ones diverged."""
+def _together(prepared: list[Prepared], combine: str, best: Trial) -> list[Tuned]:
+    """Return what answers: the best trial's, or every one's that did not diverge."""
+    if combine == "best":
+        return [best.tuned]
+    return [item.trial.tuned for item in prepared if not item.trial.trained.diverged]
+
+
+def _tell_diverged(prepared: list[Prepared], warnings: list[str], progress: Progress) -> None:
     if len(prepared) == 1:
         return
     for number, item in enumerate(prepared):
         if item.trial.trained.diverged:
             warnings.append(f"candidate {number} diverged at step {item.trial.trained.diverged} and was dropped.")
             progress.say(f"note: {warnings[-1]}")
+
+
+def _tell_choice(prepared: list[Prepared], best: Trial, members: list[Tuned], progress: Progress) -> None:
+    """Say which candidate was chosen on validation, or how many answer together."""
+    if len(prepared) == 1:
+        return
+    if len(members) > 1:
+        progress.say(f"{len(members)} candidates answer together: their probabilities are averaged")
+        return
     number = next(number for number, item in enumerate(prepared) if item.trial is best)
     progress.say(f"candidate {number} of {len(prepared)} is the best on validation; only it is kept")
 

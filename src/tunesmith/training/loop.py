@@ -18,10 +18,11 @@ from tunesmith.core.progress import Bar
 from tunesmith.models.dropout import drops_by_function
 from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.models.recomputing import recomputing
+from tunesmith.training.batching import joined
 from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows
 from tunesmith.training.packing import random_state, set_random_state
 from tunesmith.training.stopping import Asked, heeding
-from tunesmith.training.trial import Trial, joined
+from tunesmith.training.trial import Trial
 
 _SHOWN = 8  # rows of a diverged step that are named
 

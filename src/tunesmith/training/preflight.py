@@ -16,7 +16,8 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.keeping import counted
 from tunesmith.models.quantized import is_quantised
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.trial import Trial, batch_of
+from tunesmith.training.batching import batch_of
+from tunesmith.training.trial import Trial
 
 _ROWS, _TOKENS = 4, 512  # most of the probing batch: the longest rows, at least one
 
@@ -58,6 +59,8 @@ def check(trial: Trial) -> Preflight:
             "training.tokens_per_pass: the head or a loss of the task compares all rows of a step, so a step is one "
             "pass. Leave it out, and lower training.batch_size where memory is short."
         )
+    if not trial.method.trains:
+        return _untrained(trial)
     _check_optimizer(trial)
     tuned, batch = trial.tuned, batch_of(trial.split, _longest(trial), trial.draw)
     held = _held(tuned.backbone.device)
@@ -82,6 +85,17 @@ def check(trial: Trial) -> Preflight:
         held_bytes=held,
         notes=tuple(notes),
     )
+
+
+def _untrained(trial: Trial) -> Preflight:
+    """Refuse a head that would answer by chance, and say that nothing trains."""
+    if not trial.tuned.task.answers_untrained:
+        raise CompatibilityError(
+            f"method {trial.method.name}: the head starts at random numbers and would answer by chance. Start it at "
+            "class means (task.head_start=prototypes), or train it (method head-only)."
+        )
+    notes = (f"nothing trains (method {trial.method.name}): training settings are not read",)
+    return Preflight(layers=0, trainable=0, share=0.0, held_bytes=_held(trial.tuned.backbone.device), notes=notes)
 
 
 def _longest(trial: Trial) -> list[int]:

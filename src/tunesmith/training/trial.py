@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.errors import TargetError
 from tunesmith.core.seeds import derived
 from tunesmith.methods.base import Method
 from tunesmith.models.delta import Delta
-from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.models.layout import RaggedBatch
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.optimizing import Optimizer
-
-if TYPE_CHECKING:
-    from tunesmith.data.tokens import Seen
-from tunesmith.training.corpus import Split  # it brings the readers and their tables
+from tunesmith.training.batching import Sent, joined
+from tunesmith.training.corpus import Split
+from tunesmith.training.optimizing import NoOptimizer, Optimizer
 from tunesmith.training.sampling import random_order, together_by_label
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
@@ -58,22 +58,6 @@ class Trained:
     diverged: int = 0
 
 
-class Sent(NamedTuple):
-    """Rows of one split that a step sends through the base.
-
-    Args:
-        split: they are of.
-        numbers: of the rows.
-        draw: of what is drawn at random in the rows themselves.
-        name: of the delta that they go to.
-    """
-
-    split: Split
-    numbers: list[int]
-    draw: int
-    name: str
-
-
 class Trial:
     """One delta and one head, with everything that trains them.
 
@@ -101,7 +85,7 @@ class Trial:
         self.method, self.seed = method, seed
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        self.optimizer = self.new_optimizer()
+        self.optimizer = self.new_optimizer() if method.trains else NoOptimizer()
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
@@ -131,29 +115,24 @@ class Trial:
 
     def new_optimizer(self) -> Optimizer:
         """Make the optimizer of `training.epochs` epochs over the rows."""
-        settings = self.settings
+        settings, head = self.settings, self.head_parameters()
+        rate = settings.learning_rate
+        parts = [
+            part
+            for delta in self.deltas
+            for part in delta_parts(self.method, delta, rate, settings.part_learning_rates)
+        ]
         return Optimizer(
-            self.parts(),
-            weight_decay=settings.weight_decay,
+            [*parts, (head, settings.head_learning_rate or rate)],
+            settings,
             total=math.ceil(self.rows / settings.batch_size) * settings.epochs,
-            warmup_fraction=settings.warmup_fraction,
-            schedule=settings.schedule,
-            clip_norm=settings.clip_norm,
             scaled=next(self.tuned.backbone.model.parameters()).dtype == torch.float16,
+            head=head,
         )
 
-    def parts(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Return what trains, in parts of one learning rate each.
-
-        Returns:
-            Parameters and rate of each part.
-        """
-        settings, tuned = self.settings, self.tuned
-        rate = settings.head_learning_rate or settings.learning_rate
-        return [
-            *delta_parts(self.method, tuned.delta, settings.learning_rate),
-            (list(tuned.head.parameters()), rate),
-        ]
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return what trains besides the deltas."""
+        return list(self.tuned.head.parameters())
 
     @property
     def draw(self) -> int:
@@ -312,7 +291,7 @@ class Trial:
             loss: of the step, without the method's penalty.
             rows: it was computed on. [count]
         """
-        self._facts = self.optimizer.step()
+        self._facts = self.optimizer.step([row["validation loss"] for row in self.trained.history])
         self.trained.steps += 1
         for delta in self.deltas:
             self.method.adjust(delta, self.trained.steps - self.stage[1], self.optimizer.total)
@@ -417,73 +396,34 @@ class Trial:
         self.tuned.train(False)
 
 
-def batch_of(split: Split, numbers: list[int], draw: int = 0) -> RaggedBatch:
-    """Put rows of a split into a batch.
-
-    Args:
-        split: any.
-        numbers: which of its rows.
-        draw: of what is drawn at random, as the epoch.
-    Returns:
-        The batch, with labels or learned tokens.
-    """
-    return joined([(split, numbers, draw)])
-
-
-def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] | None = None) -> RaggedBatch:
-    """Put rows of several splits into one batch.
-
-    Args:
-        parts: splits of one kind, which of their rows, and the draw of what is drawn at random.
-        names: of each part's delta; None for rows of the active one.
-    Returns:
-        The batch, with labels or learned tokens.
-    """
-    places = [(split, number) for split, numbers, _ in parts for number in numbers]
-    seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
-    owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
-    labels = [int(split.labels[number]) for split, number in places]
-    return seen_together(seen, [number for _, number in places], labels, owners)
-
-
-def seen_together(
-    rows: Sequence[Seen],
-    numbers: Sequence[int],
-    labels: Sequence[int] | None = None,
-    names: Sequence[str] | None = None,
-) -> RaggedBatch:
-    """Put rows into a batch.
-
-    Args:
-        rows: as the model reads them.
-        numbers: of the rows.
-        labels: of the rows; used where no tokens are learned.
-        names: of each row's delta.
-    Returns:
-        The batch, with labels or learned tokens.
-    """
-    whole, plain = rows[0].learned is None, rows[0].hidden is None
-    return ragged(
-        [torch.from_numpy(row.ids) for row in rows],
-        numbers,
-        labels if whole else None,
-        names,
-        None if whole else [row.learned for row in rows],
-        None if plain else [row.hidden for row in rows],
-    )
-
-
-def delta_parts(method: Method, delta: Delta, rate: float) -> list[tuple[list[nn.Parameter], float]]:
+def delta_parts(
+    method: Method, delta: Delta, rate: float, rates: Mapping[str, float] | None = None
+) -> list[tuple[list[nn.Parameter], float]]:
     """Part a delta's parameters by their learning rate.
 
     Args:
         method: that attached it.
         delta: in training.
         rate: learning rate of the run.
+        rates: others by a pattern of the parameters' names; the first that fits.
     Returns:
         Parameters and rate of each part; first those of the run's own rate, possibly none.
+    Raises:
+        TargetError: a pattern fits no parameter.
     """
-    parts: dict[float, list[nn.Parameter]] = {1.0: []}
+    parts: dict[float, list[nn.Parameter]] = {rate: []}
+    rates, unused = rates or {}, set(rates or {})
     for name, parameter in delta.named_parameters():
-        parts.setdefault(method.rate_ratio(name), []).append(parameter)
-    return [(parameters, rate * ratio) for ratio, parameters in parts.items()]
+        pattern = next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)
+        unused.discard(pattern or "")
+        own = (rate if pattern is None else rates[pattern]) * method.rate_ratio(name)
+        parts.setdefault(own, []).append(parameter)
+    if unused:
+        names = [name for name, _ in delta.named_parameters()]
+        raise TargetError(
+            f"training.part_learning_rates: '{min(unused)}' fits no parameter of the delta that an earlier pattern has "
+            f"left. The names are like '{names[0]}' ({len(names)} of them); * stands for any text."
+            if names
+            else "training.part_learning_rates: the method has no parameters of its own. Leave it out."
+        )
+    return [(parameters, own) for own, parameters in parts.items()]

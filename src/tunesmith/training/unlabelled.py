@@ -10,12 +10,15 @@ import numpy as np
 
 from tunesmith.core.errors import DataError
 from tunesmith.data import audit
-from tunesmith.data.examples import Columns, Examples, read_examples
+from tunesmith.data.cleaned import read_cleaned
+from tunesmith.data.examples import Columns, Examples
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
+from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
-from tunesmith.training.corpus import Corpus, Split, Unlabelled, labelled_reader, others
+from tunesmith.training.cleaning import changes_of
+from tunesmith.training.corpus import Corpus, Split, Unlabelled, labelled_reader, other_columns
 
 _REASONS = {
     "in validation or test": "also stand in validation or test",
@@ -52,15 +55,19 @@ def load_unlabelled(
     """
     assert data.unlabelled is not None
     reader = labelled_reader(data.unlabelled, data, folder)
-    columns = Columns(reader.only_column or data.text, data.label if audited else None, others(template, data))
-    examples = read_examples(reader, columns, data.empty == "drop")
+    columns = Columns(reader.only_column or data.text, data.label if audited else None, other_columns(template, data))
+    examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
     hashes = audit.text_hashes(row["text"] for row in examples.rows())
     kept, dropped = _kept(examples, hashes, corpus, data.leakage)
 
-    def texts() -> Iterator[str]:
-        return (template.render(row) for row in examples.rows(kept))
+    def tokenized(one: Template) -> tuple[TokenRows, Path | None]:
+        def texts() -> Iterator[str]:
+            return (one.render(row) for row in examples.rows(kept))
 
-    tokens, kept_in = tokenize_once(tokenizer, texts, examples.table.nbytes, max_tokens)
+        return tokenize_once(tokenizer, texts, examples.table.nbytes, max_tokens)
+
+    (tokens, kept_in), *wordings = map(tokenized, template.wordings)
+    tokens = VariedRows([tokens, *(more for more, _ in wordings)]) if wordings else tokens
     facts = audit.Audit(
         rows=len(kept),
         classes={},

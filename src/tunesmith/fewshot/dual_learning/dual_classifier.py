@@ -74,11 +74,9 @@ class DualClassifierTrial(SeveralTrial):
         super().__init__([(lambda rows: rows, tuned.delta.name)], given.unlabelled, how.ratio, facts)
         self.how = how
 
-    def parts(self) -> list[tuple[list[nn.Parameter], float]]:
-        """What trains, the attribute head last."""
-        settings = self.settings
-        rate = settings.head_learning_rate or settings.learning_rate
-        return [*super().parts(), (list(self.attribute_head.parameters()), rate)]
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Of the head of classes and that of attributes."""
+        return [*super().head_parameters(), *self.attribute_head.parameters()]
 
     def loss(self, outputs: Tensor, batch: RaggedBatch) -> Tensor:
         """Compute the pass's part of the loss."""

@@ -18,7 +18,6 @@ from tunesmith.fewshot.views import HalvedRows
 from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.trial import delta_parts
 
 
 @register("dual_learning")
@@ -83,12 +82,9 @@ class DualNetworkTrial(SeveralTrial):
         """The trial's own and the peer's."""
         return [self.tuned.delta, self.peer.delta]
 
-    def parts(self) -> list[tuple[list[nn.Parameter], float]]:
-        """What trains, of both networks."""
-        settings = self.settings
-        rate = settings.head_learning_rate or settings.learning_rate
-        peers = delta_parts(self.method, self.peer.delta, settings.learning_rate)
-        return [*super().parts(), *peers, (list(self.peer.head.parameters()), rate)]
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Of both networks."""
+        return [*super().head_parameters(), *self.peer.head.parameters()]
 
     def seed_dropout(self) -> None:
         """Start the streams of both networks."""
