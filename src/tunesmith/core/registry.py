@@ -36,6 +36,10 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "edits": "tunesmith.search.edits",
     "verbalizers": "tunesmith.tasks.verbalizers",
     "demonstrations": "tunesmith.prompts.demonstrations",
+    "semi_supervised": "tunesmith.fewshot.semi_supervised",
+    "dual_learning": "tunesmith.fewshot.dual_learning",
+    "attributes": "tunesmith.fewshot.attributes",
+    "measurements": "tunesmith.fewshot.measurements",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}

@@ -57,6 +57,9 @@ class DataSettings(Settings):
     test: str | float | None = setting(
         None, "A file, or the share of train that is held out, as validation; evaluated once, after training."
     )
+    unlabelled: str | None = setting(
+        None, "A file of rows without labels, to learn from besides (semi_supervised, dual_learning)."
+    )
     seed: int | None = setting(None, "Seed of the draw of shares; the recipe's when empty.", ge=0, le=2**32 - 1)
     near_copies: float | None = setting(
         None,
@@ -226,6 +229,12 @@ class Recipe(Settings):
     prompt: PromptSettings = setting(PromptSettings(), "The prompt.")
     method: Component = setting({"name": "lora"}, "The method by name, or a mapping with its settings.")
     training: TrainingSettings = setting(TrainingSettings(), "The training.")
+    semi_supervised: Component | None = setting(
+        None, "How the rows of data.unlabelled are learned from, by name, or a mapping with its settings."
+    )
+    dual_learning: Component | None = setting(
+        None, "Two views, networks or classifiers that teach each other, by name, or a mapping with its settings."
+    )
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "The evaluation.")
     start_from: str | None = setting(
         None, "Earlier run to go on from with new examples; its labels are kept, new ones are added."

@@ -25,6 +25,7 @@ from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.balancing import classes_of
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
 from tunesmith.training.sampling import check_rows_per_label
+from tunesmith.training.unlabelled import load_unlabelled
 
 
 @dataclass
@@ -44,9 +45,14 @@ class Labelling(Family):
     def read(cls, checked: Checked, session: Reading, known: Sequence[str] = ()) -> Corpus:
         """Read labelled rows."""
         recipe, template = checked.recipe, session.template
-        return load_corpus(
-            recipe.data, template, session.tokenizer, session.max_tokens, recipe.split_seed, checked.folder, known
-        )
+        reading = template, session.tokenizer, session.max_tokens
+        corpus = load_corpus(recipe.data, *reading, recipe.split_seed, checked.folder, known)
+        if recipe.data.unlabelled is not None:
+            audited = checked.scheme is not None and checked.scheme.audit
+            corpus.unlabelled = load_unlabelled(recipe.data, corpus, *reading, checked.folder, audited)
+            corpus.warnings.extend(corpus.unlabelled.remarks)
+            corpus.content_hash += f"+{corpus.unlabelled.split.examples.content_hash[:32]}"
+        return corpus
 
     @classmethod
     def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
@@ -148,6 +154,12 @@ class Labelling(Family):
                 f"{name}: {facts.rows:,} rows, {len(facts.classes)} labels, tokens median {lengths['median']} / p95 "
                 f"{lengths['p95']} / longest {lengths['longest']}, {facts.truncated} truncated, "
                 f"{facts.duplicates} duplicates{split.origin}"
+            )
+        if self.corpus.unlabelled is not None:
+            more = self.corpus.unlabelled.split.audit
+            found.append(
+                f"unlabelled: {more.rows:,} rows, tokens median {more.tokens['median']} / longest "
+                f"{more.tokens['longest']}"
             )
         return found
 

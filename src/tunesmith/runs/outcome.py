@@ -41,6 +41,7 @@ class Outcome:
         candidates: what each candidate was and how it did on validation; empty without candidates.
         samples: what was asked, and what the model wrote before and after tuning; empty for tasks with labels.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
+        scheme: what was learned from besides the labelled rows, and what that gained; empty without.
     """
 
     checked: Checked
@@ -63,6 +64,7 @@ class Outcome:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, str]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
+    scheme: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split(self) -> str:
