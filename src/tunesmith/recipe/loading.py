@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.lines import parse
+from tunesmith.recipe.rejecting import across_rejecting
 from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.starting import inherit_values
 
@@ -262,6 +263,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
     found.extend(_across_shares(recipe.data))
+    found.extend(across_rejecting(recipe, task))
     return found
 
 

@@ -67,6 +67,10 @@ class DataSettings(Settings):
     )
     text: str = setting("text", "Column that holds the text.")
     label: str = setting("label", "Column that holds the label.")
+    out_of_scope: str | None = setting(
+        None,
+        "What rows that belong to no label are called in validation and test; with task.reject. They do not train.",
+    )
     label_descriptions: str | None = setting(
         None, "YAML or JSON file of labels and what each means in words; read where labels' texts are used."
     )

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from tunesmith.core.errors import DataError
 from tunesmith.core.progress import Progress
+from tunesmith.data.descriptions import check_spelling
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_features, label_features, run_baselines
@@ -18,7 +20,9 @@ from tunesmith.runs.continuing import Earlier
 from tunesmith.runs.family import Family
 from tunesmith.runs.quantization import compare_with_full_precision, worded
 from tunesmith.runs.session import Reading, Session
+from tunesmith.tasks.base import Task
 from tunesmith.tasks.heads.base import RowsHead
+from tunesmith.tasks.rejecting import OUTSIDE, Rejecting, choose_threshold, plain
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
@@ -41,9 +45,14 @@ class Labelling(Family):
     @classmethod
     def read(cls, checked: Checked, session: Reading, known: Sequence[str] = ()) -> Corpus:
         """Read labelled rows."""
+        if getattr(checked.task, "reject", None) is not None:
+            known = [label for label in known if label != OUTSIDE]
         recipe, template = checked.recipe, session.template
-        return load_corpus(
-            recipe.data, template, session.tokenizer, session.max_tokens, recipe.split_seed, checked.folder, known
+        return _with_outside(
+            load_corpus(
+                recipe.data, template, session.tokenizer, session.max_tokens, recipe.split_seed, checked.folder, known
+            ),
+            session.task,
         )
 
     @classmethod
@@ -87,15 +96,26 @@ class Labelling(Family):
     def _label_features(self) -> torch.Tensor:
         """Embed the labels' texts with the delta that is active."""
         session = self.session
+        check_spelling(self.corpus.label_names)
         return torch.from_numpy(label_features(session, self.corpus)).to(session.backbone.device)
 
     def settle(self, tuned: Tuned) -> None:
-        """Let a head that keeps rows keep what the tuned model makes of the training rows."""
-        if isinstance(tuned.head, RowsHead):
-            split = self.corpus.splits["train"]
-            tuned.backbone.seams.use(tuned.delta.name)
-            features = extract_features(tuned.backbone, tuned.task, split.tokens)
-            tuned.head.keep(features.to(tuned.backbone.device), torch.from_numpy(split.labels))
+        """Let a head that keeps rows keep what the tuned model makes of them; choose what is rejected."""
+        head, device = plain(tuned.head), tuned.backbone.device
+        if isinstance(head, RowsHead):
+            labels = torch.from_numpy(self.corpus.splits["train"].labels)
+            head.keep(tuned.features(self.corpus.splits["train"].tokens).to(device), labels.to(device))
+        if isinstance(tuned.head, Rejecting):
+            self._set_threshold(tuned, tuned.head)
+
+    @torch.no_grad()
+    def _set_threshold(self, tuned: Tuned, head: Rejecting) -> None:
+        """Choose the threshold of what is out of scope on validation."""
+        split, outside = self.corpus.splits["validation"], len(self.corpus.label_names) - 1
+        logits = head.inner.eval()(tuned.features(split.tokens).to(tuned.backbone.device))
+        scores = head.scores(logits).double().cpu().numpy()
+        right = logits.argmax(1).cpu().numpy() == split.labels
+        head.threshold.fill_(choose_threshold(scores, right, split.labels == outside, head.share))
 
     def validate(self, tuned: Tuned) -> dict[str, float]:
         """Answer the validation rows and compute every metric."""
@@ -138,3 +158,15 @@ class Labelling(Family):
         """Compare the features, and a linear probe on them."""
         found = compare_with_full_precision(self.session, self.corpus, self.frozen, self.judge, progress)
         return {**found, "sentence": worded(found)} if found else {}
+
+
+def _with_outside(corpus: Corpus, task: Task) -> Corpus:
+    """Add what is out of scope as the last label where rows are rejected and the data name none."""
+    if getattr(task, "reject", None) is not None and len(corpus.label_names) == len(corpus.label_texts):
+        if OUTSIDE in corpus.label_names:
+            raise DataError(
+                f"a label is called '{OUTSIDE}', which is what rejected rows are called. Name it in data.out_of_scope "
+                "and leave its rows out of train, or leave task.reject out to learn it as a label like others."
+            )
+        corpus.label_names.append(OUTSIDE)
+    return corpus

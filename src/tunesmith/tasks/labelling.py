@@ -17,6 +17,7 @@ from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.heads.base import Head, RowsHead, Start, unit
 from tunesmith.tasks.loss import Learned, Loss
+from tunesmith.tasks.rejecting import Rejecting, RejectSettings, plain
 
 _TEXT_STARTS = ("label-text", "prototypes+label-text")
 
@@ -34,6 +35,9 @@ class LabelTask(Task):
     )
     head_scale: float = setting(20.0, "Scale of a head's cosines.", gt=0)
     head_dropout: float = setting(0.1, "Dropout before a trained head.", unit="fraction", ge=0, lt=1)
+    reject: RejectSettings | None = setting(
+        None, "Reject rows that belong to no label; predictions say out-of-scope. Never when empty."
+    )
     losses: list[str | dict[str, Any]] = setting(
         ["cross-entropy"],
         "What is minimised: losses by name, or mappings with their settings and `weight`, added up.",
@@ -123,11 +127,13 @@ class LabelTask(Task):
 
         Args:
             width: D.
-            classes: C.
+            classes: C; with `reject` the last one is what is out of scope.
         Returns:
             (R, D) -> (R, C).
         """
-        return self.head_component.build(width, classes, self.head_scale, self.head_dropout)
+        inside = classes if self.reject is None else classes - 1
+        head = self.head_component.build(width, inside, self.head_scale, self.head_dropout)
+        return head if self.reject is None else Rejecting(head, self.reject)
 
     @property
     def starts_from_features(self) -> bool:
@@ -149,6 +155,7 @@ class LabelTask(Task):
             labels: (rows,), int64.
             label_features: (C, D), of the labels' texts; None where nobody reads them.
         """
+        head = plain(head)
         weight = getattr(head, "weight", None)
         directions = None if weight is None else self._directions(weight, features, labels, label_features)
         start = Start(features, labels, label_features, directions)
@@ -176,7 +183,7 @@ class LabelTask(Task):
     ) -> Tensor:
         """Apply the head and add up the losses, each a mean over the rows."""
         assert batch.labels is not None
-        labels = batch.labels.to(outputs.device)
+        head, labels = plain(head), batch.labels.to(outputs.device)
         rows = isinstance(head, RowsHead)
         logits = head.learn(outputs, batch.index.to(outputs.device)) if rows else head(outputs)  # type: ignore[operator]
         learned = Learned(outputs, labels, logits, getattr(head, "weight", None), smoothing)

@@ -80,6 +80,17 @@ class Tuned:
             if isinstance(getattr(module, "source", None), DropoutSource):
                 module.source.seed(seed)  # type: ignore[union-attr,operator]
 
+    def features(self, tokens: TokenRows) -> Tensor:
+        """Compute what the head reads of many rows.
+
+        Args:
+            tokens: the rows.
+        Returns:
+            (rows, D), on the CPU.
+        """
+        self.backbone.seams.use(self.delta.name)
+        return extract_features(self.backbone, self.task, tokens)
+
     def probabilities(self, tokens: TokenRows) -> Tensor:
         """Answer many rows.
 
@@ -88,8 +99,7 @@ class Tuned:
         Returns:
             (rows, C), float64, on the CPU.
         """
-        self.backbone.seams.use(self.delta.name)
-        return probabilities(self.head, extract_features(self.backbone, self.task, tokens))
+        return probabilities(self.head, self.features(tokens))
 
     def state(self) -> list[Tensor]:
         """Copy what trains.

@@ -19,6 +19,7 @@ from tunesmith.data.token_store import tokenize_once
 from tunesmith.data.tokens import TokenRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
+from tunesmith.tasks.rejecting import OUTSIDE
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
 FEW = 30  # rows below which a score is remarked on
@@ -136,7 +137,9 @@ def load_corpus(
     if not known:
         audit.check_classes(files["train"])
     names = sorted({*files["train"].label_names, *known})
-    parts = {name: _part(name, examples, names) for name, examples in files.items()}
+    if data.out_of_scope is not None:
+        names = _with_outside(names, data.out_of_scope, files["train"])
+    parts = {name: _part(name, examples, names, data.out_of_scope) for name, examples in files.items()}
     warnings = [*_alike(names), *separate(parts, data.leakage)]
     warnings.extend(_hold_out(parts, data, seed))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
@@ -145,8 +148,9 @@ def load_corpus(
         warnings.extend(_remarks(split))
     _check_coverage(splits, names, files["train"].label_names)
     described = None if data.label_descriptions is None else resolve_path(data.label_descriptions, folder)
-    texts = label_texts(names, described)
-    bare = [name for name, own in zip(names, texts, strict=True) if len(own) == 1]
+    inside = [name for name in names if data.out_of_scope is None or name != OUTSIDE]
+    texts = label_texts(inside, described)
+    bare = [name for name, own in zip(inside, texts, strict=True) if len(own) == 1]
     if described is not None and bare:
         warnings.append(
             f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their "
@@ -172,7 +176,7 @@ def load_labelled(
     Raises:
         DataError: the file cannot be used, or holds another label.
     """
-    part = _part("test", read_labelled(path, data, template, Path.cwd()), names)
+    part = _part("test", read_labelled(path, data, template, Path.cwd()), names, data.out_of_scope)
     return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
 
 
@@ -196,8 +200,21 @@ def read_labelled(path: str | Path, data: DataSettings, template: Template, fold
     return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
 
 
-def _part(name: str, examples: Examples, names: Sequence[str]) -> Part:
-    labels = audit.align_labels(name, examples, list(names))
+def _with_outside(names: list[str], outside: str, train: Examples) -> list[str]:
+    """Put what is out of scope behind the labels; such rows do not train."""
+    for name in (outside, OUTSIDE):
+        if name in train.label_names:
+            row = int(np.flatnonzero(train.labels == train.label_names.index(name))[0])
+            raise DataError(
+                f"{train.path}, {train.where[row]}: the label '{name}' is for rows out of scope, which do not train. "
+                "Put such rows into validation and test, or leave data.out_of_scope and task.reject out to learn it as "
+                "a label like others."
+            )
+    return [*(name for name in names if name != OUTSIDE), OUTSIDE]
+
+
+def _part(name: str, examples: Examples, names: Sequence[str], outside: str | None) -> Part:
+    labels = audit.align_labels(name, examples, list(names), outside)
     dropped = {"empty": len(examples.dropped)} if examples.dropped else {}
     texts = (row["text"] for row in examples.rows())
     return Part(examples, np.arange(len(examples)), labels, dropped, audit.text_hashes(texts))
