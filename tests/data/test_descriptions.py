@@ -48,4 +48,4 @@ def test_descriptions_in_a_run(recipe: dict[str, object], data_folder: Path) -> 
     rows = [(f"{text} {extra}", label) for extra in "abcd" for text, label in (("one", "a_b"), ("two", "A b"))]
     train = write_csv(data_folder / "alike.csv", rows)
     with pytest.raises(DataError, match="'A b' and 'a_b' are the same words in another spelling"):
-        tunesmith.train({**recipe, "data": {"train": str(train), "validation": 0.3}, "task": task})
+        tunesmith.train({**recipe, "data": {"train": str(train), "validation": 0.3}, "task": task}, overwrite=True)
