@@ -53,7 +53,14 @@ def facts(found: dict[str, Any]) -> str:
     """Word where and how often it was measured."""
     machine = found["machine"]
     rounds = len(next(iter(found["runs"].values())))
-    return f"{rounds} rounds in turn, {machine['threads']} threads of {machine['processor']}, torch {machine['torch']}."
+    place = machine["gpu"] if on_gpu(found) else f"{machine['threads']} threads of {machine['processor']}"
+    return f"{rounds} round{'s' * (rounds > 1)} in turn, {place}, torch {machine['torch']}."
+
+
+def on_gpu(found: dict[str, Any]) -> bool:
+    """Say whether a comparison ran on a GPU; those have the share of its peak to show."""
+    shares = (own.get("share_of_peak", 0.0) for own in found["medians"].values())
+    return "gpu" in found["machine"] and any(share > 0 for share in shares)
 
 
 def picture(cases: dict[str, dict[str, Any]], path: Path) -> None:

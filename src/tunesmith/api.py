@@ -49,6 +49,7 @@ def train(
     overrides: Sequence[str] = (),
     *,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Carry out a recipe from data to a run folder.
@@ -57,13 +58,15 @@ def train(
         recipe: a YAML file, or a mapping with the same keys.
         overrides: `key=value` texts that win over the recipe, for example "method.rank=16".
         overwrite: replace an existing run.
+        resume: go on with a run that was killed or interrupted; it ends as if it never had been.
         progress: where to show progress; bars on a terminal when None.
     Returns:
         The run.
     Raises:
         TunesmithError: any mistake in recipe, data or model, with what to do about it.
+        SystemExit: SIGTERM came while training ran; a checkpoint was written.
     """
-    return Run(train_recipe(recipe, overrides, overwrite, progress))
+    return Run(train_recipe(recipe, overrides, overwrite, progress, resume))
 
 
 def inspect(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3) -> dict[str, Any]:

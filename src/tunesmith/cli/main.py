@@ -41,12 +41,13 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example method.rank=16.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed or interrupted.")] = False,
     as_json: Json = False,
 ) -> None:
     """Tune a model as a recipe says, prove the gain, and leave a run folder."""
     from tunesmith.api import train as carry_out
 
-    run = carry_out(recipe, overrides or [], overwrite=overwrite)
+    run = carry_out(recipe, overrides or [], overwrite=overwrite, resume=resume)
     _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
     if run.summary["interrupted"]:
         raise typer.Exit(1)

@@ -27,6 +27,8 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "chats": "tunesmith.prompts.chats",
     "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
     "losses": ("tunesmith.training.losses", "tunesmith.fewshot.losses"),
+    "verbalizers": "tunesmith.tasks.verbalizers",
+    "demonstrations": "tunesmith.prompts.demonstrations",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}

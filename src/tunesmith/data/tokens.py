@@ -39,6 +39,8 @@ class TokenRows:
         full_lengths: (rows,), tokens before cutting.
     """
 
+    drawn = False  # whether a row is another one in every epoch
+
     def __init__(
         self, ids: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], full_lengths: np.ndarray[Any, Any]
     ) -> None:

@@ -117,6 +117,16 @@ class Backbone:
                 return self._padded(batch)
             return self._flat(batch, self.proof.position_offset, None, self._kept(batch))
 
+    def read_only(self, batch: RaggedBatch) -> Tensor:
+        """Run what reads: the model, or of an encoder and a decoder the encoder alone.
+
+        Args:
+            batch: R rows of N tokens together.
+        Returns:
+            Last hidden states, (N, D), in the batch's order of tokens.
+        """
+        return self.hidden(batch)
+
     def hidden_at(self, batch: RaggedBatch, places: Tensor) -> Tensor:
         """Run the model and take the hidden states of some tokens.
 

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.backbone import Backbone
+from tunesmith.models.branching import Ends, branch
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.models.sharing import Lead, Shared, behind, common, read_of_prompt, share_prompt
 from tunesmith.models.structure import is_causal
@@ -74,6 +76,23 @@ class LanguageModel(Backbone):
         with self._answering(hidden[None]), self.seams.routing.quickly():
             found: Tensor = self.whole(ids, hidden.new_zeros(1, 1, hidden.shape[1]))
         return found
+
+    def before_output(self, hidden: Tensor) -> Tensor:
+        """Run the head up to its output map.
+
+        Args:
+            hidden: (M, D), of any positions.
+        Returns:
+            What the map over the vocabulary is given, (M, D).
+        """
+        found: list[Tensor] = []
+        output: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
+        hook = output.register_forward_pre_hook(lambda _, given: found.append(given[0]))
+        try:
+            self.logits(hidden)
+        finally:
+            hook.remove()
+        return found[0][0]
 
     def speakers(self) -> list[nn.Module]:
         """Return the modules whose output the head may read, the likeliest first."""
@@ -174,6 +193,18 @@ class LanguageModel(Backbone):
             given = torch.empty_like(given[: shared.batch.layout.tokens]).index_copy_(0, shared.places, given)
         return self._read(shared.batch.layout, shared.places[places], lambda: self._shared(shared, given))
 
+    def hidden_behind(self, batch: RaggedBatch, ends: Ends) -> Tensor:
+        """Run rows that go on in several ways.
+
+        Args:
+            batch: R rows; what an encoder reads, where there is one.
+            ends: token sequences that follow every row, none empty.
+        Returns:
+            (R, P, D): the state of each row's last token, then of the tokens of every ending, one after another.
+        """
+        wide = branch(batch, ends)
+        return self.hidden_at(wide.batch, wide.places).view(batch.layout.rows, -1, self.width)
+
     @contextmanager
     def ahead(self, batch: RaggedBatch, name: str) -> Iterator[None]:
         """Run what all rows of a step begin with, once; the passes inside the block see what it leaves."""
@@ -244,8 +275,13 @@ class LanguageModel(Backbone):
         Returns:
             Slices that cover them; none for no position.
         """
-        size = max(1, _CELLS.get(self.device.type, _CELLS["cuda"]) // self.vocabulary)
+        size = self._chunk
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+    @property
+    def _chunk(self) -> int:
+        """Positions whose logits are computed at once. [count]"""
+        return max(1, _CELLS.get(self.device.type, _CELLS["cuda"]) // self.vocabulary)
 
     @torch.no_grad()
     def nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -258,6 +294,33 @@ class LanguageModel(Backbone):
             (M,), -log p(target), float64 for float64 hidden states, else float32. [nats]
         """
         return _nats_in(self, hidden, targets, 0.0)
+
+    def chances(self, states: Tensor, at: Tensor, tokens: Tensor) -> Tensor:
+        """Compute log probabilities of chosen tokens, a few rows at a time, of the delta in use.
+
+        Where gradients are wanted, the logits are not kept but computed again.
+
+        Args:
+            states: (R, P, D), P states of each row.
+            at: (K,), which state of a row a token is predicted from.
+            tokens: (K,), their ids.
+        Returns:
+            (R, K), float64 for float64 states, else float32. [nats, negative]
+        """
+        name, routing = self.seams.routing.active, self.seams.routing
+        at, tokens = at.to(states.device), tokens.to(states.device)
+
+        def some(part: Tensor) -> Tensor:
+            with routing.only(name):  # also when it runs again, in the backward pass
+                logits = self.logits(part.flatten(0, 1))
+            exact = logits if logits.dtype == torch.float64 else logits.float()
+            return exact.log_softmax(-1).view(len(part), -1, logits.shape[-1])[:, at, tokens]
+
+        parts = states.split(max(1, self._chunk // max(1, states.shape[1])))
+        if len(parts) == 1 or not torch.is_grad_enabled():
+            return torch.cat([some(part) for part in parts])
+        found: list[Tensor] = [checkpoint(some, part, use_reentrant=False) for part in parts]
+        return torch.cat(found)
 
     def loss(
         self,

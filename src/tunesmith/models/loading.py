@@ -198,6 +198,23 @@ def opener(config: Any, opens: str = "causal") -> Any:
     return AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
 
 
+def load_config(source: Source) -> Any:
+    """Read a model's config.
+
+    Args:
+        source: from `locate`.
+    Returns:
+        The config, of transformers.
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(source.path, trust_remote_code=False)
+    except Exception as error:
+        raise _explained(error, source, "body") from error
+
+
 def opening(source: Source, names: Iterable[str], writes: bool) -> str:
     """Choose how a model is opened so that it has the modules that a delta names.
 
@@ -213,10 +230,7 @@ def opening(source: Source, names: Iterable[str], writes: bool) -> str:
     if writes:
         return "causal"
     wanted = {name.partition(".")[0] for name in names}
-    try:
-        config = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
-    except Exception as error:
-        raise _explained(error, source, "body") from error
+    config = load_config(source)
     for opens in ("body", "causal", "masked"):
         try:
             with quiet(), torch.device("meta"):

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.backbone import Backbone, Proof
+from tunesmith.models.branching import Ends
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import RaggedBatch, ragged
 
@@ -105,6 +106,42 @@ class SequenceToSequence(LanguageModel):
             )
         hidden: Tensor = output.last_hidden_state[given_mask.bool()]
         return hidden
+
+    def read_only(self, batch: RaggedBatch) -> Tensor:
+        """Run the encoder."""
+        batch, names = batch.to(self.device), batch.layout.names
+        ids, mask = _padded(list(batch.ids.split(list(batch.layout.lengths))))
+        with nullcontext() if names is None else self.seams.route(names), self._sparingly():
+            found: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return found[mask.bool()]
+
+    def hidden_behind(self, batch: RaggedBatch, ends: Ends) -> Tensor:
+        """Let the encoder read each row once, and the decoder write every ending from its states.
+
+        Args:
+            batch: R rows of what the encoder reads.
+            ends: token sequences that the decoder is given behind its start token.
+        Returns:
+            (R, P, D): the state of the start token, then of the tokens of every ending, one after another.
+        """
+        batch, names, tails = batch.to(self.device), batch.layout.names, [list(end) for end in ends] or [[]]
+        read, read_mask = _padded(list(batch.ids.split(list(batch.layout.lengths))))
+        given, given_mask = _padded([batch.ids.new_tensor([self.start, *tail]) for tail in tails])
+        with nullcontext() if names is None else self.seams.route(names), self._sparingly():
+            states = self.encoder(input_ids=read, attention_mask=read_mask).last_hidden_state
+        rows, ways = len(read), len(tails)
+        wide = None if names is None else [name for name in names for _ in tails]
+        with nullcontext() if wide is None else self.seams.route(wide), self._sparingly():
+            output = self.decoder(
+                input_ids=given.repeat(rows, 1),
+                attention_mask=given_mask.repeat(rows, 1),
+                encoder_hidden_states=states.repeat_interleave(ways, 0),
+                encoder_attention_mask=read_mask.repeat_interleave(ways, 0),
+                use_cache=False,
+            )
+        found: Tensor = output.last_hidden_state.view(rows, ways, -1, states.shape[-1])
+        kept = given_mask.bool()[:, 1:]
+        return torch.cat([found[:, 0, :1], found[:, :, 1:][:, kept]], dim=1)
 
 
 def open_language(model: nn.Module) -> LanguageModel:

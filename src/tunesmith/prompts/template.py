@@ -4,10 +4,56 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
 
 from tunesmith.core.errors import RecipeError, unknown
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_ROW = "row."  # in front of a column that is called like a part of the prompt
+
+
+class Part(NamedTuple):
+    """A piece of a template.
+
+    Args:
+        kind: plain text, a field that a row fills, or one that the prompt fills.
+        value: the text, or the field's name.
+    """
+
+    kind: Literal["text", "row", "own"]
+    value: str
+
+
+def parse(text: str, own: Iterable[str] = (), where: str = "prompt.template") -> list[Part]:
+    """Cut a template into its pieces.
+
+    Args:
+        text: with fields in braces; doubled braces stand for themselves.
+        own: fields that the prompt fills; a column of such a name is written {row.NAME}.
+        where: the key, for errors.
+    Returns:
+        The pieces in their order.
+    Raises:
+        RecipeError: a brace without its partner, or an empty field.
+    """
+    names, parts, end = set(own), list[Part](), 0
+    for match in _FIELD.finditer(text):
+        parts.append(Part("text", text[end : match.start()]))
+        token, name = match.group(0), match.group(1)
+        end = match.end()
+        if token in ("{{", "}}"):
+            parts.append(Part("text", token[0]))
+            continue
+        if name is None or not name.strip().removeprefix(_ROW):
+            what = "an empty field" if name is not None else f"a single '{token}'"
+            raise RecipeError(
+                f"{where}: {what} at character {match.start() + 1} of '{text}'. "
+                "Write a field as {name} and a literal brace doubled."
+            )
+        name = name.strip()
+        parts.append(Part("own" if name in names else "row", name.removeprefix(_ROW)))
+    parts.append(Part("text", text[end:]))
+    return [part for part in parts if part.value]
 
 
 class Template:
@@ -15,40 +61,21 @@ class Template:
 
     Args:
         text: for example "Question: {text}".
+        own: fields that are filled in once and for all.
     Raises:
-        RecipeError: a brace without its partner, an empty field, or no field at all.
+        RecipeError: a brace without its partner, an empty field, or no field of a row at all.
     Example:
         >>> Template("Review: {text}").render({"text": "Fine."})
         'Review: Fine.'
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, own: Mapping[str, str] | None = None) -> None:
+        own = own or {}
         self.text = text
-        self.fields: list[str] = []
-        self._parts: list[tuple[bool, str]] = []  # (is a field, text or name)
-        end = 0
-        for match in _FIELD.finditer(text):
-            self._parts.append((False, text[end : match.start()]))
-            self._parts.append(self._part(match))
-            end = match.end()
-        self._parts.append((False, text[end:]))
+        self._parts = [Part("text", own[part.value]) if part.kind == "own" else part for part in parse(text, own)]
+        self.fields = list(dict.fromkeys(part.value for part in self._parts if part.kind == "row"))
         if not self.fields:
             raise RecipeError(f"prompt.template: '{text}' has no field, so every row would read the same.")
-
-    def _part(self, match: re.Match[str]) -> tuple[bool, str]:
-        token, name = match.group(0), match.group(1)
-        if token in ("{{", "}}"):
-            return False, token[0]
-        if name is None or not name.strip():
-            what = "an empty field" if name is not None else f"a single '{token}'"
-            raise RecipeError(
-                f"prompt.template: {what} at character {match.start() + 1} of '{self.text}'. "
-                "Write a field as {name} and a literal brace doubled."
-            )
-        name = name.strip()
-        if name not in self.fields:
-            self.fields.append(name)
-        return True, name
 
     def check(self, columns: Iterable[str]) -> None:
         """Refuse fields that no column fills.
@@ -58,10 +85,7 @@ class Template:
         Raises:
             RecipeError: with the nearest column.
         """
-        names = list(columns)
-        for field in self.fields:
-            if field not in names:
-                raise RecipeError(f"prompt.template: {unknown('field', field, names)}")
+        check_fields(self.fields, columns)
 
     def render(self, row: Mapping[str, str]) -> str:
         """Fill in one row.
@@ -71,4 +95,20 @@ class Template:
         Returns:
             The text.
         """
-        return "".join(row[part] if is_field else part for is_field, part in self._parts)
+        return "".join(row[part.value] if part.kind == "row" else part.value for part in self._parts)
+
+
+def check_fields(fields: Iterable[str], columns: Iterable[str], where: str = "prompt.template") -> None:
+    """Refuse fields that no column fills.
+
+    Args:
+        fields: of a template.
+        columns: names that rows will have, and fields that the prompt fills.
+        where: the key, for errors.
+    Raises:
+        RecipeError: with the nearest column.
+    """
+    names = list(columns)
+    for field in fields:
+        if field not in names:
+            raise RecipeError(f"{where}: {unknown('field', field, names)}")

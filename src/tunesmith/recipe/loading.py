@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
+from tunesmith.recipe.labelling import across_labels
 from tunesmith.recipe.lines import parse
-from tunesmith.recipe.rejecting import across_rejecting
+from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.starting import inherit_values
 
@@ -81,7 +82,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         values = _expanded(raw)
     for text in overrides:
         lines[_override(values, text)] = 0  # 0: not in the file
-    values = _expanded(inherit_values(values, folder))
+    values = _expanded(with_file(inherit_values(values, folder), folder))
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if problems or checked is None:
@@ -263,7 +264,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
     found.extend(_across_shares(recipe.data))
-    found.extend(across_rejecting(recipe, task))
+    found.extend(across_labels(recipe, task))
     return found
 
 
@@ -281,7 +282,7 @@ def _across_answers(recipe: Recipe, task: Any) -> list[str]:
 
 def _across_columns(data: DataSettings, task: Any) -> list[str]:
     """Refuse columns that the task would not read."""
-    if task.opens == "body":
+    if task.family != "generating":
         return []
     conversations = hasattr(task, "columns")
     instead = "columns have the names of its formats (task.columns), or task.source and task.target"
@@ -295,12 +296,11 @@ def _across_columns(data: DataSettings, task: Any) -> list[str]:
 
 def _across_texts(recipe: Recipe, task: Any) -> list[str]:
     """Refuse what a task that predicts tokens would not read: a rate of a head, columns of files without any."""
-    if task.opens == "body":
+    if task.family != "generating":
         return []
     found, data = list[str](), recipe.data
-    for key, why in (("head_learning_rate", "has no head of its own"), ("rows_per_label", "has no labels")):
-        if getattr(recipe.training, key) is not None:
-            found.append(f"training.{key}: the task '{task.name}' {why}. Leave it out.")
+    if recipe.training.head_learning_rate is not None:
+        found.append(f"training.head_learning_rate: the task '{task.name}' has no head of its own. Leave it out.")
     plain = tuple(suffix for one in components("readers").values() if one.only_column for suffix in one.suffixes)
     bare = not data.columns and data.train.lower().endswith(plain)
     if bare and data.text != "text":
@@ -332,8 +332,12 @@ def _across_shares(data: DataSettings) -> list[str]:
 
 def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
     """Refuse prompt settings that the task would not read."""
-    unread = ("template",) if task.opens != "body" else ("chat", "system", "end_token")
-    instead = "rows are written by prompt.chat" if task.opens != "body" else "its prompt is prompt.template"
+    chat, answers = ("chat", "system", "end_token"), ("label_words", "label_descriptions", "demonstrations")
+    unread, instead = {
+        "generating": ((*PromptFields.model_fields, "file"), "rows are written by prompt.chat"),
+        "labelling": ((*chat, *answers), "its prompt is prompt.template"),
+        "prompting": (chat, "its prompt is prompt.template"),
+    }[task.family]
     default = type(recipe.prompt)()
     return [
         f"prompt.{key}: the task '{task.name}' does not read it; {instead}."
@@ -355,7 +359,7 @@ def _across_model(recipe: Recipe, task: Any) -> list[str]:
         return found
     if "name" in recipe.model.model_fields_set:
         found.append(f"model.new: model.name={recipe.model.name} is a model that exists; leave one of the two out.")
-    if task.opens == "body":
+    if task.family != "generating":
         found.append(f"model.new: the task '{task.name}' needs a pretrained model. Choose text-generation.")
     if recipe.method["name"] != "full":
         found.append(

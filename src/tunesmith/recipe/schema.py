@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from tunesmith.core.settings import Settings, setting
+from tunesmith.recipe.prompt import PromptFields
 
 
 def _named(value: Any) -> Any:
@@ -50,8 +51,11 @@ class DataSettings(Settings):
     train: str = Field(
         description="Training file (csv, tsv, json, jsonl, parquet), folder written by datasets, or hub name."
     )
-    validation: str | float = setting(
-        0.1, "A file, or the share of train that is held out, stratified by label.", unit="fraction"
+    validation: str | float | None = setting(
+        0.1,
+        "A file, or the share of train that is held out, stratified by label; no validation rows when empty, and the "
+        "last epoch is kept.",
+        unit="fraction",
     )
     test: str | float | None = setting(
         None, "A file, or the share of train that is held out, as validation; evaluated once, after training."
@@ -86,10 +90,10 @@ class DataSettings(Settings):
     )
 
 
-class PromptSettings(Settings):
+class PromptSettings(PromptFields):
     """How an example becomes the text that the model reads."""
 
-    template: str = setting("{text}", "Text with fields in braces; a field is a column, {text} the text column.")
+    file: str | None = setting(None, "Prompt file, beside the recipe, in the place of the other keys of a prompt.")
     chat: str = setting(
         "auto",
         "Chat template of tasks that write: model (its own), plain, bare, alpaca, chatml; auto: its own, else plain, "
@@ -104,6 +108,13 @@ class TrainingSettings(Settings):
 
     epochs: int = setting(3, "Passes over the training rows.", unit="count", ge=1)
     batch_size: int = setting(32, "Rows per optimizer step.", unit="count", ge=1)
+    label_rows: float = setting(
+        0.0, "Rows of labels' own texts that train besides, for each training row.", ge=0, le=10
+    )
+    token_dropout: float = setting(
+        0.0, "Share of tokens hidden in training rows, drawn in every epoch.", unit="fraction", ge=0, lt=1
+    )
+    score_every: int = setting(1, "Epochs between two scorings on validation; the last one is scored.", ge=1)
     rows_per_label: int | None = setting(
         None,
         "Rows of one label that stand together in a step, for losses that compare rows; by chance when empty.",
@@ -151,6 +162,13 @@ class TrainingSettings(Settings):
         "auto", "What decides the best epoch: auto (the task's first metric), 'validation loss', 'last', or a metric."
     )
     patience: int | None = setting(None, "Stop after so many epochs without a better one; never when empty.", ge=1)
+    checkpoint_every_steps: int | None = setting(
+        None,
+        "Steps between two checkpoints that a killed run goes on from; when empty, after every epoch, but at most one "
+        "in ten seconds.",
+        unit="count",
+        ge=1,
+    )
 
 
 class EvaluationSettings(Settings):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.data.descriptions import check_spelling
 from tunesmith.evaluation.predictions import Predictions
@@ -22,9 +22,11 @@ from tunesmith.runs.quantization import compare_with_full_precision, worded
 from tunesmith.runs.session import Reading, Session
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.heads.base import RowsHead
+from tunesmith.tasks.labelling import LabelTask
 from tunesmith.tasks.rejecting import OUTSIDE, Rejecting, choose_threshold, plain
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.augmenting import augmented
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
 from tunesmith.training.sampling import check_rows_per_label
 
@@ -72,6 +74,18 @@ class Labelling(Family):
         """Carry out baselines on the frozen features."""
         return run_baselines(names, self.session, self.corpus, self.frozen, self.judge, meter, seed)
 
+    def training_rows(self, checked: Checked) -> Split:
+        """Add labels' texts, and hide tokens."""
+        training, task = checked.recipe.training, self.session.task
+        if training.label_rows and isinstance(task, LabelTask) and task.compares_rows:
+            raise RecipeError(
+                f"training.label_rows: the head {task.head_component.name} compares rows with those it keeps, and "
+                "labels' texts are not among them. Leave it out, or take the head proxies-and-matching."
+            )
+        if training.label_rows:
+            check_spelling(self.corpus.label_names)
+        return augmented(self.corpus.splits["train"], training, self.corpus.label_texts, self.session)
+
     def start(self, head: nn.Module, checked: Checked, earlier: Earlier | None) -> None:
         """Start the head at prototypes, and at an earlier run's rows for its labels."""
         session, split = self.session, self.corpus.splits["train"]
@@ -117,9 +131,15 @@ class Labelling(Family):
         right = logits.argmax(1).cpu().numpy() == split.labels
         head.threshold.fill_(choose_threshold(scores, right, split.labels == outside, head.share))
 
+    def best(self, wanted: str) -> tuple[str, bool]:
+        """Keep the last epoch where there are no validation rows."""
+        return super().best(wanted if "validation" in self.corpus.splits else "last")
+
     def validate(self, tuned: Tuned) -> dict[str, float]:
         """Answer the validation rows and compute every metric."""
         self.settle(tuned)
+        if "validation" not in self.corpus.splits:
+            return {}
         found = self.answer(tuned, self.corpus.splits["validation"])
         sample = found.sample()
         scores = {metric.name: metric.compute(sample) for metric in self.judge.metrics}

@@ -57,7 +57,7 @@ def _one(checked: Checked, name: str, family: Family, earlier: Earlier | None) -
     tuned = Tuned(backbone, session.task, head, delta)
     trial = Trial(
         tuned,
-        split,
+        family.training_rows(checked),
         recipe.training,
         recipe.seed,
         validate=lambda: family.validate(tuned),

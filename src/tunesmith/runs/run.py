@@ -278,7 +278,7 @@ class Run(Speaking, Answering):
         return read_examples(reader, Columns(reader.only_column or data.text, None, others))
 
     def _check_labels(self, instead: str) -> None:
-        if self.recipe.task.opens != "body":
+        if self.recipe.task.family == "generating":
             raise CompatibilityError(
                 f"{self.folder} is a run of the task {self.recipe.task.name}, which writes text and has no labels. Use "
                 f"{instead}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tunesmith.models.loading import (
     Source,
     choose_device,
     hollow_model,
+    load_config,
     load_model,
     load_tokenizer,
     locate,
@@ -29,7 +30,8 @@ from tunesmith.models.new import build_model
 from tunesmith.models.quantized import Quantised, quantise
 from tunesmith.models.sequences import open_language
 from tunesmith.prompts.chat import Chat
-from tunesmith.prompts.template import Template
+from tunesmith.prompts.prompt import Prompt
+from tunesmith.prompts.template import Template, parse
 from tunesmith.recipe.loading import Checked
 from tunesmith.recipe.schema import PromptSettings
 from tunesmith.tasks.base import Task
@@ -116,7 +118,13 @@ def open_reading(checked: Checked) -> Reading:
         CheckpointError: the tokenizer or the model's config cannot be read.
     """
     made, source, tokenizer = _found(checked)
+    checked = _suited(checked, source)
     return _reading(checked, made, source, tokenizer, hollow_model(source, checked.task.opens))
+
+
+def _suited(checked: Checked, source: Source) -> Checked:
+    """Settle what of the model the task opens."""
+    return replace(checked, task=checked.task.suited(load_config(source)))
 
 
 def _found(checked: Checked) -> tuple[NewModel | None, Source, Any]:
@@ -136,8 +144,8 @@ def _reading(
         source=source,
         tokenizer=tokenizer,
         task=task,
-        template=Template(recipe.prompt.template),
-        chat=None if task.opens == "body" else _chat(tokenizer, recipe.prompt, model, task),
+        template=_template(recipe.prompt, task),
+        chat=None if task.family != "generating" else _chat(tokenizer, recipe.prompt, model, task),
         max_tokens=_limit(recipe.data.max_tokens, model, tokenizer, facts),
         made=made,
     )
@@ -159,6 +167,7 @@ def open_session(checked: Checked) -> Session:
     settle_threads()
     device = choose_device(recipe.model.device)
     made, source, tokenizer = _found(checked)
+    checked = _suited(checked, source)
     rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)
     model = load_model(source, device, getattr(torch, recipe.model.dtype), checked.task.opens)
     model_hash = source.hash(model)
@@ -194,6 +203,17 @@ def _check_vocabulary(tokenizer: Any, model: nn.Module, source: Source) -> None:
             "belong together, or tokens were added to one only. Take the tokenizer of the model, or add the tokens to "
             "the model (tunesmith.add_tokens)."
         )
+
+
+def _template(prompt: PromptSettings, task: Task) -> Template:
+    """Make what names the columns that are read, and writes rows for tasks that do so by themselves."""
+    if task.family == "prompting":
+        fields = Prompt.of(prompt).fields
+        return Template("".join(f"{{row.{name}}}" for name in fields or ("text",)))
+    own = {name: getattr(prompt, name) for name in ("description", "background") if getattr(prompt, name)}
+    placed = {part.value for part in parse(prompt.template, own)}
+    front = "".join(f"{{{name}}}\n" for name in own if name not in placed)
+    return Template(front + prompt.template, own)
 
 
 def _chat(tokenizer: Any, prompt: PromptSettings, model: PreTrainedModel, task: Task) -> Chat:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.memory import restart_peak
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
@@ -19,20 +20,24 @@ from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Meter, Scored
 from tunesmith.runs.continuing import Earlier, inherit
 from tunesmith.runs.family import Family
-from tunesmith.runs.folder import check_free, staged
+from tunesmith.runs.folder import check_free, completed
 from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import prepare
+from tunesmith.runs.resuming import Going, check_finished, check_same, facts_of, find_checkpoint, is_finished
 from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.caching import kept_below
+from tunesmith.training.checkpoints import Checkpoints
 from tunesmith.training.loop import Loop
 from tunesmith.training.planning import Plan, plan
 from tunesmith.training.preflight import Preflight
 from tunesmith.training.trial import Trial
+
+ENDED = 128 + signal.SIGTERM  # exit code of a process that was asked to end, as shells have it
 
 Prepared = list[tuple[Checked, Trial, Preflight]]
 
@@ -42,6 +47,7 @@ def train_recipe(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
+    resume: bool = False,
 ) -> Path:
     """Carry out a recipe and leave a run folder.
 
@@ -50,32 +56,44 @@ def train_recipe(
         overrides: `key=value` texts.
         overwrite: replace an existing run.
         progress: for the user.
+        resume: go on from the output's newest checkpoint; start anew where there is none.
     Returns:
         The run folder.
     Raises:
         TunesmithError: any of its kinds, each with what to do.
+        SystemExit: the process was asked to end; a checkpoint was written.
     """
     progress = progress or Progress()
     checked, earlier = inherit(load_recipe(recipe, overrides))
     output = Path(checked.recipe.output).expanduser().absolute()
-    check_free(output, overwrite)
+    if resume and overwrite:
+        raise RecipeError("--resume goes on with a run, --overwrite replaces it: leave one of the two out.")
+    if resume and is_finished(output):
+        check_finished(output, checked, progress.say)
+        return output
+    checkpoint = find_checkpoint(output, checked, progress.say) if resume else None
+    if not resume:
+        check_free(output, overwrite)
     check_apart(checked, output)
     narrow_named(
         checked.recipe.training.precision, choose_device(checked.recipe.model.device)
     )  # refused before all work
-    outcome = _carry_out(checked, earlier, progress)
-    with staged(output) as folder:
+    outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress)
+    with completed(output, outcome.trained.interrupted) as folder:
         write_run(outcome, folder)
     return output
 
 
-def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) -> Outcome:
+def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress: Progress) -> Outcome:
     began, recipe = time.perf_counter(), checked.recipe
     restart_peak()  # of an earlier run in this process
     seed_everything(recipe.seed)
     family = open_family(checked, earlier)
     session, corpus, judge = family.session, family.corpus, family.judge
     meter, settings = Meter(session.backbone.device), recipe.evaluation
+    facts = facts_of(checked, session, corpus)
+    if going.checkpoint is not None:
+        check_same(going.checkpoint, facts, progress.say)
     _tell_data(family, progress)
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
     family.look(names, meter, progress)
@@ -89,22 +107,25 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
             "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
         )
     planned = _planned(prepared, warnings, progress)
-    splits = [split for name, split in corpus.splits.items() if name != "test"]
     trials = [trial for _, trial, _ in prepared]
+    splits = [
+        *(trial.split for trial in trials[:1]),
+        *(corpus.splits[name] for name in corpus.splits if name != "test"),
+    ]
     with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
-        cost = _train(trials, meter, progress, warnings)
-    chosen, trial, facts = min(prepared, key=lambda item: item[1].key)
+        cost = _train(trials, meter, going, going.begin(checked, facts, progress.say), progress, warnings)
+    chosen, trial, found = min(prepared, key=lambda item: item[1].key)
     _tell_choice(prepared, trial, warnings, progress)
     family.settle(trial.tuned)
     lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}
     answers = _answer(trial.tuned, family, progress)
-    ours = judge.score(Scored(chosen.method.name, answers, facts.share, family.learned(cost)))
+    ours = judge.score(Scored(chosen.method.name, answers, found.share, family.learned(cost)))
     return Outcome(
         checked=chosen,
         session=session,
         corpus=corpus,
         examples=sum(other.trained.examples for _, other, _ in prepared),
-        preflight=facts,
+        preflight=found,
         predicted_peak_bytes=planned.peak_bytes,
         trained=trial.trained,
         tuned=trial.tuned,
@@ -141,12 +162,23 @@ def _method_warnings(prepared: Prepared, session: Session) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _train(trials: list[Trial], meter: Meter, progress: Progress, warnings: list[str]) -> Cost:
+def _train(
+    trials: list[Trial], meter: Meter, going: Going, checkpoints: Checkpoints, progress: Progress, warnings: list[str]
+) -> Cost:
     """Fit, and say so when the user stopped it."""
     total = sum(trial.settings.epochs * len(trial.split.tokens) for trial in trials)
     loop = Loop(trials)
+    if going.checkpoint is not None:
+        loop.resume(going.checkpoint, progress.say)
     with meter.stage() as cost, progress.stage("training", total) as bar:
-        loop.fit(bar)
+        bar(sum(trial.trained.examples for trial in trials))
+        loop.fit(bar, checkpoints, progress.say)
+    if loop.ended:
+        progress.say(
+            f"training was ended after step {loop.steps}; its checkpoint is in {checkpoints.folder}. Go on with the "
+            "same command and --resume."
+        )
+        raise SystemExit(ENDED)
     _check_moved(trials)
     if len(trials) == 1 and trials[0].trained.diverged:
         kept = f"the state after epoch {trials[0].trained.best_epoch}, the best before, was kept."
@@ -161,7 +193,8 @@ def _train(trials: list[Trial], meter: Meter, progress: Progress, warnings: list
         best = min(trials, key=lambda trial: trial.key).trained
         kept = f"after epoch {best.best_epoch}" if best.best_epoch else f"after step {best.steps}"
         warnings.append(f"training was interrupted; the state {kept} was kept.")
-        progress.say(f"note: {warnings[-1]} It is scored and saved now.")
+        more = " Go on with the same command and --resume." if checkpoints.written is not None else ""
+        progress.say(f"note: {warnings[-1]} It is scored and saved now.{more}")
     return cost
 
 

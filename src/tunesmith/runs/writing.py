@@ -45,7 +45,7 @@ def write_run(outcome: Outcome, folder: Path) -> None:
         save_tensors(folder / "head.safetensors", head)
     write_json(folder / "labels.json", outcome.corpus.label_names)
     write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
-    write_text(folder / "recipe.yaml", to_yaml(settled(outcome)))
+    write_text(folder / "recipe.yaml", to_yaml(settled(outcome.checked, outcome.session)))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
     write_text(folder / "history.jsonl", "".join(lines))
@@ -54,26 +54,27 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus))
 
 
-def settled(outcome: Outcome) -> dict[str, Any]:
+def settled(checked: Checked, session: Session) -> dict[str, Any]:
     """Return the recipe with everything decided and every path absolute, so that it means the same anywhere.
 
     Args:
-        outcome: of the run.
+        checked: the recipe.
+        session: its model.
     Returns:
         Plain values.
     """
-    values = {**outcome.checked.resolved(), "task": outcome.session.task.describe()}
+    values = {**checked.resolved(), "task": session.task.describe()}
     if values["start_from"] is not None:
         values["start_from"] = str(Path(values["start_from"]).absolute())
-    source = outcome.session.source
-    if outcome.session.made is not None:
+    source = session.source
+    if session.made is not None:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
     elif source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
     for split in ("train", "validation", "test", "label_descriptions"):
         path = values["data"][split]
         if isinstance(path, str):
-            found = Path(resolve_path(path, outcome.checked.folder))
+            found = Path(resolve_path(path, checked.folder))
             values["data"][split] = str(found.absolute()) if found.exists() else path
     return values
 
@@ -195,7 +196,7 @@ def _content(outcome: Outcome) -> Content:
         text=rows.text if outcome.session.chat is None else lambda row: str(decode(rows.tokens[row])),
         audits={name: part.audit.plain() for name, part in outcome.corpus.splits.items()},
         warnings=outcome.warnings,
-        recipe=to_yaml(settled(outcome)),
+        recipe=to_yaml(settled(outcome.checked, outcome.session)),
         facts={**measured, **{key: str(value) for key, value in facts.items()}},
         candidates=outcome.candidates,
         samples=outcome.samples,

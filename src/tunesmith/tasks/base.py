@@ -19,12 +19,22 @@ class Task(Component):
     scored_by: ClassVar[tuple[str, ...]] = ("labels",)  # what its metrics and baselines read
     metrics: ClassVar[tuple[str, ...]] = ()
     baselines: ClassVar[tuple[str, ...]] = ()
-    family: ClassVar[str] = "labelling"  # or "generating": how its recipes are carried out
+    family: ClassVar[str] = "labelling"  # "prompting" or "generating": how its recipes are carried out
 
     @property
     def opens(self) -> str:
         """What of the model is loaded: its "body", or with the head that is "causal" or "masked"."""
         return "body"
+
+    def suited(self, config: Any) -> Task:
+        """Settle what depends on the kind of model, before it is loaded.
+
+        Args:
+            config: of the model.
+        Returns:
+            The task; `opens` is decided.
+        """
+        return self
 
     def prepare(self, model: nn.Module, facts: dict[str, Any]) -> Task:
         """Fit the task to a model: settle settings left open, switch off parts of the model nobody reads.
@@ -80,6 +90,11 @@ class Task(Component):
     def separable(self) -> bool:
         """Whether the rows of a step may go through the model in parts whose losses are averaged."""
         return True
+
+    @property
+    def answers_untrained(self) -> bool:
+        """Whether a head that never trained answers better than by chance."""
+        return self.family == "generating" or self.starts_from_features
 
     @property
     def starts_from_features(self) -> bool:

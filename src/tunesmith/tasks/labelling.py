@@ -87,7 +87,13 @@ class LabelTask(Task):
     @property
     def separable(self) -> bool:
         """Whether a batch may be cut into parts whose losses are averaged."""
-        return all(loss.separable for loss in self.loss_components) and not self.head_component.keeps_rows
+        return all(loss.separable for loss in self.loss_components) and not self.compares_rows
+
+    @property
+    def compares_rows(self) -> bool:
+        """Whether the head answers from rows it keeps while it trains."""
+        head = self.head_component
+        return head.keeps_rows if head.compares_rows is None else head.compares_rows
 
     # Model ----------------------------------------------------------------------------------------------------
 

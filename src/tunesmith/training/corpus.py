@@ -54,6 +54,16 @@ class Split:
         """Where the tokens come from when they were not made now, to be added to a sentence."""
         return f"; its tokens were kept by an earlier run ({self.kept_in})" if self.kept_in else ""
 
+    def place(self, row: int) -> str:
+        """Say where one of the split's rows stands.
+
+        Args:
+            row: 0 <= row < rows that train.
+        Returns:
+            Its place in the file; what stands behind the split's own rows is a label's text.
+        """
+        return self.examples.where[int(self.index[row])] if row < len(self.index) else "the text of a label"
+
     def text(self, row: int) -> str:
         """Return the text of one of the split's rows.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -119,6 +119,30 @@ class Optimizer:
         self.left_out += self._scaler.get_scale() < before
         self._step += 1
         return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
+
+    def state(self) -> dict[str, Any]:
+        """Return what later steps depend on.
+
+        Returns:
+            A state for `resume`.
+        """
+        return {
+            "optimizer": self._adamw.state_dict()["state"],
+            "scaler": self._scaler.state_dict(),
+            "step": self._step,
+            "left out": self.left_out,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Args:
+            state: from `state`, of an optimizer of the same parameters.
+        """
+        own = self._adamw.state_dict()
+        self._adamw.load_state_dict({**own, "state": state["optimizer"]})
+        self._scaler.load_state_dict(state["scaler"])
+        self._step, self.left_out = state["step"], state["left out"]
 
     def clear(self) -> None:
         """Forget the step's gradients."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,11 @@ from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.optimizing import Optimizer
+from tunesmith.training.sampling import random_order, together_by_label
 
 if TYPE_CHECKING:
     from tunesmith.data.tokens import Seen
-from tunesmith.training.corpus import Split  # it brings the readers and their tables
-from tunesmith.training.sampling import random_order, together_by_label
+    from tunesmith.training.corpus import Split  # it brings the readers and their tables
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
 _PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
@@ -98,6 +98,9 @@ class Trial:
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
         self.epoch = 0
+        self._steps: list[list[int]] = []  # rows of each step of the present epoch
+        self._taken = 0  # of them
+        self._epoch_start = self._order.get_state()
         self._kept: list[Tensor] | None = None
         self._kept_key: tuple[float, float] | None = None
         self._facts: dict[str, float] = {}
@@ -120,20 +123,33 @@ class Trial:
 
     # Rows -----------------------------------------------------------------------------------------------------
 
-    def batches(self) -> Iterator[list[int]]:
-        """Go through one epoch.
+    def take(self) -> list[int]:
+        """Return the rows of the next step; a new epoch begins where one has ended.
 
         Returns:
-            The rows of each step.
+            Numbers of rows.
         """
-        self.epoch += 1
+        if self.epoch_ended:
+            self.epoch += 1
+            self._taken = 0
+            self._begin()
+        self._taken += 1
+        return self._steps[self._taken - 1]
+
+    @property
+    def epoch_ended(self) -> bool:
+        """Whether all rows of the present epoch were taken, or none has begun."""
+        return self._taken == len(self._steps)
+
+    def _begin(self) -> None:
+        """Draw the order of an epoch."""
+        self._epoch_start = self._order.get_state()
         size, together = self.settings.batch_size, self.settings.rows_per_label
         if together is None:
             order = random_order(len(self.split.tokens), self._order)
         else:
             order = together_by_label(self.split.labels, together, self._order)
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
+        self._steps = [order[start : start + size] for start in range(0, len(order), size)]
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
         """Put rows of the split into a batch of their own.
@@ -207,17 +223,17 @@ class Trial:
         self.trained.examples += rows
         self.trained.losses.append(loss)
 
-    def close_epoch(self, steps: int) -> None:
-        """Score the present state and keep it if it is the best so far.
-
-        Args:
-            steps: of the epoch. [count]
-        """
+    def close_epoch(self) -> None:
+        """Score the present state and keep it if it is the best so far."""
         self.tuned.train(False)
-        losses, scores = self.trained.losses[-steps:], self.validate()
+        losses = self.trained.losses[-len(self._steps) :]
         train_loss = sum(losses) / len(losses)
+        if self.epoch % self.settings.score_every and self.epoch < self.settings.epochs:
+            self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **self._facts})
+            return
+        scores = self.validate()
         self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **scores, **self._facts})
-        loss = scores["validation loss"]
+        loss = scores.get("validation loss", train_loss)  # without validation rows the last epoch is kept
         if not math.isfinite(loss):
             self.trained.diverged = self.trained.steps
             self.trained.reason = (
@@ -238,15 +254,62 @@ class Trial:
 
     @property
     def over(self) -> bool:
-        """Whether the epochs are over or patience ran out."""
+        """Whether the last epoch has ended, patience ran out, or the loss is no number any more."""
         patience = self.settings.patience
         tired = patience is not None and self.epoch - self.trained.best_epoch >= patience
-        return tired or self.epoch >= self.settings.epochs or self.trained.diverged > 0
+        return self.trained.diverged > 0 or (self.epoch_ended and (tired or self.epoch >= self.settings.epochs))
 
     @property
     def key(self) -> tuple[float, float]:
         """What trials are compared by, lower is better: the deciding score, then the validation loss."""
         return (math.inf, math.inf) if self._kept_key is None else self._kept_key
+
+    # Checkpoints ----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on.
+
+        Returns:
+            A state for `resume`, between two steps.
+        """
+        return {
+            "delta": dict(self.tuned.delta.named_parameters()),
+            "head": dict(self.tuned.head.state_dict()),
+            "method": self.method.training_state(self.tuned.delta),
+            "optimizer": self.optimizer.state(),
+            "dropout": self.tuned.streams(),
+            "epoch": self.epoch,
+            "taken": self._taken,
+            "order": self._epoch_start,
+            "trained": vars(self.trained),
+            "kept": self._kept,
+            "key": self._kept_key,
+            "facts": self._facts,
+            "token bytes": self.token_bytes,
+            "most tokens": self.most_tokens,
+        }
+
+    def resume(self, state: Mapping[str, Any], where: str) -> None:
+        """Go on from a state.
+
+        Args:
+            state: from `state`, of a trial of the same recipe and data.
+            where: what to call its source in an error.
+        Raises:
+            CheckpointError: it does not fit this trial.
+        """
+        self.tuned.delta.load(state["delta"], where)
+        self.tuned.head.load_state_dict(state["head"])
+        self.method.resume(self.tuned.delta, state["method"])
+        self.optimizer.resume(state["optimizer"])
+        self.tuned.set_streams(state["dropout"])
+        self.epoch, self._taken = state["epoch"], state["taken"]
+        self._order.set_state(state["order"])
+        if self.epoch:
+            self._begin()
+        self.trained = Trained(**state["trained"])
+        self._kept, self._kept_key, self._facts = state["kept"], state["key"], state["facts"]
+        self.token_bytes, self.most_tokens = state["token bytes"], state["most tokens"]
 
     def finish(self) -> None:
         """Go back to the best state."""

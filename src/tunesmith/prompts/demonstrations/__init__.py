@@ -1,0 +1,1 @@
+"""Strategies that choose demonstrations, one per file."""
