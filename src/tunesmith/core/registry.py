@@ -21,12 +21,18 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "tasks": "tunesmith.tasks",
     "metrics": "tunesmith.evaluation.metrics",
     "baselines": "tunesmith.evaluation.baselines",
+    "learners": "tunesmith.fewshot.learners",
     "models": "tunesmith.models.embedded",
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
+    "cleaning": "tunesmith.data.cleaning",
     "chats": "tunesmith.prompts.chats",
     "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
     "losses": ("tunesmith.training.losses", "tunesmith.fewshot.losses"),
+    "optimizers": "tunesmith.training.optimizers",
+    "schedules": "tunesmith.training.schedules",
+    "strategies": "tunesmith.search.strategies",
+    "edits": "tunesmith.search.edits",
     "verbalizers": "tunesmith.tasks.verbalizers",
     "demonstrations": "tunesmith.prompts.demonstrations",
 }
@@ -76,6 +82,23 @@ def components(kind: str) -> dict[str, type[Any]]:
     return dict(sorted(_registered[kind].items()))
 
 
+def singular(kind: str) -> str:
+    """Return the word for one component of a kind.
+
+    Args:
+        kind: one of the keys of KINDS.
+    Returns:
+        The word.
+    Example:
+        >>> singular("strategies"), singular("losses"), singular("tasks")
+        ('strategy', 'loss', 'task')
+    """
+    for many, one in (("ies", "y"), ("sses", "ss"), ("s", "")):
+        if kind.endswith(many):
+            return kind.removesuffix(many) + one
+    return kind
+
+
 def find(kind: str, name: str) -> type[Any]:
     """Return one component by name.
 
@@ -91,20 +114,6 @@ def find(kind: str, name: str) -> type[Any]:
     if name not in available:
         raise RecipeError(unknown(singular(kind), name, available))
     return available[name]
-
-
-def singular(kind: str) -> str:
-    """Return what one component of a kind is called.
-
-    Args:
-        kind: one of the keys of KINDS.
-    Returns:
-        The word.
-    Example:
-        >>> singular("losses"), singular("heads")
-        ('loss', 'head')
-    """
-    return kind[:-2] if kind.endswith("sses") else kind[:-1]
 
 
 def setting_fields(kind: str, name: str) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ class Method(Component):
 
     `needs` names what a model must have, else `attach` raises a TunesmithError: "bias" (bias terms), "tokens" (it
     reads token ids), "attention" (it opens at the attention seam), "linear" (plain linear maps).
-    `neutral` says that a fresh delta leaves the model's answers as they were.
+    `neutral` says that a fresh delta leaves the model's answers as they were, `trains` that there are steps at all.
     `example` holds settings for trying the method out where it cannot do without, as the contract does.
     """
 
@@ -102,6 +102,7 @@ class Method(Component):
     paper: ClassVar[str] = ""
     mergeable: ClassVar[bool] = True
     neutral: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
     peft_type: ClassVar[str | None] = None
     example: ClassVar[dict[str, Any]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,9 +15,11 @@ from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.labelling import across_labels
 from tunesmith.recipe.lines import parse
+from tunesmith.recipe.listed import across_lists, build_lists
 from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.starting import inherit_values
+from tunesmith.recipe.training import across_training
 
 _SHORTHANDS = ("task", "model", "method")
 
@@ -32,6 +34,7 @@ class Checked:
         method: the method, built from `recipe.method`.
         folder: where relative data paths are looked up first.
         candidates: the recipe in each variant; empty when it stands alone.
+        listed: components that are given as lists, by key below `data`.
     """
 
     recipe: Recipe
@@ -39,12 +42,14 @@ class Checked:
     method: Any
     folder: Path
     candidates: tuple[Checked, ...] = ()
+    listed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, as it will be saved in the run."""
         values = self.recipe.model_dump(mode="json")
         values["task"] = self.task.describe()
         values["method"] = self.method.describe()
+        values["data"].update({key: [one.describe() for one in some] for key, some in self.listed.items()})
         return values
 
 
@@ -138,12 +143,14 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
     for key, kind in (("task", "tasks"), ("method", "methods")):
         given = values.get(key, Recipe.model_fields[key].default)
         if isinstance(given, dict):
-            parts[key] = _component(kind, key, given, problems)
+            named = {"name": Recipe.model_fields[key].default["name"], **given}
+            parts[key] = _component(kind, key, named, problems)
+    listed = build_lists(values.get("data"), _component, problems)
     if recipe is not None and not problems:
-        problems.extend(_across(recipe, parts["task"]))
+        problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, parts["task"])])
     if problems or recipe is None:
         return None
-    alone = Checked(recipe, parts["task"], parts["method"], folder)
+    alone = Checked(recipe, parts["task"], parts["method"], folder, listed=listed)
     variants = tuple(
         _candidate(values, variant, f"candidates[{number}].", problems, folder)
         for number, variant in enumerate(recipe.candidates)
@@ -183,7 +190,7 @@ def _candidate(
     if foreign:
         problems.append(f"{place}{foreign[0]}: candidates share it; a candidate may set method, training and seed.")
         return None
-    merged = _expanded({**values, "candidates": []})
+    merged = _expanded({**values, "candidates": [], "combine": "best"})
     for key, value in own.items():
         alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
         together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
@@ -237,10 +244,10 @@ def _set(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 def _component(kind: str, key: str, values: dict[str, Any], problems: list[str]) -> Any:
     settings = dict(values)
-    name = settings.pop("name", Recipe.model_fields[key].default["name"])
+    name = settings.pop("name", "")
     available = components(kind)
     if not isinstance(name, str) or name not in available:
-        problems.append(f"{key}: {unknown(key, str(name), available)}")
+        problems.append(f"{key}: {unknown(kind.removesuffix('s'), str(name), available)}")
         return None
     return _validated(find(kind, name), settings, f"{key}.", problems)
 
@@ -263,8 +270,19 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_texts(recipe, task))
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
-    found.extend(_across_shares(recipe.data))
-    found.extend(across_labels(recipe, task))
+    found.extend([*_across_shares(recipe.data), *across_labels(recipe, task)])
+    found.extend(across_training(recipe.training))
+    found.extend(_across_candidates(recipe, task))
+    return found
+
+
+def _across_candidates(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse an average of nothing, and of what has no probabilities of labels."""
+    if recipe.combine == "best":
+        return []
+    found = [] if len(recipe.candidates) > 1 else ["combine: average needs at least two candidates, for example seeds."]
+    if task.family == "generating":
+        found.append(f"combine: the task '{task.name}' writes text, which cannot be averaged. Set it to best.")
     return found
 
 
@@ -286,7 +304,14 @@ def _across_columns(data: DataSettings, task: Any) -> list[str]:
         return []
     conversations = hasattr(task, "columns")
     instead = "columns have the names of its formats (task.columns), or task.source and task.target"
-    instead, unread = (instead, ("text", "label")) if conversations else ("its rows are texts", ("label",))
+    instead, unread = (
+        (instead, ("text", "label", "soft_labels"))
+        if conversations
+        else (
+            "its rows are texts",
+            ("label", "soft_labels"),
+        )
+    )
     return [
         f"data.{key}: the task '{task.name}' does not read it; {instead}."
         for key in unread
@@ -334,9 +359,9 @@ def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
     """Refuse prompt settings that the task would not read."""
     chat, answers = ("chat", "system", "end_token"), ("label_words", "label_descriptions", "demonstrations")
     unread, instead = {
-        "generating": ((*PromptFields.model_fields, "file"), "rows are written by prompt.chat"),
+        "generating": ((*PromptFields.model_fields, "file", "templates"), "rows are written by prompt.chat"),
         "labelling": ((*chat, *answers), "its prompt is prompt.template"),
-        "prompting": (chat, "its prompt is prompt.template"),
+        "prompting": ((*chat, "templates"), "its prompt is prompt.template"),
     }[task.family]
     default = type(recipe.prompt)()
     return [
@@ -473,27 +498,3 @@ def build_settings(kind: type[Any], values: Mapping[str, Any], what: str) -> Any
     if problems:
         raise RecipeError(_worded(what, [problem.removeprefix("recipe: ") for problem in problems], {}))
     return built
-
-
-def json_schema() -> dict[str, Any]:
-    """Describe every key of a recipe, the components' settings included, as a JSON schema.
-
-    Returns:
-        The schema; editors complete recipes with it.
-    """
-    schema = Recipe.model_json_schema()
-    for key, kind in (("task", "tasks"), ("method", "methods")):
-        schema["properties"][key] = {"description": f"The {key}.", "anyOf": _choices(kind)}
-    schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
-    return schema
-
-
-def _choices(kind: str) -> list[dict[str, Any]]:
-    names = list(components(kind))
-    choices: list[dict[str, Any]] = [{"type": "string", "enum": names}]
-    for name, component in components(kind).items():
-        schema = component.model_json_schema()
-        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
-        schema["required"] = ["name", *schema.get("required", [])]
-        choices.append(schema)
-    return choices

@@ -16,7 +16,7 @@ from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.delta import Delta
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.recipe.starting import find_run
-from tunesmith.runs.folder import FINGERPRINT
+from tunesmith.runs.folder import FINGERPRINT, check_single
 from tunesmith.runs.session import Session
 from tunesmith.tasks.heads.base import RowsHead, load_head
 from tunesmith.tasks.rejecting import Rejecting, plain
@@ -107,6 +107,7 @@ def inherit(checked: Checked) -> tuple[Checked, Earlier | None]:
         raise CheckpointError(f"start_from: {folder} is no run folder. `tunesmith train` makes one.")
     if checked.candidates:
         raise RecipeError("start_from: candidates start from different deltas; leave one of the two out.")
+    check_single(folder, "go on from")
     before = load_recipe(folder / "recipe.yaml")
     _check_same(checked, before, folder)
     labels, fingerprint = read_json(folder / "labels.json", list), read_json(folder / FINGERPRINT, dict)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from tunesmith.core.progress import Progress
 from tunesmith.core.registry import find
+from tunesmith.data.tokens import TokenRows
 from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.statistics import Result
 from tunesmith.recipe.loading import Checked
@@ -64,6 +66,31 @@ class Family:
             DataError: the file cannot be used.
         """
         raise NotImplementedError
+
+    @classmethod
+    def encode(cls, session: Reading, rows: Iterable[Mapping[str, str]]) -> tuple[TokenRows, list[str]]:
+        """Turn rows to be answered into tokens.
+
+        Args:
+            session: the model.
+            rows: a value for every column that is read.
+        Returns:
+            The tokens, and sentences about what was cut.
+        Raises:
+            DataError: a text without any token.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def remind(cls, session: Session, checked: Checked, labels: Sequence[str], folder: Path) -> None:
+        """Tell a finished run's task what it knew when it trained.
+
+        Args:
+            session: its model.
+            checked: its recipe.
+            labels: of it.
+            folder: of the run.
+        """
 
     def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
         """Do what is done once with the untuned model, before baselines and training.

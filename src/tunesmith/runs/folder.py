@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunesmith.core.errors import CheckpointError
+from tunesmith.core.errors import CheckpointError, CompatibilityError
 from tunesmith.core.files import flush_folder
 from tunesmith.training.checkpoints import FOLDER as CHECKPOINTS
 from tunesmith.training.checkpoints import drop, found
@@ -17,6 +17,50 @@ from tunesmith.training.checkpoints import drop, found
 FINGERPRINT = "fingerprint.json"
 _WRITING = ".writing-"
 BASE = "base"  # folder in the run of a model that was made for it
+_MEMBERS = "members"  # folder in the run with the second and further deltas of an ensemble
+
+
+def member_folder(run: Path, number: int) -> Path:
+    """Return where a member's delta and head lie.
+
+    Args:
+        run: folder of the run.
+        number: of the member; the first one's is the run itself.
+    Returns:
+        The folder.
+    """
+    return run / _MEMBERS / f"{number:03d}" if number else run
+
+
+def count_members(run: Path) -> int:
+    """Count the deltas that answer together in a run.
+
+    Args:
+        run: its folder.
+    Returns:
+        1 for a run that is no ensemble. [count]
+    """
+    number = 1
+    while member_folder(run, number).is_dir():
+        number += 1
+    return number
+
+
+def check_single(run: Path, what: str) -> None:
+    """Refuse what one delta alone can do.
+
+    Args:
+        run: folder of a run, or of a delta.
+        what: is to be done, as a verb.
+    Raises:
+        CompatibilityError: the run is an ensemble.
+    """
+    members = count_members(run)
+    if members > 1:
+        raise CompatibilityError(
+            f"{run} is an ensemble of {members} deltas whose probabilities are averaged; one delta cannot stand for "
+            f"it, so there is nothing to {what}. Train with combine=best."
+        )
 
 
 def check_free(output: Path, overwrite: bool) -> None:
@@ -52,6 +96,21 @@ def is_run(folder: Path) -> bool:
         folder: any path.
     """
     return (folder / FINGERPRINT).is_file() or bool(found(folder / CHECKPOINTS))
+
+
+def unfinished(folder: Path) -> str:
+    """Word how far a run got that was not finished.
+
+    Args:
+        folder: of the run.
+    Returns:
+        A sentence; empty for a folder without checkpoints.
+    """
+    steps = found(folder / CHECKPOINTS)
+    if not steps:
+        return ""
+    step = int(steps[0].name.rpartition("-")[2])
+    return f"{folder} is not finished: its last checkpoint is of step {step}. `tunesmith train ... --resume` goes on."
 
 
 def check_new(output: Path) -> None:
@@ -117,16 +176,19 @@ def completed(output: Path, unfinished: bool) -> Iterator[Path]:
     checkpoints go last of all.
 
     Args:
-        output: the run's folder, which holds its checkpoints.
+        output: the run's folder, which holds its checkpoints where anything trained.
         unfinished: whether the checkpoints stay, to go on from later.
     Returns:
         A temporary folder in it.
     Raises:
         CheckpointError: it cannot be written; the checkpoints stay.
     """
+    if not found(output / CHECKPOINTS):  # nothing trained
+        with staged(output) as folder:
+            yield folder
+        return
     staging: Path | None = None
     try:
-        output.mkdir(parents=True, exist_ok=True)
         for left in output.glob(f"{_WRITING}*"):  # by a crash
             shutil.rmtree(left)
         staging = Path(tempfile.mkdtemp(prefix=_WRITING, dir=output))

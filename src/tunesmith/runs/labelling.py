@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.data.descriptions import check_spelling
+from tunesmith.data.tokens import TokenRows, VariedRows, tokenize
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_features, label_features, run_baselines
@@ -62,6 +63,20 @@ class Labelling(Family):
         """Read labelled rows; every label must be known."""
         data = checked.recipe.data
         return load_labelled(path, data, labels, session.template, session.tokenizer, session.max_tokens)
+
+    @classmethod
+    def encode(cls, session: Reading, rows: Iterable[Mapping[str, str]]) -> tuple[TokenRows, list[str]]:
+        """Fill in the template and tokenise."""
+        given = list(rows)
+        tokens, *others = [
+            tokenize(session.tokenizer, map(one.render, given), session.max_tokens) for one in session.template.wordings
+        ]
+        tokens = VariedRows([tokens, *others]) if others else tokens
+        if not tokens.truncated:
+            return tokens, []
+        return tokens, [
+            f"{tokens.truncated} of {len(tokens)} texts are longer than {session.max_tokens} tokens and were cut."
+        ]
 
     def look(self, names: Sequence[str], meter: Meter, progress: Progress) -> None:
         """Compute the features that somebody reads; baselines and the head's start share the pass."""

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError
 from tunesmith.core.files import read_json, sha256_of, write_json
 from tunesmith.data.examples import Columns, find_reader, read_examples
-from tunesmith.data.tokens import TokenRows, tokenize
+from tunesmith.data.tokens import TokenRows
 from tunesmith.methods.base import Method
 from tunesmith.methods.store import (
     CONFIG,
@@ -36,8 +36,8 @@ from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.seams import device_of, open_seams
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.runs.agreement import Agreement, Answers, agreement
-from tunesmith.runs.folder import check_new, staged
-from tunesmith.runs.opening import held_out_again
+from tunesmith.runs.folder import check_new, check_single, staged
+from tunesmith.runs.opening import family_of, held_out_again
 from tunesmith.runs.run import Run
 from tunesmith.tasks.running import extract_features
 from tunesmith.training.texts import read_texts
@@ -194,8 +194,7 @@ def _held_out(run: Run, data: str | None, rows: int) -> tuple[TokenRows, str]:
     else:
         split = held_out_again(run.recipe, session, run.fingerprint, run.labels)
         found, where = split.examples.rows(split.index), f"the share of train that was held out for {held}"
-    texts = map(session.template.render, islice(found, rows))
-    return tokenize(session.tokenizer, texts, session.max_tokens), where
+    return family_of(run.recipe).encode(session, islice(found, rows))[0], where
 
 
 def _untrained(settings: DataSettings, data: str | None) -> tuple[str | None, str]:
@@ -208,6 +207,7 @@ def _untrained(settings: DataSettings, data: str | None) -> tuple[str | None, st
 
 
 def _of_run(run: Run, data: str | None, rows: int) -> Subject:
+    check_single(run.folder, "merge")
     session, tuned = run._opened
     if session.chat is not None:
         return _of_writing_run(run, data, rows)
@@ -216,7 +216,7 @@ def _of_run(run: Run, data: str | None, rows: int) -> Subject:
     def answer() -> Answers:
         features = extract_features(tuned.backbone, tuned.task, tokens)
         with torch.no_grad():
-            logits = tuned.head(features.to(next(tuned.head.parameters()))).cpu()
+            logits = tuned.head(features.to(tuned.head_tensor())).cpu()
         return features, logits
 
     facts = _facts_of(run)

@@ -20,6 +20,7 @@ from tunesmith.runs.continuing import Earlier, check_base
 from tunesmith.runs.family import Family
 from tunesmith.runs.generating import Generating
 from tunesmith.runs.labelling import Labelling
+from tunesmith.runs.prompted import Prompted
 from tunesmith.runs.session import Reading, Session, open_session
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.tuned import Tuned
@@ -27,7 +28,7 @@ from tunesmith.training.corpus import Corpus, Split
 
 _log = logging.getLogger("tunesmith")
 
-_FAMILIES: dict[str, type[Family]] = {"labelling": Labelling, "generating": Generating}
+_FAMILIES: dict[str, type[Family]] = {"labelling": Labelling, "generating": Generating, "prompting": Prompted}
 
 
 def open_family(checked: Checked, earlier: Earlier | None) -> Family:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.evaluation.statistics import Difference
+from tunesmith.methods.base import Method
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Judge, Scored
 from tunesmith.runs.session import Session
@@ -27,7 +28,8 @@ class Outcome:
         preflight: what was found before the first step.
         predicted_peak_bytes: of the training, all candidates together.
         trained: what training left behind.
-        tuned: the model with the best state.
+        tuned: the model with the best state, or the ensemble of all candidates.
+        methods: of the deltas that answer, in their order.
         ours: the tuned model's scores.
         baselines: theirs.
         gains: the tuned model against the best baseline.
@@ -49,6 +51,7 @@ class Outcome:
     predicted_peak_bytes: int
     trained: Trained
     tuned: Tuned
+    methods: list[Method]
     ours: Scored
     baselines: list[Scored]
     gains: list[Difference]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.seeds import derived, seed_everything
 from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
@@ -29,6 +29,12 @@ def prepare(
         Each candidate with its trial and what was found.
     """
     candidates = checked.candidates or (checked,)
+    still = [number for number, candidate in enumerate(checked.candidates) if not candidate.method.trains]
+    if still:
+        raise RecipeError(
+            f"candidates[{still[0]}]: method {candidates[still[0]].method.name} trains nothing, so it is no candidate "
+            "of a training. Leave it out; the untuned model is among the baselines."
+        )
     names = [f"trial-{number:03d}" for number in range(len(candidates))] if checked.candidates else ["default"]
     prepared = []
     for number, (candidate, name) in enumerate(zip(candidates, names, strict=True)):

@@ -12,6 +12,7 @@ from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.models.backbone import length_sorted, pool
 from tunesmith.models.layout import ragged
 from tunesmith.prompts.demonstrating import Demonstrator
+from tunesmith.prompts.demonstrations.base import dealt
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.recipe.schema import ModelSettings
@@ -21,6 +22,7 @@ from tunesmith.tasks.prompt_classification import PromptClassification
 Row = Mapping[str, str]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 _TOKENS, _ROWS = 1024, 64  # of one batch
+_ASKED = 16  # rows that a demonstration is rated on
 
 
 class PromptScorer:
@@ -79,7 +81,7 @@ class PromptScorer:
         shown = None
         if prompt.demonstrates:
             given = [row for row, _ in demonstrations_from], [label for _, label in demonstrations_from]
-            shown = Demonstrator(prompt, *given, seed=self.seed, embed=self.embed).shown(rows)
+            shown = self.demonstrator(prompt, *given).shown(rows)
         tokens, _ = task.labels.reader.encode(rows, shown)
         head = task.head(self.session.backbone.width, len(labels)).to(self.session.backbone.device).double().eval()
         task.start_from_texts(head, self.session.backbone, self.session.tokenizer)
@@ -92,6 +94,38 @@ class PromptScorer:
                 scores = head(task.read(self.session.backbone, batch).double())
                 found[batch.index.numpy()] = scores.log_softmax(-1).cpu().numpy()
         self.session.backbone.model.train(training)
+        return found
+
+    def demonstrator(self, prompt: Prompt, rows: Sequence[Row], labels: Sequence[str]) -> Demonstrator:
+        """Make what chooses demonstrations with this model's vectors and probabilities.
+
+        Args:
+            prompt: with how many, and how they are chosen.
+            rows: that may be shown.
+            labels: of the rows.
+        Returns:
+            The chooser.
+        Raises:
+            DataError: fewer rows than demonstrations.
+        """
+
+        def rate(numbers: Sequence[int]) -> Array:
+            return self._usefulness(prompt, rows, labels, numbers)
+
+        return Demonstrator(prompt, rows, labels, self.seed, self.embed, rate)
+
+    def _usefulness(self, prompt: Prompt, rows: Sequence[Row], labels: Sequence[str], numbers: Sequence[int]) -> Array:
+        """Show each of some rows alone to a few others; return the mean log p of their labels."""
+        names = sorted(set(labels) | set(prompt.label_words))
+        drawn = np.random.default_rng(self.seed + 1).permutation(len(rows))
+        asked = dealt([int(row) for row in drawn], labels)[:_ASKED]
+        right = [names.index(labels[row]) for row in asked]
+        found = np.zeros(len(numbers))
+        for place, number in enumerate(numbers):
+            example = {**{name: rows[number][name] for name in prompt.shown_fields}, "label": labels[number]}
+            alone = prompt.changed(demonstrations={"count": 1, "examples": [example]})
+            scores = self.log_probabilities(alone, [rows[row] for row in asked], names)
+            found[place] = scores[range(len(asked)), right].mean()
         return found
 
     def tokens(self, prompt: Prompt, row: Row) -> int:
@@ -107,7 +141,7 @@ class PromptScorer:
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Array:
-        """Turn texts into vectors: the mean of the model's hidden states.
+        """Turn texts into vectors: the mean of the untuned model's hidden states.
 
         Args:
             texts: any.
@@ -115,12 +149,14 @@ class PromptScorer:
             (texts, D).
         """
         session, backbone = self.session, self.session.backbone
-        found = np.zeros((len(texts), backbone.width))
+        found, before = np.zeros((len(texts), backbone.width)), backbone.seams.routing.active
         rows = session.tokenizer(list(texts), truncation=True, max_length=session.max_tokens)["input_ids"]
+        backbone.seams.use(None)
         for numbers in length_sorted([len(row) for row in rows], _TOKENS, _ROWS):
             batch = ragged([rows[number] for number in numbers], numbers)
             vectors = pool(backbone.read_only(batch), batch.layout, "mean")
             found[batch.index.numpy()] = vectors.double().cpu().numpy()
+        backbone.seams.use(before)
         return found
 
 

@@ -210,18 +210,3 @@ def _code() -> str:
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return f"{tunesmith.__version__} ({digest.hexdigest()[:12]})"
-
-
-def unfinished(folder: Path) -> str:
-    """Word how far a run got that was not finished.
-
-    Args:
-        folder: of the run.
-    Returns:
-        A sentence; empty for a folder without checkpoints.
-    """
-    steps = found(folder / CHECKPOINTS)
-    if not steps:
-        return ""
-    step = int(steps[0].name.rpartition("-")[2])
-    return f"{folder} is not finished: its last checkpoint is of step {step}. `tunesmith train ... --resume` goes on."

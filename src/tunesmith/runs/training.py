@@ -20,7 +20,7 @@ from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Meter, Scored
 from tunesmith.runs.continuing import Earlier, inherit
 from tunesmith.runs.family import Family
-from tunesmith.runs.folder import check_free, completed
+from tunesmith.runs.folder import check_free, completed, unfinished
 from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
@@ -29,6 +29,7 @@ from tunesmith.runs.preparing import prepare
 from tunesmith.runs.resuming import Going, check_finished, check_same, facts_of, find_checkpoint, is_finished
 from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.writing import write_run
+from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.caching import kept_below
 from tunesmith.training.checkpoints import Checkpoints
@@ -78,9 +79,13 @@ def train_recipe(
     narrow_named(
         checked.recipe.training.precision, choose_device(checked.recipe.model.device)
     )  # refused before all work
-    outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress)
-    with completed(output, outcome.trained.interrupted) as folder:
-        write_run(outcome, folder)
+    try:
+        outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress)
+        with completed(output, outcome.trained.interrupted) as folder:
+            write_run(outcome, folder)
+    except KeyboardInterrupt:
+        progress.say(unfinished(output))
+        raise
     return output
 
 
@@ -108,34 +113,40 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
         )
     planned = _planned(prepared, warnings, progress)
     trials = [trial for _, trial, _ in prepared]
-    splits = [
-        *(trial.split for trial in trials[:1]),
-        *(corpus.splits[name] for name in corpus.splits if name != "test"),
-    ]
-    with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
-        cost = _train(trials, meter, going, going.begin(checked, facts, progress.say), progress, warnings)
+    splits = [trials[0].split, *(split for name, split in corpus.splits.items() if name not in ("train", "test"))]
+    cost = Cost()
+    if checked.method.trains or checked.candidates:
+        with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
+            cost = _train(trials, meter, going, going.begin(checked, facts, progress.say), progress, warnings)
     chosen, trial, found = min(prepared, key=lambda item: item[1].key)
-    _tell_choice(prepared, trial, warnings, progress)
-    family.settle(trial.tuned)
-    lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}
-    answers = _answer(trial.tuned, family, progress)
+    _tell_diverged(prepared, warnings, progress)
+    members = _together(prepared, recipe.combine, trial)
+    _tell_choice(prepared, trial, members, progress)
+    for member in members:
+        family.settle(member)
+    tuned = Ensemble.of(members)
+    lost = _tell_forgotten(family, old, tuned, warnings, progress) if earlier else {}
+    answers = _answer(tuned, family, progress)
     ours = judge.score(Scored(chosen.method.name, answers, found.share, family.learned(cost)))
     return Outcome(
-        checked=chosen,
+        checked=chosen if len(members) == 1 else checked,
         session=session,
         corpus=corpus,
         examples=sum(other.trained.examples for _, other, _ in prepared),
         preflight=found,
         predicted_peak_bytes=planned.peak_bytes,
         trained=trial.trained,
-        tuned=trial.tuned,
+        tuned=tuned,
+        methods=[one.method for one, trial, _ in prepared if trial.tuned in members],
         forgetting=lost,
-        candidates=[compared(checked, *item, chosen=item[1] is trial) for item in prepared if checked.candidates],
+        candidates=[
+            compared(checked, *item, chosen=item[1].tuned in members) for item in prepared if checked.candidates
+        ],
         ours=ours,
         baselines=baselines,
         gains=judge.gain(ours, baselines, judge.splits[-1]),
         judge=judge,
-        samples=family.samples(trial.tuned),
+        samples=family.samples(tuned),
         seconds=time.perf_counter() - began,
         peak_bytes=meter.peak_bytes,
         quantization=_compare_base(family, progress, warnings),
@@ -208,14 +219,29 @@ def _check_moved(trials: list[Trial]) -> None:
         )
 
 
-def _tell_choice(prepared: Prepared, best: Trial, warnings: list[str], progress: Progress) -> None:
-    """Say which candidate was chosen on validation, and which ones diverged."""
+def _together(prepared: Prepared, combine: str, best: Trial) -> list[Tuned]:
+    """Return what answers: the best trial's, or every one's that did not diverge."""
+    if combine == "best":
+        return [best.tuned]
+    return [trial.tuned for _, trial, _ in prepared if not trial.trained.diverged]
+
+
+def _tell_diverged(prepared: Prepared, warnings: list[str], progress: Progress) -> None:
     if len(prepared) == 1:
         return
     for number, (_, trial, _) in enumerate(prepared):
         if trial.trained.diverged:
             warnings.append(f"candidate {number} diverged at step {trial.trained.diverged} and was dropped.")
             progress.say(f"note: {warnings[-1]}")
+
+
+def _tell_choice(prepared: Prepared, best: Trial, members: list[Tuned], progress: Progress) -> None:
+    """Say which candidate was chosen on validation, or how many answer together."""
+    if len(prepared) == 1:
+        return
+    if len(members) > 1:
+        progress.say(f"{len(members)} candidates answer together: their probabilities are averaged")
+        return
     number = next(number for number, (_, trial, _) in enumerate(prepared) if trial is best)
     progress.say(f"candidate {number} of {len(prepared)} is the best on validation; only it is kept")
 

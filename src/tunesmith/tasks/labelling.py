@@ -9,6 +9,7 @@ import torch
 from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.core.named import build_named
 from tunesmith.core.settings import setting
 from tunesmith.models.backbone import Backbone
@@ -190,8 +191,16 @@ class LabelTask(Task):
         """Apply the head and add up the losses, each a mean over the rows."""
         assert batch.labels is not None
         head, labels = plain(head), batch.labels.to(outputs.device)
+        soft = labels if labels.ndim == 2 else None
+        labels = labels if soft is None else soft.argmax(-1)
         rows = isinstance(head, RowsHead)
         logits = head.learn(outputs, batch.index.to(outputs.device)) if rows else head(outputs)  # type: ignore[operator]
-        learned = Learned(outputs, labels, logits, getattr(head, "weight", None), smoothing)
-        found = [loss.weight * loss.compute(learned) for loss in self.loss_components]
+        learned = Learned(outputs, labels, logits, getattr(head, "weight", None), smoothing, soft)
+        losses = self.loss_components
+        hard = [loss.name for loss in losses if soft is not None and not loss.learns_soft]
+        if hard:
+            raise RecipeError(
+                f"task.losses: {', '.join(hard)} cannot learn soft labels (data.soft_labels). Take cross-entropy alone."
+            )
+        found = [loss.weight * loss.compute(learned) for loss in losses]
         return found[0] if len(found) == 1 else torch.stack(found).sum()

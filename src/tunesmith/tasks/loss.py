@@ -16,10 +16,11 @@ class Learned:
 
     Args:
         features: (R, D), what the head reads.
-        labels: (R,), int64.
+        labels: (R,), int64; the likeliest where soft labels are learned.
         logits: (R, C), of the head.
         vectors: (C, D), of the head's classes; None where it has none.
         smoothing: share of the target spread over all classes. [fraction]
+        soft: (R, C), a probability for every class, learned in place of the label; None where there are none.
     """
 
     features: Tensor
@@ -27,6 +28,7 @@ class Learned:
     logits: Tensor
     vectors: Tensor | None
     smoothing: float = 0.0
+    soft: Tensor | None = None
 
 
 class Loss(Component):
@@ -36,6 +38,7 @@ class Loss(Component):
     paper: ClassVar[str] = ""
     reads: ClassVar[Literal["logits", "features", "vectors"]] = "logits"
     separable: ClassVar[bool] = True  # the mean over rows is the mean over the parts of a batch
+    learns_soft: ClassVar[bool] = False  # whether it can learn a probability for every class
 
     weight: float = setting(1.0, "Factor of this loss among the task's.", gt=0)
 

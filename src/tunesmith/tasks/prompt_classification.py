@@ -19,6 +19,7 @@ from tunesmith.models.backbone import Backbone, pool
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.models.structure import is_causal
+from tunesmith.prompts.demonstrating import Demonstrator
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.tasks.answering import Reading, Words, mask_places, tokenize_words
 from tunesmith.tasks.labelling import LabelTask
@@ -36,11 +37,13 @@ class Bound:
         reader: writes rows as prompts.
         texts: that stand for each label.
         reading: where they are read, in models with a language-model head.
+        demonstrator: chooses what rows are shown, or None.
     """
 
     reader: PromptReader
     texts: list[list[str]]
     reading: Reading | None
+    demonstrator: Demonstrator | None = None
 
 
 @register("tasks")
@@ -134,7 +137,14 @@ class PromptClassification(LabelTask):
 
     # Labels ---------------------------------------------------------------------------------------------------
 
-    def bound(self, prompt: Prompt, tokenizer: Any, max_tokens: int, labels: Sequence[str]) -> PromptClassification:
+    def bound(
+        self,
+        prompt: Prompt,
+        tokenizer: Any,
+        max_tokens: int,
+        labels: Sequence[str],
+        demonstrator: Demonstrator | None = None,
+    ) -> PromptClassification:
         """Tell the task its labels.
 
         Args:
@@ -142,6 +152,7 @@ class PromptClassification(LabelTask):
             tokenizer: of the model.
             max_tokens: that the model reads. [tokens]
             labels: in the order of their codes.
+            demonstrator: chooses what rows are shown, or None.
         Returns:
             The task that can read rows and make a head.
         Raises:
@@ -155,7 +166,9 @@ class PromptClassification(LabelTask):
         room = 0 if reading is None or mode == "paired" or self.kind.reads != "scores" else reading.words.longest - 1
         found = self.model_copy()
         found._mode = mode
-        found._bound = Bound(PromptReader(prompt, tokenizer, mode, max_tokens, labels, room), texts, reading)
+        found._bound = Bound(
+            PromptReader(prompt, tokenizer, mode, max_tokens, labels, room), texts, reading, demonstrator
+        )
         return found
 
     @property
@@ -236,7 +249,7 @@ class PromptClassification(LabelTask):
             head: from `head`.
             features: (rows, D).
             labels: (rows,), int64.
-            label_features: not read; see `start_from_texts`.
+            label_features: not read; verbalizers have words of their own.
         """
         head.weight.copy_(class_means(features, labels, len(head.weight)))  # type: ignore[operator,arg-type]
 

@@ -58,7 +58,18 @@ def probabilities(head: nn.Module, features: Tensor) -> Tensor:
     """
     training = head.training
     head.eval()
-    device = next(chain(head.parameters(), head.buffers())).device
+    device = head_tensor(head).device
     parts = [head(part.to(device)).double().softmax(-1).cpu() for part in features.split(4096)]
     head.train(training)
     return torch.cat(parts)
+
+
+def head_tensor(head: nn.Module) -> Tensor:
+    """Return a tensor of the type and device that a head computes with.
+
+    Args:
+        head: with parameters or buffers.
+    Returns:
+        The first of them.
+    """
+    return next(chain(head.parameters(), head.buffers()))

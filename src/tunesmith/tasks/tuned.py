@@ -15,7 +15,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.dropout import DropoutSource
 from tunesmith.models.layout import RaggedBatch
 from tunesmith.tasks.base import Task
-from tunesmith.tasks.running import extract_features, probabilities
+from tunesmith.tasks.running import extract_features, head_tensor, probabilities
 
 
 @dataclass
@@ -72,6 +72,10 @@ class Tuned:
         """
         return self.task.loss_of(self.backbone, self.head, self.delta, outputs, batch, smoothing)
 
+    def head_tensor(self) -> Tensor:
+        """Return a tensor of the type and device that the head computes with."""
+        return head_tensor(self.head)
+
     def seed_head(self, seed: int) -> None:
         """Start the head's own stream of dropout masks.
 
@@ -121,9 +125,11 @@ class Tuned:
         Args:
             tokens: the rows.
         Returns:
-            (rows, C), float64, on the CPU.
+            (rows, C), float64, on the CPU; of rows in several wordings the mean over them.
         """
-        return probabilities(self.head, self.features(tokens))
+        self.backbone.seams.use(self.delta.name)
+        found = [extract_features(self.backbone, self.task, rows) for rows in tokens.wordings]
+        return torch.stack([probabilities(self.head, features) for features in found]).mean(0)
 
     def state(self) -> list[Tensor]:
         """Copy what trains.

@@ -24,17 +24,57 @@ class DroppedRows(TokenRows):
         special: ids of tokens that stay.
     """
 
-    drawn = True
+    varies = True
+
+    @property
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(rows,), tokens of each row, of its longest wording."""
+        return self.rows.lengths
+
+    def length(self, row: int) -> int:
+        """Return how long a row is. [tokens]"""
+        return self.rows.length(row)
 
     def __init__(self, rows: TokenRows, share: float, token: int, special: Sequence[int]) -> None:
         super().__init__(rows.ids, rows.ends, rows.full_lengths)
-        self.share, self.token, self.special = share, token, np.asarray(special)
+        self.rows, self.share, self.token, self.special = rows, share, token, np.asarray(special)
 
     def seen(self, row: int, draw: int = 0) -> Seen:
         """Replace tokens of a row; the same ones for the same draw."""
-        ids = self[row]
+        ids = self.rows.seen(row, draw).ids
         gone = np.random.default_rng((draw, row)).random(len(ids)) < self.share
         return Seen(np.where(gone & ~np.isin(ids, self.special), self.token, ids), None)
+
+
+class JoinedRows(TokenRows):
+    """Rows, and others behind them.
+
+    Args:
+        first: rows.
+        second: those behind.
+    """
+
+    def __init__(self, first: TokenRows, second: TokenRows) -> None:
+        super().__init__(
+            np.concatenate([first.ids, second.ids]),
+            np.concatenate([first.ends, first.ends[-1] + second.ends[1:]]),
+            np.concatenate([first.full_lengths, second.full_lengths]),
+        )
+        self.first, self.second, self.varies = first, second, first.varies
+
+    @property
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(rows,), tokens of each row, of its longest wording."""
+        return np.concatenate([self.first.lengths, self.second.lengths])
+
+    def length(self, row: int) -> int:
+        """Return how long a row is. [tokens]"""
+        return int(self.lengths[row])
+
+    def seen(self, row: int, draw: int = 0) -> Seen:
+        """Return a row as it is read."""
+        count = len(self.first)
+        return self.first.seen(row, draw) if row < count else self.second.seen(row - count, draw)
 
 
 def augmented(split: Split, settings: TrainingSettings, label_texts: Sequence[Sequence[str]], reading: Any) -> Split:
@@ -75,9 +115,10 @@ def _with_label_rows(split: Split, share: float, label_texts: Sequence[Sequence[
     codes = [number % classes for number in range(count)]
     chosen = [label_texts[code][number // classes % len(label_texts[code])] for number, code in enumerate(codes)]
     added = tokenize(reading.tokenizer, chosen, reading.max_tokens)
-    tokens = TokenRows(
-        np.concatenate([split.tokens.ids, added.ids]),
-        np.concatenate([split.tokens.ends, split.tokens.ends[-1] + added.ends[1:]]),
-        np.concatenate([split.tokens.full_lengths, added.full_lengths]),
+    labels = np.concatenate([split.labels, np.array(codes, dtype=np.int64)])
+    soft = (
+        None
+        if split.soft is None
+        else np.concatenate([split.soft, np.eye(split.soft.shape[1], dtype=np.float32)[codes]])
     )
-    return replace(split, tokens=tokens, labels=np.concatenate([split.labels, np.array(codes, dtype=np.int64)]))
+    return replace(split, tokens=JoinedRows(split.tokens, added), labels=labels, soft=soft)

@@ -11,15 +11,18 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.data import audit
+from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.descriptions import label_texts, spelled_alike
-from tunesmith.data.examples import Columns, Examples, find_reader, path_text, read_examples
+from tunesmith.data.examples import Columns, Examples, find_reader, path_text
 from tunesmith.data.readers.saved import Saved
+from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
-from tunesmith.data.tokens import TokenRows
+from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.rejecting import OUTSIDE
+from tunesmith.training.cleaning import Finding, changes_of, cleaning_sentences, filter_training
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
 FEW = 30  # rows below which a score is remarked on
@@ -38,6 +41,7 @@ class Split:
         audit: facts about the split.
         remarks: sentences for the user.
         kept_in: file of an earlier run that the tokens were read from; None where they were made now.
+        soft: (rows, C), probabilities that are learned in place of the labels; None where the labels are.
     """
 
     name: str
@@ -48,6 +52,17 @@ class Split:
     audit: audit.Audit
     remarks: list[str] = field(default_factory=list)
     kept_in: Path | None = None
+    soft: np.ndarray[Any, np.dtype[np.float32]] | None = None
+
+    def taught(self, row: int) -> int | list[float]:
+        """Return what one row teaches.
+
+        Args:
+            row: 0 <= row < rows of the split.
+        Returns:
+            Its class, or C probabilities.
+        """
+        return int(self.labels[row]) if self.soft is None else [float(share) for share in self.soft[row]]
 
     @property
     def origin(self) -> str:
@@ -85,6 +100,7 @@ class Corpus:
         warnings: sentences for the user.
         content_hash: of everything read.
         label_texts: of each label its name in words, and its description where there is one.
+        findings: what cleaning did to training rows; rows whose texts changed are counted in the examples.
     """
 
     label_names: list[str]
@@ -92,6 +108,12 @@ class Corpus:
     warnings: list[str] = field(default_factory=list)
     content_hash: str = ""
     label_texts: list[list[str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[Examples]:
+        """What was read, each once."""
+        return list({id(split.examples): split.examples for split in self.splits.values()}.values())
 
 
 def resolve_path(path: str | Path, folder: Path) -> str:
@@ -139,7 +161,8 @@ def load_corpus(
         raise RecipeError(
             f"prompt.template: the field '{data.label}' is the label column: the model would read the answer."
         )
-    files = {"train": read_labelled(data.train, data, template, folder)}
+    soft = () if data.soft_labels is None else (data.soft_labels,)
+    files = {"train": read_labelled(data.train, data, template, folder, soft)}
     if isinstance(data.validation, str):
         files["validation"] = read_labelled(data.validation, data, template, folder)
     if isinstance(data.test, str):
@@ -152,8 +175,12 @@ def load_corpus(
     parts = {name: _part(name, examples, names, data.out_of_scope) for name, examples in files.items()}
     warnings = [*_alike(names), *separate(parts, data.leakage)]
     warnings.extend(_hold_out(parts, data, seed))
+    parts["train"], findings = filter_training(parts["train"], data, _texts, names, seed)
+    warnings.extend(cleaning_sentences(data.cleaning, list(files.values()), findings))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
+    for column in soft:
+        splits["train"].soft = soft_labels(files["train"], column, names)[splits["train"].index]
     for split in splits.values():
         warnings.extend(_remarks(split))
     _check_coverage(splits, names, files["train"].label_names)
@@ -166,7 +193,8 @@ def load_corpus(
             f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their "
             "names alone are used."
         )
-    return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files), texts)
+    content = "+".join(files[name].content_hash[:32] for name in files)
+    return Corpus(names, splits, warnings, content, texts, findings)
 
 
 def load_labelled(
@@ -190,7 +218,9 @@ def load_labelled(
     return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
 
 
-def read_labelled(path: str | Path, data: DataSettings, template: Template, folder: Path) -> Examples:
+def read_labelled(
+    path: str | Path, data: DataSettings, template: Template, folder: Path, more: tuple[str, ...] = ()
+) -> Examples:
     """Read one file with the recipe's columns.
 
     Args:
@@ -198,6 +228,7 @@ def read_labelled(path: str | Path, data: DataSettings, template: Template, fold
         data: the recipe's data settings.
         template: of the prompt.
         folder: for relative paths.
+        more: columns besides those of text, label and template.
     Returns:
         The examples.
     Raises:
@@ -205,9 +236,10 @@ def read_labelled(path: str | Path, data: DataSettings, template: Template, fold
     """
     path = path_text(path)
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
-    others = tuple(name for name in template.fields if name not in ("text", data.text))
+    others = (*(name for name in template.fields if name not in ("text", data.text)), *more)
     reader = find_reader(place, data.encoding, data.max_characters, data.columns)
-    return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
+    columns = Columns(data.text, data.label, others)
+    return read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
 
 
 def _with_outside(names: list[str], outside: str, train: Examples) -> list[str]:
@@ -230,12 +262,15 @@ def _part(name: str, examples: Examples, names: Sequence[str], outside: str | No
     return Part(examples, np.arange(len(examples)), labels, dropped, audit.text_hashes(texts))
 
 
+def _texts(part: Part) -> list[str]:
+    return [row["text"] for row in part.examples.rows(part.index)]
+
+
 def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int) -> list[str]:
     """Hold out what is a share of train; say what was kept together."""
     wanted, train, said = shares(data), parts["train"], list[str]()
     if wanted and data.near_copies is not None:
-        texts = [row["text"] for row in train.examples.rows(train.index)]
-        said.append(keep_near_together(train, [texts], data.near_copies))
+        said.append(keep_near_together(train, [_texts(train)], data.near_copies))
     hold_out(parts, wanted, seed)
     return said
 
@@ -253,10 +288,14 @@ def _encode(
 ) -> Split:
     part = parts[name]
 
-    def texts() -> Iterator[str]:
-        return (template.render(row) for row in part.examples.rows(part.index))
+    def tokenized(one: Template) -> tuple[TokenRows, Path | None]:
+        def texts() -> Iterator[str]:
+            return (one.render(row) for row in part.examples.rows(part.index))
 
-    tokens, kept_in = tokenize_once(tokenizer, texts, part.size, max_tokens)
+        return tokenize_once(tokenizer, texts, part.size, max_tokens)
+
+    (tokens, kept_in), *others = map(tokenized, template.wordings)
+    tokens = VariedRows([tokens, *(more for more, _ in others)]) if others else tokens
     repeated, conflicts = audit.duplicates(part.hashes, part.labels)
     in_train = 0 if name == "train" else int(np.isin(part.hashes, parts["train"].hashes).sum())
     facts = audit.Audit(
@@ -298,6 +337,6 @@ def _check_coverage(splits: dict[str, Split], names: list[str], given: Sequence[
     lost = [name for code, name in enumerate(names) if code not in present and name in given]
     if lost:
         raise DataError(
-            f"no training row is left for the label '{lost[0]}' ({len(lost)} of {len(names)} labels) after leakage "
-            "was dropped. Add examples, or choose data.leakage=keep."
+            f"no training row is left for the label '{lost[0]}' ({len(lost)} of {len(names)} labels) after rows "
+            "were dropped (data.leakage, data.cleaning). Add examples, or drop less."
         )

@@ -63,6 +63,8 @@ def plan(found: Sequence[tuple[Trial, Preflight]]) -> Plan:
     backbone, settings = found[0][0].tuned.backbone, found[0][0].settings
     asked = settings.memory_limit
     limit = step.held + available_bytes(backbone.device) if asked is None else asked * _MIB
+    if not any(trial.method.trains for trial, _ in found):
+        return Plan(None, False, step.held, limit)
     chosen = _cut(step, limit, recomputing(backbone.seams, backbone.body))
     if chosen.peak_bytes > limit and asked is not None:
         raise RecipeError(

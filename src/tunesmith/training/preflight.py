@@ -58,6 +58,8 @@ def check(trial: Trial) -> Preflight:
             "training.tokens_per_pass: the head or a loss of the task compares all rows of a step, so a step is one "
             "pass. Leave it out, and lower training.batch_size where memory is short."
         )
+    if not trial.method.trains:
+        return _untrained(trial)
     _check_optimizer(trial)
     tuned, batch = trial.tuned, trial.batch(_longest(trial))
     held = _held(tuned.backbone.device)
@@ -82,6 +84,17 @@ def check(trial: Trial) -> Preflight:
         held_bytes=held,
         notes=tuple(notes),
     )
+
+
+def _untrained(trial: Trial) -> Preflight:
+    """Refuse a head that would answer by chance, and say that nothing trains."""
+    if not trial.tuned.task.answers_untrained:
+        raise CompatibilityError(
+            f"method {trial.method.name}: the head starts at random numbers and would answer by chance. Start it at "
+            "class means (task.head_start=prototypes), or train it (method head-only)."
+        )
+    notes = (f"nothing trains (method {trial.method.name}): training settings are not read",)
+    return Preflight(layers=0, trainable=0, share=0.0, held_bytes=_held(trial.tuned.backbone.device), notes=notes)
 
 
 def _longest(trial: Trial) -> list[int]:

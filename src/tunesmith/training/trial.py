@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.errors import TargetError
 from tunesmith.core.seeds import derived
 from tunesmith.methods.base import Method
 from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.optimizing import Optimizer
+from tunesmith.training.optimizing import NoOptimizer, Optimizer
 from tunesmith.training.sampling import random_order, together_by_label
 
 if TYPE_CHECKING:
@@ -84,16 +86,7 @@ class Trial:
         self.method, self.seed = method, seed
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        head_rate = settings.head_learning_rate or settings.learning_rate
-        self.optimizer = Optimizer(
-            [*delta_parts(method, tuned.delta, settings.learning_rate), (list(tuned.head.parameters()), head_rate)],
-            weight_decay=settings.weight_decay,
-            total=math.ceil(len(split.tokens) / settings.batch_size) * settings.epochs,
-            warmup_fraction=settings.warmup_fraction,
-            schedule=settings.schedule,
-            clip_norm=settings.clip_norm,
-            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
-        )
+        self.optimizer = self._optimizer() if method.trains else NoOptimizer()
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
@@ -104,6 +97,18 @@ class Trial:
         self._kept: list[Tensor] | None = None
         self._kept_key: tuple[float, float] | None = None
         self._facts: dict[str, float] = {}
+
+    def _optimizer(self) -> Optimizer:
+        settings, tuned = self.settings, self.tuned
+        head, head_rate = list(tuned.head.parameters()), settings.head_learning_rate or settings.learning_rate
+        parts = delta_parts(self.method, tuned.delta, settings.learning_rate, settings.part_learning_rates)
+        return Optimizer(
+            [*parts, (head, head_rate)],
+            settings,
+            total=math.ceil(len(self.split.tokens) / settings.batch_size) * settings.epochs,
+            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
+            head=head,
+        )
 
     @property
     def name(self) -> str:
@@ -185,13 +190,13 @@ class Trial:
         """
         backbone, tokens = self.tuned.backbone, self.split.tokens
         limit = self.pass_tokens
-        if not limit or sum(len(tokens[number]) for number in numbers) <= limit:
+        if not limit or sum(map(tokens.length, numbers)) <= limit:
             return [numbers]
         spared = backbone.spared(self.batch(numbers))
         found: list[list[int]] = []
         room = 0
-        for number in sorted(numbers, key=lambda number: len(tokens[number])):
-            size = len(tokens[number]) - spared
+        for number in sorted(numbers, key=tokens.length):
+            size = tokens.length(number) - spared
             if not found or size > room:
                 found.append([])
                 room = limit  # of the rows' own tokens: what they share would run again in every further pass
@@ -216,7 +221,7 @@ class Trial:
             loss: of the step, without the method's penalty.
             rows: it was computed on. [count]
         """
-        self._facts = self.optimizer.step()
+        self._facts = self.optimizer.step([row["validation loss"] for row in self.trained.history])
         self.trained.steps += 1
         self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
         self.optimizer.clear()
@@ -343,14 +348,14 @@ def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] |
     places = [(split, number) for split, numbers, _ in parts for number in numbers]
     seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
     owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
-    labels = [int(split.labels[number]) for split, number in places]
+    labels = [split.taught(number) for split, number in places]
     return seen_together(seen, [number for _, number in places], labels, owners)
 
 
 def seen_together(
     rows: Sequence[Seen],
     numbers: Sequence[int],
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | list[float]] | None = None,
     names: Sequence[str] | None = None,
 ) -> RaggedBatch:
     """Put rows into a batch.
@@ -358,7 +363,7 @@ def seen_together(
     Args:
         rows: as the model reads them.
         numbers: of the rows.
-        labels: of the rows; used where no tokens are learned.
+        labels: of the rows, or C probabilities each; used where no tokens are learned.
         names: of each row's delta.
     Returns:
         The batch, with labels or learned tokens.
@@ -374,17 +379,34 @@ def seen_together(
     )
 
 
-def delta_parts(method: Method, delta: Delta, rate: float) -> list[tuple[list[nn.Parameter], float]]:
+def delta_parts(
+    method: Method, delta: Delta, rate: float, rates: Mapping[str, float] | None = None
+) -> list[tuple[list[nn.Parameter], float]]:
     """Part a delta's parameters by their learning rate.
 
     Args:
         method: that attached it.
         delta: in training.
         rate: learning rate of the run.
+        rates: others by a pattern of the parameters' names; the first that fits.
     Returns:
         Parameters and rate of each part; first those of the run's own rate, possibly none.
+    Raises:
+        TargetError: a pattern fits no parameter.
     """
-    parts: dict[float, list[nn.Parameter]] = {1.0: []}
+    parts: dict[float, list[nn.Parameter]] = {rate: []}
+    rates, unused = rates or {}, set(rates or {})
     for name, parameter in delta.named_parameters():
-        parts.setdefault(method.rate_ratio(name), []).append(parameter)
-    return [(parameters, rate * ratio) for ratio, parameters in parts.items()]
+        pattern = next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)
+        unused.discard(pattern or "")
+        own = (rate if pattern is None else rates[pattern]) * method.rate_ratio(name)
+        parts.setdefault(own, []).append(parameter)
+    if unused:
+        names = [name for name, _ in delta.named_parameters()]
+        raise TargetError(
+            f"training.part_learning_rates: '{min(unused)}' fits no parameter of the delta that an earlier pattern has "
+            f"left. The names are like '{names[0]}' ({len(names)} of them); * stands for any text."
+            if names
+            else "training.part_learning_rates: the method has no parameters of its own. Leave it out."
+        )
+    return [(parameters, own) for own, parameters in parts.items()]

@@ -12,10 +12,15 @@ from tunesmith.tasks.loss import Learned, Loss
 
 @register("losses")
 class CrossEntropy(Loss):
-    """Minus the log probability of the label, mean over the rows; with training.label_smoothing."""
+    """Minus the log probability of the label, mean over the rows; with training.label_smoothing.
+
+    With soft labels q: - sum_c q_c log p_c.
+    """
 
     name: ClassVar[str] = "cross-entropy"
+    learns_soft: ClassVar[bool] = True
 
     def compute(self, learned: Learned) -> Tensor:
         """Compute it from the logits."""
-        return nn.functional.cross_entropy(learned.logits, learned.labels, label_smoothing=learned.smoothing)
+        wanted = learned.labels if learned.soft is None else learned.soft.to(learned.logits.dtype)
+        return nn.functional.cross_entropy(learned.logits, wanted, label_smoothing=learned.smoothing)
