@@ -18,6 +18,7 @@ def json_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     for key, kind in (("task", "tasks"), ("method", "methods")):
         schema["properties"][key] = {"description": f"The {key}.", "anyOf": choices(kind)}
+    schema["properties"]["method"]["anyOf"] += choices("choosers")
     schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
     for key in LISTED:
         schema["$defs"]["DataSettings"]["properties"][key]["items"] = {"anyOf": choices(key)}

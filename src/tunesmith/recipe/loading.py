@@ -245,11 +245,11 @@ def _set(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 def _component(kind: str, key: str, values: dict[str, Any], problems: list[str]) -> Any:
     settings = dict(values)
     name = settings.pop("name", "")
-    available = components(kind)
+    available = {**components(kind), **(components("choosers") if kind == "methods" else {})}
     if not isinstance(name, str) or name not in available:
         problems.append(f"{key}: {unknown(kind.removesuffix('s'), str(name), available)}")
         return None
-    return _validated(find(kind, name), settings, f"{key}.", problems)
+    return _validated(available[name], settings, f"{key}.", problems)
 
 
 def _across(recipe: Recipe, task: Any) -> list[str]:

@@ -221,12 +221,17 @@ class Trial:
             loss: of the step, without the method's penalty.
             rows: it was computed on. [count]
         """
-        self._facts = self.optimizer.step([row["validation loss"] for row in self.trained.history])
+        self._facts = self.optimizer.step(self._validation_losses)
         self.trained.steps += 1
         self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
         self.optimizer.clear()
         self.trained.examples += rows
         self.trained.losses.append(loss)
+
+    @property
+    def _validation_losses(self) -> list[float]:
+        """Of the epochs that were scored."""
+        return [row["validation loss"] for row in self.trained.history if "validation loss" in row]
 
     def close_epoch(self) -> None:
         """Score the present state and keep it if it is the best so far."""
