@@ -28,6 +28,8 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "cleaning": "tunesmith.data.cleaning",
     "chats": "tunesmith.prompts.chats",
     "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
+    "ways": "tunesmith.fewshot.ways",
+    "choosers": "tunesmith.fewshot.choosers",
     "losses": ("tunesmith.training.losses", "tunesmith.fewshot.losses"),
     "optimizers": "tunesmith.training.optimizers",
     "schedules": "tunesmith.training.schedules",

@@ -21,6 +21,7 @@ def json_schema() -> dict[str, Any]:
         field = Recipe.model_fields[key]
         empty = [{"type": "null"}] if field.default is None else []
         schema["properties"][key] = {"description": field.description, "anyOf": [*choices(kind), *empty]}
+    schema["properties"]["method"]["anyOf"] += choices("choosers")
     schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
     for key in LISTED:
         schema["$defs"]["DataSettings"]["properties"][key]["items"] = {"anyOf": choices(key)}

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.data import across_data
+from tunesmith.recipe.labelling import across_labels
 from tunesmith.recipe.lines import parse
 from tunesmith.recipe.listed import across_lists, build_lists
 from tunesmith.recipe.prompt import PromptFields, with_file
@@ -260,11 +261,11 @@ def _set(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 def _component(kind: str, key: str, values: dict[str, Any], problems: list[str]) -> Any:
     settings = dict(values)
     name = settings.pop("name", "")
-    available = components(kind)
+    available = {**components(kind), **(components("choosers") if kind == "methods" else {})}
     if not isinstance(name, str) or name not in available:
         problems.append(f"{key}: {unknown(kind.removesuffix('s'), str(name), available)}")
         return None
-    return _validated(find(kind, name), settings, f"{key}.", problems)
+    return _validated(available[name], settings, f"{key}.", problems)
 
 
 def _across(recipe: Recipe, task: Any) -> list[str]:
@@ -285,6 +286,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_texts(recipe, task))
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
+    found.extend(across_labels(recipe, task))
     found.extend(across_training(recipe.training, task))
     found.extend(_across_candidates(recipe, task))
     return found
@@ -331,9 +333,8 @@ def _across_texts(recipe: Recipe, task: Any) -> list[str]:
     if task.family != "generating":
         return []
     found, data = list[str](), recipe.data
-    for key, why in (("head_learning_rate", "has no head of its own"), ("rows_per_label", "has no labels")):
-        if getattr(recipe.training, key) is not None:
-            found.append(f"training.{key}: the task '{task.name}' {why}. Leave it out.")
+    if recipe.training.head_learning_rate is not None:
+        found.append(f"training.head_learning_rate: the task '{task.name}' has no head of its own. Leave it out.")
     plain = tuple(suffix for one in components("readers").values() if one.only_column for suffix in one.suffixes)
     bare = not data.columns and data.train.lower().endswith(plain)
     if bare and data.text != "text":

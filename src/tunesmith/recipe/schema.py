@@ -51,8 +51,11 @@ class DataSettings(Settings):
     train: str = Field(
         description="Training file (csv, tsv, json, jsonl, parquet), folder written by datasets, or hub name."
     )
-    validation: str | float = setting(
-        0.1, "A file, or the share of train that is held out, stratified by label.", unit="fraction"
+    validation: str | float | None = setting(
+        0.1,
+        "A file, or the share of train that is held out, stratified by label; no validation rows when empty, and the "
+        "last epoch is kept.",
+        unit="fraction",
     )
     test: str | float | None = setting(
         None, "A file, or the share of train that is held out, as validation; evaluated once, after training."
@@ -71,6 +74,10 @@ class DataSettings(Settings):
     )
     text: str = setting("text", "Column that holds the text.")
     label: str = setting("label", "Column that holds the label.")
+    out_of_scope: str | None = setting(
+        None,
+        "What rows that belong to no label are called in validation and test; with task.reject. They do not train.",
+    )
     label_descriptions: str | None = setting(
         None, "YAML or JSON file of labels and what each means in words; read where labels' texts are used."
     )
@@ -128,6 +135,13 @@ class TrainingSettings(Settings):
 
     epochs: int = setting(3, "Passes over the training rows.", unit="count", ge=1)
     batch_size: int = setting(32, "Rows per optimizer step.", unit="count", ge=1)
+    label_rows: float = setting(
+        0.0, "Rows of labels' own texts that train besides, for each training row.", ge=0, le=10
+    )
+    token_dropout: float = setting(
+        0.0, "Share of tokens hidden in training rows, drawn in every epoch.", unit="fraction", ge=0, lt=1
+    )
+    score_every: int = setting(1, "Epochs between two scorings on validation; the last one is scored.", ge=1)
     rows_per_label: int | None = setting(
         None,
         "Rows of one label that stand together in a step, for losses that compare rows; by chance when empty.",

@@ -40,6 +40,8 @@ class Outcome:
         forgetting: scores on an earlier run's data before and after; empty when training started anew.
         candidates: what each candidate was and how it did on validation; empty without candidates.
         samples: what was asked, and what the model wrote before and after tuning; empty for tasks with labels.
+        choice: the ways that were tried where the recipe left the method to be chosen, and why one was taken; else
+            empty.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
         scheme: what was learned from besides the labelled rows, and what that gained; empty without.
     """
@@ -65,6 +67,7 @@ class Outcome:
     samples: list[dict[str, str]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
     scheme: dict[str, Any] = field(default_factory=dict)
+    choice: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split(self) -> str:

@@ -86,7 +86,7 @@ def _one(checked: Checked, name: str, family: Family, earlier: Earlier | None) -
     tuned = Tuned(backbone, session.task, head, delta)
     facts = {
         "tuned": tuned,
-        "split": split,
+        "split": family.training_rows(checked),
         "settings": recipe.training,
         "seed": recipe.seed,
         "validate": lambda: family.validate(tuned),

@@ -369,7 +369,7 @@ class Run(Speaking, Answering):
         self._check_labels("evaluate")
         session, _ = self._opened
         examples = read_labelled(path, self.recipe.recipe.data, session.template, Path.cwd())
-        labels = align_labels("evaluation", examples, self.labels)
+        labels = align_labels("evaluation", examples, self.labels, self.recipe.recipe.data.out_of_scope)
         return Predictions(self._probabilities(examples), labels)
 
     def _worded(self, table: Array) -> list[Prediction]:

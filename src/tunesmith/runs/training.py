@@ -17,6 +17,7 @@ from tunesmith.evaluation.statistics import Result
 from tunesmith.models.loading import choose_device
 from tunesmith.models.products import narrow_named
 from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.runs.choosing import choose
 from tunesmith.runs.comparing import Cost, Meter, Scored
 from tunesmith.runs.continuing import Earlier, inherit
 from tunesmith.runs.family import Family
@@ -67,18 +68,20 @@ def train_recipe(
     output = Path(checked.recipe.output).expanduser().absolute()
     if resume and overwrite:
         raise RecipeError("--resume goes on with a run, --overwrite replaces it: leave one of the two out.")
-    if resume and is_finished(output):
-        check_finished(output, checked, progress.say)
-        return output
-    checkpoint = find_checkpoint(output, checked, progress.say) if resume else None
     if not resume:
         check_free(output, overwrite)
     check_apart(checked, output)
     narrow_named(
         checked.recipe.training.precision, choose_device(checked.recipe.model.device)
     )  # refused before all work
+    checked, choice = choose(checked, progress)
+    if resume and is_finished(output):
+        check_finished(output, checked, progress.say)
+        return output
+    checkpoint = find_checkpoint(output, checked, progress.say) if resume else None
     try:
         outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress)
+        outcome.choice = choice
         with completed(output, outcome.trained.interrupted) as folder:
             write_run(outcome, folder)
     except KeyboardInterrupt:
@@ -110,9 +113,9 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
             "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
         )
     planned = _planned(prepared, warnings, progress)
-    splits = [split for name, split in corpus.splits.items() if name != "test"]
+    splits = [split for name, split in corpus.splits.items() if name not in ("train", "test")]
     trials = [one for item in prepared for one in (item.trial, item.plain) if one is not None]
-    splits += [split for trial in trials for split in trial.splits if all(split is not other for other in splits)]
+    splits = list({id(split): split for split in (*(s for one in trials for s in one.splits), *splits)}.values())
     cost = Cost()
     if checked.method.trains or checked.candidates:
         with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):

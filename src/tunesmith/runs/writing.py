@@ -131,6 +131,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "cleaning": cleaning_counts(outcome.corpus.files, outcome.corpus.findings),
         "quantization": outcome.quantization,
         "candidates": outcome.candidates,
+        "choice": outcome.choice,
         "forgetting": outcome.forgetting,
         "scheme": outcome.scheme,
         "samples": outcome.samples,
@@ -205,7 +206,8 @@ def _content(outcome: Outcome) -> Content:
     sentences = [
         f"{train.rows:,} training rows, {what}, "
         f"{checked.recipe.training.epochs} epochs; scored on {rows.audit.rows:,} rows of {split}. "
-        f"Intervals: {100 * judge.bootstrap.confidence:.0f} %, {judge.bootstrap.resamples} bootstrap resamples."
+        f"Intervals: {100 * judge.bootstrap.confidence:.0f} %, {judge.bootstrap.resamples} bootstrap resamples.",
+        *([outcome.choice["sentence"]] if outcome.choice else []),
     ]
     facts = fingerprint(outcome.session, checked, outcome.corpus)
     measured = {

@@ -108,6 +108,17 @@ class Tuned:
         for source, found in zip(self._head_sources(), state["head"], strict=True):
             source.state = found
 
+    def features(self, tokens: TokenRows) -> Tensor:
+        """Compute what the head reads of many rows.
+
+        Args:
+            tokens: the rows.
+        Returns:
+            (rows, D), on the CPU.
+        """
+        self.backbone.seams.use(self.delta.name)
+        return extract_features(self.backbone, self.task, tokens)
+
     def probabilities(self, tokens: TokenRows) -> Tensor:
         """Answer many rows.
 

@@ -22,6 +22,7 @@ from tunesmith.data.token_store import tokenize_once
 from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
+from tunesmith.tasks.rejecting import OUTSIDE
 from tunesmith.training.cleaning import Finding, changes_of, cleaning_sentences, filter_training
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
@@ -68,6 +69,16 @@ class Split:
     def origin(self) -> str:
         """Where the tokens come from when they were not made now, to be added to a sentence."""
         return f"; its tokens were kept by an earlier run ({self.kept_in})" if self.kept_in else ""
+
+    def place(self, row: int) -> str:
+        """Say where one of the split's rows stands.
+
+        Args:
+            row: 0 <= row < rows that train.
+        Returns:
+            Its place in the file; what stands behind the split's own rows is a label's text.
+        """
+        return self.examples.where[int(self.index[row])] if row < len(self.index) else "the text of a label"
 
     def text(self, row: int) -> str:
         """Return the text of one of the split's rows.
@@ -182,7 +193,9 @@ def load_corpus(
     if not known:
         audit.check_classes(files["train"])
     names = sorted({*files["train"].label_names, *known})
-    parts = {name: _part(name, examples, names) for name, examples in files.items()}
+    if data.out_of_scope is not None:
+        names = _with_outside(names, data.out_of_scope, files["train"])
+    parts = {name: _part(name, examples, names, data.out_of_scope) for name, examples in files.items()}
     warnings = [*_alike(names), *separate(parts, data.leakage)]
     warnings.extend(_hold_out(parts, data, seed))
     parts["train"], findings = filter_training(parts["train"], data, _texts, names, seed)
@@ -195,8 +208,9 @@ def load_corpus(
         warnings.extend(_remarks(split))
     _check_coverage(splits, names, files["train"].label_names)
     described = None if data.label_descriptions is None else resolve_path(data.label_descriptions, folder)
-    texts = label_texts(names, described)
-    bare = [name for name, own in zip(names, texts, strict=True) if len(own) == 1]
+    inside = [name for name in names if data.out_of_scope is None or name != OUTSIDE]
+    texts = label_texts(inside, described)
+    bare = [name for name, own in zip(inside, texts, strict=True) if len(own) == 1]
     if described is not None and bare:
         warnings.append(
             f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their "
@@ -223,7 +237,7 @@ def load_labelled(
     Raises:
         DataError: the file cannot be used, or holds another label.
     """
-    part = _part("test", read_labelled(path, data, template, Path.cwd()), names)
+    part = _part("test", read_labelled(path, data, template, Path.cwd()), names, data.out_of_scope)
     return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
 
 
@@ -277,8 +291,21 @@ def other_columns(template: Template, data: DataSettings) -> tuple[str, ...]:
     return tuple(name for name in template.fields if name not in ("text", data.text))
 
 
-def _part(name: str, examples: Examples, names: Sequence[str]) -> Part:
-    labels = audit.align_labels(name, examples, list(names))
+def _with_outside(names: list[str], outside: str, train: Examples) -> list[str]:
+    """Put what is out of scope behind the labels; such rows do not train."""
+    for name in (outside, OUTSIDE):
+        if name in train.label_names:
+            row = int(np.flatnonzero(train.labels == train.label_names.index(name))[0])
+            raise DataError(
+                f"{train.path}, {train.where[row]}: the label '{name}' is for rows out of scope, which do not train. "
+                "Put such rows into validation and test, or leave data.out_of_scope and task.reject out to learn it as "
+                "a label like others."
+            )
+    return [*(name for name in names if name != OUTSIDE), OUTSIDE]
+
+
+def _part(name: str, examples: Examples, names: Sequence[str], outside: str | None) -> Part:
+    labels = audit.align_labels(name, examples, list(names), outside)
     dropped = {"empty": len(examples.dropped)} if examples.dropped else {}
     texts = (row["text"] for row in examples.rows())
     return Part(examples, np.arange(len(examples)), labels, dropped, audit.text_hashes(texts))

@@ -257,7 +257,7 @@ class Loop:
         trained, split = trial.trained, trial.split
         trained.diverged = trained.steps + 1
         numbers = [number for number in numbers if number < len(split.index)]  # others have no place in this file
-        places = [split.examples.where[int(split.index[number])] for number in numbers[:_SHOWN]]
+        places = [split.place(number) for number in numbers[:_SHOWN]]
         more = ", ..." if len(numbers) > _SHOWN else ""
         trained.reason = (
             f"{wrong} at step {trained.diverged}, which read {', '.join(places)}{more} of "

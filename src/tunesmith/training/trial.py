@@ -307,7 +307,7 @@ class Trial:
             What is wrong; empty when the step was made.
         """
         wrong = objection(loss, self.trained.losses, self.settings.guard)
-        facts = {} if wrong else self.optimizer.step([row["validation loss"] for row in self.trained.history])
+        facts = {} if wrong else self.optimizer.step(self._validation_losses)
         if wrong or not (self.optimizer.scaled or math.isfinite(facts["gradient_norm"])):
             self.optimizer.clear()
             return f"the loss {wrong}" if wrong else f"the norm of the gradients is {facts['gradient_norm']}"
@@ -320,6 +320,11 @@ class Trial:
         self.trained.examples += rows
         self.trained.losses.append(loss)
         return ""
+
+    @property
+    def _validation_losses(self) -> list[float]:
+        """Of the epochs that were scored."""
+        return [row["validation loss"] for row in self.trained.history if "validation loss" in row]
 
     def close_epoch(self) -> None:
         """Score the present state, or the average that answers in its place, and keep it if it is the best so far."""
@@ -360,10 +365,14 @@ class Trial:
 
     def _close_epoch(self) -> None:
         self.tuned.train(False)
-        losses, scores = self.trained.losses[-len(self._steps) :], self.validate()
+        losses = self.trained.losses[-len(self._steps) :]
         train_loss = sum(losses) / len(losses)
+        if self.epoch % self.settings.score_every and self.epoch < self.settings.epochs:
+            self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **self._facts})
+            return
+        scores = self.validate()
         self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **scores, **self._facts})
-        loss = scores["validation loss"]
+        loss = scores.get("validation loss", train_loss)  # without validation rows the last epoch is kept
         if not math.isfinite(loss):
             self.trained.diverged = self.trained.steps
             self.trained.reason = (
