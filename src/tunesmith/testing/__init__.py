@@ -8,5 +8,14 @@
 from tunesmith.testing.methods import check_method
 from tunesmith.testing.metrics import check_metric
 from tunesmith.testing.tiny import tiny_models
+from tunesmith.testing.training import check_loss, check_optimizer, check_regularizer, check_schedule
 
-__all__ = ["check_method", "check_metric", "tiny_models"]
+__all__ = [
+    "check_loss",
+    "check_method",
+    "check_metric",
+    "check_optimizer",
+    "check_regularizer",
+    "check_schedule",
+    "tiny_models",
+]
