@@ -82,9 +82,7 @@ def check_schedule(kind: type[Schedule]) -> None:
         assert all(math.isfinite(one) and 0 <= one <= 1 for one in shares), f"{kind.name} leaves the range 0 to 1"
         assert shares == [schedule.share(step, total, ()) for step in range(total)], f"{kind.name} remembers steps"
     assert max(shares) > 0.99, f"{kind.name} never reaches the highest rate"
-    assert kind.rises or shares[0] == 1, (
-        f"{kind.name} begins below the highest rate and says not that it rises"
-    )
+    assert kind.rises or shares[0] == 1, f"{kind.name} begins below the highest rate and says not that it rises"
 
 
 def check_loss(kind: type[Loss]) -> None:
