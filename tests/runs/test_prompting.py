@@ -192,3 +192,18 @@ def test_several_candidates_train_one_prompt(recipe: dict[str, Any], data_folder
     )
     write_csv(tmp_path / "more.csv", [("hello you", "greeting"), ("many thanks", "thanks")])
     assert set(together.evaluate(tmp_path / "more.csv"))
+
+
+def test_a_run_goes_on_with_a_new_label(
+    recipe: dict[str, Any], masked: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    prompt = {"template": "{text} this is {label}"}
+    write_csv(tmp_path / "first.csv", [(f"{text} {extra}", label) for label in ("greeting", "thanks")
+                                       for text in TEXTS[label] for extra in "abcde"])  # fmt: skip
+    data = {"train": str(tmp_path / "first.csv"), "validation": 0.3}
+    first = tunesmith.train(asked(recipe, masked, prompt=prompt, data=data))
+    more = {"data": recipe["data"], "start_from": str(first.folder), "output": str(tmp_path / "second")}
+    second = tunesmith.train({**more, "training": recipe["training"], "evaluation": recipe["evaluation"]})
+    assert second.labels == ["greeting", "parting", "thanks"]
+    before = second.summary["forgetting"]["before"]["accuracy"]
+    assert before["value"] == pytest.approx(first.metrics["validation"]["accuracy"]["value"])
