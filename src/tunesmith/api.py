@@ -18,27 +18,44 @@ from tunesmith.methods.store import load_delta, save_delta
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
-from tunesmith.recipe.loading import build_component
+from tunesmith.recipe.loading import build_component, build_settings
+from tunesmith.runs.episode_run import EpisodeRun
+from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.exporting import convert_folder, merge_folders
 from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
 from tunesmith.runs.mixing import Mix, mix
+from tunesmith.runs.rates import find_rate
 from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
+from tunesmith.runs.words import Near, nearest_words
+from tunesmith.search.comparing import rank_prompts as rank_files
+from tunesmith.search.patterns import PatternSettings, Taught
+from tunesmith.search.patterns import exploit_patterns as teach
+from tunesmith.search.ranking import Ranking
+from tunesmith.search.searching import read_options
+from tunesmith.search.searching import search_prompts as search
 
 __all__ = [
     "Delta",
+    "EpisodeRun",
     "Mix",
     "Prediction",
     "Run",
     "add_tokens",
     "attach",
     "convert",
+    "episodes",
+    "exploit_patterns",
     "inspect",
+    "lr_range",
     "merge",
     "merge_deltas",
     "mix",
+    "prompt_words",
+    "rank_prompts",
     "route",
+    "search_prompts",
     "show_prompts",
     "train",
     "unmerge",
@@ -50,6 +67,7 @@ def train(
     overrides: Sequence[str] = (),
     *,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Carry out a recipe from data to a run folder.
@@ -58,13 +76,37 @@ def train(
         recipe: a YAML file, or a mapping with the same keys.
         overrides: `key=value` texts that win over the recipe, for example "method.rank=16".
         overwrite: replace an existing run.
+        resume: go on with a run that was killed or interrupted; it ends as if it never had been.
         progress: where to show progress; bars on a terminal when None.
     Returns:
         The run.
     Raises:
         TunesmithError: any mistake in recipe, data or model, with what to do about it.
+        SystemExit: SIGTERM came while training ran; a checkpoint was written.
     """
-    return Run(train_recipe(recipe, overrides, overwrite, progress))
+    return Run(train_recipe(recipe, overrides, overwrite, progress, resume))
+
+
+def episodes(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> EpisodeRun:
+    """Learn to learn from a few examples: train on episodes of some classes, score on episodes of others.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; its keys are those of docs/fewshot.md.
+        overrides: `key=value` texts that win over the recipe, for example "learner.order=second".
+        overwrite: replace an existing run.
+        progress: where to show progress; bars on a terminal when None.
+    Returns:
+        The run; its `answer` solves a new task from examples.
+    Raises:
+        TunesmithError: any mistake in recipe, data or model, with what to do about it.
+    """
+    return EpisodeRun(train_episodes(recipe, overrides, overwrite, progress))
 
 
 def inspect(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3) -> dict[str, Any]:
@@ -98,6 +140,33 @@ def show_prompts(
         TunesmithError: any mistake in recipe, model or data.
     """
     return preview_prompts(recipe, overrides, rows)
+
+
+def lr_range(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    output: str | Path | None = None,
+    *,
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 100,
+) -> dict[str, Any]:
+    """Train a little with a learning rate that rises from step to step, and suggest one; no run is left.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts that win over the recipe.
+        output: folder for the numbers and a picture, as SVG and PNG; None for none.
+        low: first rate.
+        high: last rate; the test ends earlier where the loss is far above its lowest.
+        steps: at most. [count]
+    Returns:
+        "rates", "losses", "smoothed", "suggestion" (None where nothing can be said) and "reason".
+    Raises:
+        TunesmithError: any mistake in recipe, data, model or bounds.
+    """
+    place = None if output is None else Path(output).expanduser()
+    return find_rate(recipe, overrides, place, (low, high), steps)
 
 
 def attach(
@@ -267,3 +336,100 @@ def merge_deltas(
     """
     place = None if output is None else Path(output).expanduser()
     return merge_folders(deltas, weights, place, how=how, density=density, rank=rank, seed=seed)
+
+
+def rank_prompts(
+    recipe: str | Path | Mapping[str, Any],
+    prompts: Sequence[str | Path],
+    overrides: Sequence[str] = (),
+    *,
+    output: str | Path | None = None,
+    metric: str | None = None,
+) -> Ranking:
+    """Score prompts on validation rows: intervals, paired tests against the best and the first, ensembles, diversity.
+
+    Args:
+        recipe: of the task prompt-classification; test is not read.
+        prompts: prompt files, the one in use first.
+        overrides: `key=value` texts that win over the recipe.
+        output: new folder for ranking.json, ranking.md and report.html; None writes nothing.
+        metric: that ranks; the task's first when None.
+    Returns:
+        The ranking, the best first.
+    Raises:
+        TunesmithError: any mistake in recipe, data, model or prompts.
+    """
+    return rank_files(recipe, prompts, overrides, None if output is None else Path(output).expanduser(), metric)
+
+
+def search_prompts(
+    recipe: str | Path | Mapping[str, Any],
+    budget: str | int,
+    output: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Search a better prompt within a budget; the gain is measured on rows that did not choose it.
+
+    Args:
+        recipe: of the task prompt-classification; its prompt is the start; test is not read.
+        budget: evaluations (200), or a time ("60s").
+        output: study folder; prompt.yaml in it is the result.
+        overrides: `key=value` texts that win over the recipe; `search.key=value` ones are settings of the search.
+        resume: go on with a search that was stopped; it ends as if it had not been.
+        progress: where to show progress; bars on a terminal when None.
+        **settings: strategy, strategy_settings, edits, metric, measure, rows, glossary, writer.
+    Returns:
+        Scores of start and found prompt, the gain with its interval, and what it cost.
+    Raises:
+        TunesmithError: any mistake in recipe, data, model, budget or settings.
+    """
+    rest, checked = read_options(overrides, settings)
+    return search(recipe, rest, budget, Path(output).expanduser(), checked, resume, progress)
+
+
+def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:
+    """Show a soft prompt as the words that its virtual tokens are nearest to.
+
+    Args:
+        run: of prompt-tuning, p-tuning or multitask-prompt, or its folder.
+        count: words per virtual token. [count]
+    Returns:
+        Per virtual token, words with their cosine and Euclidean distances, the nearest first.
+    Raises:
+        CompatibilityError: the run has no virtual tokens.
+        RecipeError: count is below 1.
+    """
+    return nearest_words(run if isinstance(run, Run) else Run.load(run), count)
+
+
+def exploit_patterns(
+    recipe: str | Path | Mapping[str, Any],
+    prompts: Sequence[str | Path],
+    unlabelled: str | Path,
+    output: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Taught:
+    """Tune several prompts, let them label rows softly, and train the recipe on those rows too.
+
+    Args:
+        recipe: of the final run, a task with labels.
+        prompts: prompt files, one per pattern.
+        unlabelled: data file with the recipe's text column.
+        output: new folder for all runs.
+        overrides: `key=value` texts that win over the recipe.
+        progress: where to show progress; bars on a terminal when None.
+        **settings: temperature, weights (validation or even), compare.
+    Returns:
+        The final run, the patterns' runs, and what the unlabelled rows gained.
+    Raises:
+        TunesmithError: any mistake in recipe, data, model or prompts.
+    """
+    checked = build_settings(PatternSettings, settings, "patterns")
+    return teach(recipe, prompts, unlabelled, Path(output).expanduser().absolute(), overrides, checked, progress)

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from tunesmith import __version__
+from tunesmith.cli import prompts
 from tunesmith.cli import show as display
 from tunesmith.cli import talk as talking
 from tunesmith.core.errors import TunesmithError
-from tunesmith.core.files import finite
 from tunesmith.core.importing import take_the_process
 
 app = typer.Typer(
@@ -25,18 +25,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(prompts.app, name="prompts")
 
-prompts = typer.Typer(help="Prompts: look at them.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(prompts, name="prompts")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
 Output = Annotated[str, typer.Option(help="New folder.")]
 
-
-def _give(value: dict[str, Any], as_json: bool, text: str) -> None:
-    """Print a result once, as JSON or for people."""
-    print(json.dumps(finite(value), ensure_ascii=False) if as_json else text)
+_give = display.give
 
 
 @app.command()
@@ -44,13 +40,30 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example method.rank=16.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed or interrupted.")] = False,
     as_json: Json = False,
 ) -> None:
     """Tune a model as a recipe says, prove the gain, and leave a run folder."""
     from tunesmith.api import train as carry_out
 
-    run = carry_out(recipe, overrides or [], overwrite=overwrite)
+    run = carry_out(recipe, overrides or [], overwrite=overwrite, resume=resume)
     _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
+    if run.summary["interrupted"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def episodes(
+    recipe: Annotated[str, typer.Argument(help="Recipe of meta-training, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example learner=maml.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Learn to learn from a few examples: train on episodes, score on those of held-out classes."""
+    from tunesmith.api import episodes as carry_out
+
+    run = carry_out(recipe, overrides or [], overwrite=overwrite)
+    _give({"run": str(run.folder), **run.summary}, as_json, display.episodes(run))
     if run.summary["interrupted"]:
         raise typer.Exit(1)
 
@@ -131,18 +144,21 @@ def inspect(
     _give(found, as_json, talking.inspected(found))
 
 
-@prompts.command("show")
-def show_prompts(
-    recipe: Annotated[str, typer.Argument(help="Recipe of the task prompt-classification, a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example prompt.file=p.yaml.")] = None,
-    rows: Annotated[int, typer.Option(help="So many first rows; the longest is shown too.")] = 3,
+@app.command("lr-range")
+def lr_range(
+    recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example method.rank=16.")] = None,
+    output: Annotated[str, typer.Option(help="Folder for the numbers and the picture.")] = "runs/lr-range",
+    low: Annotated[float, typer.Option(help="First learning rate.")] = 1e-6,
+    high: Annotated[float, typer.Option(help="Last learning rate.")] = 1.0,
+    steps: Annotated[int, typer.Option(help="Steps, at most.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """Show a prompt filled in, its length in tokens, and what would be cut."""
-    from tunesmith.api import show_prompts as look
+    """Train a little with a rising learning rate, and suggest one."""
+    from tunesmith.api import lr_range as carry_out
 
-    found = look(recipe, overrides or [], rows)
-    _give(found, as_json, talking.prompted(found))
+    found = carry_out(recipe, overrides or [], output, low=low, high=high, steps=steps)
+    _give(found, as_json, display.rates(found))
 
 
 @app.command()
@@ -223,9 +239,26 @@ def mix(
     _give({"output": output, **found}, as_json, display.mixed(found))
 
 
+@app.command()
+def pet(
+    recipe: Annotated[str, typer.Argument(help="Recipe of a task with labels, a YAML file.")],
+    prompts: Annotated[list[str], typer.Argument(help="Prompt files, one per pattern.")],
+    unlabelled: Annotated[str, typer.Option(help="Data file of rows without labels.")],
+    output: Output,
+    temperature: Annotated[float, typer.Option(help="Above 1 softens what the patterns teach.")] = 2.0,
+    compare: Annotated[bool, typer.Option(help="Train without the unlabelled rows too.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Tune several prompts, let them label rows, learn from that."""
+    from tunesmith.api import exploit_patterns as carry_out
+
+    found = carry_out(recipe, prompts, unlabelled, output, temperature=temperature, compare=compare).summary()
+    _give(found, as_json, display.taught(found))
+
+
 @app.command("list")
 def list_components(
-    kind: Annotated[str, typer.Argument(help="methods, tasks, metrics, models, baselines or readers.")],
+    kind: Annotated[str, typer.Argument(help="methods, tasks, metrics, models, strategies, edits, ...")],
     as_json: Json = False,
 ) -> None:
     """List what there is of a kind, with its settings."""
@@ -247,7 +280,7 @@ def show(run: Folder, as_json: Json = False) -> None:
 @app.command()
 def schema() -> None:
     """Print the recipe's JSON schema, for editors."""
-    from tunesmith.recipe.loading import json_schema
+    from tunesmith.recipe.describing import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 
@@ -303,7 +336,7 @@ def run() -> None:
     except SystemExit as leaving:
         if leaving.code != 130:  # what typer makes of Ctrl-C
             raise
-        print("interrupted before anything was saved.", file=sys.stderr)
+        print("interrupted before the run was saved.", file=sys.stderr)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - our own fault, worded instead of a traceback
         print(f"failed: {type(error).__name__}: {error}\nThis is a fault of ours, not of your input.", file=sys.stderr)

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import inspect
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, RecipeError, unknown
+from tunesmith.core.files import finite
 from tunesmith.core.registry import KINDS, setting_fields
 from tunesmith.core.registry import components as registered
 
 if TYPE_CHECKING:
-    from tunesmith.api import Prediction, Run
+    from tunesmith.api import EpisodeRun, Prediction, Run
     from tunesmith.evaluation.statistics import Estimate
+    from tunesmith.runs.words import Near
+    from tunesmith.search.ranking import Ranking
 
 _DATA = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt")
+
+
+def give(value: dict[str, Any], as_json: bool, text: str) -> None:
+    """Print a result once, as JSON or for people.
+
+    Args:
+        value: for programs.
+        as_json: whether a program reads it.
+        text: for people.
+    """
+    print(json.dumps(finite(value), ensure_ascii=False) if as_json else text)
 
 
 def is_file(text: str) -> bool:
@@ -73,6 +88,8 @@ def trained(run: Run) -> str:
     from tunesmith.evaluation.metrics.base import worded_gain
 
     found = run.summary
+    if not found["metrics"]:
+        return run.unfinished
     split = list(found["metrics"])[-1]
     main = [name for name in ("accuracy", "macro-f1") if name in found["metrics"][split]]
     main = main or list(found["metrics"][split])[:2]
@@ -91,6 +108,28 @@ def trained(run: Run) -> str:
         f"report: {run.report()}",
     ]
     return "\n".join([table, *gains, *ends])
+
+
+def episodes(run: EpisodeRun) -> str:
+    """Draw the table of a run of meta-training: accuracy before and after, and the gain, by shape of episode.
+
+    Args:
+        run: the run.
+    Returns:
+        Several lines.
+    """
+    found = run.summary
+    columns = [found["before"], found["metrics"], found["gain"]]
+    rows = [
+        [shape, *(f"{100 * one[shape]['value']:.2f} ({100 * one[shape]['low']:.2f} - {100 * one[shape]['high']:.2f})"
+                  for one in columns)]
+        for shape in found["metrics"]
+    ]  # fmt: skip
+    table = _table(
+        [f"accuracy in %, {found['episodes']} episodes", "class means before", found["learner"], "gain"], rows
+    )
+    end = f"{found['episodes_trained']:,} episodes in {found['training_seconds']:.1f} s of training; run: {run.folder}"
+    return f"{table}\n{end}"
 
 
 def next_steps(run: Run) -> str:
@@ -236,3 +275,96 @@ def numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise RecipeError(f"'{text}' is not a list of numbers separated by commas, as 0.5,0.5 is.") from None
+
+
+def ranking(found: Ranking) -> str:
+    """Draw a ranking of prompts.
+
+    Args:
+        found: it.
+    Returns:
+        A table, and what a reader has to know.
+    """
+    from tunesmith.search.ranking import HEADS, rows_of, sentences
+
+    table = _table(HEADS[:-1], [row[:-1] for row in rows_of(found)])
+    return "\n".join([table, *sentences(found)])
+
+
+def searched(found: dict[str, Any], folder: Path) -> str:
+    """Say what a search found.
+
+    Args:
+        found: its result.
+        folder: of the study.
+    Returns:
+        Several lines, the prompt among them.
+    """
+    from tunesmith.evaluation.metrics.base import is_share
+
+    scale, unit, form = (100, " points", "+.1f") if is_share(found["metric"]) else (1, "", "+.3f")
+    value, low, high = (format(scale * found["gain"][key], form) for key in ("value", "low", "high"))
+    names = ("start", "found")
+    table = _table(["prompt", found["metric"]], [[name, _score(found["metric"], found[name])] for name in names])
+    said = (
+        f"gain {value}{unit} ({low} to {high}, p = {found['gain']['p_value']:.3f}) on {found['measured_on']} rows that "
+        f"did not choose; {found['candidates']} candidates, {found['evaluations']:.1f} evaluations of "
+        f"{found['chosen_on']} rows, {found['seconds']:.0f} s"
+    )
+    text = (folder / "prompt.yaml").read_text(encoding="utf-8")
+    return "\n".join([table, said, "", f"{folder / 'prompt.yaml'}:", text.rstrip()])
+
+
+def nearest(found: Sequence[Sequence[Near]]) -> str:
+    """Draw virtual tokens as their nearest words.
+
+    Args:
+        found: per virtual token, the nearest first.
+    Returns:
+        A table; after each word its cosine and its Euclidean distance.
+    """
+    rows = [
+        [str(number), *(f"{near.word} {near.angle:.2f} / {near.distance:.2f}" for near in token)]
+        for number, token in enumerate(found)
+    ]
+    return _table(["token", *["word, angle / distance"] * len(found[0])], rows, left=1 + len(found[0]))
+
+
+def taught(found: dict[str, Any]) -> str:
+    """Draw what pattern-exploiting training gave.
+
+    Args:
+        found: its summary.
+    Returns:
+        A table of the runs' scores, and the gain.
+    """
+    from tunesmith.evaluation.metrics.base import worded_gain
+
+    main = next(iter(next(iter(found["scores"].values()))))
+    rows = [
+        [name, f"{found['weights'][name]:.2f}" if name in found["weights"] else "", _score(main, score[main])]
+        for name, score in found["scores"].items()
+    ]
+    gains = [one for one in found["gain"] if one["metric"] == main]
+    said = [
+        worded_gain(main, *(one[key] for key in ("value", "low", "high", "p_value"))).replace(
+            "the best baseline", "labelled rows alone"
+        )
+        for one in gains
+    ]
+    return "\n".join([_table(["run", "weight", f"{main} on {found['split']}"], rows, left=1), *said, found["final"]])
+
+
+def rates(found: dict[str, Any]) -> str:
+    """Word a learning-rate range test.
+
+    Args:
+        found: what `lr_range` returned.
+    Returns:
+        The suggestion with its reason, about ten of the rates, and where the files are.
+    """
+    said = "no suggestion" if found["suggestion"] is None else f"training.learning_rate={found['suggestion']:.2g}"
+    every = max(1, len(found["rates"]) // 10)
+    pairs_of = list(zip(found["rates"], found["smoothed"], strict=True))[::every]
+    table = _table(["learning rate", "loss"], [[f"{rate:.2g}", f"{loss:.4f}"] for rate, loss in pairs_of])
+    return "\n".join([f"{said}: {found['reason']}", table, *found.get("files", ())])

@@ -126,11 +126,27 @@ def render(content: Content) -> str:
         _section("Recipe", f"<pre>{_safe(content.recipe)}</pre>"),
         _section("Versions and machine", _pairs(content.facts)),
     ]
+    return _whole(content.title, "".join(sections))
+
+
+def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
+    """Write another page in the report's style.
+
+    Args:
+        title: of the page.
+        sections: title and body, in HTML; those without a body are left out.
+    Returns:
+        HTML without any outside reference.
+    """
+    return _whole(title, "".join(_section(name, body) for name, body in sections))
+
+
+def _whole(title: str, body: str) -> str:
     return (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<title>{_safe(content.title)}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{''.join(sections)}</main></body></html>\n"
+        f"<title>{_safe(title)}</title><style>{_STYLE}</style></head>"
+        f"<body><main>{body}</main></body></html>\n"
     )
 
 

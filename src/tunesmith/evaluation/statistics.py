@@ -182,3 +182,24 @@ def paired_difference(first: Result, second: Result, metric: Metric, bootstrap: 
     tail = min((known <= 0).mean(), (known >= 0).mean()) if len(known) else 1.0
     p_value = min(1.0, 2 * max(float(tail), 1 / (bootstrap.resamples + 1)))
     return Difference(metric.name, Estimate(value, low, high), p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct the p-values of several tests together, so that one of them is wrong as seldom as a single test.
+
+    Args:
+        p_values: of the tests.
+    Returns:
+        Corrected ones, in the same order; none above 1.
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6, 65-70.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    found, highest = [0.0] * len(p_values), 0.0
+    for done, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - done) * p_values[place]))
+        found[place] = highest
+    return found

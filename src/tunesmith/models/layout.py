@@ -336,7 +336,7 @@ class RaggedBatch:
         ids: (N,), int64, the tokens of all rows one after another.
         layout: where each row lies.
         index: (R,), int64, which example each row is; rows are ordered by length, not by example.
-        labels: (R,) or None, one label id per row, in row order.
+        labels: (R,) or None, one label id per row, in row order; (R, C) where probabilities are learned.
         segments: (N,) or None, token type ids where the tokenizer makes them.
         learned: (N,) bool or None, the tokens that a language model learns to predict.
         hidden: (N,) or None, what stands at the learned tokens where the model reads something else.
@@ -413,7 +413,7 @@ class RaggedBatch:
 def ragged(
     rows: Sequence[Sequence[int] | Tensor],
     index: Sequence[int] | None = None,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | list[float]] | None = None,
     names: Sequence[str | None] | None = None,
     learned: Sequence[Any] | None = None,
     hidden: Sequence[Any] | None = None,
@@ -423,7 +423,7 @@ def ragged(
     Args:
         rows: token ids of each row, none empty.
         index: which example each row is; 0, 1, ... when None.
-        labels: one label id per row, in the order of `rows`.
+        labels: one label id, or C probabilities, per row, in the order of `rows`.
         names: one delta name (or None) per row, in the order of `rows`.
         learned: per row, which of its tokens are learned, (T,) bool, in the order of `rows`.
         hidden: per row, the tokens that are to be predicted, (T,), where the model reads others.

@@ -100,7 +100,7 @@ def mix(runs: Sequence[Run | str | Path], data: str, output: str | Path | None =
     if output is not None:
         check_free(Path(output).expanduser().absolute(), overwrite=False)
     found = [run.labelled(data) for run in opened]
-    weights = _likeliest([_of_references(one) for one in found])
+    weights = likeliest(found)
     facts = {
         "runs": [str(run.folder) for run in opened],
         "weights": weights.tolist(),
@@ -119,9 +119,16 @@ def _of_references(found: Predictions) -> Array:
     return np.maximum(found.probabilities[np.arange(found.rows), found.references], _SMALLEST)
 
 
-def _likeliest(likelihoods: list[Array]) -> Array:
-    """Weights that maximise sum_n log sum_i w_i p_i[n]; Dempster et al. 1977, JRSS B 39."""
-    table = np.stack(likelihoods, axis=1)  # (rows, runs)
+def likeliest(members: Sequence[Predictions]) -> Array:
+    """Choose weights that maximise sum_n log sum_i w_i p_i[n] of the true classes.
+
+    Args:
+        members: predictions for the same rows.
+    Returns:
+        One weight per member, not negative, together 1.
+    Source: expectation maximisation, Dempster et al. 1977, JRSS B 39.
+    """
+    table = np.stack([_of_references(member) for member in members], axis=1)  # (rows, members)
     weights = np.full(table.shape[1], 1 / table.shape[1])
     for _ in range(_ROUNDS):
         shares = table * weights

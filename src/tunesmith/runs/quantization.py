@@ -80,6 +80,7 @@ def _probe(session: Session, corpus: Corpus, frozen: Frozen, judge: Judge) -> Sc
         labels={name: corpus.splits[name].labels for name in splits},
         label_names=corpus.label_names,
         embed=_no_texts,
+        label_features=_no_label_features,
         width=session.backbone.width,
         seed=0,
     )
@@ -89,4 +90,8 @@ def _probe(session: Session, corpus: Corpus, frozen: Frozen, judge: Judge) -> Sc
 
 
 def _no_texts(texts: list[str]) -> Any:
+    raise NotImplementedError("a linear probe embeds no label names")
+
+
+def _no_label_features() -> Any:
     raise NotImplementedError("a linear probe embeds no label names")

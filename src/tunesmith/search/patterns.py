@@ -1,0 +1,227 @@
+"""Pattern-exploiting training: several prompts are tuned, label what has no labels, and one run learns from that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.core.files import write_json, write_text
+from tunesmith.core.progress import Progress
+from tunesmith.core.settings import Settings, setting
+from tunesmith.data.examples import Columns, find_reader, read_examples
+from tunesmith.evaluation.predictions import Array
+from tunesmith.evaluation.statistics import Difference, metrics_by_name, paired_difference
+from tunesmith.prompts.prompt import Prompt
+from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.runs.folder import check_new
+from tunesmith.runs.opening import metric_names
+from tunesmith.runs.run import Run
+from tunesmith.runs.session import open_reading
+from tunesmith.runs.training import train_recipe
+from tunesmith.search.comparing import read_prompts
+from tunesmith.search.opening import Table, read_rows
+from tunesmith.training.corpus import resolve_path
+
+_SOFT = "soft"
+
+
+class PatternSettings(Settings):
+    """How patterns teach the final run."""
+
+    temperature: float = setting(2.0, "Divides the patterns' log probabilities: above 1 softens what is taught.", gt=0)
+    weights: Literal["validation", "even"] = setting(
+        "validation", "How patterns count: by their accuracy on validation, or even."
+    )
+    compare: bool = setting(True, "Train the recipe without the unlabelled rows too, to measure what they gain.")
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What came out.
+
+    Args:
+        final: the run that learned from the patterns.
+        patterns: runs by prompt.
+        weights: of the patterns.
+        plain: the recipe on the labelled rows alone; None where it was not asked for.
+        gains: of the final run over the plain one, by metric, on test, else on validation.
+        split: that the gains are measured on.
+    """
+
+    final: Run
+    patterns: dict[str, Run]
+    weights: dict[str, float]
+    plain: Run | None
+    gains: list[Difference]
+    split: str
+
+    def summary(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        every = {**self.patterns, "final": self.final, **({"plain": self.plain} if self.plain else {})}
+        return {
+            "final": str(self.final.folder),
+            "weights": self.weights,
+            "split": self.split,
+            "scores": {name: run.metrics[self.split] for name, run in every.items()},
+            "gain": [{"metric": one.metric, **one.estimate.plain(), "p_value": one.p_value} for one in self.gains],
+        }
+
+
+def exploit_patterns(
+    recipe: str | Path | Mapping[str, Any],
+    prompts: Sequence[str | Path],
+    unlabelled: str | Path,
+    output: Path,
+    overrides: Sequence[str] = (),
+    settings: PatternSettings | None = None,
+    progress: Progress | None = None,
+) -> Taught:
+    """Tune each pattern, let them label rows softly, and train the recipe on labelled and softly labelled rows.
+
+    q(c | x) ~ exp(sum_i w_i log p_i(c | x) / T)
+
+    Args:
+        recipe: of the final run, a task with labels; the patterns are tuned by its method and training settings.
+        prompts: prompt files, one per pattern.
+        unlabelled: data file with the recipe's text column; labels in it are not read.
+        output: new folder: patterns/NAME, plain, final, and the rows that were taught.
+        overrides: `key=value` texts that win over the recipe.
+        settings: of the teaching.
+        progress: for the user.
+    Returns:
+        The runs and the gain.
+    Raises:
+        TunesmithError: anything wrong with recipe, data, model or prompts.
+    Source: Schick and Schuetze 2020, arXiv:2001.07676. Differs: labelled rows are learned too; any method tunes.
+    """
+    settings, progress = settings or PatternSettings(), progress or Progress()
+    named = read_prompts(prompts)
+    checked = load_recipe(recipe, [*overrides, f"output={output / 'final'}"])
+    if checked.task.family == "generating":
+        raise RecipeError(f"task: {checked.task.name} writes and has no labels. Choose a task with labels.")
+    check_new(output)
+    values = placed(checked)
+    patterns = {name: _tuned(values, prompt, output / "patterns" / name, progress) for name, prompt in named.items()}
+    weights = _weights(patterns, settings.weights)
+    corpus = read_rows(checked, open_reading(checked))
+    texts, chances = _labelled(patterns, checked, str(unlabelled))
+    soft = taught(chances, list(weights.values()), settings.temperature)
+    progress.say(f"{len(texts):,} unlabelled rows were labelled by {len(patterns)} patterns")
+    rows = [
+        *_rows(Table.of(corpus.splits["train"]), corpus.label_names, checked),
+        *({**row, checked.recipe.data.label: corpus.label_names[int(q.argmax())], _SOFT: _json(q, corpus.label_names)}
+          for row, q in zip(texts, soft, strict=True)),
+    ]  # fmt: skip
+    _write_rows(output / "taught.jsonl", rows)
+    for name in corpus.splits.keys() - {"train"}:
+        _write_rows(output / f"{name}.jsonl", _rows(Table.of(corpus.splits[name]), corpus.label_names, checked))
+    held = {name: str(output / f"{name}.jsonl") for name in corpus.splits if name != "train"}
+    data = {**values["data"], **held, "columns": [], "near_copies": None}
+    final = Run(train_recipe({**values, "data": {**data, "train": str(output / "taught.jsonl"), "soft_labels": _SOFT}},
+                             progress=progress))  # fmt: skip
+    alone = {**values, "output": str(output / "plain")}
+    plain = Run(train_recipe(alone, progress=progress)) if settings.compare else None
+    split = "test" if "test" in corpus.splits else "validation"
+    found = Taught(final, patterns, weights, plain, _gains(final, plain, checked, held[split]), split)
+    write_json(output / "summary.json", found.summary())
+    return found
+
+
+def taught(chances: Sequence[Array], weights: Sequence[float], temperature: float) -> Array:
+    """Combine what patterns say about rows.
+
+    Args:
+        chances: per pattern, (rows, C), probabilities.
+        weights: of the patterns; they count by their shares.
+        temperature: T.
+    Returns:
+        (rows, C), ~ exp(sum_i w_i log p_i / T).
+    """
+    shares = np.asarray(weights, dtype=np.float64) / sum(weights)
+    logs = np.tensordot(shares, np.log(np.clip(np.stack(chances), 1e-12, 1.0)), axes=1) / temperature
+    table: Array = np.exp(logs - logs.max(1, keepdims=True))
+    return table / table.sum(1, keepdims=True)
+
+
+def placed(checked: Checked) -> dict[str, Any]:
+    """Return a recipe's values with every path absolute.
+
+    Args:
+        checked: the recipe.
+    Returns:
+        Plain values that mean the same anywhere.
+    """
+    values = checked.resolved()
+    for split in ("train", "validation", "test"):
+        path = values["data"][split]
+        if isinstance(path, str):
+            found = Path(resolve_path(path, checked.folder))
+            values["data"][split] = str(found.absolute()) if found.exists() else path
+    beside = checked.folder / values["model"]["name"]
+    if (beside / "config.json").is_file():
+        values["model"]["name"] = str(beside)
+    return values
+
+
+def _tuned(values: Mapping[str, Any], prompt: Prompt, output: Path, progress: Progress) -> Run:
+    own = {
+        **values,
+        "task": "prompt-classification",
+        "prompt": prompt.model_dump(mode="json", exclude_defaults=True),
+        "evaluation": {**values["evaluation"], "baselines": False, "metrics": None},
+        "output": str(output),
+    }
+    return Run(train_recipe(own, progress=progress))
+
+
+def _weights(patterns: Mapping[str, Run], how: str) -> dict[str, float]:
+    if how == "even":
+        return dict.fromkeys(patterns, 1 / len(patterns))
+    scores = {name: run.metrics["validation"]["accuracy"]["value"] for name, run in patterns.items()}
+    total = sum(scores.values())
+    return {name: score / total if total else 1 / len(scores) for name, score in scores.items()}
+
+
+def _labelled(patterns: Mapping[str, Run], checked: Checked, path: str) -> tuple[list[dict[str, str]], list[Array]]:
+    """Read the unlabelled rows, and what every pattern says about them."""
+    data = checked.recipe.data
+    fields = {name for run in patterns.values() for name in Prompt.of(run.recipe.recipe.prompt).fields}
+    others = tuple(sorted(fields - {"text", data.text}))
+    reader = find_reader(path, data.encoding, data.max_characters)
+    examples = read_examples(reader, Columns(reader.only_column or data.text, None, others), data.empty == "drop")
+    texts = [{name: row[name] for name in (data.text, *others)} for row in examples.rows()]
+    if len(texts) < 1:
+        raise DataError(f"{path} holds no row to label.")
+    return texts, [run.chances(examples) for run in patterns.values()]
+
+
+def _rows(table: Table, names: Sequence[str], checked: Checked) -> list[dict[str, str]]:
+    """Write labelled rows as they are read again, soft labels certain."""
+    data, found = checked.recipe.data, list[dict[str, str]]()
+    for row, code in zip(table.rows, table.truth, strict=True):
+        sure = np.eye(len(names))[code]
+        found.append({**{name: value for name, value in row.items() if name != "text" or data.text == "text"},
+                      data.label: names[code], _SOFT: _json(sure, names)})  # fmt: skip
+    return found
+
+
+def _json(chances: Array, names: Sequence[str]) -> str:
+    return json.dumps({name: float(p) for name, p in zip(names, chances, strict=True)}, ensure_ascii=False)
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _gains(final: Run, plain: Run | None, checked: Checked, path: str) -> list[Difference]:
+    if plain is None:
+        return []
+    first, second = final.labelled(path), plain.labelled(path)
+    metrics = metrics_by_name(metric_names(checked))
+    return [paired_difference(first, second, metric, final.bootstrap) for metric in metrics]
