@@ -81,27 +81,31 @@ Worker = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 def in_turn(
-    script: str | Worker,
+    script: str,
     works: dict[str, dict[str, Any]],
     keys: dict[str, str],
     given: argparse.Namespace,
     case: str = "",
+    inside: Worker | None = None,
 ) -> dict[str, Any]:
     """Do the sides' work in turn (A B A B), each in a process of its own, several rounds.
 
     Args:
-        script: that does it; a function does it in this process, for work on a GPU, whose memory is counted there.
+        script: that does it.
         works: of each side; the baseline that others are compared with stands last.
         keys: numbers of its answer to sum up, with their units; the first is the speed.
         given: rounds and threads.
         case: said with every line.
+        inside: does it in this process, for work on a GPU, whose memory is counted there; but for works that are to
+            run "apart", because they change the libraries that they use.
     Returns:
         Every run, and the median, lowest and highest of each number.
     """
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in works}
     for turn in range(given.rounds):
         for side, work in works.items():
-            found = child(script, work, given.threads) if isinstance(script, str) else emptied(script, work)
+            here = inside is not None and not work.get("apart")
+            found = emptied(inside, work) if here else child(script, work, given.threads)
             if found is None:
                 print(f"{case} round {turn + 1} {side}: out of memory", flush=True)
                 continue
@@ -291,15 +295,13 @@ class Writer:
 def writer(core: Any, method: Any, name: str, rate: float, steps: int, seed: int = 0) -> Writer:
     """Attach a delta for language modelling."""
     from tunesmith.core.seeds import derived, seed_everything
+    from tunesmith.recipe.schema import TrainingSettings
     from tunesmith.training.optimizing import Optimizer
     from tunesmith.training.trial import delta_parts
 
     seed_everything(derived(seed, "weights"))
     delta = method.attach(core.seams, name)
-    optimizer = Optimizer(
-        delta_parts(method, delta, rate),
-        weight_decay=0.01, total=steps, warmup_fraction=0.06, schedule="cosine", clip_norm=1.0,
-    )  # fmt: skip
+    optimizer = Optimizer(delta_parts(method, delta, rate), TrainingSettings(), total=steps)
     delta.train(True)
     return Writer(method, delta, optimizer, [])
 

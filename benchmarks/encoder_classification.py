@@ -201,7 +201,7 @@ def speed(given: argparse.Namespace) -> None:
     for name in given.cases:
         with tempfile.TemporaryDirectory() as scratch:
             files(Path(scratch), given.rows, 300, CASES[name].get("fixed"))
-            works = {side: work_of(side, CASES[name], Path(scratch)) for side in SIDES}
+            works = {side: work_of(side, CASES[name], Path(scratch)) for side in given.sides}
             common.keep("encoder_classification", name, common.in_turn(__file__, works, KEYS, given, name))
 
 
@@ -233,6 +233,7 @@ def main() -> None:
     two = common.turns(verbs.add_parser("speed"))
     two.add_argument("--rows", type=int, default=1600)
     two.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    two.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     common.turns(verbs.add_parser("same"))
     given = parser.parse_args()
     if given.verb == "quality":

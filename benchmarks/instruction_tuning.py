@@ -292,7 +292,8 @@ def measure(setting: str, given: argparse.Namespace) -> dict[str, Any]:
         work = {"folder": scratch, "batch": given.batch, "device": given.device}
         work |= {"shape": SETTINGS[setting].shape, "peak": peak}
         works = {side: {**work, "side": side} for side in given.sides or SIDES[given.device]}
-        return common.in_turn(__file__ if on_cpu else worker, works, KEYS, given, setting)
+        works |= {side: {**works[side], "apart": True} for side in works if side in LIGER}
+        return common.in_turn(__file__, works, KEYS, given, setting, None if on_cpu else worker)
 
 
 def worded(setting: str, medians: dict[str, dict[str, float]]) -> str:

@@ -81,7 +81,8 @@ def classify_theirs(work: dict[str, Any]) -> dict[str, Any]:
 
     from tunesmith.core.seeds import derived, seed_everything
     from tunesmith.models.loading import load_tokenizer, locate
-    from tunesmith.tasks.text_classification import CosineHead, TextClassification
+    from tunesmith.tasks.heads.cosine import CosineHead
+    from tunesmith.tasks.text_classification import TextClassification
 
     tokenizer = load_tokenizer(locate("minilm"))
     train, test = common.encoded("train_10", tokenizer), common.encoded("test", tokenizer)

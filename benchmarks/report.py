@@ -53,7 +53,14 @@ def facts(found: dict[str, Any]) -> str:
     """Word where and how often it was measured."""
     machine = found["machine"]
     rounds = len(next(iter(found["runs"].values())))
-    return f"{rounds} rounds in turn, {machine['threads']} threads of {machine['processor']}, torch {machine['torch']}."
+    place = machine["gpu"] if on_gpu(found) else f"{machine['threads']} threads of {machine['processor']}"
+    return f"{rounds} round{'s' * (rounds > 1)} in turn, {place}, torch {machine['torch']}."
+
+
+def on_gpu(found: dict[str, Any]) -> bool:
+    """Say whether a comparison ran on a GPU; those have the share of its peak to show."""
+    shares = (own.get("share_of_peak", 0.0) for own in found["medians"].values())
+    return "gpu" in found["machine"] and any(share > 0 for share in shares)
 
 
 def picture(cases: dict[str, dict[str, Any]], path: Path) -> None:
@@ -277,6 +284,24 @@ def operations_table() -> list[str]:
     return lines
 
 
+def chaos_table() -> list[str]:
+    """Word what kills and full disks did to training."""
+    path = common.RESULTS / "chaos.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())["blows"]
+    lines = ["", "## Killed at random moments, and gone on", "", "`python benchmarks/chaos.py`. After every blow the "
+             "folder is loaded, training goes on with --resume, and its end is compared with an undisturbed run's.", "",
+             "| blow | blows | killed / refused / came too late | left: nothing yet / unfinished / finished | resumes | "
+             "differences |", "|---|---|---|---|---|---|"]  # fmt: skip
+    keys = (("blows",), ("killed", "refused", "survived"), ("nothing yet", "unfinished", "finished"), ("resumes",),
+            ("differences",))  # fmt: skip
+    for blow, count in found.items():
+        lines.append(f"| {blow} | {' | '.join(' / '.join(str(count.get(k, 0)) for k in some) for some in keys)} |")
+    total = [" / ".join(str(sum(count.get(k, 0) for count in found.values())) for k in some) for some in keys]
+    return [*lines, f"| together | {' | '.join(total)} |"]
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     lines = [
@@ -300,7 +325,7 @@ def main() -> None:
     searches(lines)
     prompts_and_weights(lines)
     (FOLDER / "README.md").write_text(
-        "\n".join([*lines, *operations_table(), *memory_table()]) + "\n", encoding="utf-8"
+        "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table()]) + "\n", encoding="utf-8"
     )
     print(f"written: {FOLDER / 'README.md'}")
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 TEXTS = {
@@ -124,6 +129,20 @@ def save_tiny_writer(folder: Path, template: str | None = None) -> Path:
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def save_drawings(path: Path, classes: int = 8, each: int = 6, size: int = 8, group: str = "drawings") -> Path:
+    """A zip archive of small grey images: every class is a random pattern, drawn anew with noise."""
+    draw = np.random.default_rng(zlib.crc32(group.encode()))
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(classes):
+            pattern = draw.integers(0, 2, (size, size)) * 200
+            for copy in range(each):
+                noisy = np.clip(pattern + draw.integers(0, 50, (size, size)), 0, 255).astype(np.uint8)
+                file = io.BytesIO()
+                Image.fromarray(noisy).save(file, "PNG")
+                archive.writestr(f"{group}/class{number}/{copy}.png", file.getvalue())
+    return path
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -19,10 +19,13 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_component, build_settings
+from tunesmith.runs.episode_run import EpisodeRun
+from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.exporting import convert_folder, merge_folders
-from tunesmith.runs.inspecting import inspect_recipe
+from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
 from tunesmith.runs.mixing import Mix, mix
+from tunesmith.runs.rates import find_rate
 from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.runs.words import Near, nearest_words
@@ -35,14 +38,17 @@ from tunesmith.search.searching import search_prompts as search
 
 __all__ = [
     "Delta",
+    "EpisodeRun",
     "Mix",
     "Prediction",
     "Run",
     "add_tokens",
     "attach",
     "convert",
+    "episodes",
     "exploit_patterns",
     "inspect",
+    "lr_range",
     "merge",
     "merge_deltas",
     "mix",
@@ -50,6 +56,7 @@ __all__ = [
     "rank_prompts",
     "route",
     "search_prompts",
+    "show_prompts",
     "train",
     "unmerge",
 ]
@@ -60,6 +67,7 @@ def train(
     overrides: Sequence[str] = (),
     *,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Carry out a recipe from data to a run folder.
@@ -68,13 +76,37 @@ def train(
         recipe: a YAML file, or a mapping with the same keys.
         overrides: `key=value` texts that win over the recipe, for example "method.rank=16".
         overwrite: replace an existing run.
+        resume: go on with a run that was killed or interrupted; it ends as if it never had been.
         progress: where to show progress; bars on a terminal when None.
     Returns:
         The run.
     Raises:
         TunesmithError: any mistake in recipe, data or model, with what to do about it.
+        SystemExit: SIGTERM came while training ran; a checkpoint was written.
     """
-    return Run(train_recipe(recipe, overrides, overwrite, progress))
+    return Run(train_recipe(recipe, overrides, overwrite, progress, resume))
+
+
+def episodes(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> EpisodeRun:
+    """Learn to learn from a few examples: train on episodes of some classes, score on episodes of others.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; its keys are those of docs/fewshot.md.
+        overrides: `key=value` texts that win over the recipe, for example "learner.order=second".
+        overwrite: replace an existing run.
+        progress: where to show progress; bars on a terminal when None.
+    Returns:
+        The run; its `answer` solves a new task from examples.
+    Raises:
+        TunesmithError: any mistake in recipe, data or model, with what to do about it.
+    """
+    return EpisodeRun(train_episodes(recipe, overrides, overwrite, progress))
 
 
 def inspect(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3) -> dict[str, Any]:
@@ -91,6 +123,50 @@ def inspect(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
         TunesmithError: any mistake in recipe, model or data.
     """
     return inspect_recipe(recipe, overrides, rows)
+
+
+def show_prompts(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3
+) -> dict[str, Any]:
+    """Fill a recipe's prompt in with some training rows; say how long it is and what would be cut.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; of the task prompt-classification.
+        overrides: `key=value` texts that win over the recipe.
+        rows: so many first training rows; the longest one is shown too. [count]
+    Returns:
+        "prompt" as YAML, "limit" in tokens, "labels", "rows", "splits" and "warnings".
+    Raises:
+        TunesmithError: any mistake in recipe, model or data.
+    """
+    return preview_prompts(recipe, overrides, rows)
+
+
+def lr_range(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    output: str | Path | None = None,
+    *,
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 100,
+) -> dict[str, Any]:
+    """Train a little with a learning rate that rises from step to step, and suggest one; no run is left.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts that win over the recipe.
+        output: folder for the numbers and a picture, as SVG and PNG; None for none.
+        low: first rate.
+        high: last rate; the test ends earlier where the loss is far above its lowest.
+        steps: at most. [count]
+    Returns:
+        "rates", "losses", "smoothed", "suggestion" (None where nothing can be said) and "reason".
+    Raises:
+        TunesmithError: any mistake in recipe, data, model or bounds.
+    """
+    place = None if output is None else Path(output).expanduser()
+    return find_rate(recipe, overrides, place, (low, high), steps)
 
 
 def attach(

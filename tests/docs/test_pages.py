@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import save_tiny_writer
+from tests.conftest import save_drawings, save_tiny_writer
 from tests.docs.test_readme import ROOT, blocks, small_data
 from tunesmith.cli.main import app
 
@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "recipe.yaml").write_text(RECIPE)
     (place / "write.yaml").write_text(next(text for text in blocks("docs/tasks.md", "yaml") if "model: writer" in text))
     save_tiny_writer(place / "writer")
+    save_drawings(place / "drawings.zip")
     (place / "prose.txt").write_text(PROSE)
     (place / "more.txt").write_text(PROSE.replace("lamp", "sail"))
     return place

@@ -27,10 +27,10 @@ app = typer.Typer(
 )
 app.add_typer(prompts.app, name="prompts")
 
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
 Output = Annotated[str, typer.Option(help="New folder.")]
-
 
 _give = display.give
 
@@ -40,13 +40,30 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example method.rank=16.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed or interrupted.")] = False,
     as_json: Json = False,
 ) -> None:
     """Tune a model as a recipe says, prove the gain, and leave a run folder."""
     from tunesmith.api import train as carry_out
 
-    run = carry_out(recipe, overrides or [], overwrite=overwrite)
+    run = carry_out(recipe, overrides or [], overwrite=overwrite, resume=resume)
     _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
+    if run.summary["interrupted"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def episodes(
+    recipe: Annotated[str, typer.Argument(help="Recipe of meta-training, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example learner=maml.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Learn to learn from a few examples: train on episodes, score on those of held-out classes."""
+    from tunesmith.api import episodes as carry_out
+
+    run = carry_out(recipe, overrides or [], overwrite=overwrite)
+    _give({"run": str(run.folder), **run.summary}, as_json, display.episodes(run))
     if run.summary["interrupted"]:
         raise typer.Exit(1)
 
@@ -125,6 +142,23 @@ def inspect(
 
     found = look(recipe, overrides or [], rows)
     _give(found, as_json, talking.inspected(found))
+
+
+@app.command("lr-range")
+def lr_range(
+    recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example method.rank=16.")] = None,
+    output: Annotated[str, typer.Option(help="Folder for the numbers and the picture.")] = "runs/lr-range",
+    low: Annotated[float, typer.Option(help="First learning rate.")] = 1e-6,
+    high: Annotated[float, typer.Option(help="Last learning rate.")] = 1.0,
+    steps: Annotated[int, typer.Option(help="Steps, at most.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Train a little with a rising learning rate, and suggest one."""
+    from tunesmith.api import lr_range as carry_out
+
+    found = carry_out(recipe, overrides or [], output, low=low, high=high, steps=steps)
+    _give(found, as_json, display.rates(found))
 
 
 @app.command()
@@ -246,7 +280,7 @@ def show(run: Folder, as_json: Json = False) -> None:
 @app.command()
 def schema() -> None:
     """Print the recipe's JSON schema, for editors."""
-    from tunesmith.recipe.loading import json_schema
+    from tunesmith.recipe.describing import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 
@@ -302,7 +336,7 @@ def run() -> None:
     except SystemExit as leaving:
         if leaving.code != 130:  # what typer makes of Ctrl-C
             raise
-        print("interrupted before anything was saved.", file=sys.stderr)
+        print("interrupted before the run was saved.", file=sys.stderr)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - our own fault, worded instead of a traceback
         print(f"failed: {type(error).__name__}: {error}\nThis is a fault of ours, not of your input.", file=sys.stderr)

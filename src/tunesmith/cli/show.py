@@ -15,7 +15,7 @@ from tunesmith.core.registry import KINDS, setting_fields
 from tunesmith.core.registry import components as registered
 
 if TYPE_CHECKING:
-    from tunesmith.api import Prediction, Run
+    from tunesmith.api import EpisodeRun, Prediction, Run
     from tunesmith.evaluation.statistics import Estimate
     from tunesmith.runs.words import Near
     from tunesmith.search.ranking import Ranking
@@ -88,6 +88,8 @@ def trained(run: Run) -> str:
     from tunesmith.evaluation.metrics.base import worded_gain
 
     found = run.summary
+    if not found["metrics"]:
+        return run.unfinished
     split = list(found["metrics"])[-1]
     main = [name for name in ("accuracy", "macro-f1") if name in found["metrics"][split]]
     main = main or list(found["metrics"][split])[:2]
@@ -106,6 +108,28 @@ def trained(run: Run) -> str:
         f"report: {run.report()}",
     ]
     return "\n".join([table, *gains, *ends])
+
+
+def episodes(run: EpisodeRun) -> str:
+    """Draw the table of a run of meta-training: accuracy before and after, and the gain, by shape of episode.
+
+    Args:
+        run: the run.
+    Returns:
+        Several lines.
+    """
+    found = run.summary
+    columns = [found["before"], found["metrics"], found["gain"]]
+    rows = [
+        [shape, *(f"{100 * one[shape]['value']:.2f} ({100 * one[shape]['low']:.2f} - {100 * one[shape]['high']:.2f})"
+                  for one in columns)]
+        for shape in found["metrics"]
+    ]  # fmt: skip
+    table = _table(
+        [f"accuracy in %, {found['episodes']} episodes", "class means before", found["learner"], "gain"], rows
+    )
+    end = f"{found['episodes_trained']:,} episodes in {found['training_seconds']:.1f} s of training; run: {run.folder}"
+    return f"{table}\n{end}"
 
 
 def next_steps(run: Run) -> str:
@@ -329,3 +353,18 @@ def taught(found: dict[str, Any]) -> str:
         for one in gains
     ]
     return "\n".join([_table(["run", "weight", f"{main} on {found['split']}"], rows, left=1), *said, found["final"]])
+
+
+def rates(found: dict[str, Any]) -> str:
+    """Word a learning-rate range test.
+
+    Args:
+        found: what `lr_range` returned.
+    Returns:
+        The suggestion with its reason, about ten of the rates, and where the files are.
+    """
+    said = "no suggestion" if found["suggestion"] is None else f"training.learning_rate={found['suggestion']:.2g}"
+    every = max(1, len(found["rates"]) // 10)
+    pairs_of = list(zip(found["rates"], found["smoothed"], strict=True))[::every]
+    table = _table(["learning rate", "loss"], [[f"{rate:.2g}", f"{loss:.4f}"] for rate, loss in pairs_of])
+    return "\n".join([f"{said}: {found['reason']}", table, *found.get("files", ())])

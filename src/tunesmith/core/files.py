@@ -138,6 +138,19 @@ def _write_bytes(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def flush_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk.
+
+    Args:
+        folder: that exists.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def cache_folder(kind: str) -> Path:
     """Return where files that can be made again are kept: in TUNESMITH_CACHE, else in the user's cache folder.
 

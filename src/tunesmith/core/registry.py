@@ -15,20 +15,31 @@ from typing import Any, TypeVar
 
 from tunesmith.core.errors import RecipeError, unknown
 
-# A kind of component and the folder its files live in. Entry-point group: the folder's dotted name.
-KINDS = {
+# A kind of component and the folder its files live in, or several. Entry-point groups: the folders' dotted names.
+KINDS: dict[str, str | tuple[str, ...]] = {
     "methods": "tunesmith.methods",
     "tasks": "tunesmith.tasks",
     "metrics": "tunesmith.evaluation.metrics",
     "baselines": "tunesmith.evaluation.baselines",
+    "learners": "tunesmith.fewshot.learners",
     "models": "tunesmith.models.embedded",
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
+    "cleaning": "tunesmith.data.cleaning",
     "chats": "tunesmith.prompts.chats",
+    "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
+    "losses": ("tunesmith.training.losses", "tunesmith.fewshot.losses"),
+    "optimizers": "tunesmith.training.optimizers",
+    "schedules": "tunesmith.training.schedules",
+    "regularizers": "tunesmith.training.regularizers",
     "strategies": "tunesmith.search.strategies",
     "edits": "tunesmith.search.edits",
     "verbalizers": "tunesmith.tasks.verbalizers",
     "demonstrations": "tunesmith.prompts.demonstrations",
+    "semi_supervised": "tunesmith.fewshot.semi_supervised",
+    "dual_learning": "tunesmith.fewshot.dual_learning",
+    "attributes": "tunesmith.fewshot.attributes",
+    "measurements": "tunesmith.fewshot.measurements",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}
@@ -54,12 +65,14 @@ def register(kind: str) -> Callable[[Class], Class]:
 
 @cache
 def _discover(kind: str) -> None:
-    """Import every file of the folder and every entry point of the kind, once."""
-    package = importlib.import_module(KINDS[kind])
-    for info in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{KINDS[kind]}.{info.name}")
-    for point in entry_points(group=KINDS[kind]):
-        point.load()
+    """Import every file of the kind's folders and every entry point of the kind, once."""
+    named = KINDS[kind]
+    for folder in (named,) if isinstance(named, str) else named:
+        package = importlib.import_module(folder)
+        for info in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{folder}.{info.name}")
+        for point in entry_points(group=folder):
+            point.load()
 
 
 def components(kind: str) -> dict[str, type[Any]]:
@@ -82,10 +95,13 @@ def singular(kind: str) -> str:
     Returns:
         The word.
     Example:
-        >>> singular("strategies"), singular("tasks")
-        ('strategy', 'task')
+        >>> singular("strategies"), singular("losses"), singular("tasks")
+        ('strategy', 'loss', 'task')
     """
-    return f"{kind[:-3]}y" if kind.endswith("ies") else kind[:-1]
+    for many, one in (("ies", "y"), ("sses", "ss"), ("s", "")):
+        if kind.endswith(many):
+            return kind.removesuffix(many) + one
+    return kind
 
 
 def find(kind: str, name: str) -> type[Any]:

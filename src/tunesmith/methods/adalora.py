@@ -148,6 +148,20 @@ class AdaLora(LayerMethod):
             for patch in patches:
                 patch.prune()
 
+    def training_state(self, delta: Delta) -> dict[str, Any]:
+        """Return how much every rank has mattered, and which ranks are left."""
+        patches = dict(zip(delta.patches, _patches(delta), strict=True))
+        return {path: {"averages": patch.averages, "kept": patch.kept} for path, patch in patches.items()}
+
+    def resume(self, delta: Delta, state: Mapping[str, Any]) -> None:
+        """Take over how much every rank has mattered."""
+        for path, patch in zip(delta.patches, _patches(delta), strict=True):
+            device = patch.lora_E.device
+            pairs = state[path]["averages"].items()
+            patch.averages = {name: (mean.to(device), doubt.to(device)) for name, (mean, doubt) in pairs}
+            kept = state[path]["kept"]
+            patch.kept = None if kept is None else kept.to(device)
+
     # Saving ---------------------------------------------------------------------------------------------------
 
     def tensors(self, delta: Delta) -> dict[str, Tensor]:

@@ -182,6 +182,24 @@ class Method(Component):
             total: steps of the run. [count]
         """
 
+    def training_state(self, delta: Delta) -> dict[str, Any]:
+        """Return what `adjust` remembers between steps, besides the delta's parameters, for a checkpoint.
+
+        Args:
+            delta: attached by this method.
+        Returns:
+            Numbers, texts, tensors and containers of them.
+        """
+        return {}
+
+    def resume(self, delta: Delta, state: Mapping[str, Any]) -> None:
+        """Take over what `training_state` returned.
+
+        Args:
+            delta: attached by this method, its parameters already as they were.
+            state: of the same method on the same model.
+        """
+
     # Saving ---------------------------------------------------------------------------------------------------
 
     def blank(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -175,3 +175,12 @@ class Fusion(Method):
         """
         for method, part in delta.members:
             method.adjust(part, step, total)
+
+    def training_state(self, delta: Delta) -> dict[str, Any]:
+        """Return what the members remember, by their places."""
+        return {str(number): method.training_state(part) for number, (method, part) in enumerate(delta.members)}
+
+    def resume(self, delta: Delta, state: Mapping[str, Any]) -> None:
+        """Let the members take over what they remembered."""
+        for number, (method, part) in enumerate(delta.members):
+            method.resume(part, state[str(number)])

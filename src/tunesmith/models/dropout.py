@@ -44,7 +44,7 @@ class DropoutSource:
     @property
     def state(self) -> dict[str, Any]:
         """Where the stream stands; may be set to go on from there."""
-        others = {device: generator.get_state() for device, generator in self._others.items()}
+        others = {str(device): generator.get_state() for device, generator in self._others.items()}
         return {"cpu": dict(self._bits.bit_generator.state), "others": others}
 
     @state.setter
@@ -52,7 +52,7 @@ class DropoutSource:
         self._bits.bit_generator.state = found["cpu"]
         self._others = {}  # one that was made since begins anew from the seed
         for device, state in found["others"].items():
-            self._on(device).set_state(state)
+            self._on(torch.device(device)).set_state(state)
 
     def _on(self, device: torch.device) -> torch.Generator:
         if device not in self._others:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,43 @@ class RowStore:
             (N, D).
         """
         return torch.cat([self._states[self._places[key]] for key in keys])
+
+    @property
+    def filled(self) -> int:
+        """How many rows were put so far. [count]"""
+        return len(self._places) - len(self.missing)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what was kept so far, for a checkpoint; a row that is computed anew in other company would round.
+
+        Returns:
+            "filled", the numbers of the rows that were put, and of a store in memory "states".
+        """
+        filled = [number for number, key in enumerate(self._places) if key not in self.missing]
+        found = {"filled": torch.tensor(filled, dtype=torch.int64)}
+        if self._folder is not None:
+            self.close()
+        elif filled:
+            keys = list(self._places)
+            found["states"] = self.get([keys[number] for number in filled]) if self.missing else self._states
+        return found
+
+    def resume(self, state: Mapping[str, Tensor]) -> int:
+        """Take over what was kept; rows of a file that were put after the checkpoint are put again.
+
+        Args:
+            state: from `state`, of the same rows.
+        Returns:
+            How many rows the file has lost since. [count]
+        """
+        keys = list(self._places)
+        before = [keys[number] for number in state["filled"].tolist()]
+        lost = 0 if "states" in state else len(self.missing.intersection(before))
+        if "states" in state:
+            self.put(before, state["states"])
+        else:
+            self.missing |= set(keys) - set(before)
+        return lost
 
     def close(self) -> None:
         """Let a later run begin with the rows of this one; nothing to do for a store in memory."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,12 +12,23 @@ from pydantic import BaseModel, ValidationError
 
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
+from tunesmith.recipe.data import across_data
 from tunesmith.recipe.lines import parse
+from tunesmith.recipe.listed import across_lists, build_lists
 from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
+from tunesmith.recipe.schemes import across_schemes
 from tunesmith.recipe.starting import inherit_values
+from tunesmith.recipe.training import across_training
 
-_SHORTHANDS = ("task", "model", "method")
+# The keys that name a component, and its kind; all but the first two may be left empty.
+COMPONENTS = {
+    "task": "tasks",
+    "method": "methods",
+    "semi_supervised": "semi_supervised",
+    "dual_learning": "dual_learning",
+}
+_SHORTHANDS = ("model", *COMPONENTS)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,9 @@ class Checked:
         method: the method, built from `recipe.method`.
         folder: where relative data paths are looked up first.
         candidates: the recipe in each variant; empty when it stands alone.
+        listed: components that are given as lists, by key below `data`.
+        scheme: how more is learned from than the labelled rows, built from `semi_supervised` or `dual_learning`;
+            None where both are empty.
     """
 
     recipe: Recipe
@@ -38,12 +51,17 @@ class Checked:
     method: Any
     folder: Path
     candidates: tuple[Checked, ...] = ()
+    listed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    scheme: Any = None
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, as it will be saved in the run."""
         values = self.recipe.model_dump(mode="json")
         values["task"] = self.task.describe()
         values["method"] = self.method.describe()
+        if self.scheme is not None:
+            values[type(self.scheme).section] = self.scheme.describe()
+        values["data"].update({key: [one.describe() for one in some] for key, some in self.listed.items()})
         return values
 
 
@@ -134,15 +152,20 @@ def _override(values: dict[str, Any], text: str) -> str:
 def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked | None:
     recipe = _validated(Recipe, values, "", problems)
     parts = {}
-    for key, kind in (("task", "tasks"), ("method", "methods")):
-        given = values.get(key, Recipe.model_fields[key].default)
+    for key, kind in COMPONENTS.items():
+        default = Recipe.model_fields[key].default
+        given = values.get(key, default)
         if isinstance(given, dict):
-            parts[key] = _component(kind, key, given, problems)
+            named = {**({} if default is None else {"name": default["name"]}), **given}
+            parts[key] = _component(kind, key, named, problems)
+    listed = build_lists(values.get("data"), _component, problems)
     if recipe is not None and not problems:
-        problems.extend(_across(recipe, parts["task"]))
+        problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, parts["task"])])
+        problems.extend(across_schemes(recipe, parts))
     if problems or recipe is None:
         return None
-    alone = Checked(recipe, parts["task"], parts["method"], folder)
+    scheme = parts.get("semi_supervised") or parts.get("dual_learning")
+    alone = Checked(recipe, parts["task"], parts["method"], folder, listed=listed, scheme=scheme)
     variants = tuple(
         _candidate(values, variant, f"candidates[{number}].", problems, folder)
         for number, variant in enumerate(recipe.candidates)
@@ -182,7 +205,7 @@ def _candidate(
     if foreign:
         problems.append(f"{place}{foreign[0]}: candidates share it; a candidate may set method, training and seed.")
         return None
-    merged = _expanded({**values, "candidates": []})
+    merged = _expanded({**values, "candidates": [], "combine": "best"})
     for key, value in own.items():
         alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
         together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
@@ -236,10 +259,10 @@ def _set(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 def _component(kind: str, key: str, values: dict[str, Any], problems: list[str]) -> Any:
     settings = dict(values)
-    name = settings.pop("name", Recipe.model_fields[key].default["name"])
+    name = settings.pop("name", "")
     available = components(kind)
     if not isinstance(name, str) or name not in available:
-        problems.append(f"{key}: {unknown(key, str(name), available)}")
+        problems.append(f"{key}: {unknown(kind.removesuffix('s'), str(name), available)}")
         return None
     return _validated(find(kind, name), settings, f"{key}.", problems)
 
@@ -257,12 +280,23 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     if recipe.training.best not in allowed:
         found.append(f"training.best: {unknown('choice', recipe.training.best, allowed)}")
     found.extend(_across_answers(recipe, task))
-    found.extend(_across_data(recipe.data))
+    found.extend(across_data(recipe.data))
     found.extend(_across_columns(recipe.data, task))
     found.extend(_across_texts(recipe, task))
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
-    found.extend(_across_shares(recipe.data))
+    found.extend(across_training(recipe.training, task))
+    found.extend(_across_candidates(recipe, task))
+    return found
+
+
+def _across_candidates(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse an average of nothing, and of what has no probabilities of labels."""
+    if recipe.combine == "best":
+        return []
+    found = [] if len(recipe.candidates) > 1 else ["combine: average needs at least two candidates, for example seeds."]
+    if task.family == "generating":
+        found.append(f"combine: the task '{task.name}' writes text, which cannot be averaged. Set it to best.")
     return found
 
 
@@ -297,8 +331,9 @@ def _across_texts(recipe: Recipe, task: Any) -> list[str]:
     if task.family != "generating":
         return []
     found, data = list[str](), recipe.data
-    if recipe.training.head_learning_rate is not None:
-        found.append(f"training.head_learning_rate: the task '{task.name}' has no head of its own. Leave it out.")
+    for key, why in (("head_learning_rate", "has no head of its own"), ("rows_per_label", "has no labels")):
+        if getattr(recipe.training, key) is not None:
+            found.append(f"training.{key}: the task '{task.name}' {why}. Leave it out.")
     plain = tuple(suffix for one in components("readers").values() if one.only_column for suffix in one.suffixes)
     bare = not data.columns and data.train.lower().endswith(plain)
     if bare and data.text != "text":
@@ -306,25 +341,6 @@ def _across_texts(recipe: Recipe, task: Any) -> list[str]:
     if not bare and getattr(task, "documents", "file") == "line":
         found.append(f"task.documents: it is for files of plain text ({', '.join(plain)}); a row of {data.train} is "
                      "one text. Leave it out.")  # fmt: skip
-    return found
-
-
-def _across_shares(data: DataSettings) -> list[str]:
-    """Refuse shares that leave nothing, and a setting about shares where there is none."""
-    shares = {name: getattr(data, name) for name in ("validation", "test")}
-    shares = {name: share for name, share in shares.items() if isinstance(share, float)}
-    found = [
-        f"data.{name}: the share {share} must lie between 0 and 1, or be a file."
-        for name, share in shares.items()
-        if not 0 < share < 1
-    ]
-    if not found and sum(shares.values()) >= 1:
-        found.append(
-            f"data.test: the shares {data.validation} for validation and {data.test} for test leave nothing to train "
-            "on; together they must stay below 1."
-        )
-    if data.near_copies is not None and not shares:
-        found.append("data.near_copies: validation and test are files, so nothing is held out of train. Leave it out.")
     return found
 
 
@@ -362,28 +378,6 @@ def _across_model(recipe: Recipe, task: Any) -> list[str]:
     if recipe.method["name"] != "full":
         found.append(
             f"model.new: the weights are random, so method '{recipe.method['name']}' would tune noise; take full."
-        )
-    return found
-
-
-def _across_data(data: DataSettings) -> list[str]:
-    found = []
-    if data.text == data.label:
-        found.append(f"data.label: '{data.label}' is also data.text; text and label are two columns.")
-    if len(set(data.columns)) < len(data.columns) or not all(data.columns):
-        found.append(f"data.columns: {data.columns} names a column twice or not at all; each needs a name of its own.")
-    files = [path for path in (data.train, data.validation, data.test) if isinstance(path, str)]
-    nameless = tuple(suffix for reader in components("readers").values() for suffix in reader.nameless)
-    if data.columns and not any(path.lower().endswith(nameless) for path in files):
-        found.append(
-            f"data.columns: it is for files without a header ({', '.join(nameless)}), and {', '.join(files)} name "
-            "their own. Leave it out."
-        )
-    try:
-        codecs.lookup(data.encoding)
-    except LookupError:
-        found.append(
-            f"data.encoding: '{data.encoding}' is no encoding that Python knows. Common: utf-8, latin-1, gb18030."
         )
     return found
 
@@ -471,27 +465,3 @@ def build_settings(kind: type[Any], values: Mapping[str, Any], what: str) -> Any
     if problems:
         raise RecipeError(_worded(what, [problem.removeprefix("recipe: ") for problem in problems], {}))
     return built
-
-
-def json_schema() -> dict[str, Any]:
-    """Describe every key of a recipe, the components' settings included, as a JSON schema.
-
-    Returns:
-        The schema; editors complete recipes with it.
-    """
-    schema = Recipe.model_json_schema()
-    for key, kind in (("task", "tasks"), ("method", "methods")):
-        schema["properties"][key] = {"description": f"The {key}.", "anyOf": _choices(kind)}
-    schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
-    return schema
-
-
-def _choices(kind: str) -> list[dict[str, Any]]:
-    names = list(components(kind))
-    choices: list[dict[str, Any]] = [{"type": "string", "enum": names}]
-    for name, component in components(kind).items():
-        schema = component.model_json_schema()
-        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
-        schema["required"] = ["name", *schema.get("required", [])]
-        choices.append(schema)
-    return choices

@@ -10,15 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from tunesmith.core.settings import Settings, setting
+from tunesmith.recipe.named import OfKind, named
 from tunesmith.recipe.prompt import PromptFields
 
-
-def _named(value: Any) -> Any:
-    """Let a component be written as its bare name."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-Component = Annotated[dict[str, Any], BeforeValidator(_named)]
+Component = Annotated[dict[str, Any], BeforeValidator(named)]
+OptimizerKind = Annotated[dict[str, Any], OfKind("optimizers")]
+ScheduleKind = Annotated[dict[str, Any], OfKind("schedules")]
+RegularizerKind = Annotated[dict[str, Any], OfKind("regularizers")]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 class NewModelSettings(Settings):
@@ -57,6 +57,9 @@ class DataSettings(Settings):
     test: str | float | None = setting(
         None, "A file, or the share of train that is held out, as validation; evaluated once, after training."
     )
+    unlabelled: str | None = setting(
+        None, "A file of rows without labels, to learn from besides (semi_supervised, dual_learning)."
+    )
     seed: int | None = setting(None, "Seed of the draw of shares; the recipe's when empty.", ge=0, le=2**32 - 1)
     near_copies: float | None = setting(
         None,
@@ -68,6 +71,9 @@ class DataSettings(Settings):
     )
     text: str = setting("text", "Column that holds the text.")
     label: str = setting("label", "Column that holds the label.")
+    label_descriptions: str | None = setting(
+        None, "YAML or JSON file of labels and what each means in words; read where labels' texts are used."
+    )
     soft_labels: str | None = setting(
         None,
         "Column of train with a probability for every label, as a JSON object in the cell; what is learned then. The "
@@ -82,6 +88,9 @@ class DataSettings(Settings):
     empty: Literal["error", "drop"] = setting("error", "What to do with rows whose text or label is empty.")
     leakage: Literal["keep", "drop", "error"] = setting(
         "keep", "What to do with training rows that also stand in validation or test; keep warns."
+    )
+    cleaning: list[Component] = setting(
+        [], "Cleaning steps by name, or mappings with their settings; changes of texts first, then filters of train."
     )
 
 
@@ -102,11 +111,39 @@ class PromptSettings(PromptFields):
     end_token: str | None = setting(None, "Token that ends an answer, for tokenizers that name none.")
 
 
+class GuardSettings(Settings):
+    """When training stops because a step went wrong; a loss or a gradient that is no number always stops it."""
+
+    spike: float | None = setting(
+        None,
+        "A step's loss may be so many times the largest of the steps before it; above that training stops. Any when "
+        "empty.",
+        gt=1,
+    )
+    window: int = setting(20, "So many steps before it are looked at.", unit="count", ge=1)
+
+
 class TrainingSettings(Settings):
     """How the delta and the head are trained."""
 
     epochs: int = setting(3, "Passes over the training rows.", unit="count", ge=1)
     batch_size: int = setting(32, "Rows per optimizer step.", unit="count", ge=1)
+    rows_per_label: int | None = setting(
+        None,
+        "Rows of one label that stand together in a step, for losses that compare rows; by chance when empty.",
+        unit="count",
+        ge=2,
+    )
+    balance: Literal["none", "oversample", "undersample"] = setting(
+        "none",
+        "Rows of an epoch: oversample has every label as often as the most frequent one, undersample as often as the "
+        "rarest one, drawn anew in every epoch.",
+    )
+    class_weights: Literal["balanced", "root"] | dict[str, Weight] | None = setting(
+        None,
+        "Factor of the loss of a label's rows: balanced is 1 over its rows, root the square root of that, or factors "
+        "by label (1 where none is given); all of mean 1 over the training rows.",
+    )
     tokens_per_pass: int | None = setting(
         None,
         "Most tokens that go through the model at once: a step of more runs in passes whose gradients add up to the "
@@ -138,16 +175,36 @@ class TrainingSettings(Settings):
     cache_limit: int = setting(1024, "Most memory for it.", unit="MiB", ge=1)
     learning_rate: float = setting(1e-3, "Highest learning rate.", gt=0, le=10)
     head_learning_rate: float | None = setting(None, "Learning rate of the head; learning_rate when empty.", gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = setting("cosine", "How the learning rate falls.")
+    part_learning_rates: dict[str, Rate] = setting(
+        {}, "Learning rates of parameters of the delta by a pattern of their names (*.layer.5.*); the first that fits."
+    )
+    optimizer: OptimizerKind = setting({"name": "adamw"}, "The optimizer by name, or a mapping with its settings.")
+    schedule: ScheduleKind = setting(
+        {"name": "cosine"}, "How the learning rate falls, by name, or a mapping with its settings."
+    )
     warmup_fraction: float = setting(0.06, "Share of the steps in which it rises.", ge=0, lt=1)
-    weight_decay: float = setting(0.01, "Decoupled weight decay of AdamW.", ge=0)
+    weight_decay: float = setting(0.01, "Weight decay of matrices, in the form that the optimizer gives it.", ge=0)
+    regularizers: list[RegularizerKind] = setting(
+        [], "Penalties, noise and averages by name, or mappings with their settings: see `tunesmith list regularizers`."
+    )
     clip_norm: float | None = setting(1.0, "Largest gradient norm; none when empty.", gt=0)
+    clip_value: float | None = setting(
+        None, "Largest size of a single number of a gradient, cut before the norm; none when empty.", gt=0
+    )
     label_smoothing: float = setting(0.0, "Share of the target spread over all classes.", unit="fraction", ge=0, lt=1)
     dropout: float | None = setting(None, "Dropout inside the model; as the model has it when empty.", ge=0, lt=1)
     best: str = setting(
         "auto", "What decides the best epoch: auto (the task's first metric), 'validation loss', 'last', or a metric."
     )
     patience: int | None = setting(None, "Stop after so many epochs without a better one; never when empty.", ge=1)
+    guard: GuardSettings = setting(GuardSettings(), "When a step that went wrong stops training.")
+    checkpoint_every_steps: int | None = setting(
+        None,
+        "Steps between two checkpoints that a killed run goes on from; when empty, after every epoch, but at most one "
+        "in ten seconds.",
+        unit="count",
+        ge=1,
+    )
 
 
 class EvaluationSettings(Settings):
@@ -165,19 +222,30 @@ class Recipe(Settings):
     """Everything a run needs; what is not given has a default."""
 
     task: Component = setting({"name": "text-classification"}, "The task by name, or a mapping with its settings.")
-    model: Annotated[ModelSettings, BeforeValidator(_named)] = setting(
+    model: Annotated[ModelSettings, BeforeValidator(named)] = setting(
         ModelSettings(), "The model by name, or a mapping with its settings."
     )
     data: DataSettings = Field(description="The examples.")
     prompt: PromptSettings = setting(PromptSettings(), "The prompt.")
     method: Component = setting({"name": "lora"}, "The method by name, or a mapping with its settings.")
     training: TrainingSettings = setting(TrainingSettings(), "The training.")
+    semi_supervised: Component | None = setting(
+        None, "How the rows of data.unlabelled are learned from, by name, or a mapping with its settings."
+    )
+    dual_learning: Component | None = setting(
+        None, "Two views, networks or classifiers that teach each other, by name, or a mapping with its settings."
+    )
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "The evaluation.")
     start_from: str | None = setting(
         None, "Earlier run to go on from with new examples; its labels are kept, new ones are added."
     )
     candidates: list[dict[str, Any]] = setting(
-        [], "Variants of method, training and seed, trained in one pass over one base; the best on validation is kept."
+        [],
+        "Variants of method, training and seed, trained in one pass over one base; `combine` says what is kept.",
+    )
+    combine: Literal["best", "average"] = setting(
+        "best",
+        "What is kept of candidates: the best on validation, or all, whose probabilities are averaged in every answer.",
     )
     seed: int = setting(0, "Seed of everything that draws at random.", ge=0, le=2**32 - 1)
     output: str = setting("runs/run", "Folder that the run is written to.")

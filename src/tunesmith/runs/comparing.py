@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from tunesmith.core.errors import CompatibilityError
 from tunesmith.core.memory import peak_bytes, restart_peak
 from tunesmith.core.progress import Progress
 from tunesmith.core.registry import find
+from tunesmith.data.descriptions import check_spelling
 from tunesmith.data.tokens import tokenize
 from tunesmith.evaluation.baselines.base import Material
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Predictions
+from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.report import Contender
 from tunesmith.evaluation.statistics import Bootstrap, Difference, Estimate, Result, estimate, paired_difference
 from tunesmith.runs.session import Session
@@ -191,6 +193,46 @@ def frozen_features(
     return found
 
 
+def embed(session: Session, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Compute the features of texts with the delta that is active.
+
+    Args:
+        session: the model.
+        texts: any.
+    Returns:
+        (texts, D).
+    Raises:
+        CompatibilityError: the model does not read text.
+    """
+    if session.tokenizer is None:
+        raise CompatibilityError(
+            f"{session.source.wanted} reads no text, so labels' texts are nothing to it. Choose a head that starts "
+            "from examples, and leave the baseline zero-shot out."
+        )
+    tokens = tokenize(session.tokenizer, texts, session.max_tokens)
+    return extract_features(session.backbone, session.task, tokens).numpy()
+
+
+def label_features(session: Session, corpus: Corpus) -> Array:
+    """Compute what labels' texts look like to the model: the direction of a label's texts, their mean where several.
+
+    Args:
+        session: the model, with the delta that is active.
+        corpus: with the texts.
+    Returns:
+        (C, D), of length one, float64.
+    Raises:
+        DataError: two labels are the same words.
+    """
+    check_spelling(corpus.label_names)
+    owners = [code for code, texts in enumerate(corpus.label_texts) for _ in texts]
+    found = embed(session, [text for texts in corpus.label_texts for text in texts]).astype(np.float64)
+    found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    sums = np.zeros((len(corpus.label_names), found.shape[1]))
+    np.add.at(sums, owners, found)
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+
+
 def run_baselines(
     names: Sequence[str], session: Session, corpus: Corpus, frozen: Frozen, judge: Judge, meter: Meter, seed: int
 ) -> list[Scored]:
@@ -208,15 +250,12 @@ def run_baselines(
         In the order of the names.
     """
 
-    def embed(texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        tokens = tokenize(session.tokenizer, texts, session.max_tokens)
-        return extract_features(session.backbone, session.task, tokens).numpy()
-
     material = Material(
         features={name: features.numpy() for name, features in frozen.features.items()},
         labels={name: split.labels for name, split in corpus.splits.items()},
         label_names=corpus.label_names,
-        embed=embed,
+        embed=lambda texts: embed(session, texts),
+        label_features=lambda: label_features(session, corpus),
         width=session.backbone.width,
         seed=seed,
     )

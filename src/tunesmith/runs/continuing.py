@@ -16,8 +16,9 @@ from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.delta import Delta
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.recipe.starting import find_run
-from tunesmith.runs.folder import FINGERPRINT
+from tunesmith.runs.folder import FINGERPRINT, check_single
 from tunesmith.runs.session import Session
+from tunesmith.tasks.heads.base import RowsHead, load_head
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Earlier:
             head: for the new labels.
             labels: in the order of the head's rows.
         """
+        if any(isinstance(part, RowsHead) for part in head.modules()):
+            raise RecipeError(
+                f"start_from: the head of {self.folder} answers from rows it keeps, and its labels' rows are not among "
+                "the new ones. Train anew on the old and new rows together."
+            )
         places = torch.tensor([labels.index(label) for label in self.labels])
         own = head.state_dict()
         for name, tensor in read_tensors(self.folder / "head.safetensors").items():
@@ -72,7 +78,7 @@ class Earlier:
             The head as it was saved.
         """
         head = session.task.head(width, len(self.labels))
-        head.load_state_dict(read_tensors(self.folder / "head.safetensors"))
+        load_head(head, read_tensors(self.folder / "head.safetensors"))
         return head.to(session.backbone.device)
 
 
@@ -95,6 +101,7 @@ def inherit(checked: Checked) -> tuple[Checked, Earlier | None]:
         raise CheckpointError(f"start_from: {folder} is no run folder. `tunesmith train` makes one.")
     if checked.candidates:
         raise RecipeError("start_from: candidates start from different deltas; leave one of the two out.")
+    check_single(folder, "go on from")
     before = load_recipe(folder / "recipe.yaml")
     _check_same(checked, before, folder)
     labels, fingerprint = read_json(folder / "labels.json", list), read_json(folder / FINGERPRINT, dict)

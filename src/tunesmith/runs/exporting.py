@@ -12,7 +12,7 @@ from tunesmith.methods.dialects import Wanted, convert_delta
 from tunesmith.methods.merging import combine
 from tunesmith.methods.store import write_folder
 from tunesmith.models.delta import Delta
-from tunesmith.runs.folder import check_new, staged
+from tunesmith.runs.folder import check_new, check_single, staged
 
 
 def convert_folder(folder: Path, to: str, output: Path, wanted: Wanted) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def convert_folder(folder: Path, to: str, output: Path, wanted: Wanted) -> dict[
     """
     _check_bounds(to, wanted)
     check_new(output)
+    check_single(folder, "convert")
     inside = folder / "delta"
     found = convert_delta(inside if (inside / "adapter_config.json").is_file() else folder, to, wanted)
     with staged(output) as staging:
@@ -77,5 +78,6 @@ def _check_bounds(to: str, wanted: Wanted) -> None:
 def _delta_of(source: str | Path | Delta) -> str | Path | Delta:
     if isinstance(source, Delta):
         return source
+    check_single(Path(source), "combine")
     inside = Path(source) / "delta"
     return inside if (inside / "adapter_config.json").is_file() else source

@@ -82,7 +82,7 @@ class Family:
         raise NotImplementedError
 
     @classmethod
-    def settle(cls, session: Session, checked: Checked, labels: Sequence[str], folder: Path) -> None:
+    def remind(cls, session: Session, checked: Checked, labels: Sequence[str], folder: Path) -> None:
         """Tell a finished run's task what it knew when it trained.
 
         Args:
@@ -145,6 +145,13 @@ class Family:
             "validation loss" and the metrics, by name.
         """
         raise NotImplementedError
+
+    def settle(self, tuned: Tuned) -> None:
+        """Bring what a head keeps of the training rows up to date, after an epoch and with the kept state.
+
+        Args:
+            tuned: in any state.
+        """
 
     def answer(self, tuned: Tuned, split: Split) -> Result:
         """Let the tuned model answer a split.

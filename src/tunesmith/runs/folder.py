@@ -9,10 +9,58 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunesmith.core.errors import CheckpointError
+from tunesmith.core.errors import CheckpointError, CompatibilityError
+from tunesmith.core.files import flush_folder
+from tunesmith.training.checkpoints import FOLDER as CHECKPOINTS
+from tunesmith.training.checkpoints import drop, found
 
 FINGERPRINT = "fingerprint.json"
+_WRITING = ".writing-"
 BASE = "base"  # folder in the run of a model that was made for it
+_MEMBERS = "members"  # folder in the run with the second and further deltas of an ensemble
+
+
+def member_folder(run: Path, number: int) -> Path:
+    """Return where a member's delta and head lie.
+
+    Args:
+        run: folder of the run.
+        number: of the member; the first one's is the run itself.
+    Returns:
+        The folder.
+    """
+    return run / _MEMBERS / f"{number:03d}" if number else run
+
+
+def count_members(run: Path) -> int:
+    """Count the deltas that answer together in a run.
+
+    Args:
+        run: its folder.
+    Returns:
+        1 for a run that is no ensemble. [count]
+    """
+    number = 1
+    while member_folder(run, number).is_dir():
+        number += 1
+    return number
+
+
+def check_single(run: Path, what: str) -> None:
+    """Refuse what one delta alone can do.
+
+    Args:
+        run: folder of a run, or of a delta.
+        what: is to be done, as a verb.
+    Raises:
+        CompatibilityError: the run is an ensemble.
+    """
+    members = count_members(run)
+    if members > 1:
+        raise CompatibilityError(
+            f"{run} is an ensemble of {members} deltas whose probabilities are averaged; one delta cannot stand for "
+            f"it, so there is nothing to {what}. Train with combine=best."
+        )
 
 
 def check_free(output: Path, overwrite: bool) -> None:
@@ -25,15 +73,44 @@ def check_free(output: Path, overwrite: bool) -> None:
         CheckpointError: it exists, is not a run, or cannot be written.
     """
     if output.exists():
+        if not overwrite and found(output / CHECKPOINTS):
+            raise CheckpointError(
+                f"the output folder {output} holds a run that is not finished. Go on with it with --resume, replace it "
+                "with --overwrite, or choose another with output=FOLDER."
+            )
         if not overwrite:
             raise CheckpointError(
                 f"the output folder {output} exists. Choose another with output=FOLDER, or replace it with --overwrite."
             )
-        if not (output / FINGERPRINT).is_file() and any(output.iterdir() if output.is_dir() else [output]):
+        if not is_run(output) and any(output.iterdir() if output.is_dir() else [output]):
             raise CheckpointError(
                 f"{output} exists and is not a run folder, so --overwrite does not replace it. Choose another output."
             )
     _staging(output).rmdir()
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether a folder is a run's, finished or not.
+
+    Args:
+        folder: any path.
+    """
+    return (folder / FINGERPRINT).is_file() or bool(found(folder / CHECKPOINTS))
+
+
+def unfinished(folder: Path) -> str:
+    """Word how far a run got that was not finished.
+
+    Args:
+        folder: of the run.
+    Returns:
+        A sentence; empty for a folder without checkpoints.
+    """
+    steps = found(folder / CHECKPOINTS)
+    if not steps:
+        return ""
+    step = int(steps[0].name.rpartition("-")[2])
+    return f"{folder} is not finished: its last checkpoint is of step {step}. `tunesmith train ... --resume` goes on."
 
 
 def check_new(output: Path) -> None:
@@ -74,7 +151,7 @@ def staged(output: Path) -> Iterator[Path]:
     staging = _staging(output)
     try:
         yield staging
-        _flush(staging)
+        flush_folder(staging)
         os.chmod(staging, 0o755)
         old = None
         if output.exists():
@@ -91,9 +168,51 @@ def staged(output: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _flush(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+@contextlib.contextmanager
+def completed(output: Path, unfinished: bool) -> Iterator[Path]:
+    """Give a folder to write a run's files into, beside its checkpoints; they become the run if the block succeeds.
+
+    A crash at any moment leaves an older complete run, or checkpoints to go on from, or the new complete run: the
+    checkpoints go last of all.
+
+    Args:
+        output: the run's folder, which holds its checkpoints where anything trained.
+        unfinished: whether the checkpoints stay, to go on from later.
+    Returns:
+        A temporary folder in it.
+    Raises:
+        CheckpointError: it cannot be written; the checkpoints stay.
+    """
+    if not found(output / CHECKPOINTS):  # nothing trained
+        with staged(output) as folder:
+            yield folder
+        return
+    staging: Path | None = None
     try:
-        os.fsync(handle)
+        for left in output.glob(f"{_WRITING}*"):  # by a crash
+            shutil.rmtree(left)
+        staging = Path(tempfile.mkdtemp(prefix=_WRITING, dir=output))
+        yield staging
+        flush_folder(staging)
+        _put(staging, output)
+        if not unfinished:
+            drop(output / CHECKPOINTS)
+    except OSError as error:
+        raise CheckpointError(
+            f"the run cannot be written to {output}: {error.strerror or error}. Its checkpoints are whole: free space "
+            "there and go on with --resume."
+        ) from None
     finally:
-        os.close(handle)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put(staging: Path, output: Path) -> None:
+    """Put files in the place of an older run's, whose fingerprint goes first; the new one's comes last."""
+    (output / FINGERPRINT).unlink(missing_ok=True)
+    for old in output.iterdir():
+        if old.name != CHECKPOINTS and not old.name.startswith("."):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for new in sorted(staging.iterdir(), key=lambda one: one.name == FINGERPRINT):
+        os.replace(new, output / new.name)
+    flush_folder(output)

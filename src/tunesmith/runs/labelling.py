@@ -14,14 +14,18 @@ from tunesmith.core.progress import Progress
 from tunesmith.data.tokens import TokenRows, VariedRows, tokenize
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.recipe.loading import Checked
-from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_features, run_baselines
+from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_features, label_features, run_baselines
 from tunesmith.runs.continuing import Earlier
 from tunesmith.runs.family import Family
 from tunesmith.runs.quantization import compare_with_full_precision, worded
 from tunesmith.runs.session import Reading, Session
+from tunesmith.tasks.heads.base import RowsHead
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.balancing import classes_of
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
+from tunesmith.training.sampling import check_rows_per_label
+from tunesmith.training.unlabelled import load_unlabelled
 
 
 @dataclass
@@ -41,9 +45,14 @@ class Labelling(Family):
     def read(cls, checked: Checked, session: Reading, known: Sequence[str] = ()) -> Corpus:
         """Read labelled rows."""
         recipe, template = checked.recipe, session.template
-        return load_corpus(
-            recipe.data, template, session.tokenizer, session.max_tokens, recipe.split_seed, checked.folder, known
-        )
+        reading = template, session.tokenizer, session.max_tokens
+        corpus = load_corpus(recipe.data, *reading, recipe.split_seed, checked.folder, known)
+        if recipe.data.unlabelled is not None:
+            audited = checked.scheme is not None and checked.scheme.audit
+            corpus.unlabelled = load_unlabelled(recipe.data, corpus, *reading, checked.folder, audited)
+            corpus.warnings.extend(corpus.unlabelled.remarks)
+            corpus.content_hash += f"+{corpus.unlabelled.split.examples.content_hash[:32]}"
+        return corpus
 
     @classmethod
     def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
@@ -79,9 +88,15 @@ class Labelling(Family):
     def start(self, head: nn.Module, checked: Checked, earlier: Earlier | None) -> None:
         """Start the head at prototypes, and at an earlier run's rows for its labels."""
         session, split = self.session, self.corpus.splits["train"]
-        if session.task.starts_from_features:
+        task, training = session.task, checked.recipe.training
+        if training.rows_per_label is not None:
+            names, size = self.corpus.label_names, training.batch_size
+            check_rows_per_label(split.labels, names, training.rows_per_label, size)
+        head.classes = classes_of(split.labels, self.corpus.label_names, training)  # type: ignore[assignment]
+        if task.starts_from_features:
             labels = torch.from_numpy(split.labels).to(session.backbone.device)
-            session.task.start(head, self._first_features(checked, split, earlier), labels)
+            texts = self._label_features() if task.reads_label_text else None
+            task.start(head, self._first_features(checked, split, earlier), labels, texts)
         if earlier is not None:
             earlier.fill_head(head, self.corpus.label_names)
 
@@ -92,8 +107,22 @@ class Labelling(Family):
             return self.frozen.features["train"].to(backbone.device)
         return extract_features(backbone, self.session.task, split.tokens).to(backbone.device)
 
+    def _label_features(self) -> torch.Tensor:
+        """Embed the labels' texts with the delta that is active."""
+        session = self.session
+        return torch.from_numpy(label_features(session, self.corpus)).to(session.backbone.device)
+
+    def settle(self, tuned: Tuned) -> None:
+        """Let a head that keeps rows keep what the tuned model makes of the training rows."""
+        if isinstance(tuned.head, RowsHead):
+            split = self.corpus.splits["train"]
+            tuned.backbone.seams.use(tuned.delta.name)
+            features = extract_features(tuned.backbone, tuned.task, split.tokens)
+            tuned.head.keep(features.to(tuned.backbone.device), torch.from_numpy(split.labels))
+
     def validate(self, tuned: Tuned) -> dict[str, float]:
         """Answer the validation rows and compute every metric."""
+        self.settle(tuned)
         found = self.answer(tuned, self.corpus.splits["validation"])
         sample = found.sample()
         scores = {metric.name: metric.compute(sample) for metric in self.judge.metrics}
@@ -125,6 +154,12 @@ class Labelling(Family):
                 f"{name}: {facts.rows:,} rows, {len(facts.classes)} labels, tokens median {lengths['median']} / p95 "
                 f"{lengths['p95']} / longest {lengths['longest']}, {facts.truncated} truncated, "
                 f"{facts.duplicates} duplicates{split.origin}"
+            )
+        if self.corpus.unlabelled is not None:
+            more = self.corpus.unlabelled.split.audit
+            found.append(
+                f"unlabelled: {more.rows:,} rows, tokens median {more.tokens['median']} / longest "
+                f"{more.tokens['longest']}"
             )
         return found
 

@@ -36,12 +36,12 @@ from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.seams import device_of, open_seams
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.runs.agreement import Agreement, Answers, agreement
-from tunesmith.runs.folder import check_new, staged
+from tunesmith.runs.folder import check_new, check_single, staged
 from tunesmith.runs.opening import family_of, held_out_again
 from tunesmith.runs.run import Run
 from tunesmith.tasks.running import extract_features
+from tunesmith.training.batching import batch_of
 from tunesmith.training.texts import read_texts
-from tunesmith.training.trial import batch_of
 
 MODEL, ORIGINAL, MERGE = "model.safetensors", "original.safetensors", "merge.json"
 _OF_A_RUN = ("head.safetensors", "labels.json", "prompt.yaml")
@@ -207,6 +207,7 @@ def _untrained(settings: DataSettings, data: str | None) -> tuple[str | None, st
 
 
 def _of_run(run: Run, data: str | None, rows: int) -> Subject:
+    check_single(run.folder, "merge")
     session, tuned = run._opened
     if session.chat is not None:
         return _of_writing_run(run, data, rows)

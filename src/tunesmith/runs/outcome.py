@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.evaluation.statistics import Difference
+from tunesmith.methods.base import Method
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Judge, Scored
 from tunesmith.runs.session import Session
@@ -27,7 +28,8 @@ class Outcome:
         preflight: what was found before the first step.
         predicted_peak_bytes: of the training, all candidates together.
         trained: what training left behind.
-        tuned: the model with the best state.
+        tuned: the model with the best state, or the ensemble of all candidates.
+        methods: of the deltas that answer, in their order.
         ours: the tuned model's scores.
         baselines: theirs.
         gains: the tuned model against the best baseline.
@@ -39,6 +41,7 @@ class Outcome:
         candidates: what each candidate was and how it did on validation; empty without candidates.
         samples: what was asked, and what the model wrote before and after tuning; empty for tasks with labels.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
+        scheme: what was learned from besides the labelled rows, and what that gained; empty without.
     """
 
     checked: Checked
@@ -49,6 +52,7 @@ class Outcome:
     predicted_peak_bytes: int
     trained: Trained
     tuned: Tuned
+    methods: list[Method]
     ours: Scored
     baselines: list[Scored]
     gains: list[Difference]
@@ -60,6 +64,7 @@ class Outcome:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, str]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
+    scheme: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split(self) -> str:

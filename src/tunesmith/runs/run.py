@@ -16,7 +16,8 @@ from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError
 from tunesmith.core.files import hash_of, read_json
 from tunesmith.core.seeds import derived
 from tunesmith.data.audit import align_labels
-from tunesmith.data.examples import Columns, Examples, find_reader, from_texts, read_examples
+from tunesmith.data.cleaned import clean_texts, read_cleaned
+from tunesmith.data.examples import Columns, Examples, find_reader, from_texts
 from tunesmith.data.tokens import TokenRows
 from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.statistics import (
@@ -31,11 +32,15 @@ from tunesmith.evaluation.statistics import (
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.folder import FINGERPRINT
+from tunesmith.runs.folder import FINGERPRINT, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.speaking import Speaking
+from tunesmith.tasks.ensemble import Ensemble
+from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.checkpoints import look
+from tunesmith.training.cleaning import changes_of
 from tunesmith.training.corpus import read_labelled
 
 _log = logging.getLogger("tunesmith")
@@ -101,6 +106,8 @@ class Answering:
 class Run(Speaking, Answering):
     """A run folder. The model is loaded when it is first needed.
 
+    A run that was killed loads too: `unfinished` says how far it got, and only what needs its model is refused.
+
     Args:
         folder: that `train` left.
     Raises:
@@ -113,9 +120,24 @@ class Run(Speaking, Answering):
         self.folder = Path(folder).expanduser().absolute()
         if not self.folder.is_dir():
             raise CheckpointError(f"there is no run folder {self.folder}. `tunesmith train` makes one.")
-        self.fingerprint: dict[str, Any] = read_json(self.folder / FINGERPRINT, dict)
-        self.labels: list[str] = read_json(self.folder / "labels.json", list)
-        self.summary: dict[str, Any] = read_json(self.folder / "metrics.json", dict)
+        self.unfinished = unfinished(self.folder)
+        self.fingerprint: dict[str, Any]
+        self.labels: list[str]
+        self.summary: dict[str, Any]
+        begun = None if (self.folder / FINGERPRINT).is_file() else look(self.folder)
+        if begun is None:
+            self._read()
+        else:
+            self.fingerprint, self.labels = begun["facts"], []
+            self.summary = {"unfinished": self.unfinished, "steps": begun["step"], "metrics": {}}
+
+    def _read(self) -> None:
+        """Read what a run folder says about itself."""
+        if self.unfinished:
+            _log.warning("%s", self.unfinished)
+        self.fingerprint = read_json(self.folder / FINGERPRINT, dict)
+        self.labels = read_json(self.folder / "labels.json", list)
+        self.summary = read_json(self.folder / "metrics.json", dict)
         wanted = {"fingerprint.json": (self.fingerprint, "labels_hash"), "metrics.json": (self.summary, "metrics")}
         for name, (values, key) in wanted.items():
             if not isinstance(values, dict) or key not in values:
@@ -141,6 +163,7 @@ class Run(Speaking, Answering):
     @cached_property
     def recipe(self) -> Checked:
         """The resolved recipe; where the device that trained is not here, another one answers, and that is said."""
+        self._check_finished()
         found = load_recipe(self.folder / "recipe.yaml")
         device = found.recipe.model.device
         if is_at_hand(device):
@@ -162,7 +185,10 @@ class Run(Speaking, Answering):
 
         Returns:
             The HTML file; it opens offline.
+        Raises:
+            CheckpointError: the run is not finished.
         """
+        self._check_finished()
         return self.folder / "report.html"
 
     # Answers --------------------------------------------------------------------------------------------------
@@ -179,6 +205,8 @@ class Run(Speaking, Answering):
         """
         given = [texts] if isinstance(texts, str) else list(texts)
         self._check_labels("generate")
+        changes = changes_of(self.recipe.recipe.data)
+        given = [clean_texts([text], changes)[0] if isinstance(text, str) else text for text in given]
         if not given:
             return np.zeros((0, len(self.labels)))
         data = self.recipe.recipe.data
@@ -230,6 +258,10 @@ class Run(Speaking, Answering):
 
     # Inside ---------------------------------------------------------------------------------------------------
 
+    def _check_finished(self) -> None:
+        if "unfinished" in self.summary:
+            raise CheckpointError(f"{self.unfinished} Before that it has no answers and no report.")
+
     @property
     def bootstrap(self) -> Bootstrap:
         """The resamples that training drew, so that intervals on the same rows agree."""
@@ -247,17 +279,21 @@ class Run(Speaking, Answering):
                     f"{self.folder} was trained on another base: {key} is {found}, the run recorded {recorded}. "
                     f"Load the model it was trained on ({self.fingerprint.get('base_model')})."
                 )
-        family_of(self.recipe).settle(session, self.recipe, self.labels, self.folder)
-        _, delta = load_delta(self.folder / "delta", session.backbone.seams)
-        head: nn.Module = session.task.head(session.backbone.width, len(self.labels))
-        own = head.state_dict()
-        tensors = read_tensors(self.folder / "head.safetensors") if own else {}
-        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
-            raise CheckpointError(f"{self.folder / 'head.safetensors'} does not fit labels.json and the base model.")
-        head.load_state_dict(tensors)
-        tuned = Tuned(session.backbone, session.task, head.to(session.backbone.device), delta)
+        family_of(self.recipe).remind(session, self.recipe, self.labels, self.folder)
+        tuned = Ensemble.of([self._member(session, number) for number in range(count_members(self.folder))])
         tuned.train(False)
         return session, tuned
+
+    def _member(self, session: Session, number: int) -> Tuned:
+        """Load one delta with its head."""
+        folder = member_folder(self.folder, number)
+        name = f"member-{number:03d}" if number else "default"
+        _, delta = load_delta(folder / "delta", session.backbone.seams, name)
+        head: nn.Module = session.task.head(session.backbone.width, len(self.labels))
+        tensors = read_tensors(folder / "head.safetensors") if head.state_dict() else {}
+        if not load_head(head, tensors):
+            raise CheckpointError(f"{folder / 'head.safetensors'} does not fit labels.json and the base model.")
+        return Tuned(session.backbone, session.task, head.to(session.backbone.device), delta)
 
     def opened(self) -> tuple[Session, Tuned]:
         """Load the run's model, or give it back where it is loaded.
@@ -297,7 +333,8 @@ class Run(Speaking, Answering):
         reader = find_reader(path, data.encoding, data.max_characters, data.columns)
         fields = self._opened[0].template.fields
         others = tuple(name for name in fields if name not in ("text", data.text))
-        return read_examples(reader, Columns(reader.only_column or data.text, None, others))
+        columns = Columns(reader.only_column or data.text, None, others)
+        return read_cleaned(reader, columns, changes=changes_of(data))
 
     def _check_labels(self, instead: str) -> None:
         if self.recipe.task.family == "generating":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.memory import restart_peak
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
@@ -19,22 +20,25 @@ from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import Cost, Meter, Scored
 from tunesmith.runs.continuing import Earlier, inherit
 from tunesmith.runs.family import Family
-from tunesmith.runs.folder import check_free, staged
+from tunesmith.runs.folder import check_free, completed, unfinished
 from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
-from tunesmith.runs.preparing import prepare
+from tunesmith.runs.preparing import Prepared, prepare
+from tunesmith.runs.resuming import Going, check_finished, check_same, facts_of, find_checkpoint, is_finished
+from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.writing import write_run
+from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.caching import kept_below
+from tunesmith.training.checkpoints import Checkpoints
 from tunesmith.training.loop import Loop
 from tunesmith.training.planning import Plan, plan
-from tunesmith.training.preflight import Preflight
 from tunesmith.training.trial import Trial
 
-Prepared = list[tuple[Checked, Trial, Preflight]]
+ENDED = 128 + signal.SIGTERM  # exit code of a process that was asked to end, as shells have it
 
 
 def train_recipe(
@@ -42,6 +46,7 @@ def train_recipe(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
+    resume: bool = False,
 ) -> Path:
     """Carry out a recipe and leave a run folder.
 
@@ -50,38 +55,54 @@ def train_recipe(
         overrides: `key=value` texts.
         overwrite: replace an existing run.
         progress: for the user.
+        resume: go on from the output's newest checkpoint; start anew where there is none.
     Returns:
         The run folder.
     Raises:
         TunesmithError: any of its kinds, each with what to do.
+        SystemExit: the process was asked to end; a checkpoint was written.
     """
     progress = progress or Progress()
     checked, earlier = inherit(load_recipe(recipe, overrides))
     output = Path(checked.recipe.output).expanduser().absolute()
-    check_free(output, overwrite)
+    if resume and overwrite:
+        raise RecipeError("--resume goes on with a run, --overwrite replaces it: leave one of the two out.")
+    if resume and is_finished(output):
+        check_finished(output, checked, progress.say)
+        return output
+    checkpoint = find_checkpoint(output, checked, progress.say) if resume else None
+    if not resume:
+        check_free(output, overwrite)
     check_apart(checked, output)
     narrow_named(
         checked.recipe.training.precision, choose_device(checked.recipe.model.device)
     )  # refused before all work
-    outcome = _carry_out(checked, earlier, progress)
-    with staged(output) as folder:
-        write_run(outcome, folder)
+    try:
+        outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress)
+        with completed(output, outcome.trained.interrupted) as folder:
+            write_run(outcome, folder)
+    except KeyboardInterrupt:
+        progress.say(unfinished(output))
+        raise
     return output
 
 
-def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) -> Outcome:
+def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress: Progress) -> Outcome:
     began, recipe = time.perf_counter(), checked.recipe
     restart_peak()  # of an earlier run in this process
     seed_everything(recipe.seed)
     family = open_family(checked, earlier)
     session, corpus, judge = family.session, family.corpus, family.judge
     meter, settings = Meter(session.backbone.device), recipe.evaluation
+    facts = facts_of(checked, session, corpus)
+    if going.checkpoint is not None:
+        check_same(going.checkpoint, facts, progress.say)
     _tell_data(family, progress)
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
     family.look(names, meter, progress)
     baselines = family.baselines(names, meter, progress, recipe.seed)
     prepared = prepare(checked, family, earlier)
-    old = old_rows(family, earlier, prepared[0][1].tuned) if earlier else None
+    old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]
     if "test" not in corpus.splits and recipe.training.best != "last":
@@ -90,33 +111,48 @@ def _carry_out(checked: Checked, earlier: Earlier | None, progress: Progress) ->
         )
     planned = _planned(prepared, warnings, progress)
     splits = [split for name, split in corpus.splits.items() if name != "test"]
-    trials = [trial for _, trial, _ in prepared]
+    trials = [one for item in prepared for one in (item.trial, item.plain) if one is not None]
+    splits += [split for trial in trials for split in trial.splits if all(split is not other for other in splits)]
+    cost = Cost()
     if checked.method.trains or checked.candidates:
         with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
-            cost = _train(trials, meter, progress, warnings)
-    else:
-        cost = Cost()
-    chosen, trial, facts = min(prepared, key=lambda item: item[1].key)
-    _tell_choice(prepared, trial, warnings, progress)
-    lost = _tell_forgotten(family, old, trial.tuned, warnings, progress) if earlier else {}
-    answers = _answer(trial.tuned, family, progress)
-    ours = judge.score(Scored(chosen.method.name, answers, facts.share, family.learned(cost)))
+            checkpoints = going.begin(checked, facts, progress.say)
+            cost = _train(prepared, trials, meter, (going, checkpoints), progress, warnings)
+    best = min(prepared, key=lambda item: item.trial.key)
+    chosen, trial = best.checked, best.trial
+    _tell_diverged(prepared, warnings, progress)
+    members = _together(prepared, recipe.combine, trial)
+    _tell_choice(prepared, trial, members, progress)
+    for member in members:
+        family.settle(member)
+    tuned = Ensemble.of(members)
+    lost = _tell_forgotten(family, old, tuned, warnings, progress) if earlier else {}
+    answers = _answer(tuned, family, progress)
+    besides = learned_besides(best, answers, family)
+    warnings.extend(_told(besides, progress))
+    ours = judge.score(Scored(chosen.method.name, answers, best.facts.share, family.learned(cost)))
     return Outcome(
-        checked=chosen,
+        checked=chosen if len(members) == 1 else checked,
         session=session,
         corpus=corpus,
-        examples=sum(other.trained.examples for _, other, _ in prepared),
-        preflight=facts,
+        examples=sum(other.trial.trained.examples for other in prepared),
+        preflight=best.facts,
         predicted_peak_bytes=planned.peak_bytes,
         trained=trial.trained,
-        tuned=trial.tuned,
+        tuned=tuned,
+        methods=[item.checked.method for item in prepared if item.trial.tuned in members],
         forgetting=lost,
-        candidates=[compared(checked, *item, chosen=item[1] is trial) for item in prepared if checked.candidates],
+        candidates=[
+            compared(checked, item.checked, item.trial, item.facts, chosen=item.trial.tuned in members)
+            for item in prepared
+            if checked.candidates
+        ],
+        scheme=besides,
         ours=ours,
         baselines=baselines,
         gains=judge.gain(ours, baselines, judge.splits[-1]),
         judge=judge,
-        samples=family.samples(trial.tuned),
+        samples=family.samples(tuned),
         seconds=time.perf_counter() - began,
         peak_bytes=meter.peak_bytes,
         quantization=_compare_base(family, progress, warnings),
@@ -138,20 +174,40 @@ def _unknown(family: Family) -> list[str]:
     return [said for name, split in splits.items() for said in unknown_tokens(split.tokens, tokenizer, name)]
 
 
-def _method_warnings(prepared: Prepared, session: Session) -> list[str]:
-    found = [warning for checked, _, _ in prepared for warning in checked.method.warnings(session.backbone.seams)]
+def _method_warnings(prepared: list[Prepared], session: Session) -> list[str]:
+    found = [warning for item in prepared for warning in item.checked.method.warnings(session.backbone.seams)]
     return list(dict.fromkeys(found))
 
 
-def _train(trials: list[Trial], meter: Meter, progress: Progress, warnings: list[str]) -> Cost:
+def _train(
+    prepared: list[Prepared],
+    everyone: list[Trial],
+    meter: Meter,
+    saving: tuple[Going, Checkpoints],
+    progress: Progress,
+    warnings: list[str],
+) -> Cost:
     """Fit, and say so when the user stopped it."""
-    total = sum(trial.settings.epochs * len(trial.split.tokens) for trial in trials)
-    loop = Loop(trials)
-    with meter.stage() as cost, progress.stage("training", total) as bar:
-        loop.fit(bar)
+    loop, trials, (going, checkpoints) = Loop(everyone), [item.trial for item in prepared], saving
+    if going.checkpoint is not None:
+        loop.resume(going.checkpoint, progress.say)
+    with meter.stage() as cost, progress.stage("training", sum(trial.all_rows for trial in everyone)) as bar:
+        bar(sum(trial.trained.examples for trial in everyone))
+        loop.fit(bar, checkpoints, progress.say)
+    if loop.ended:
+        progress.say(
+            f"training was ended after step {loop.steps}; its checkpoint is in {checkpoints.folder}. Go on with the "
+            "same command and --resume."
+        )
+        raise SystemExit(ENDED)
     _check_moved(trials)
     if len(trials) == 1 and trials[0].trained.diverged:
-        kept = f"the state after epoch {trials[0].trained.best_epoch}, the best before, was kept."
+        epoch, step = trials[0].trained.best_epoch, trials[0].trained.kept_step
+        kept = (
+            f"the state after epoch {epoch}, the best before, was kept."
+            if epoch
+            else (f"the state after step {step}, the last checkpoint before, was kept.")
+        )
         warnings.append(f"{trials[0].trained.reason} {kept}")
         progress.say(f"note: {warnings[-1]}")
     elif all(trial.trained.diverged for trial in trials):
@@ -163,7 +219,8 @@ def _train(trials: list[Trial], meter: Meter, progress: Progress, warnings: list
         best = min(trials, key=lambda trial: trial.key).trained
         kept = f"after epoch {best.best_epoch}" if best.best_epoch else f"after step {best.steps}"
         warnings.append(f"training was interrupted; the state {kept} was kept.")
-        progress.say(f"note: {warnings[-1]} It is scored and saved now.")
+        more = " Go on with the same command and --resume." if checkpoints.written is not None else ""
+        progress.say(f"note: {warnings[-1]} It is scored and saved now.{more}")
     return cost
 
 
@@ -177,15 +234,30 @@ def _check_moved(trials: list[Trial]) -> None:
         )
 
 
-def _tell_choice(prepared: Prepared, best: Trial, warnings: list[str], progress: Progress) -> None:
-    """Say which candidate was chosen on validation, and which ones diverged."""
+def _together(prepared: list[Prepared], combine: str, best: Trial) -> list[Tuned]:
+    """Return what answers: the best trial's, or every one's that did not diverge."""
+    if combine == "best":
+        return [best.tuned]
+    return [item.trial.tuned for item in prepared if not item.trial.trained.diverged]
+
+
+def _tell_diverged(prepared: list[Prepared], warnings: list[str], progress: Progress) -> None:
     if len(prepared) == 1:
         return
-    for number, (_, trial, _) in enumerate(prepared):
-        if trial.trained.diverged:
-            warnings.append(f"candidate {number} diverged at step {trial.trained.diverged} and was dropped.")
+    for number, item in enumerate(prepared):
+        if item.trial.trained.diverged:
+            warnings.append(f"candidate {number} diverged at step {item.trial.trained.diverged} and was dropped.")
             progress.say(f"note: {warnings[-1]}")
-    number = next(number for number, (_, trial, _) in enumerate(prepared) if trial is best)
+
+
+def _tell_choice(prepared: list[Prepared], best: Trial, members: list[Tuned], progress: Progress) -> None:
+    """Say which candidate was chosen on validation, or how many answer together."""
+    if len(prepared) == 1:
+        return
+    if len(members) > 1:
+        progress.say(f"{len(members)} candidates answer together: their probabilities are averaged")
+        return
+    number = next(number for number, item in enumerate(prepared) if item.trial is best)
     progress.say(f"candidate {number} of {len(prepared)} is the best on validation; only it is kept")
 
 
@@ -196,6 +268,14 @@ def _tell_forgotten(
     found = forgotten(family, old, tuned) if old else {}
     warnings.append(worded_loss(found))
     progress.say(f"note: {warnings[-1]}")
+    return found
+
+
+def _told(besides: dict[str, Any], progress: Progress) -> list[str]:
+    """Say what the scheme did and gained."""
+    found = [*besides.get("notes", []), *besides.get("sentences", [])]
+    for sentence in found:
+        progress.say(f"note: {sentence}")
     return found
 
 
@@ -218,10 +298,11 @@ def _tell_data(family: Family, progress: Progress) -> None:
     progress.say(f"model: {session.source.wanted}, {session.backbone.parameters:,} parameters; batches: {path}")
 
 
-def _planned(prepared: Prepared, warnings: Sequence[str], progress: Progress) -> Plan:
+def _planned(prepared: list[Prepared], warnings: Sequence[str], progress: Progress) -> Plan:
     """Plan the memory, and say what will train, before the first step."""
-    planned = plan([(trial, facts) for _, trial, facts in prepared])
-    for number, (checked, trial, facts) in enumerate(prepared):
+    planned = plan([(one, item.facts) for item in prepared for one in (item.trial, item.plain) if one is not None])
+    for number, item in enumerate(prepared):
+        checked, trial, facts = item.checked, item.trial, item.facts
         copies = len(trial.tuned.delta.copies)
         where = " and ".join(
             [*([f"{facts.layers} adapted layers"] if facts.layers else []),
@@ -232,7 +313,7 @@ def _planned(prepared: Prepared, warnings: Sequence[str], progress: Progress) ->
         who = "training" if len(prepared) == 1 else f"candidate {number}: {checked.method.name},"
         progress.say(f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}")
     progress.say(planned.sentence())
-    notes = dict.fromkeys(note for _, _, facts in prepared for note in facts.notes)
+    notes = dict.fromkeys(note for item in prepared for note in item.facts.notes)
     for note in (*notes, *warnings):
         progress.say(f"note: {note}")
     return planned

@@ -17,14 +17,18 @@ from tunesmith.core.files import finite, hash_of, write_json, write_text
 from tunesmith.core.registry import components
 from tunesmith.evaluation.report import Content, render
 from tunesmith.evaluation.written import Written
+from tunesmith.methods.base import Method
 from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
 from tunesmith.runs.comparing import Scored
-from tunesmith.runs.folder import BASE, FINGERPRINT
+from tunesmith.runs.folder import BASE, FINGERPRINT, member_folder
 from tunesmith.runs.outcome import Outcome
 from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.prompted import used_prompt, write_prompt
 from tunesmith.runs.session import Session
+from tunesmith.tasks.ensemble import Ensemble
+from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.cleaning import LIST, changed_rows, cleaning_counts
 from tunesmith.training.corpus import Corpus, resolve_path
 
 
@@ -40,46 +44,58 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     checked, session = outcome.checked, outcome.session
     if session.made is not None:
         shutil.copytree(session.made.path, folder / BASE)
-    save_delta(folder / "delta", checked.method, outcome.tuned.delta, BASE if session.made else session.source.path)
-    head = {name: tensor.detach().cpu().contiguous() for name, tensor in outcome.tuned.head.state_dict().items()}
-    if head:
-        save_tensors(folder / "head.safetensors", head)
+    base = BASE if session.made else session.source.path
+    members = outcome.tuned.members if isinstance(outcome.tuned, Ensemble) else [outcome.tuned]
+    for number, (method, member) in enumerate(zip(outcome.methods, members, strict=True)):
+        _write_member(member_folder(folder, number), method, member, base)
     write_json(folder / "labels.json", outcome.corpus.label_names)
     if session.task.family == "prompting":
         write_prompt(session, folder)
     else:
         write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
-    write_text(folder / "recipe.yaml", to_yaml(settled(outcome)))
+    write_text(folder / "recipe.yaml", to_yaml(settled(outcome.checked, outcome.session)))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
     write_text(folder / "history.jsonl", "".join(lines))
+    if checked.recipe.data.cleaning:
+        found = [*changed_rows(outcome.corpus.files), *outcome.corpus.findings]
+        write_text(folder / LIST, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found))
     write_json(folder / "metrics.json", summary(outcome))
     write_text(folder / "report.html", render(_content(outcome)))
     write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus))
 
 
-def settled(outcome: Outcome) -> dict[str, Any]:
+def _write_member(folder: Path, method: Method, tuned: Tuned, base: str) -> None:
+    """Write the delta and the head of a run, or of one of several that answer together."""
+    save_delta(folder / "delta", method, tuned.delta, base)
+    head = {name: tensor.detach().cpu().contiguous() for name, tensor in tuned.head.state_dict().items()}
+    if head:
+        save_tensors(folder / "head.safetensors", head)
+
+
+def settled(checked: Checked, session: Session) -> dict[str, Any]:
     """Return the recipe with everything decided and every path absolute, so that it means the same anywhere.
 
     Args:
-        outcome: of the run.
+        checked: the recipe.
+        session: its model.
     Returns:
         Plain values.
     """
-    values = {**outcome.checked.resolved(), "task": outcome.session.task.describe()}
+    values = {**checked.resolved(), "task": session.task.describe()}
     if values["start_from"] is not None:
         values["start_from"] = str(Path(values["start_from"]).absolute())
-    if outcome.session.task.family == "prompting":
-        values["prompt"] |= used_prompt(outcome.session).model_dump(mode="json")
-    source = outcome.session.source
-    if outcome.session.made is not None:
+    if session.task.family == "prompting":
+        values["prompt"] |= used_prompt(session).model_dump(mode="json")
+    source = session.source
+    if session.made is not None:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
     elif source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation", "test", "unlabelled", "label_descriptions"):
         path = values["data"][split]
         if isinstance(path, str):
-            found = Path(resolve_path(path, outcome.checked.folder))
+            found = Path(resolve_path(path, checked.folder))
             values["data"][split] = str(found.absolute()) if found.exists() else path
     return values
 
@@ -112,9 +128,11 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "interrupted": trained.interrupted,
         "fast_path": asdict(outcome.session.backbone.proof),
         "data": {name: split.audit.plain() for name, split in outcome.corpus.splits.items()},
+        "cleaning": cleaning_counts(outcome.corpus.files, outcome.corpus.findings),
         "quantization": outcome.quantization,
         "candidates": outcome.candidates,
         "forgetting": outcome.forgetting,
+        "scheme": outcome.scheme,
         "samples": outcome.samples,
         "signatures": _signatures(outcome),
         "warnings": outcome.warnings,
@@ -143,12 +161,8 @@ def fingerprint(session: Session, checked: Checked, corpus: Corpus) -> dict[str,
         Versions, seed and hashes.
     """
     return {
-        "tunesmith": _version("tunesmith"),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy")},
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        **versions(),
         "device": str(session.backbone.device),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": checked.recipe.seed,
         "base_model": session.source.wanted,
         "base_model_hash": session.model_hash,
@@ -156,6 +170,21 @@ def fingerprint(session: Session, checked: Checked, corpus: Corpus) -> dict[str,
         "max_tokens": session.max_tokens,
         "data_hash": corpus.content_hash,
         "labels_hash": hash_of(corpus.label_names),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """Say what a run is made with: versions, machine and time.
+
+    Returns:
+        Plain values.
+    """
+    return {
+        "tunesmith": _version("tunesmith"),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy")},
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -201,7 +230,7 @@ def _content(outcome: Outcome) -> Content:
         text=rows.text if outcome.session.chat is None else lambda row: str(decode(rows.tokens[row])),
         audits={name: part.audit.plain() for name, part in outcome.corpus.splits.items()},
         warnings=outcome.warnings,
-        recipe=to_yaml(settled(outcome)),
+        recipe=to_yaml(settled(outcome.checked, outcome.session)),
         facts={**measured, **{key: str(value) for key, value in facts.items()}},
         candidates=outcome.candidates,
         samples=outcome.samples,

@@ -87,6 +87,16 @@ class Task(Component):
         return nn.Module()
 
     @property
+    def copies(self) -> int:
+        """How often a row stands in a step; several times where a loss compares what dropout makes of it."""
+        return 1
+
+    @property
+    def separable(self) -> bool:
+        """Whether the rows of a step may go through the model in parts whose losses are averaged."""
+        return True
+
+    @property
     def answers_untrained(self) -> bool:
         """Whether a head that never trained answers better than by chance."""
         return self.family == "generating" or self.starts_from_features
@@ -96,11 +106,17 @@ class Task(Component):
         """Whether `start` reads the frozen model's features of the training rows."""
         return False
 
-    def start(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
+    @property
+    def reads_label_text(self) -> bool:
+        """Whether `start` reads features of the labels' texts."""
+        return False
+
+    def start(self, head: nn.Module, features: Tensor, labels: Tensor, label_features: Tensor | None = None) -> None:
         """Give the head its starting values from the frozen model's features.
 
         Args:
             head: from `head`.
             features: (rows, D) of the training rows.
             labels: (rows,), int64.
+            label_features: (C, D), of the labels' texts; None where nobody reads them.
         """

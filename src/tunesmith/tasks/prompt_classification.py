@@ -274,13 +274,14 @@ class PromptClassification(LabelTask):
         return True
 
     @torch.no_grad()
-    def start(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
+    def start(self, head: nn.Module, features: Tensor, labels: Tensor, label_features: Tensor | None = None) -> None:
         """Start every label at the mean direction of its rows.
 
         Args:
             head: from `head`.
             features: (rows, D).
             labels: (rows,), int64.
+            label_features: not read; verbalizers have words of their own.
         """
         head.weight.copy_(class_means(features, labels, len(head.weight)))  # type: ignore[operator,arg-type]
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.models.backbone import Backbone, pool
-from tunesmith.models.dropout import DropoutSource, drop
 from tunesmith.models.ending import row_ends
 from tunesmith.models.layout import Layout
 from tunesmith.models.structure import is_causal
@@ -44,12 +42,6 @@ class TextClassification(LabelTask):
     pooling: Literal["auto", "mean", "cls", "last", "pooler"] = setting(
         "auto", "How tokens become one vector; auto: what the model folder says, else last if causal, else mean."
     )
-    head_kind: Literal["cosine", "linear"] = setting("cosine", "Form of the head.")
-    head_start: Literal["prototypes", "random"] = setting(
-        "prototypes", "Where the head starts: class means of the frozen features, or random numbers."
-    )
-    head_scale: float = setting(20.0, "Scale of the cosine head's logits.", gt=0)
-    head_dropout: float = setting(0.1, "Dropout before the head.", unit="fraction", ge=0, lt=1)
 
     def prepare(self, model: nn.Module, facts: dict[str, Any]) -> TextClassification:
         """Settle the pooling, and switch off a pooler nobody reads.
@@ -100,43 +92,6 @@ class TextClassification(LabelTask):
         """Take the token that the pooling reads."""
         return row_ends(layout, "cls" if self.pooling == "pooler" else self.pooling)
 
-    def head(self, width: int, classes: int) -> nn.Module:
-        """Make the head.
-
-        Args:
-            width: D.
-            classes: C.
-        Returns:
-            (R, D) -> (R, C).
-        """
-        if self.head_kind == "cosine":
-            return CosineHead(width, classes, self.head_scale, self.head_dropout)
-        return LinearHead(width, classes, self.head_dropout)
-
-    @property
-    def starts_from_features(self) -> bool:
-        """Prototypes are read from features; random numbers are not."""
-        return self.head_start == "prototypes"
-
-    @torch.no_grad()
-    def start(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
-        """Start every class at the mean direction of its rows.
-
-        A linear head of these weights ranks the classes like the cosine head.
-
-        Args:
-            head: from `head`.
-            features: (rows, D).
-            labels: (rows,), int64.
-        """
-        directions = nn.functional.normalize(features.to(head.weight.dtype), dim=-1)  # type: ignore[arg-type]
-        sums = torch.zeros(head.weight.shape, dtype=directions.dtype)  # type: ignore[arg-type]
-        sums.index_add_(0, labels.cpu(), directions.cpu())  # a GPU would add in another order at every run
-        prototypes = nn.functional.normalize(sums, dim=-1).to(directions.device)
-        if self.head_kind == "linear":
-            prototypes *= self.head_scale / features.norm(dim=-1).mean()
-        head.weight.copy_(prototypes)  # type: ignore[operator]
-
 
 def _check_reads_text(model: nn.Module) -> None:
     name = type(model).__name__
@@ -149,34 +104,3 @@ def _check_reads_text(model: nn.Module) -> None:
             f"task text-classification: {name} has an encoder and a decoder, which this task does not read yet. "
             "Choose an encoder (BERT-like) or a decoder (GPT-like)."
         )
-
-
-class LinearHead(nn.Module):
-    """logits = dropout(x) W^T + b."""
-
-    def __init__(self, width: int, classes: int, dropout: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(nn.init.normal_(torch.empty(classes, width), std=0.02))
-        self.bias = nn.Parameter(torch.zeros(classes))
-        self.dropout, self.source = dropout, DropoutSource()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (R, D) to (R, C)."""
-        x = drop(x.to(self.weight.dtype), self.dropout if self.training else 0.0, self.source)
-        return nn.functional.linear(x, self.weight, self.bias)
-
-
-class CosineHead(nn.Module):
-    """logits = scale * cos(dropout(x), w_c)."""
-
-    def __init__(self, width: int, classes: int, scale: float, dropout: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(nn.init.normal_(torch.empty(classes, width), std=width**-0.5))
-        self.scale = scale
-        self.dropout, self.source = dropout, DropoutSource()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (R, D) to (R, C)."""
-        x = drop(x.to(self.weight.dtype), self.dropout if self.training else 0.0, self.source)
-        normal = nn.functional.normalize
-        return self.scale * nn.functional.linear(normal(x, dim=-1), normal(self.weight, dim=-1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +82,31 @@ class Tuned:
         Args:
             seed: of the stream.
         """
-        for module in self.head.modules():
-            if isinstance(getattr(module, "source", None), DropoutSource):
-                module.source.seed(seed)  # type: ignore[union-attr,operator]
+        for source in self._head_sources():
+            source.seed(seed)
+
+    def _head_sources(self) -> list[DropoutSource]:
+        found = [getattr(module, "source", None) for module in self.head.modules()]
+        return [source for source in found if isinstance(source, DropoutSource)]
+
+    def streams(self) -> dict[str, Any]:
+        """Return where the delta's and the head's streams of dropout masks stand.
+
+        Returns:
+            A state for `set_streams`.
+        """
+        own = self.backbone.seams.own_dropout(self.delta.name)
+        return {"delta": own.state, "head": [source.state for source in self._head_sources()]}
+
+    def set_streams(self, state: Mapping[str, Any]) -> None:
+        """Put the streams of dropout masks where they stood.
+
+        Args:
+            state: from `streams`.
+        """
+        self.backbone.seams.own_dropout(self.delta.name).state = state["delta"]
+        for source, found in zip(self._head_sources(), state["head"], strict=True):
+            source.state = found
 
     def probabilities(self, tokens: TokenRows) -> Tensor:
         """Answer many rows.

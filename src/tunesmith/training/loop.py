@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from itertools import accumulate, pairwise
+from signal import SIGINT
+from typing import Any
 
 from torch import Tensor
 
-from tunesmith.core.errors import RecipeError, TunesmithError
+from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
 from tunesmith.core.memory import give_back
 from tunesmith.core.progress import Bar
 from tunesmith.models.dropout import drops_by_function
 from tunesmith.models.products import narrow_named, narrow_products
-from tunesmith.training.trial import Trial, joined
+from tunesmith.models.recomputing import recomputing
+from tunesmith.training.batching import joined
+from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows, newest
+from tunesmith.training.packing import random_state, set_random_state
+from tunesmith.training.regularizing import check_noise, noisy
+from tunesmith.training.stopping import Asked, heeding
+from tunesmith.training.trial import Trial
 
 _SHOWN = 8  # rows of a diverged step that are named
 
@@ -38,7 +46,10 @@ class Loop:
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.trials = sorted(trials, key=lambda trial: trial.name)
         self.backbone = self.trials[0].tuned.backbone
+        self.steps = 0  # made so far, of all trials together
         self.interrupted = False
+        self._checkpoints: Checkpoints | None = None
+        self.ended = False  # whether the process was asked to end
         wanted = {trial.settings.precision for trial in trials}
         if len(wanted) > 1:
             raise RecipeError("training.precision: candidates share every pass, so all have the same precision.")
@@ -47,53 +58,110 @@ class Loop:
                 f"candidates: {type(self.backbone.model).__name__} draws what it drops for all rows together, so a "
                 "candidate would not end where its own run ends. Set training.dropout=0, or train them one by one."
             )
+        check_noise(self.backbone, self.trials)
         self._narrow = narrow_named(wanted.pop(), self.backbone.device)
-        self._tight = self.backbone.again is not None or any(trial.most_tokens is not None for trial in trials)
+        self._tight = self._is_tight()
 
-    def fit(self, bar: Bar) -> None:
+    def fit(self, bar: Bar, checkpoints: Checkpoints | None = None, say: Callable[[str], None] = print) -> None:
         """Train until every trial's epochs are over or its patience ran out, or the user interrupts.
+
+        Ctrl-C and SIGTERM end it after the step they fall into.
 
         Args:
             bar: told about every step.
+            checkpoints: written between steps; None for none.
+            say: told what the user should know meanwhile.
         Raises:
             TunesmithError: the only trial's loss is no longer a number.
+            CheckpointError: a checkpoint cannot be written.
         """
-        for trial in self.trials:
-            trial.seed_dropout()
-        try:
-            self._run(bar)
-        except KeyboardInterrupt:
-            self.interrupted = True
+        self._checkpoints = checkpoints
+        if not self.steps:
             for trial in self.trials:
-                trial.trained.interrupted = not trial.over
+                trial.seed_dropout()
+        with heeding(say) as asked:
+            try:
+                self._run(bar, asked)
+            except KeyboardInterrupt:  # in the midst of a step, which no checkpoint can hold
+                if asked.by:
+                    raise
+                asked.by = SIGINT
+        self.interrupted, self.ended = bool(asked.by), asked.to_end
+        unfinished = self.interrupted and not all(trial.over for trial in self.trials)
         for trial in self.trials:
+            trial.trained.interrupted = unfinished
             trial.finish()
 
-    def _run(self, bar: Bar) -> None:
-        """Step all trials that still train; one whose epoch ends is scored, and frees its rows when it is over."""
-        rows: dict[str, Iterator[list[int]]] = {trial.name: trial.batches() for trial in self.trials}
-        taken = dict.fromkeys(rows, 0)
-        running = list(self.trials)
-        while running:
-            work: Work = []
-            for trial in list(running):
-                numbers = next(rows[trial.name], None)
-                if numbers is None:
-                    trial.close_epoch(taken[trial.name])
-                    if trial.over:
-                        self._check_best(trial)
-                        running.remove(trial)
-                        continue
-                    rows[trial.name], taken[trial.name] = trial.batches(), 0
-                    numbers = next(rows[trial.name])
-                taken[trial.name] += 1
-                work.append((trial, numbers))
-            if work:
-                self._timed(work, bar)
-            running = [trial for trial in running if not trial.trained.diverged]
+    def _run(self, bar: Bar, asked: Asked) -> None:
+        """Step all trials that still train; one whose epoch ends is scored, and is left out once it is over."""
+        running, stopping = [trial for trial in self.trials if not trial.over], False
+        while running and not stopping:
+            work: Work = [(trial, trial.take()) for trial in running]
+            self._timed(work, bar)
+            self.steps += 1
+            ended = [trial for trial in running if trial.epoch_ended and not trial.trained.diverged]
+            for trial in ended:
+                trial.close_epoch()
+                self._check_best(trial)
+            running = [trial for trial in running if not trial.over]
+            stopping = bool(asked.by)
+            kept = self._checkpoints
+            if kept is not None and (stopping or not running or kept.due(self.steps, bool(ended))):
+                kept.save(self.steps, self.state(), self._rows())
+
+    def _rows(self) -> Rows | None:
+        below = self.backbone.below
+        return None if below is None else Rows(below.store.filled, below.store.state)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on, for a checkpoint.
+
+        Returns:
+            A state for `resume`, between two steps.
+        """
+        return {
+            "steps": self.steps,
+            "trials": {trial.name: trial.state() for trial in self.trials},
+            "again": self.backbone.again is not None,
+            "random": random_state(),
+        }
+
+    def resume(self, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> None:
+        """Go on from a checkpoint of the same recipe, data and base model.
+
+        Args:
+            checkpoint: as read.
+            say: told what is not as it was.
+        Raises:
+            CheckpointError: it does not fit these trials.
+        """
+        state, where = checkpoint.state, str(checkpoint.folder)
+        if set(state["trials"]) != {trial.name for trial in self.trials}:
+            raise CheckpointError(f"{where} holds other candidates than the recipe has.")
+        for trial in self.trials:
+            trial.resume(state["trials"][trial.name], where)
+        self.backbone.again = recomputing(self.backbone.seams, self.backbone.body) if state["again"] else None
+        self._tight = self._is_tight()
+        if self.backbone.below is not None and checkpoint.rows:
+            lost = self.backbone.below.store.resume(checkpoint.rows)
+            if lost:
+                say(f"note: training.cache: {lost} kept rows are gone; computed anew, they may differ by rounding.")
+        set_random_state(state["random"])
+        self.steps = state["steps"]
+
+    def _is_tight(self) -> bool:
+        """Whether memory was planned, so that what is free should be given back after every pass."""
+        return self.backbone.again is not None or any(trial.most_tokens is not None for trial in self.trials)
 
     def _check_best(self, trial: Trial) -> None:
-        if len(self.trials) == 1 and trial.trained.diverged and not trial.trained.best_epoch:
+        """Give a trial that diverged before the first epoch's end the weights of its last checkpoint."""
+        if not trial.trained.diverged or trial.trained.best_epoch:
+            return
+        written = self._checkpoints is not None and self._checkpoints.written is not None
+        checkpoint = newest(self._checkpoints.folder.parent) if written and self._checkpoints else None
+        if checkpoint is not None:
+            trial.go_back(checkpoint.state["trials"][trial.name], checkpoint.step, str(checkpoint.folder))
+        elif len(self.trials) == 1:
             raise TunesmithError(trial.trained.reason)
 
     def _timed(self, work: Work, bar: Bar) -> None:
@@ -123,6 +191,8 @@ class Loop:
         values = dict.fromkeys(whole, 0.0)
         with ExitStack() as prompts:
             for trial, numbers in work:
+                trial.regularizing.enter()
+                prompts.callback(trial.regularizing.leave)
                 if len(passes[trial]) > 1:
                     self.backbone.seams.use(trial.name)
                     prompts.enter_context(self.backbone.ahead(trial.batch(numbers), trial.name))
@@ -132,11 +202,9 @@ class Loop:
                 if self._tight:
                     give_back()
         for trial, numbers in work:
-            if math.isfinite(values[trial]):
-                trial.step(values[trial], len(numbers))
-            else:
-                trial.optimizer.clear()
-                self._diverged(trial, values[trial], numbers)
+            wrong = trial.step(values[trial], len(numbers))
+            if wrong:
+                self._diverged(trial, wrong, numbers)
         return list(values.values())
 
     def _pass(self, work: Work, whole: dict[Trial, int], values: dict[Trial, float], first: bool) -> None:
@@ -148,7 +216,7 @@ class Loop:
             values[trial] += loss.item()
             if not math.isfinite(values[trial]):
                 continue
-            penalty = trial.method.penalty(trial.tuned.delta) if first else None
+            penalty = trial.penalty() if first else None
             loss = trial.optimizer.scale(loss if penalty is None else loss + penalty)
             total = loss if total is None else total + loss
         if total is not None:
@@ -162,32 +230,37 @@ class Loop:
         Returns:
             One scalar per trial, with gradients.
         """
-        names = [trial.name for trial, _ in work]
-        parts = [(trial.split, numbers, trial.draw) for trial, numbers in work]
-        batch = joined(parts, names if len(work) > 1 else None)
-        device, ends = self.backbone.device, list(accumulate((len(numbers) for _, numbers in work), initial=0))
+        sent = [trial.sent(numbers) for trial, numbers in work]
+        parts = [part for of_one in sent for part in of_one]
+        names = [part.name for part in parts]
+        several = len(set(names)) > 1
+        batch = joined([part[:3] for part in parts], names if several else None)
+        rows = (sum(len(part.numbers) for part in of_one) for of_one in sent)
+        device, ends = self.backbone.device, list(accumulate(rows, initial=0))
         owns = [batch.part(first, last).to(device) for first, last in pairwise(ends)]
         batch = batch.to(device)
         seams = self.backbone.seams
-        if len(work) == 1:
+        if not several:
             seams.use(names[0])
-        with nullcontext() if len(work) == 1 else seams.route(batch.layout.names or ()):
+        routed = seams.route(batch.layout.names or ()) if several else nullcontext()
+        with routed, noisy(self.backbone, [trial for trial, _ in work]):
             outputs = work[0][0].tuned.task.read(self.backbone, batch)
         found, item = [], 0
         for (trial, _), own in zip(work, owns, strict=True):
             part = slice(item, item + sum(own.items))
             item = part.stop
-            found.append(trial.tuned.loss_of(outputs[part], own, trial.settings.label_smoothing))
+            found.append(trial.loss(outputs[part], own))
         return found
 
-    def _diverged(self, trial: Trial, value: float, numbers: list[int]) -> None:
-        """Stop a trial; its best state stays, and without one the only trial's end is an error."""
+    def _diverged(self, trial: Trial, wrong: str, numbers: list[int]) -> None:
+        """Stop a trial; its best state stays, or its last checkpoint, and without one the only trial's is an error."""
         trained, split = trial.trained, trial.split
         trained.diverged = trained.steps + 1
+        numbers = [number for number in numbers if number < len(split.index)]  # others have no place in this file
         places = [split.examples.where[int(split.index[number])] for number in numbers[:_SHOWN]]
         more = ", ..." if len(numbers) > _SHOWN else ""
         trained.reason = (
-            f"the loss is {value} at step {trained.diverged}, which read {', '.join(places)}{more} of "
+            f"{wrong} at step {trained.diverged}, which read {', '.join(places)}{more} of "
             f"{split.examples.path}: training diverged. Lower training.learning_rate (now "
             f"{trial.settings.learning_rate:g}), set training.clip_norm, or look at those rows."
         )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tunesmith.core.errors import CompatibilityError, DataError
+from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.core.memory import resident_bytes
 from tunesmith.models.delta import Delta
 from tunesmith.models.keeping import counted
 from tunesmith.models.quantized import is_quantised
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.batching import batch_of
 from tunesmith.training.trial import Trial
 
 _ROWS, _TOKENS = 4, 512  # most of the probing batch: the longest rows, at least one
@@ -52,10 +54,15 @@ def check(trial: Trial) -> Preflight:
     """
     if not len(trial.split.labels) or (trial.split.labels < 0).all():
         raise DataError(f"{trial.split.examples.path}: no training row has a label, so nothing could be learned.")
+    if trial.settings.tokens_per_pass is not None and not trial.tuned.task.separable:
+        raise RecipeError(
+            "training.tokens_per_pass: the head or a loss of the task compares all rows of a step, so a step is one "
+            "pass. Leave it out, and lower training.batch_size where memory is short."
+        )
     if not trial.method.trains:
         return _untrained(trial)
     _check_optimizer(trial)
-    tuned, batch = trial.tuned, trial.batch(_longest(trial))
+    tuned, batch = trial.tuned, batch_of(trial.split, _longest(trial), trial.draw)
     held = _held(tuned.backbone.device)
     tuned.train(True)
     weights = [*tuned.backbone.model.parameters(), *trial.optimizer.parameters]
@@ -94,8 +101,20 @@ def _untrained(trial: Trial) -> Preflight:
 def _longest(trial: Trial) -> list[int]:
     """The longest rows; few, as the probing step should not take more memory than the others will."""
     lengths = trial.split.tokens.lengths
+    if not trial.tuned.task.separable:
+        return _comparable(trial.split.labels, lengths) * trial.tuned.task.copies
     order = np.argsort(-lengths, kind="stable")[:_ROWS]
     return order[: max(1, int((lengths[order].cumsum() <= _TOKENS).sum()))].tolist()
+
+
+def _comparable(labels: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> list[int]:
+    """A longest row, another one of its label and one of another label where there are such: what losses compare."""
+    order = np.argsort(-lengths, kind="stable")
+    several = [row for row in order if (labels == labels[row]).sum() > 1]
+    first = int((several or order)[0])
+    alike = [int(row) for row in order if labels[row] == labels[first] and row != first][:1]
+    other = [int(row) for row in order if labels[row] != labels[first]][:1]
+    return [first, *alike, *other]
 
 
 def _any_frozen(tuned: Tuned) -> bool:

@@ -20,6 +20,7 @@ class Material:
         labels: by split, (rows,).
         label_names: in the order of the codes.
         embed: turns texts into features of the frozen model, (texts, D).
+        label_features: makes the mean direction of each label's texts, (C, D).
         width: D.
         seed: of the run.
     """
@@ -28,6 +29,7 @@ class Material:
     labels: dict[str, Codes]
     label_names: list[str]
     embed: Callable[[list[str]], np.ndarray[Any, np.dtype[np.float32]]]
+    label_features: Callable[[], Array]
     width: int
     seed: int
 

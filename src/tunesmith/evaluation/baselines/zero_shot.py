@@ -1,4 +1,4 @@
-"""Label names as prototypes."""
+"""Labels' texts as prototypes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ _SCALE = 20.0  # of the cosines before the softmax; it does not change which cla
 
 @register("baselines")
 class ZeroShot(Baseline):
-    """Embed the label names with the untuned model and take the nearest one; no example is used."""
+    """Embed the labels' names and descriptions with the untuned model and take the nearest one; no example is used."""
 
     name: ClassVar[str] = "zero-shot"
 
     def predict(self, material: Material, splits: list[str]) -> dict[str, Array]:
-        """Score each row by its cosine with every label name."""
-        words = [name.replace("_", " ").replace("-", " ").strip() for name in material.label_names]
-        prototypes = _directions(material.embed(words))
+        """Score each row by its cosine with every label's texts."""
+        prototypes = material.label_features()
         found = {}
         for split in splits:
             logits = _SCALE * _directions(material.features[split]) @ prototypes.T

@@ -1,0 +1,108 @@
+"""What labels mean in words: their names, and a file of descriptions where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunesmith.core.errors import DataError, unknown
+
+
+def spoken(label: str) -> str:
+    """Write a label as words.
+
+    Args:
+        label: as the data have it.
+    Returns:
+        Its words.
+    Example:
+        >>> spoken("card_arrival")
+        'card arrival'
+    """
+    return " ".join(label.replace("_", " ").replace("-", " ").split())
+
+
+def spelled_alike(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Find labels that are the same words in another spelling.
+
+    Args:
+        labels: any.
+    Returns:
+        Pairs: the first of each kind, and one that is spelled otherwise.
+    Example:
+        >>> spelled_alike(["Card arrival", "card_arrival", "other"])
+        [('Card arrival', 'card_arrival')]
+    """
+    first: dict[str, str] = {}
+    found = [(first.setdefault(spoken(label).casefold(), label), label) for label in labels]
+    return [(one, other) for one, other in found if one != other]
+
+
+def label_texts(labels: Sequence[str], path: str | None) -> list[list[str]]:
+    """Return the texts of every label: its name in words, and its description where it has one.
+
+    Args:
+        labels: in the order of their codes.
+        path: file of descriptions, YAML or JSON, label to text; None for names alone.
+    Returns:
+        One or two texts per label.
+    Raises:
+        DataError: the file cannot be read, describes a label that does not exist, or describes one with nothing.
+    """
+    descriptions = {} if path is None else _read(path)
+    for label, text in descriptions.items():
+        if label not in labels:
+            raise DataError(f"{path}: {unknown('label', label, labels)}. Correct the name, or leave it out.")
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(
+                f"{path}: the description of '{label}' is {text!r}; a text is needed. Write one, or leave the label "
+                "out to use its name alone."
+            )
+    return [[spoken(label) or label, *([" ".join(descriptions[label].split())] if label in descriptions else [])]
+            for label in labels]  # fmt: skip
+
+
+def check_spelling(labels: Sequence[str]) -> None:
+    """Refuse labels whose texts would be the same, where texts are what tells them apart.
+
+    Args:
+        labels: any.
+    Raises:
+        DataError: two labels are the same words.
+    """
+    for one, other in spelled_alike(labels):
+        raise DataError(
+            f"the labels '{one}' and '{other}' are the same words in another spelling, so their texts do not tell them "
+            "apart. Give both rows one spelling, or choose a head that does not start from label texts."
+        )
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"data.label_descriptions: {path} cannot be read: {why}. Give a YAML or JSON file.") from None
+    try:
+        found = yaml.load(text, Loader=_Once)  # JSON is YAML
+    except (yaml.YAMLError, ValueError) as error:
+        raise DataError(f"data.label_descriptions: {path} is no YAML or JSON: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or not all(isinstance(label, str) for label in found):
+        raise DataError(f"data.label_descriptions: {path} must hold one mapping, label to text, both in words.")
+    return found
+
+
+class _Once(yaml.SafeLoader):
+    """Refuses a key that stands twice, which YAML readers let win silently."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping whose keys differ."""
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"'{twice}' is described twice")
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found

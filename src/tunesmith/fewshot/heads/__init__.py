@@ -1,0 +1,1 @@
+"""Heads for few examples, one per file."""

@@ -1,0 +1,57 @@
+"""Matching networks: attention over the training rows."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.core.registry import register
+from tunesmith.tasks.heads.base import Head, RowsHead, unit
+
+
+def class_logsumexp(scores: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Add up powers by class.
+
+    Args:
+        scores: (R, S).
+        labels: (S,), int64.
+        classes: C.
+    Returns:
+        (R, C): log of the sum of exp(scores) over the rows of each class.
+    """
+    highest = scores.amax(1, keepdim=True).detach()
+    one_hot = nn.functional.one_hot(labels, classes).to(scores.dtype)
+    return ((scores - highest).exp() @ one_hot).clamp(min=torch.finfo(scores.dtype).tiny).log() + highest
+
+
+class MatchingHead(RowsHead):
+    """softmax over classes of the logits = sum over the rows of c of softmax over all rows of scale * cos(x, row)."""
+
+    def __init__(self, width: int, classes: int, scale: float) -> None:
+        super().__init__(width, classes)
+        self.scale = scale
+
+    def answer(self, x: Tensor, rows: Tensor, own: Tensor | None) -> Tensor:
+        """Attend to the rows; a row in training does not attend to itself."""
+        scores = self.scale * unit(x) @ unit(rows).T
+        if own is not None:
+            scores = scores.masked_fill(self.hidden(own), float("-inf"))
+        return class_logsumexp(scores, self.labels, self.classes)
+
+
+@register("heads")
+class Matching(Head):
+    """A softmax over the training rows by cosine; a class has the shares of its rows. Nothing of the head trains.
+
+    Source: Vinyals et al. 2016, arXiv:1606.04080, eq. 1. Differs: no embedding of a row in the light of all others.
+    """
+
+    name: ClassVar[str] = "matching"
+    paper: ClassVar[str] = "Vinyals et al. 2016, arXiv:1606.04080"
+    keeps_rows: ClassVar[bool] = True
+
+    def build(self, width: int, classes: int, scale: float, dropout: float) -> nn.Module:
+        """Make the module."""
+        return MatchingHead(width, classes, scale)

@@ -1,0 +1,1 @@
+"""Losses that compare rows with each other or with class vectors, one per file."""

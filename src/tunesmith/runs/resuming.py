@@ -1,0 +1,212 @@
+"""Going on with a run that was not finished: what must be as it was, and what may have changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import tunesmith
+from tunesmith.core.errors import CheckpointError
+from tunesmith.core.files import read_json
+from tunesmith.recipe.lines import parse
+from tunesmith.recipe.loading import Checked
+from tunesmith.runs.folder import FINGERPRINT, check_free
+from tunesmith.runs.session import Session
+from tunesmith.runs.writing import fingerprint
+from tunesmith.training.checkpoints import FOLDER as CHECKPOINTS
+from tunesmith.training.checkpoints import Checkpoint, Checkpoints, found, newest
+from tunesmith.training.corpus import Corpus
+
+# Keys that decide nothing about the steps already made. Of others the message tells both values.
+MAY_CHANGE = (
+    "output", "training.epochs", "training.patience", "training.checkpoint_every_steps", "evaluation.resamples",
+    "evaluation.confidence", "evaluation.baselines",
+)  # fmt: skip
+_FILES = ("data.train", "data.validation", "data.test", "model.name")  # may move: their content is compared
+_SAME = ("base_model_hash", "tokenizer_hash", "labels_hash", "max_tokens")  # else the steps were made by another run
+_NAMED = ("code", "python", "torch", "transformers", "tokenizers", "safetensors", "numpy", "machine", "device")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Going:
+    """Where a run's checkpoints lie.
+
+    Args:
+        output: of the run.
+        checkpoint: to go on from; None when training starts anew.
+    """
+
+    output: Path
+    checkpoint: Checkpoint | None = None
+
+    def begin(self, checked: Checked, facts: Mapping[str, Any], say: Say) -> Checkpoints:
+        """Open the folder of checkpoints; an older run's are removed when training starts anew.
+
+        Args:
+            checked: the recipe.
+            facts: of what is trained.
+            say: told what the user should know.
+        Returns:
+            The checkpoints.
+        """
+        opened = Checkpoints(self.output, facts, checked.recipe.training.checkpoint_every_steps, say)
+        opened.begin(self.checkpoint)
+        return opened
+
+
+def facts_of(checked: Checked, session: Session, corpus: Corpus) -> dict[str, Any]:
+    """Say what is trained, for comparison when training goes on.
+
+    Args:
+        checked: the recipe.
+        session: its model.
+        corpus: its data.
+    Returns:
+        Plain values.
+    """
+    recipe = checked.resolved()
+    files = [name for name in ("train", "validation", "test", "unlabelled") if isinstance(recipe["data"][name], str)]
+    data = dict(zip(files, corpus.content_hash.split("+"), strict=True))
+    return {**fingerprint(session, checked, corpus), "code": _code(), "recipe": recipe, "data": data}
+
+
+def is_finished(output: Path) -> bool:
+    """Say whether a folder holds a run that needs nothing more.
+
+    Args:
+        output: of the run.
+    """
+    return (output / FINGERPRINT).is_file() and not found(output / CHECKPOINTS)
+
+
+def find_checkpoint(output: Path, checked: Checked, say: Say) -> Checkpoint | None:
+    """Find what to go on from, and refuse another recipe than the one that began.
+
+    Args:
+        output: of the run.
+        checked: the recipe.
+        say: told which checkpoint it is, that there is none, and what changed.
+    Returns:
+        The checkpoint; None when the run begins anew.
+    Raises:
+        CheckpointError: the recipe differs in what may not change, or every checkpoint is damaged.
+    """
+    checkpoint = newest(output, say)
+    if checkpoint is None:
+        say(f"nothing to resume in {output}: training starts anew")
+        check_free(output, overwrite=False)
+        return None
+    _check_recipe(checkpoint, checked, say)
+    say(f"going on from step {checkpoint.step} ({checkpoint.folder})")
+    return checkpoint
+
+
+def check_finished(output: Path, checked: Checked, say: Say) -> None:
+    """Refuse to take a finished run for that of another recipe.
+
+    Args:
+        output: of the run.
+        checked: the recipe.
+        say: told that there is nothing left to do.
+    Raises:
+        CheckpointError: the recipe differs.
+    """
+    saved = parse((output / "recipe.yaml").read_text(encoding="utf-8"), str(output / "recipe.yaml"))[0]
+    open_values = {None, "auto"}  # that the run has settled
+    changed = [
+        (key, before, now)
+        for key, before, now in _differences(saved, checked.resolved())
+        if key not in ("output", *_FILES) and not (isinstance(now, str | None) and now in open_values)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{output} is a finished run of another recipe: {_worded(changed)}. Choose another folder with "
+            "output=FOLDER, or replace it with --overwrite."
+        )
+    if read_json(output / "metrics.json", dict).get("interrupted"):
+        raise CheckpointError(
+            f"{output} was interrupted before its first checkpoint, so there is nothing to go on from. Start anew with "
+            "--overwrite."
+        )
+    say(f"{output} is finished: nothing to resume")
+
+
+def check_same(checkpoint: Checkpoint, facts: Mapping[str, Any], say: Say) -> None:
+    """Refuse to go on with other data, another model or another tokenizer, and name what else changed.
+
+    Args:
+        checkpoint: to go on from.
+        facts: of what would go on.
+        say: told of changed versions and machines.
+    Raises:
+        CheckpointError: both values are shown.
+    """
+    before = checkpoint.facts
+    pairs = [(f"data.{name}", before["data"].get(name), now) for name, now in facts["data"].items()]
+    pairs += [(key, before.get(key), facts[key]) for key in _SAME]
+    changed = [(key, old, new) for key, old, new in pairs if old != new]
+    if changed:
+        raise CheckpointError(
+            f"{checkpoint.folder} was made with other data or another model, so training cannot go on from it: "
+            f"{_worded(changed)}. Put back what was there, or start anew with --overwrite."
+        )
+    noted = [(key, before.get(key), facts[key]) for key in _NAMED if before.get(key) != facts[key]]
+    if noted:
+        say(f"note: since the checkpoint {_worded(noted)}. What follows may differ from one uninterrupted run.")
+
+
+def _check_recipe(checkpoint: Checkpoint, checked: Checked, say: Say) -> None:
+    changed = list(_differences(checkpoint.facts["recipe"], checked.resolved()))
+    wrong = [item for item in changed if item[0] not in MAY_CHANGE and not _moved(*item)]
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint.folder} was made by another recipe: {_worded(wrong)}. Only {', '.join(MAY_CHANGE)} may "
+            "change on the way. Take the old values to go on, or start anew with --overwrite."
+        )
+    begun = max(trial["epoch"] - trial["stage"][0] for trial in checkpoint.state["trials"].values())
+    if checked.recipe.training.epochs < begun:
+        raise CheckpointError(
+            f"training.epochs={checked.recipe.training.epochs}: {checkpoint.folder} is in epoch {begun} already. "
+            f"Ask for {begun} or more."
+        )
+    told = [item for item in changed if item[0] not in ("output", *_FILES)]
+    if told:
+        say(f"note: since the checkpoint {_worded(told)}.")
+    if any(key == "training.epochs" for key, _, _ in told):
+        say(
+            "note: the learning rate falls over all epochs, so from here on it is that of the new number; the run is "
+            "not what one of so many epochs from the start would have been."
+        )
+
+
+def _moved(key: str, before: Any, now: Any) -> bool:
+    """Whether a file or folder may only have another place; what it holds is compared later."""
+    return key in _FILES and isinstance(before, str) and isinstance(now, str)
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Go through the keys whose values differ, at any depth of mappings."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys([*before, *now]):
+            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif before != now:
+        yield key, before, now
+
+
+def _worded(changed: list[tuple[str, Any, Any]]) -> str:
+    return ", ".join(f"{key} was {before!r} and is {now!r}" for key, before, now in changed)
+
+
+@cache
+def _code() -> str:
+    """Identify this package: its version, and its sources, which change more often."""
+    folder, digest = Path(tunesmith.__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return f"{tunesmith.__version__} ({digest.hexdigest()[:12]})"

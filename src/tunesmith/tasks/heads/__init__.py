@@ -1,0 +1,1 @@
+"""Heads, one per file: from features to logits. Those that learn from few examples are in `fewshot/heads`."""
