@@ -93,7 +93,11 @@ class Ranking:
 
 
 def rank(
-    found: Mapping[str, Predictions], judged: Judged, notes: Mapping[str, str], warnings: Sequence[str] = ()
+    found: Mapping[str, Predictions],
+    judged: Judged,
+    notes: Mapping[str, str],
+    warnings: Sequence[str] = (),
+    ensembles: bool = True,
 ) -> Ranking:
     """Rank prompts by what they predicted for the same rows.
 
@@ -102,12 +106,13 @@ def rank(
         judged: how rows are scored.
         notes: on prompts, by name.
         warnings: for the reader.
+        ensembles: whether two or more prompts are also scored as one.
     Returns:
-        The ranking; of two or more prompts with their ensembles.
+        The ranking.
     """
     members, extra = list(found.values()), dict[str, Predictions]()
     said = dict(notes)
-    if len(members) > 1:
+    if ensembles and len(members) > 1:
         mixed, weights = weighted(members, judged.bootstrap.seed)
         extra = dict(zip(ENSEMBLES, (vote(members), average(members), mixed), strict=True))
         shares = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(found, weights, strict=True))
