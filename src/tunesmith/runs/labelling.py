@@ -58,8 +58,7 @@ class Labelling(Family):
         """Fill in the template and tokenise."""
         given = list(rows)
         tokens, *others = [
-            tokenize(session.tokenizer, map(one.render, given), session.max_tokens)
-            for one in session.template.wordings
+            tokenize(session.tokenizer, map(one.render, given), session.max_tokens) for one in session.template.wordings
         ]
         tokens = VariedRows([tokens, *others]) if others else tokens
         if not tokens.truncated:
