@@ -174,7 +174,7 @@ def semi_supervised(lines: list[str]) -> None:
     lines += ["", "## Unlabelled rows beside BANKING77's 5-shot split, MiniLM with LoRA", "",
               "`python benchmarks/semi_supervised.py`. Accuracy on the 3,080 test rows; the gain is over the same run "
               "without the unlabelled file, trained in the same pass, with its paired 95 % interval. Pseudo-labels "
-              "right: of those learned from in the last round or epoch, by labels that were read to count them only.", "",
+              "right: of those learned from in the last round or epoch, by labels read to count them only.", "",
               "| way | seed | accuracy | gain | pseudo-labels | right |", "|---|---|---|---|---|---|"]  # fmt: skip
     for way, one in json.loads(path.read_text()).items():
         for seed, run in enumerate(one.get("runs", [])):
@@ -197,8 +197,8 @@ def attribute_zero_shot(lines: list[str]) -> None:
     lines += ["", "## Digits that were never seen, by their attributes", "",
               f"`python benchmarks/attribute_zero_shot.py`. MNIST, {found['taught']} training images per seen digit, "
               f"{found['tested']} test images per digit; three digits are unseen in each split. Share of the unseen "
-              "digits' images told right among the three (chance 33.3 %), with its 95 % interval; and the harmonic mean "
-              "of seen and unseen digits' shares among all ten, mean over the splits.", "",
+              "digits' images told right among the three (chance 33.3 %), with its 95 % interval; and the harmonic "
+              "mean of seen and unseen digits' shares among all ten, mean over the splits.", "",
               "| way | " + " | ".join(f"unseen {', '.join(split)}" for split in splits) + " | mean | all ten |",
               "|---" * (len(splits) + 3) + "|"]  # fmt: skip
     for way, own in found["ways"].items():
@@ -207,10 +207,10 @@ def attribute_zero_shot(lines: list[str]) -> None:
         mean = sum(one["value"] for one in shares) / len(shares)
         both = sum(one["harmonic"]["value"] for one in own.values()) / len(own)
         lines.append(f"| {way} | {' | '.join(cells)} | {100 * mean:.1f} % | {100 * both:.1f} % |")
-    lines += ["", "Rules and clusters are above chance in every split. The models are on the mean; where the interval "
-              "of a split reaches down to chance, the seen digits do not show the attributes that tell the three apart "
-              "(an open top, two holes, slimness stand in one digit each, so with that digit unseen nothing is learned "
-              "of them; rules need no such examples)."]  # fmt: skip
+    lines += ["", "Rules and clusters are above chance in every split, the models on the mean and in most splits. Where "
+              "a model's interval reaches down to chance, the likely reason is that the seen digits do not show what "
+              "tells the three apart: an open top, two holes and slimness stand in one digit each, so with that digit "
+              "unseen nothing is learned of them. Rules need no such examples."]  # fmt: skip
 
 
 def many_deltas(lines: list[str]) -> None:

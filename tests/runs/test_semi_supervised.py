@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 import tunesmith
 from tests.conftest import TEXTS, write_csv
@@ -96,10 +97,7 @@ def test_dual_learning_in_a_recipe(dual: Recipe, semi: Recipe, tmp_path: Path, k
     assert found["name"] == kind and [epoch["epoch"] for epoch in found["epochs"]] == [1, 2]
     assert all(0 <= epoch["agreement"] <= 1 and epoch["divergence"] >= 0 for epoch in found["epochs"])
     assert ("unlabelled" in found) == unlabelled and "accuracy" in found["gain"]["test"]
-    assert {item.name for item in (run.folder / "delta").iterdir()} == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
+    assert len(load_file(run.folder / "delta" / "adapter_model.safetensors")) == 2 * 12  # of one delta, no peer's
     scores = tunesmith.Run.load(run.folder).evaluate(dual["data"]["test"])
     assert scores["log-loss"].value == pytest.approx(run.metrics["test"]["log-loss"]["value"], rel=1e-6)
 
@@ -125,7 +123,7 @@ def test_self_training_with_methods_of_every_kind(semi: Recipe, method: str) -> 
 
 @pytest.mark.parametrize("head", list(components("heads")))
 def test_every_head(semi: Recipe, head: str) -> None:
-    task = {"name": "text-classification", "head": head}
+    task = {"name": "text-classification", "head_kind": head}
     for kind in KINDS:
         own = {"name": kind, "threshold": 0.34, "compare": False}
         run = tunesmith.train({**semi, "task": task, "semi_supervised": own}, ["training.epochs=1"], overwrite=True)
