@@ -207,8 +207,8 @@ def attribute_zero_shot(lines: list[str]) -> None:
         mean = sum(one["value"] for one in shares) / len(shares)
         both = sum(one["harmonic"]["value"] for one in own.values()) / len(own)
         lines.append(f"| {way} | {' | '.join(cells)} | {100 * mean:.1f} % | {100 * both:.1f} % |")
-    lines += ["", "Rules and clusters are above chance in every split, the models on the mean and in most splits. Where "
-              "a model's interval reaches down to chance, the likely reason is that the seen digits do not show what "
+    lines += ["", "Rules and clusters are above chance in every split, the models on the mean and in most splits. "
+              "Where a model's interval reaches down to chance, likely the seen digits do not show what "
               "tells the three apart: an open top, two holes and slimness stand in one digit each, so with that digit "
               "unseen nothing is learned of them. Rules need no such examples."]  # fmt: skip
 
