@@ -295,15 +295,13 @@ class Writer:
 def writer(core: Any, method: Any, name: str, rate: float, steps: int, seed: int = 0) -> Writer:
     """Attach a delta for language modelling."""
     from tunesmith.core.seeds import derived, seed_everything
+    from tunesmith.recipe.schema import TrainingSettings
     from tunesmith.training.optimizing import Optimizer
     from tunesmith.training.trial import delta_parts
 
     seed_everything(derived(seed, "weights"))
     delta = method.attach(core.seams, name)
-    optimizer = Optimizer(
-        delta_parts(method, delta, rate),
-        weight_decay=0.01, total=steps, warmup_fraction=0.06, schedule="cosine", clip_norm=1.0,
-    )  # fmt: skip
+    optimizer = Optimizer(delta_parts(method, delta, rate), TrainingSettings(), total=steps)
     delta.train(True)
     return Writer(method, delta, optimizer, [])
 

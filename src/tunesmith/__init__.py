@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Run": "tunesmith.api",
     "train": "tunesmith.api",
+    "episodes": "tunesmith.api",
+    "EpisodeRun": "tunesmith.api",
     "inspect": "tunesmith.api",
     "attach": "tunesmith.api",
     "route": "tunesmith.api",

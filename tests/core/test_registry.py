@@ -13,7 +13,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "decisions" / "0006-new-method.md"
 METHOD = PAGE.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
 CHECK = """
 from tunesmith.core.registry import components
-from tunesmith.recipe.loading import load_recipe, json_schema
+from tunesmith.recipe.describing import json_schema
+from tunesmith.recipe.loading import load_recipe
 from tunesmith.testing import check_method, tiny_models
 scale = components("methods")["scale"]
 for tiny in tiny_models().values():

@@ -18,6 +18,7 @@ from tunesmith.methods.lora import Lora
 from tunesmith.methods.store import load_delta, save_delta
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
+from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.testing import tiny_models
 from tunesmith.training.optimizing import Optimizer
 
@@ -292,8 +293,8 @@ def test_dora_norm_follows_every_change() -> None:
         with torch.no_grad():
             return torch.allclose(patch.norm(seam), (seam.weight + scale * up @ down).norm(dim=1), rtol=1e-12)
 
-    optimizer = Optimizer([(delta.parameters(), 0.1)], weight_decay=0.0, total=9, warmup_fraction=0.0,
-                          schedule="constant", clip_norm=None)  # fmt: skip
+    settings = TrainingSettings(weight_decay=0.0, warmup_fraction=0.0, schedule="constant", clip_norm=None)
+    optimizer = Optimizer([(delta.parameters(), 0.1)], settings, total=9)
     state = delta.state()
     for _ in range(3):
         with torch.no_grad():

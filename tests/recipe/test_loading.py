@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from tunesmith.core.errors import RecipeError
-from tunesmith.recipe.loading import json_schema, load_recipe, to_yaml
+from tunesmith.recipe.describing import json_schema
+from tunesmith.recipe.loading import load_recipe, to_yaml
 
 ISSUE = """
 task: text-classification

@@ -15,6 +15,7 @@ from tunesmith.methods.bitfit import BitFit
 from tunesmith.methods.trainable_tokens import TrainableTokens
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
+from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.testing import tiny_models
 from tunesmith.training.optimizing import Optimizer
 from tunesmith.training.preflight import _check_gradients
@@ -102,10 +103,8 @@ def test_rates_differ_by_parameter(recipe: Recipe, monkeypatch: pytest.MonkeyPat
 
 def test_a_part_without_parameters_still_names_the_rate() -> None:
     parameter = nn.Parameter(torch.ones(2, 2))
-    optimizer = Optimizer(
-        [([], 0.1), ([parameter], 0.4)],
-        weight_decay=0.0, total=4, warmup_fraction=0.0, schedule="linear", clip_norm=None,
-    )  # fmt: skip
+    settings = TrainingSettings(weight_decay=0.0, warmup_fraction=0.0, schedule="linear", clip_norm=None)
+    optimizer = Optimizer([([], 0.1), ([parameter], 0.4)], settings, total=4)
     parameter.sum().backward()
     assert optimizer.step()["learning_rate"] == 0.1
     assert torch.allclose(parameter, torch.full((2, 2), 0.6))

@@ -53,6 +53,22 @@ def train(
 
 
 @app.command()
+def episodes(
+    recipe: Annotated[str, typer.Argument(help="Recipe of meta-training, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example learner=maml.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Learn to learn from a few examples: train on episodes, score on those of held-out classes."""
+    from tunesmith.api import episodes as carry_out
+
+    run = carry_out(recipe, overrides or [], overwrite=overwrite)
+    _give({"run": str(run.folder), **run.summary}, as_json, display.episodes(run))
+    if run.summary["interrupted"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def evaluate(
     run: Folder, data: Annotated[str, typer.Argument(help="Labelled data file.")], as_json: Json = False
 ) -> None:
@@ -247,7 +263,7 @@ def show(run: Folder, as_json: Json = False) -> None:
 @app.command()
 def schema() -> None:
     """Print the recipe's JSON schema, for editors."""
-    from tunesmith.recipe.loading import json_schema
+    from tunesmith.recipe.describing import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tunesmith.cli import show as display
-from tunesmith.cli import talk as talking
 
 app = typer.Typer(help="Measure prompts, search them, and show soft ones as words.", no_args_is_help=True)
 
@@ -39,25 +38,15 @@ def search(
     recipe: Recipe,
     budget: Annotated[str, typer.Option(help="Evaluations (200), or a time (60s, 5m).")],
     output: Annotated[str, typer.Option(help="Study folder; prompt.yaml in it is the result.")],
+    options: Annotated[list[str] | None, typer.Argument(help="key=value of the recipe, or search.key=value.")] = None,
     strategy: Annotated[str, typer.Option(help="tunesmith list strategies")] = "beam",
-    option: Annotated[list[str] | None, typer.Option(help="key=value of the strategy: width=8.")] = None,
-    edits: Annotated[str, typer.Option(help="Names with commas: tunesmith list edits; all by default.")] = "",
-    metric: Metric = None,
-    measure: Annotated[float, typer.Option(help="Share of validation that measures the gain.")] = 0.5,
-    rows: Annotated[int | None, typer.Option(help="Most rows that choose.")] = None,
-    glossary: Annotated[str | None, typer.Option(help="Terms with meanings, or with words for them; YAML.")] = None,
-    writer: Annotated[str | None, typer.Option(help="Run that writes; it paraphrases.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a search that was stopped.")] = False,
-    changes: Change = None,
     as_json: Json = False,
 ) -> None:
     """Find a better prompt within a budget; test is not read."""
     from tunesmith.api import search_prompts
 
-    settings: dict[str, Any] = {"strategy": strategy, "strategy_settings": talking.settings(option or []),
-                                "edits": tuple(filter(None, edits.split(","))), "metric": metric, "measure": measure,
-                                "rows": rows, "glossary": glossary, "writer": writer}  # fmt: skip
-    found = search_prompts(recipe, budget, output, changes or [], resume=resume, **settings)
+    found = search_prompts(recipe, budget, output, options or [], strategy=strategy, resume=resume)
     display.give(found, as_json, display.searched(found, Path(output)))
 
 

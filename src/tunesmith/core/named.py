@@ -23,10 +23,11 @@ def build_named(kind: str, written: Any) -> Any:
         ValueError: an unknown name or setting, or a value out of bounds; pydantic puts the key in front.
     """
     what = singular(kind)
+    article = "an" if what[0] in "aeio" else "a"
     if isinstance(written, str):
         written = {"name": written}
     if not isinstance(written, Mapping) or not isinstance(written.get("name"), str):
-        raise ValueError(f"a {what} is its name, or a mapping with 'name' and its settings")
+        raise ValueError(f"{article} {what} is its name, or a mapping with 'name' and its settings")
     settings = {key: value for key, value in written.items() if key != "name"}
     available = components(kind)
     if written["name"] not in available:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +14,11 @@ from pydantic import BaseModel, ValidationError
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.lines import parse
+from tunesmith.recipe.listed import across_lists, build_lists
 from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.starting import inherit_values
+from tunesmith.recipe.training import across_training
 
 _SHORTHANDS = ("task", "model", "method")
 
@@ -31,6 +33,7 @@ class Checked:
         method: the method, built from `recipe.method`.
         folder: where relative data paths are looked up first.
         candidates: the recipe in each variant; empty when it stands alone.
+        listed: components that are given as lists, by key below `data`.
     """
 
     recipe: Recipe
@@ -38,12 +41,14 @@ class Checked:
     method: Any
     folder: Path
     candidates: tuple[Checked, ...] = ()
+    listed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, as it will be saved in the run."""
         values = self.recipe.model_dump(mode="json")
         values["task"] = self.task.describe()
         values["method"] = self.method.describe()
+        values["data"].update({key: [one.describe() for one in some] for key, some in self.listed.items()})
         return values
 
 
@@ -137,12 +142,14 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
     for key, kind in (("task", "tasks"), ("method", "methods")):
         given = values.get(key, Recipe.model_fields[key].default)
         if isinstance(given, dict):
-            parts[key] = _component(kind, key, given, problems)
+            named = {"name": Recipe.model_fields[key].default["name"], **given}
+            parts[key] = _component(kind, key, named, problems)
+    listed = build_lists(values.get("data"), _component, problems)
     if recipe is not None and not problems:
-        problems.extend(_across(recipe, parts["task"]))
+        problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, parts["task"])])
     if problems or recipe is None:
         return None
-    alone = Checked(recipe, parts["task"], parts["method"], folder)
+    alone = Checked(recipe, parts["task"], parts["method"], folder, listed=listed)
     variants = tuple(
         _candidate(values, variant, f"candidates[{number}].", problems, folder)
         for number, variant in enumerate(recipe.candidates)
@@ -236,10 +243,10 @@ def _set(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 def _component(kind: str, key: str, values: dict[str, Any], problems: list[str]) -> Any:
     settings = dict(values)
-    name = settings.pop("name", Recipe.model_fields[key].default["name"])
+    name = settings.pop("name", "")
     available = components(kind)
     if not isinstance(name, str) or name not in available:
-        problems.append(f"{key}: {unknown(key, str(name), available)}")
+        problems.append(f"{key}: {unknown(kind.removesuffix('s'), str(name), available)}")
         return None
     return _validated(find(kind, name), settings, f"{key}.", problems)
 
@@ -263,6 +270,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
     found.extend(_across_shares(recipe.data))
+    found.extend(across_training(recipe.training))
     found.extend(_across_candidates(recipe, task))
     return found
 
@@ -351,9 +359,9 @@ def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
     """Refuse prompt settings that the task would not read."""
     chat, answers = ("chat", "system", "end_token"), ("label_words", "label_descriptions", "demonstrations")
     unread, instead = {
-        "generating": ((*PromptFields.model_fields, "file"), "rows are written by prompt.chat"),
+        "generating": ((*PromptFields.model_fields, "file", "templates"), "rows are written by prompt.chat"),
         "labelling": ((*chat, *answers), "its prompt is prompt.template"),
-        "prompting": (chat, "its prompt is prompt.template"),
+        "prompting": ((*chat, "templates"), "its prompt is prompt.template"),
     }[task.family]
     default = type(recipe.prompt)()
     return [
@@ -490,27 +498,3 @@ def build_settings(kind: type[Any], values: Mapping[str, Any], what: str) -> Any
     if problems:
         raise RecipeError(_worded(what, [problem.removeprefix("recipe: ") for problem in problems], {}))
     return built
-
-
-def json_schema() -> dict[str, Any]:
-    """Describe every key of a recipe, the components' settings included, as a JSON schema.
-
-    Returns:
-        The schema; editors complete recipes with it.
-    """
-    schema = Recipe.model_json_schema()
-    for key, kind in (("task", "tasks"), ("method", "methods")):
-        schema["properties"][key] = {"description": f"The {key}.", "anyOf": _choices(kind)}
-    schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
-    return schema
-
-
-def _choices(kind: str) -> list[dict[str, Any]]:
-    names = list(components(kind))
-    choices: list[dict[str, Any]] = [{"type": "string", "enum": names}]
-    for name, component in components(kind).items():
-        schema = component.model_json_schema()
-        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
-        schema["required"] = ["name", *schema.get("required", [])]
-        choices.append(schema)
-    return choices

@@ -10,15 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from tunesmith.core.settings import Settings, setting
+from tunesmith.recipe.named import OfKind, named
 from tunesmith.recipe.prompt import PromptFields
 
-
-def _named(value: Any) -> Any:
-    """Let a component be written as its bare name."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-Component = Annotated[dict[str, Any], BeforeValidator(_named)]
+Component = Annotated[dict[str, Any], BeforeValidator(named)]
+OptimizerKind = Annotated[dict[str, Any], OfKind("optimizers")]
+ScheduleKind = Annotated[dict[str, Any], OfKind("schedules")]
+Rate = Annotated[float, Field(gt=0, le=10)]
 
 
 class NewModelSettings(Settings):
@@ -86,12 +84,19 @@ class DataSettings(Settings):
     leakage: Literal["keep", "drop", "error"] = setting(
         "keep", "What to do with training rows that also stand in validation or test; keep warns."
     )
+    cleaning: list[Component] = setting(
+        [], "Cleaning steps by name, or mappings with their settings; changes of texts first, then filters of train."
+    )
 
 
 class PromptSettings(PromptFields):
     """How an example becomes the text that the model reads."""
 
     file: str | None = setting(None, "Prompt file, beside the recipe, in the place of the other keys of a prompt.")
+    templates: list[str] = setting(
+        [],
+        "Further templates: every epoch draws one of all per row, and answers are means over all of them.",
+    )
     chat: str = setting(
         "auto",
         "Chat template of tasks that write: model (its own), plain, bare, alpaca, chatml; auto: its own, else plain, "
@@ -155,10 +160,19 @@ class TrainingSettings(Settings):
     cache_limit: int = setting(1024, "Most memory for it.", unit="MiB", ge=1)
     learning_rate: float = setting(1e-3, "Highest learning rate.", gt=0, le=10)
     head_learning_rate: float | None = setting(None, "Learning rate of the head; learning_rate when empty.", gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = setting("cosine", "How the learning rate falls.")
+    part_learning_rates: dict[str, Rate] = setting(
+        {}, "Learning rates of parameters of the delta by a pattern of their names (*.layer.5.*); the first that fits."
+    )
+    optimizer: OptimizerKind = setting({"name": "adamw"}, "The optimizer by name, or a mapping with its settings.")
+    schedule: ScheduleKind = setting(
+        {"name": "cosine"}, "How the learning rate falls, by name, or a mapping with its settings."
+    )
     warmup_fraction: float = setting(0.06, "Share of the steps in which it rises.", ge=0, lt=1)
-    weight_decay: float = setting(0.01, "Decoupled weight decay of AdamW.", ge=0)
+    weight_decay: float = setting(0.01, "Weight decay of matrices, in the form that the optimizer gives it.", ge=0)
     clip_norm: float | None = setting(1.0, "Largest gradient norm; none when empty.", gt=0)
+    clip_value: float | None = setting(
+        None, "Largest size of a single number of a gradient, cut before the norm; none when empty.", gt=0
+    )
     label_smoothing: float = setting(0.0, "Share of the target spread over all classes.", unit="fraction", ge=0, lt=1)
     dropout: float | None = setting(None, "Dropout inside the model; as the model has it when empty.", ge=0, lt=1)
     best: str = setting(
@@ -190,7 +204,7 @@ class Recipe(Settings):
     """Everything a run needs; what is not given has a default."""
 
     task: Component = setting({"name": "text-classification"}, "The task by name, or a mapping with its settings.")
-    model: Annotated[ModelSettings, BeforeValidator(_named)] = setting(
+    model: Annotated[ModelSettings, BeforeValidator(named)] = setting(
         ModelSettings(), "The model by name, or a mapping with its settings."
     )
     data: DataSettings = Field(description="The examples.")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tunesmith.core.progress import Progress
-from tunesmith.data.tokens import TokenRows, tokenize
+from tunesmith.data.tokens import TokenRows, VariedRows, tokenize
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_features, label_features, run_baselines
@@ -56,7 +56,11 @@ class Labelling(Family):
     @classmethod
     def encode(cls, session: Reading, rows: Iterable[Mapping[str, str]]) -> tuple[TokenRows, list[str]]:
         """Fill in the template and tokenise."""
-        tokens = tokenize(session.tokenizer, map(session.template.render, rows), session.max_tokens)
+        given = list(rows)
+        tokens, *others = [
+            tokenize(session.tokenizer, map(one.render, given), session.max_tokens) for one in session.template.wordings
+        ]
+        tokens = VariedRows([tokens, *others]) if others else tokens
         if not tokens.truncated:
             return tokens, []
         return tokens, [

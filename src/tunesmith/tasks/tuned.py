@@ -114,10 +114,11 @@ class Tuned:
         Args:
             tokens: the rows.
         Returns:
-            (rows, C), float64, on the CPU.
+            (rows, C), float64, on the CPU; of rows in several wordings the mean over them.
         """
         self.backbone.seams.use(self.delta.name)
-        return probabilities(self.head, extract_features(self.backbone, self.task, tokens))
+        found = [extract_features(self.backbone, self.task, rows) for rows in tokens.wordings]
+        return torch.stack([probabilities(self.head, features) for features in found]).mean(0)
 
     def state(self) -> list[Tensor]:
         """Copy what trains.

@@ -11,15 +11,17 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.data import audit
+from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.descriptions import label_texts, spelled_alike
-from tunesmith.data.examples import Columns, Examples, find_reader, path_text, read_examples
+from tunesmith.data.examples import Columns, Examples, find_reader, path_text
 from tunesmith.data.readers.saved import Saved
 from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
-from tunesmith.data.tokens import TokenRows
+from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
+from tunesmith.training.cleaning import Finding, changes_of, cleaning_sentences, filter_training
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
 FEW = 30  # rows below which a score is remarked on
@@ -87,6 +89,7 @@ class Corpus:
         warnings: sentences for the user.
         content_hash: of everything read.
         label_texts: of each label its name in words, and its description where there is one.
+        findings: what cleaning did to training rows; rows whose texts changed are counted in the examples.
     """
 
     label_names: list[str]
@@ -94,6 +97,12 @@ class Corpus:
     warnings: list[str] = field(default_factory=list)
     content_hash: str = ""
     label_texts: list[list[str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[Examples]:
+        """What was read, each once."""
+        return list({id(split.examples): split.examples for split in self.splits.values()}.values())
 
 
 def resolve_path(path: str | Path, folder: Path) -> str:
@@ -153,6 +162,8 @@ def load_corpus(
     parts = {name: _part(name, examples, names) for name, examples in files.items()}
     warnings = [*_alike(names), *separate(parts, data.leakage)]
     warnings.extend(_hold_out(parts, data, seed))
+    parts["train"], findings = filter_training(parts["train"], data, _texts, names, seed)
+    warnings.extend(cleaning_sentences(data.cleaning, list(files.values()), findings))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
     for column in soft:
@@ -168,7 +179,8 @@ def load_corpus(
             f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their "
             "names alone are used."
         )
-    return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files), texts)
+    content = "+".join(files[name].content_hash[:32] for name in files)
+    return Corpus(names, splits, warnings, content, texts, findings)
 
 
 def load_labelled(
@@ -212,7 +224,8 @@ def read_labelled(
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
     others = (*(name for name in template.fields if name not in ("text", data.text)), *more)
     reader = find_reader(place, data.encoding, data.max_characters, data.columns)
-    return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
+    columns = Columns(data.text, data.label, others)
+    return read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
 
 
 def _part(name: str, examples: Examples, names: Sequence[str]) -> Part:
@@ -222,12 +235,15 @@ def _part(name: str, examples: Examples, names: Sequence[str]) -> Part:
     return Part(examples, np.arange(len(examples)), labels, dropped, audit.text_hashes(texts))
 
 
+def _texts(part: Part) -> list[str]:
+    return [row["text"] for row in part.examples.rows(part.index)]
+
+
 def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int) -> list[str]:
     """Hold out what is a share of train; say what was kept together."""
     wanted, train, said = shares(data), parts["train"], list[str]()
     if wanted and data.near_copies is not None:
-        texts = [row["text"] for row in train.examples.rows(train.index)]
-        said.append(keep_near_together(train, [texts], data.near_copies))
+        said.append(keep_near_together(train, [_texts(train)], data.near_copies))
     hold_out(parts, wanted, seed)
     return said
 
@@ -245,10 +261,14 @@ def _encode(
 ) -> Split:
     part = parts[name]
 
-    def texts() -> Iterator[str]:
-        return (template.render(row) for row in part.examples.rows(part.index))
+    def tokenized(one: Template) -> tuple[TokenRows, Path | None]:
+        def texts() -> Iterator[str]:
+            return (one.render(row) for row in part.examples.rows(part.index))
 
-    tokens, kept_in = tokenize_once(tokenizer, texts, part.size, max_tokens)
+        return tokenize_once(tokenizer, texts, part.size, max_tokens)
+
+    (tokens, kept_in), *others = map(tokenized, template.wordings)
+    tokens = VariedRows([tokens, *(more for more, _ in others)]) if others else tokens
     repeated, conflicts = audit.duplicates(part.hashes, part.labels)
     in_train = 0 if name == "train" else int(np.isin(part.hashes, parts["train"].hashes).sum())
     facts = audit.Audit(
@@ -290,6 +310,6 @@ def _check_coverage(splits: dict[str, Split], names: list[str], given: Sequence[
     lost = [name for code, name in enumerate(names) if code not in present and name in given]
     if lost:
         raise DataError(
-            f"no training row is left for the label '{lost[0]}' ({len(lost)} of {len(names)} labels) after leakage "
-            "was dropped. Add examples, or choose data.leakage=keep."
+            f"no training row is left for the label '{lost[0]}' ({len(lost)} of {len(names)} labels) after rows "
+            "were dropped (data.leakage, data.cleaning). Add examples, or drop less."
         )

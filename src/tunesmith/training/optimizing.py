@@ -1,93 +1,59 @@
-"""The optimizer and how its learning rate rises and falls."""
+"""An optimizer with its schedule, clipping and scaling, over the parts of a delta and its head."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
-
-
-def scale_at(step: int, total: int, warmup: int, schedule: str) -> float:
-    """Return the share of the highest learning rate at a step.
-
-    Linear warm-up reaches 1 after `warmup` steps. Then: cosine (1 + cos(pi p)) / 2, linear 1 - p, constant 1,
-    where p runs from 0 to 1 over the remaining steps.
-
-    Args:
-        step: 0 for the first.
-        total: steps of the run. [count]
-        warmup: of them rising. [count]
-        schedule: "cosine", "linear" or "constant".
-    Returns:
-        A share between 0 and 1.
-    Example:
-        >>> [round(scale_at(step, 4, 0, "linear"), 2) for step in range(4)]
-        [1.0, 0.75, 0.5, 0.25]
-
-    Source: cosine: Loshchilov and Hutter 2016, arXiv:1608.03983, eq. 5.
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, total - warmup)
-    if schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * done))
-    return 1.0 - done if schedule == "linear" else 1.0
+from tunesmith.core.named import build_named
+from tunesmith.recipe.schema import TrainingSettings
+from tunesmith.training.optimizers.base import Group, Rule
+from tunesmith.training.schedules.base import Schedule
 
 
 class Optimizer:
-    """AdamW over the delta and the head, with a schedule and clipping.
+    """An optimizer over the delta and the head, with a schedule and clipping.
 
     Args:
         parts: per part, its parameters, possibly none, and its highest learning rate.
-        weight_decay: decoupled; on matrices only.
+        settings: the recipe's.
         total: steps of the run. [count]
-        warmup_fraction: share of them in which the rate rises.
-        schedule: see `scale_at`.
-        clip_norm: largest norm of all gradients together, or None.
         scaled: whether losses are scaled up before their gradients are taken, for models in float16, whose small
             gradients would be zero; a step whose gradients overflow is left out and the scale halved.
+        head: parameters of the head, which some optimizers treat apart.
     Raises:
-        CompatibilityError: no parameter at all.
-    Source: Loshchilov and Hutter 2017, arXiv:1711.05101.
+        CompatibilityError: no parameter at all, or none that the optimizer is for.
     """
 
     def __init__(
         self,
         parts: Iterable[tuple[list[nn.Parameter], float]],
-        *,
-        weight_decay: float,
+        settings: TrainingSettings,
         total: int,
-        warmup_fraction: float,
-        schedule: str,
-        clip_norm: float | None,
         scaled: bool = False,
+        head: Iterable[nn.Parameter] = (),
     ) -> None:
-        groups: list[dict[str, Any]] = []
         parts = list(parts)
-        for parameters, rate in parts:
-            for matrices in (True, False):
-                chosen = [p for p in parameters if (p.dim() > 1) == matrices]
-                if chosen:
-                    groups.append({"params": chosen, "lr": rate, "weight_decay": weight_decay if matrices else 0.0})
+        groups = list(_groups(parts, settings.weight_decay, {id(one) for one in head}))
         self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
         if not self.parameters:
             raise CompatibilityError(
                 "there is nothing to train: the method has no parameters of its own, and neither has the task's head. "
                 "Choose a method that changes the model, for example method=lora, or none to take it as it is."
             )
-        kind = self.parameters[0].device.type
-        fused = kind in ("cpu", "cuda")
-        self._scaler = torch.amp.GradScaler(kind, enabled=scaled)
-        self._adamw = torch.optim.AdamW(groups, fused=fused)
-        self._highest: list[float] = [group["lr"] for group in groups]
+        self._rule: Rule = build_named("optimizers", settings.optimizer)
+        self._inner = self._rule.build(groups)
+        self._scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scaled)
+        self._highest: list[float] = [group["lr"] for group in self._inner.param_groups]
         self._first_rate = parts[0][1]
-        self.total, self._schedule, self._clip = total, schedule, clip_norm
-        self._warmup = round(warmup_fraction * total)
+        self.schedule: Schedule = build_named("schedules", settings.schedule)
+        self.total, self._clip, self._clip_value = total, settings.clip_norm, settings.clip_value
+        self._warmup = 0 if self.schedule.rises else round(settings.warmup_fraction * total)
         self._step = 0
         self.left_out = 0  # steps whose gradients overflowed [count]
 
@@ -95,6 +61,19 @@ class Optimizer:
     def scaled(self) -> bool:
         """Whether losses are scaled, so that a gradient that is no number is left out rather than wrong."""
         return self._scaler.is_enabled()
+
+    def share(self, step: int, losses: Sequence[float] = ()) -> float:
+        """Return the share of the highest learning rate at a step; a linear warm-up reaches 1 in its last step.
+
+        Args:
+            step: 0 for the first.
+            losses: on validation after each epoch so far.
+        Returns:
+            A share between 0 and 1.
+        """
+        if step < self._warmup:
+            return (step + 1) / self._warmup
+        return self.schedule.share(step - self._warmup, max(1, self.total - self._warmup), losses)
 
     def scale(self, loss: Tensor) -> Tensor:
         """Scale a loss up where that is wanted, before its gradients are taken.
@@ -106,26 +85,38 @@ class Optimizer:
         """
         return self._scaler.scale(loss)
 
-    def step(self) -> dict[str, float]:
+    def step(self, losses: Sequence[float] = ()) -> dict[str, float]:
         """Clip and update, unless a gradient is no number; the clipped gradients stay until `clear`.
 
+        Args:
+            losses: on validation after each epoch so far; some schedules go by them.
         Returns:
-            learning_rate of the first part and gradient_norm before clipping.
+            learning_rate of the first part, and gradient_norm before it is clipped.
         """
-        self._scaler.unscale_(self._adamw)
-        scale = scale_at(self._step, self.total, self._warmup, self._schedule)
-        for group, highest in zip(self._adamw.param_groups, self._highest, strict=True):
+        self._scaler.unscale_(self._inner)
+        scale = self.share(self._step, losses)
+        for group, highest in zip(self._inner.param_groups, self._highest, strict=True):
             group["lr"] = highest * scale
+        if self._clip_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, self._clip_value)
         limit = math.inf if self._clip is None else self._clip
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
         if not self.scaled and not torch.isfinite(norm):
             return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
         before = self._scaler.get_scale()
-        self._scaler.step(self._adamw)
+        self._scaler.step(self._inner)
         self._scaler.update()
         self.left_out += self._scaler.get_scale() < before
         self._step += 1
         return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
+
+    def answering(self) -> list[Tensor] | None:
+        """Return what the model should answer with in the place of `parameters`, where the optimizer averages.
+
+        Returns:
+            One tensor per parameter; None where the parameters themselves answer.
+        """
+        return self._rule.answering(self._inner, self.parameters)
 
     def state(self) -> dict[str, Any]:
         """Return what later steps depend on.
@@ -134,7 +125,7 @@ class Optimizer:
             A state for `resume`.
         """
         return {
-            "optimizer": self._adamw.state_dict()["state"],
+            "optimizer": self._inner.state_dict()["state"],
             "scaler": self._scaler.state_dict(),
             "step": self._step,
             "left out": self.left_out,
@@ -146,14 +137,25 @@ class Optimizer:
         Args:
             state: from `state`, of an optimizer of the same parameters.
         """
-        own = self._adamw.state_dict()
-        self._adamw.load_state_dict({**own, "state": state["optimizer"]})
+        own = self._inner.state_dict()
+        self._inner.load_state_dict({**own, "state": state["optimizer"]})
         self._scaler.load_state_dict(state["scaler"])
         self._step, self.left_out = state["step"], state["left out"]
 
     def clear(self) -> None:
         """Forget the step's gradients."""
-        self._adamw.zero_grad(set_to_none=True)
+        self._inner.zero_grad(set_to_none=True)
+
+
+def _groups(parts: Iterable[tuple[list[nn.Parameter], float]], weight_decay: float, head: set[int]) -> Iterable[Group]:
+    """Part parameters by rate, by whether they are matrices, which alone decay, and by whether they are the head's."""
+    for parameters, rate in parts:
+        for matrices in (True, False):
+            for of_head in (False, True):
+                chosen = [p for p in parameters if (p.dim() > 1) == matrices and (id(p) in head) == of_head]
+                if chosen:
+                    decay = weight_decay if matrices else 0.0
+                    yield {"params": chosen, "lr": rate, "weight_decay": decay, "head": of_head}
 
 
 class NoOptimizer(Optimizer):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.errors import TargetError
 from tunesmith.core.seeds import derived
 from tunesmith.methods.base import Method
 from tunesmith.models.delta import Delta
@@ -101,18 +103,14 @@ class Trial:
 
     def _optimizer(self) -> Optimizer:
         settings, tuned = self.settings, self.tuned
-        head_rate = settings.head_learning_rate or settings.learning_rate
+        head, head_rate = list(tuned.head.parameters()), settings.head_learning_rate or settings.learning_rate
+        parts = delta_parts(self.method, tuned.delta, settings.learning_rate, settings.part_learning_rates)
         return Optimizer(
-            [
-                *delta_parts(self.method, tuned.delta, settings.learning_rate),
-                (list(tuned.head.parameters()), head_rate),
-            ],
-            weight_decay=settings.weight_decay,
+            [*parts, (head, head_rate)],
+            settings,
             total=math.ceil(len(self.split.tokens) / settings.batch_size) * settings.epochs,
-            warmup_fraction=settings.warmup_fraction,
-            schedule=settings.schedule,
-            clip_norm=settings.clip_norm,
             scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
+            head=head,
         )
 
     @property
@@ -195,13 +193,13 @@ class Trial:
         """
         backbone, tokens = self.tuned.backbone, self.split.tokens
         limit = self.pass_tokens
-        if not limit or sum(len(tokens[number]) for number in numbers) <= limit:
+        if not limit or sum(map(tokens.length, numbers)) <= limit:
             return [numbers]
         spared = backbone.spared(self.batch(numbers))
         found: list[list[int]] = []
         room = 0
-        for number in sorted(numbers, key=lambda number: len(tokens[number])):
-            size = len(tokens[number]) - spared
+        for number in sorted(numbers, key=tokens.length):
+            size = tokens.length(number) - spared
             if not found or size > room:
                 found.append([])
                 room = limit  # of the rows' own tokens: what they share would run again in every further pass
@@ -229,7 +227,8 @@ class Trial:
             What is wrong; empty when the step was made.
         """
         wrong = objection(loss, self.trained.losses, self.settings.guard)
-        facts = {} if wrong else self.optimizer.step()
+        history = [row["validation loss"] for row in self.trained.history]
+        facts = {} if wrong else self.optimizer.step(history)
         if wrong or not (self.optimizer.scaled or math.isfinite(facts["gradient_norm"])):
             self.optimizer.clear()
             return f"the loss {wrong}" if wrong else f"the norm of the gradients is {facts['gradient_norm']}"
@@ -400,17 +399,34 @@ def seen_together(
     )
 
 
-def delta_parts(method: Method, delta: Delta, rate: float) -> list[tuple[list[nn.Parameter], float]]:
+def delta_parts(
+    method: Method, delta: Delta, rate: float, rates: Mapping[str, float] | None = None
+) -> list[tuple[list[nn.Parameter], float]]:
     """Part a delta's parameters by their learning rate.
 
     Args:
         method: that attached it.
         delta: in training.
         rate: learning rate of the run.
+        rates: others by a pattern of the parameters' names; the first that fits.
     Returns:
         Parameters and rate of each part; first those of the run's own rate, possibly none.
+    Raises:
+        TargetError: a pattern fits no parameter.
     """
-    parts: dict[float, list[nn.Parameter]] = {1.0: []}
+    parts: dict[float, list[nn.Parameter]] = {rate: []}
+    rates, unused = rates or {}, set(rates or {})
     for name, parameter in delta.named_parameters():
-        parts.setdefault(method.rate_ratio(name), []).append(parameter)
-    return [(parameters, rate * ratio) for ratio, parameters in parts.items()]
+        pattern = next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)
+        unused.discard(pattern or "")
+        own = (rate if pattern is None else rates[pattern]) * method.rate_ratio(name)
+        parts.setdefault(own, []).append(parameter)
+    if unused:
+        names = [name for name, _ in delta.named_parameters()]
+        raise TargetError(
+            f"training.part_learning_rates: '{min(unused)}' fits no parameter of the delta that an earlier pattern has "
+            f"left. The names are like '{names[0]}' ({len(names)} of them); * stands for any text."
+            if names
+            else "training.part_learning_rates: the method has no parameters of its own. Leave it out."
+        )
+    return [(parameters, own) for own, parameters in parts.items()]

@@ -38,15 +38,16 @@ class LabelWords(Edit):
     together: int = setting(2, "Words that stand for a label together, at most.", unit="count", ge=1)
 
     def propose(self, prompt: Prompt, sources: Sources, draw: np.random.Generator) -> Prompt | None:
-        """Give a label another word, or one more."""
+        """Give a label another word, one more, or one behind its name."""
         if self.name not in sources.seen:
             sources.seen[self.name] = self._ranked(prompt, sources)
         label = str(draw.choice(sources.labels))
         words = sources.seen[self.name][label][: self.best]
         chances = 1 / np.arange(1, len(words) + 1)
         word = str(draw.choice(words, p=chances / chances.sum()))
-        before = [] if draw.random() < 0.5 else [one for one in prompt.words(label) if one != word]
-        return with_words(prompt, sources.labels, label, [*before[: self.together - 1], word])
+        before = [one for one in prompt.words(label) if one != word]
+        ways = [[word], [*before[: self.together - 1], word], [f"{label.replace('_', ' ').strip()} {word}"]]
+        return with_words(prompt, sources.labels, label, ways[int(draw.integers(len(ways)))])
 
     def _ranked(self, prompt: Prompt, sources: Sources) -> dict[str, list[str]]:
         """Order the candidates for every label, the best first."""
