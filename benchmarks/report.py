@@ -338,11 +338,11 @@ def chaos_table() -> list[str]:
         return []
     found = json.loads(path.read_text())["blows"]
     lines = ["", "## Killed at random moments, and gone on", "", "`python benchmarks/chaos.py`. After every blow the "
-             "folder is loaded, training goes on with --resume, and its end is compared with an undisturbed run's.", "",
-             "| blow | blows | killed / refused / came too late | left: nothing yet / unfinished / finished | resumes | "
+             "folder is loaded, training goes on, and its end is compared with an undisturbed run's.", "",
+             "| blow | blows | killed / refused / came too late | left: nothing / unfinished / finished | resumes | "
              "differences |", "|---|---|---|---|---|---|"]  # fmt: skip
-    keys = (("blows",), ("killed", "refused", "survived"), ("nothing yet", "unfinished", "finished"), ("resumes",),
-            ("differences",))  # fmt: skip
+    fates, states = ("killed", "refused", "survived"), ("nothing yet", "unfinished", "finished")
+    keys = (("blows",), fates, states, ("resumes",), ("differences",))
     for blow, count in found.items():
         lines.append(f"| {blow} | {' | '.join(' / '.join(str(count.get(k, 0)) for k in some) for some in keys)} |")
     total = [" / ".join(str(sum(count.get(k, 0) for count in found.values())) for k in some) for some in keys]
