@@ -13,7 +13,10 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Run": "tunesmith.api",
     "train": "tunesmith.api",
+    "episodes": "tunesmith.api",
+    "EpisodeRun": "tunesmith.api",
     "inspect": "tunesmith.api",
+    "show_prompts": "tunesmith.api",
     "lr_range": "tunesmith.api",
     "attach": "tunesmith.api",
     "route": "tunesmith.api",

@@ -19,8 +19,10 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_component, build_settings
+from tunesmith.runs.episode_run import EpisodeRun
+from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.exporting import convert_folder, merge_folders
-from tunesmith.runs.inspecting import inspect_recipe
+from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
 from tunesmith.runs.mixing import Mix, mix
 from tunesmith.runs.rates import find_rate
@@ -31,17 +33,19 @@ from tunesmith.search.comparing import rank_prompts as rank_files
 from tunesmith.search.patterns import PatternSettings, Taught
 from tunesmith.search.patterns import exploit_patterns as teach
 from tunesmith.search.ranking import Ranking
-from tunesmith.search.searching import check_settings
+from tunesmith.search.searching import read_options
 from tunesmith.search.searching import search_prompts as search
 
 __all__ = [
     "Delta",
+    "EpisodeRun",
     "Mix",
     "Prediction",
     "Run",
     "add_tokens",
     "attach",
     "convert",
+    "episodes",
     "exploit_patterns",
     "inspect",
     "lr_range",
@@ -52,6 +56,7 @@ __all__ = [
     "rank_prompts",
     "route",
     "search_prompts",
+    "show_prompts",
     "train",
     "unmerge",
 ]
@@ -82,6 +87,28 @@ def train(
     return Run(train_recipe(recipe, overrides, overwrite, progress, resume))
 
 
+def episodes(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> EpisodeRun:
+    """Learn to learn from a few examples: train on episodes of some classes, score on episodes of others.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; its keys are those of docs/fewshot.md.
+        overrides: `key=value` texts that win over the recipe, for example "learner.order=second".
+        overwrite: replace an existing run.
+        progress: where to show progress; bars on a terminal when None.
+    Returns:
+        The run; its `answer` solves a new task from examples.
+    Raises:
+        TunesmithError: any mistake in recipe, data or model, with what to do about it.
+    """
+    return EpisodeRun(train_episodes(recipe, overrides, overwrite, progress))
+
+
 def inspect(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3) -> dict[str, Any]:
     """Show what a recipe's model would read: token by token, what is input, what is learned, what is cut.
 
@@ -96,6 +123,23 @@ def inspect(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
         TunesmithError: any mistake in recipe, model or data.
     """
     return inspect_recipe(recipe, overrides, rows)
+
+
+def show_prompts(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3
+) -> dict[str, Any]:
+    """Fill a recipe's prompt in with some training rows; say how long it is and what would be cut.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; of the task prompt-classification.
+        overrides: `key=value` texts that win over the recipe.
+        rows: so many first training rows; the longest one is shown too. [count]
+    Returns:
+        "prompt" as YAML, "limit" in tokens, "labels", "rows", "splits" and "warnings".
+    Raises:
+        TunesmithError: any mistake in recipe, model or data.
+    """
+    return preview_prompts(recipe, overrides, rows)
 
 
 def lr_range(
@@ -334,7 +378,7 @@ def search_prompts(
         recipe: of the task prompt-classification; its prompt is the start; test is not read.
         budget: evaluations (200), or a time ("60s").
         output: study folder; prompt.yaml in it is the result.
-        overrides: `key=value` texts that win over the recipe.
+        overrides: `key=value` texts that win over the recipe; `search.key=value` ones are settings of the search.
         resume: go on with a search that was stopped; it ends as if it had not been.
         progress: where to show progress; bars on a terminal when None.
         **settings: strategy, strategy_settings, edits, metric, measure, rows, glossary, writer.
@@ -343,8 +387,8 @@ def search_prompts(
     Raises:
         TunesmithError: any mistake in recipe, data, model, budget or settings.
     """
-    place = Path(output).expanduser()
-    return search(recipe, overrides, budget, place, check_settings(settings), resume, progress)
+    rest, checked = read_options(overrides, settings)
+    return search(recipe, rest, budget, Path(output).expanduser(), checked, resume, progress)
 
 
 def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:

@@ -101,6 +101,19 @@ def test_nearest_neighbours_equal_their_formula(training: bool) -> None:
     assert torch.autograd.gradcheck(lambda x: module.learn(x, index), [x])
 
 
+def test_proxies_and_matching_equal_their_formula() -> None:
+    module, kept, labels = made({"name": "proxies-and-matching", "rows_weight": 0.3, "sharpness": 11.0})
+    x = torch.randn(3, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    cosines = torch.stack([torch.stack([cosine(row, vector) for vector in module.weight]) for row in x])
+    assert torch.allclose(module.learn(x, torch.tensor([0, 1, 2])), SCALE * cosines, rtol=1e-10)
+    shares = torch.stack([torch.stack([(11.0 * cosine(row, one)).exp() for one in kept]) for row in x])
+    votes = torch.stack([shares[:, labels == code].sum(1) for code in range(CLASSES)], 1)
+    vectors = (SCALE * cosines).exp()
+    expected = (vectors / vectors.sum(1, keepdim=True)).log() + 0.3 * (votes / votes.sum(1, keepdim=True)).log()
+    assert torch.allclose(module(x), expected, rtol=1e-10)
+    assert torch.autograd.gradcheck(module, [x])
+
+
 def test_class_vectors_equal_their_formula() -> None:
     for written in ("cosine", "proxies"):
         module, features, labels = made(written)

@@ -66,13 +66,8 @@ def trial(core: Backbone, method: Method, name: str, seed: int, **settings: Any)
     task = TextClassification(head_start="random").prepare(core.model, {})
     rows = Rows(64)
     places = SimpleNamespace(where=[f"line {n}" for n in range(len(rows))], path="rows")
-    split: Any = SimpleNamespace(
-        tokens=rows,
-        labels=rows.labels,
-        examples=places,
-        index=np.arange(len(rows)),
-        taught=lambda n: int(rows.labels[n]),
-    )
+    split: Any = SimpleNamespace(tokens=rows, labels=rows.labels, examples=places, index=np.arange(len(rows)))
+    split.taught = lambda number: int(rows.labels[number])
     seed_everything(derived(seed, "weights"))
     delta = method.attach(core.seams, name)
     tuned = Tuned(core, task, task.head(16, 3).double(), delta)

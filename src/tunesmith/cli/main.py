@@ -27,10 +27,10 @@ app = typer.Typer(
 )
 app.add_typer(prompts.app, name="prompts")
 
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
 Output = Annotated[str, typer.Option(help="New folder.")]
-
 
 _give = display.give
 
@@ -48,6 +48,22 @@ def train(
 
     run = carry_out(recipe, overrides or [], overwrite=overwrite, resume=resume)
     _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
+    if run.summary["interrupted"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def episodes(
+    recipe: Annotated[str, typer.Argument(help="Recipe of meta-training, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example learner=maml.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Learn to learn from a few examples: train on episodes, score on those of held-out classes."""
+    from tunesmith.api import episodes as carry_out
+
+    run = carry_out(recipe, overrides or [], overwrite=overwrite)
+    _give({"run": str(run.folder), **run.summary}, as_json, display.episodes(run))
     if run.summary["interrupted"]:
         raise typer.Exit(1)
 

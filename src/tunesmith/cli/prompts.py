@@ -1,21 +1,39 @@
-"""`tunesmith prompts`: rank prompts, search one, show a soft prompt as words."""
+"""`tunesmith prompts`: look at a prompt, rank prompts, search one, show a soft prompt as words."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tunesmith.cli import show as display
 from tunesmith.cli import talk as talking
 
-app = typer.Typer(help="Measure prompts, search them, and show soft ones as words.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at prompts, measure them, search them, and show soft ones as words.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 Recipe = Annotated[str, typer.Argument(help="Recipe of the task prompt-classification, a YAML file.")]
 Change = Annotated[list[str] | None, typer.Option("--set", help="key=value of the recipe; may be given several times.")]
 Metric = Annotated[str | None, typer.Option(help="What decides; the task's first metric by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+@app.command()
+def show(
+    recipe: Recipe,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example prompt.file=p.yaml.")] = None,
+    rows: Annotated[int, typer.Option(help="So many first rows; the longest is shown too.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Show a prompt filled in, its length in tokens, and what would be cut."""
+    from tunesmith.api import show_prompts
+
+    found = show_prompts(recipe, overrides or [], rows)
+    display.give(found, as_json, talking.prompted(found))
 
 
 @app.command()
@@ -39,25 +57,15 @@ def search(
     recipe: Recipe,
     budget: Annotated[str, typer.Option(help="Evaluations (200), or a time (60s, 5m).")],
     output: Annotated[str, typer.Option(help="Study folder; prompt.yaml in it is the result.")],
+    options: Annotated[list[str] | None, typer.Argument(help="key=value of the recipe, or search.key=value.")] = None,
     strategy: Annotated[str, typer.Option(help="tunesmith list strategies")] = "beam",
-    option: Annotated[list[str] | None, typer.Option(help="key=value of the strategy: width=8.")] = None,
-    edits: Annotated[str, typer.Option(help="Names with commas: tunesmith list edits; all by default.")] = "",
-    metric: Metric = None,
-    measure: Annotated[float, typer.Option(help="Share of validation that measures the gain.")] = 0.5,
-    rows: Annotated[int | None, typer.Option(help="Most rows that choose.")] = None,
-    glossary: Annotated[str | None, typer.Option(help="Terms with meanings, or with words for them; YAML.")] = None,
-    writer: Annotated[str | None, typer.Option(help="Run that writes; it paraphrases.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a search that was stopped.")] = False,
-    changes: Change = None,
     as_json: Json = False,
 ) -> None:
     """Find a better prompt within a budget; test is not read."""
     from tunesmith.api import search_prompts
 
-    settings: dict[str, Any] = {"strategy": strategy, "strategy_settings": talking.settings(option or []),
-                                "edits": tuple(filter(None, edits.split(","))), "metric": metric, "measure": measure,
-                                "rows": rows, "glossary": glossary, "writer": writer}  # fmt: skip
-    found = search_prompts(recipe, budget, output, changes or [], resume=resume, **settings)
+    found = search_prompts(recipe, budget, output, options or [], strategy=strategy, resume=resume)
     display.give(found, as_json, display.searched(found, Path(output)))
 
 

@@ -15,7 +15,7 @@ from tunesmith.core.registry import KINDS, setting_fields
 from tunesmith.core.registry import components as registered
 
 if TYPE_CHECKING:
-    from tunesmith.api import Prediction, Run
+    from tunesmith.api import EpisodeRun, Prediction, Run
     from tunesmith.evaluation.statistics import Estimate
     from tunesmith.runs.words import Near
     from tunesmith.search.ranking import Ranking
@@ -108,6 +108,28 @@ def trained(run: Run) -> str:
         f"report: {run.report()}",
     ]
     return "\n".join([table, *gains, *ends])
+
+
+def episodes(run: EpisodeRun) -> str:
+    """Draw the table of a run of meta-training: accuracy before and after, and the gain, by shape of episode.
+
+    Args:
+        run: the run.
+    Returns:
+        Several lines.
+    """
+    found = run.summary
+    columns = [found["before"], found["metrics"], found["gain"]]
+    rows = [
+        [shape, *(f"{100 * one[shape]['value']:.2f} ({100 * one[shape]['low']:.2f} - {100 * one[shape]['high']:.2f})"
+                  for one in columns)]
+        for shape in found["metrics"]
+    ]  # fmt: skip
+    table = _table(
+        [f"accuracy in %, {found['episodes']} episodes", "class means before", found["learner"], "gain"], rows
+    )
+    end = f"{found['episodes_trained']:,} episodes in {found['training_seconds']:.1f} s of training; run: {run.folder}"
+    return f"{table}\n{end}"
 
 
 def next_steps(run: Run) -> str:
@@ -285,9 +307,9 @@ def searched(found: dict[str, Any], folder: Path) -> str:
     names = ("start", "found")
     table = _table(["prompt", found["metric"]], [[name, _score(found["metric"], found[name])] for name in names])
     said = (
-        f"gain {value}{unit} ({low} to {high}, p = {found['gain']['p_value']:.3f}) on {found['measured_on']} rows that did "
-        f"not choose; {found['candidates']} candidates, {found['evaluations']:.1f} evaluations of {found['chosen_on']} "
-        f"rows, {found['seconds']:.0f} s"
+        f"gain {value}{unit} ({low} to {high}, p = {found['gain']['p_value']:.3f}) on {found['measured_on']} rows that "
+        f"did not choose; {found['candidates']} candidates, {found['evaluations']:.1f} evaluations of "
+        f"{found['chosen_on']} rows, {found['seconds']:.0f} s"
     )
     text = (folder / "prompt.yaml").read_text(encoding="utf-8")
     return "\n".join([table, said, "", f"{folder / 'prompt.yaml'}:", text.rstrip()])

@@ -21,11 +21,15 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "tasks": "tunesmith.tasks",
     "metrics": "tunesmith.evaluation.metrics",
     "baselines": "tunesmith.evaluation.baselines",
+    "learners": "tunesmith.fewshot.learners",
     "models": "tunesmith.models.embedded",
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
+    "cleaning": "tunesmith.data.cleaning",
     "chats": "tunesmith.prompts.chats",
     "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
+    "ways": "tunesmith.fewshot.ways",
+    "choosers": "tunesmith.fewshot.choosers",
     "losses": ("tunesmith.training.losses", "tunesmith.fewshot.losses"),
     "optimizers": "tunesmith.training.optimizers",
     "schedules": "tunesmith.training.schedules",
@@ -34,6 +38,10 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "edits": "tunesmith.search.edits",
     "verbalizers": "tunesmith.tasks.verbalizers",
     "demonstrations": "tunesmith.prompts.demonstrations",
+    "semi_supervised": "tunesmith.fewshot.semi_supervised",
+    "dual_learning": "tunesmith.fewshot.dual_learning",
+    "attributes": "tunesmith.fewshot.attributes",
+    "measurements": "tunesmith.fewshot.measurements",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}

@@ -112,19 +112,24 @@ def length_facts(lengths: np.ndarray[Any, Any]) -> dict[str, int]:
     }
 
 
-def align_labels(split: str, examples: Examples, names: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def align_labels(
+    split: str, examples: Examples, names: list[str], outside: str | None = None
+) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Translate a split's label codes into the training codes.
 
     Args:
         split: its name, for the error.
         examples: of the split.
         names: the training labels, in the order of their codes.
+        outside: what the data call rows of the last label, which is what is out of scope; None where they call it that.
     Returns:
         (rows,), int64.
     Raises:
         DataError: a label that train lacks.
     """
     codes = {name: code for code, name in enumerate(names)}
+    if outside is not None:
+        codes[outside] = len(names) - 1
     foreign = [name for name in examples.label_names if name not in codes]
     if foreign:
         rows = np.flatnonzero(np.isin(examples.labels, [examples.label_names.index(name) for name in foreign]))

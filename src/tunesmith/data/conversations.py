@@ -9,6 +9,8 @@ from typing import Any
 
 from tunesmith.core.errors import DataError, RecipeError, unknown
 from tunesmith.core.registry import components
+from tunesmith.data.cleaned import Cleaned, with_changes
+from tunesmith.data.cleaning.base import Change
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
 from tunesmith.data.formats.base import EmptyRow, Format
 from tunesmith.data.readers.base import Reader, Row
@@ -195,6 +197,21 @@ class _Conversing(Reader):
             )
 
 
+class _CleanedConversations(Cleaned):
+    """Conversations whose messages and further answers are changed; placeholders are counted over all of them."""
+
+    def _row(self, where: str, values: dict[str, Any]) -> dict[str, Any]:
+        if not values[COLUMN]:
+            return values
+        found = Conversation.of(values[COLUMN])
+        cells = self._cells(where, [*(message["content"] for message in found.messages), *found.references])
+        count = len(found.messages)
+        messages = [{**one, "content": cell} for one, cell in zip(found.messages, cells[:count], strict=True)]
+        asked = any(message["content"].strip() for message in messages[:-1])
+        answered = all(one["content"].strip() for one in messages if one["role"] == "assistant")
+        return {COLUMN: Conversation(messages, cells[count:]).text() if asked and answered else ""}
+
+
 def first_columns(reader: Reader) -> list[str]:
     """Return the columns of a file's first row.
 
@@ -210,7 +227,9 @@ def first_columns(reader: Reader) -> list[str]:
     raise DataError(f"{reader.path} holds no examples. One row per example is needed.")
 
 
-def read_conversations(reader: Reader, form: Format, columns: Mapping[str, str], drop_empty: bool) -> Examples:
+def read_conversations(
+    reader: Reader, form: Format, columns: Mapping[str, str], drop_empty: bool, changes: Sequence[Change] = ()
+) -> Examples:
     """Read a file of conversations.
 
     Args:
@@ -218,12 +237,16 @@ def read_conversations(reader: Reader, form: Format, columns: Mapping[str, str],
         form: of its rows.
         columns: of the file by the name that the format gives them, where the two differ.
         drop_empty: drop rows with an empty question or answer instead of refusing the file.
+        changes: cleaning steps that change texts, in order.
     Returns:
         The examples; their text is `Conversation.text`.
     Raises:
         DataError: anything wrong, with its line.
     """
-    return read_examples(_Conversing(reader, form, columns), Columns(COLUMN, None), drop_empty)
+    conversing = _Conversing(reader, form, columns)
+    if not changes:
+        return read_examples(conversing, Columns(COLUMN, None), drop_empty)
+    return with_changes(_CleanedConversations(conversing, [], changes), Columns(COLUMN, None), drop_empty)
 
 
 def columns_reader(

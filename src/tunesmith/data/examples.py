@@ -56,6 +56,7 @@ class Examples:
         where: where each row stands in the file, for messages.
         dropped: where the rows stand that were dropped for an empty text or label.
         content_hash: of all texts and labels.
+        changed: where the rows stand that cleaning changed, by step.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Examples:
     where: Sequence[str]
     dropped: list[str]
     content_hash: str
+    changed: dict[str, Sequence[str]] = field(default_factory=dict)
     _folder: Any = field(repr=False, default=None)
 
     def __len__(self) -> int:
@@ -233,7 +235,7 @@ class _Collector:
         self.writer = pa.ipc.new_file(str(self.file), self.schema)
         self.chunk: dict[str, list[str]] = {name: [] for name in self.names}
         self.labels, self.codes = array("i"), dict[str, int]()
-        self.where = _Lines()
+        self.where = Lines()
         self.empty: list[str] = []
         self.seen = 0
         self.digest = hashlib.sha256()
@@ -323,7 +325,7 @@ class _Collector:
         )
 
 
-class _Lines(Sequence[str]):
+class Lines(Sequence[str]):
     """Where rows stand, kept as numbers: "line 7" for a million rows is 8 MB instead of 60."""
 
     def __init__(self) -> None:
@@ -331,6 +333,11 @@ class _Lines(Sequence[str]):
         self._numbers = array("q")
 
     def append(self, where: str) -> None:
+        """Add a row.
+
+        Args:
+            where: it stands: a word and a number.
+        """
         self._word, _, number = where.rpartition(" ")
         self._numbers.append(int(number))
 

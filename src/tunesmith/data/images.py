@@ -295,3 +295,22 @@ def _label(name: str, path: Path) -> str:
             f"{path}, {name}: the image lies in no class's folder. Put every image into a folder named as its class."
         )
     return folder
+
+
+def rotated(
+    pixels: Pixels, labels: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[str]
+) -> tuple[Pixels, np.ndarray[Any, np.dtype[np.int64]], list[str]]:
+    """Add every class turned by 90, 180 and 270 degrees as three classes more.
+
+    Args:
+        pixels: (rows, channels, size, size).
+        labels: (rows,), codes.
+        names: by code.
+    Returns:
+        (4 rows, channels, size, size), (4 rows,), and names: "x", then "x@90", "x@180", "x@270".
+    Source: Santoro et al. 2016, arXiv:1605.06065, section 4.1.
+    """
+    turned = [np.rot90(pixels, quarter, axes=(2, 3)) for quarter in range(4)]
+    codes = [labels + quarter * len(names) for quarter in range(4)]
+    more = [f"{name}@{90 * quarter}" if quarter else name for quarter in range(4) for name in names]
+    return np.ascontiguousarray(np.concatenate(turned)), np.concatenate(codes), more

@@ -55,9 +55,7 @@ def near_groups(sides: Sequence[Sequence[str]], threshold: float, seed: int = 0)
     """
     groups = np.arange(len(sides[0]))
     for texts in sides:
-        distinct, codes = _distinct(texts)
-        near = _joined_texts(distinct, threshold, seed)
-        groups = _merged(groups, *_chained(near[codes]))
+        groups = _merged(groups, *_chained(text_groups(texts, threshold, seed)))
     counts = np.bincount(groups)
     if counts.max() > max(1, len(groups) // 2):
         raise DataError(
@@ -65,6 +63,20 @@ def near_groups(sides: Sequence[Sequence[str]], threshold: float, seed: int = 0)
             "directly or through others, so they cannot be split. Raise data.near_copies, or leave it out."
         )
     return groups
+
+
+def text_groups(texts: Iterable[str], threshold: float, seed: int = 0) -> Index:
+    """Number the groups of texts that are near copies of each other, directly or through others.
+
+    Args:
+        texts: any number.
+        threshold: least Jaccard similarity of near copies, 0 < threshold <= 1.
+        seed: of the random orders.
+    Returns:
+        (texts,), a group number per text.
+    """
+    distinct, codes = _distinct(texts)
+    return _joined_texts(distinct, threshold, seed)[codes]
 
 
 def worded(groups: Index, threshold: float) -> str:

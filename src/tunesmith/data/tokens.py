@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,6 +39,8 @@ class TokenRows:
         full_lengths: (rows,), tokens before cutting.
     """
 
+    varies = False  # whether a row is not the same in every epoch
+
     def __init__(
         self, ids: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], full_lengths: np.ndarray[Any, Any]
     ) -> None:
@@ -70,6 +72,15 @@ class TokenRows:
         """Return how much of a row is learned: one label, or so many tokens. [count]"""
         return 1
 
+    def length(self, row: int) -> int:
+        """Return how long a row is at most as the model reads it. [tokens]"""
+        return int(self.ends[row + 1] - self.ends[row])
+
+    @property
+    def wordings(self) -> list[TokenRows]:
+        """The rows in each of their wordings; an answer is the mean over them."""
+        return [self]
+
     @property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(rows,), tokens per row as the model reads it."""
@@ -79,6 +90,46 @@ class TokenRows:
     def truncated(self) -> int:
         """Rows that were cut. [count]"""
         return int((self.full_lengths > self.lengths).sum())
+
+
+class VariedRows(TokenRows):
+    """Rows that are worded in several ways: a step reads a drawn wording of each, an answer is the mean over all.
+
+    Args:
+        wordings: the same rows each, at least one; what reads one wording reads the first.
+    """
+
+    varies = True
+
+    def __init__(self, wordings: Sequence[TokenRows]) -> None:
+        first = wordings[0]
+        super().__init__(first.ids, first.ends, np.max([one.full_lengths for one in wordings], axis=0))
+        self._wordings = list(wordings)
+        self._longest = np.max([one.lengths for one in wordings], axis=0)
+
+    @property
+    def wordings(self) -> list[TokenRows]:
+        """Each wording's rows."""
+        return self._wordings
+
+    def seen(self, row: int, draw: int = 0) -> Seen:
+        """Return a drawn wording of a row, the first for draw 0."""
+        number = 0 if draw == 0 else int(np.random.default_rng((draw, row)).integers(len(self._wordings)))
+        return Seen(self._wordings[number][row], None)
+
+    @property
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(rows,), tokens of each row's longest wording."""
+        return self._longest
+
+    def length(self, row: int) -> int:
+        """Return how long a row's longest wording is. [tokens]"""
+        return int(self._longest[row])
+
+    @property
+    def truncated(self) -> int:
+        """Rows of which a wording was cut. [count]"""
+        return int(np.any([one.full_lengths > one.lengths for one in self._wordings], axis=0).sum())
 
 
 class LearnedRows(TokenRows):

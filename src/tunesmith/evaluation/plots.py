@@ -50,7 +50,8 @@ def candidate_curves(histories: Sequence[Sequence[dict[str, Any]]], score: str) 
     for number, history in enumerate(histories):
         if history:
             epochs = [row["epoch"] for row in history]
-            axes.plot(epochs, [row[score] for row in history], "o-", markersize=3, linewidth=1.2, label=str(number))
+            scores = [row.get(score, np.nan) for row in history]
+            axes.plot(epochs, scores, "o-", markersize=3, linewidth=1.2, label=str(number))
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"validation {score}")
     axes.grid(axis="y", color=_GRID, linewidth=0.6)
@@ -77,14 +78,16 @@ def learning_curves(losses: Sequence[float], history: Sequence[dict[str, Any]], 
     axes.plot(steps[window - 1 :], smooth, color=_BLUE, linewidth=1.6, label="training loss")
     per_epoch = len(losses) / max(1, len(history))
     ends = [per_epoch * row["epoch"] for row in history]
-    axes.plot(ends, [row["validation loss"] for row in history], "o-", color=_ORANGE, label="validation loss")
+    axes.plot(
+        ends, [row.get("validation loss", np.nan) for row in history], "o-", color=_ORANGE, label="validation loss"
+    )
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=_GRID, linewidth=0.6)
     right = axes.twinx()
     right.spines[["top"]].set_visible(False)
-    right.plot(ends, [row[score] for row in history], "s--", color=_GREEN, label=f"validation {score}")
+    right.plot(ends, [row.get(score, np.nan) for row in history], "s--", color=_GREEN, label=f"validation {score}")
     right.set_ylabel(score)
     if 0 < best <= len(ends):
         axes.axvline(ends[best - 1], color=_INK, linewidth=0.8, linestyle=":")

@@ -1,1 +1,1 @@
-"""Learning from few or no examples: heads that keep rows, losses that compare rows, ways and how one is chosen."""
+"""Learning from few or no examples: heads, losses, episodes, unlabelled rows, dual learning, attributes."""

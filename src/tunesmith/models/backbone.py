@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.attention import flat_rows
@@ -113,7 +114,7 @@ class Backbone:
         """
         batch = batch.to(self.device)
         with self.seams.route(batch.layout.names) if batch.layout.names is not None else nullcontext():
-            if not self.proof.fast:
+            if self.seams.routing.twice or not self.proof.fast:
                 return self._padded(batch)
             return self._flat(batch, self.proof.position_offset, None, self._kept(batch))
 
@@ -140,10 +141,16 @@ class Backbone:
         """
         return self._read(batch.layout, places.to(self.device), lambda: self.hidden(batch))
 
-    def _read(self, layout: Layout, places: Tensor, run: Callable[[], Tensor]) -> Tensor:
-        """Take some tokens' states, (M, D), of a pass that gives those of all tokens in the layout."""
-        names = layout.names or (self.seams.routing.active,)
-        ending = self._ending if self.again is None and self._plain(names) else None
+    def _read(
+        self, layout: Layout, places: Tensor, run: Callable[[], Tensor], names: Sequence[str | None] = ()
+    ) -> Tensor:
+        """Take some tokens' states, (M, D), of a pass that gives those of all tokens in the layout.
+
+        The deltas are those of the layout, or the names given.
+        """
+        names = names or layout.names or (self.seams.routing.active,)
+        whole = self.again is not None or self.seams.routing.twice or not self._plain(names)
+        ending = None if whole else self._ending
         read = None if ending is None else read_tokens(layout, places)
         if ending is None or read is None:
             return run()[places]
@@ -153,6 +160,17 @@ class Backbone:
     def _plain(self, names: Iterable[str | None]) -> bool:
         """Say whether deltas bring no soft prompt, which would stand before the rows."""
         return all(name is None or self.seams.deltas[name].prompt is None for name in names)
+
+    @contextmanager
+    def differentiable_twice(self) -> Iterator[None]:
+        """Run the model by plain operations inside the block, whose gradients can be differentiated again."""
+        routing = self.seams.routing
+        before, routing.twice = routing.twice, True
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            routing.twice = before
 
     def flat(self, batch: RaggedBatch) -> Tensor:
         """Run the model on the fast path, from its embeddings.
@@ -184,6 +202,9 @@ class Backbone:
     @contextmanager
     def _sparingly(self) -> Iterator[None]:
         """Run faster forms of the same functions, and keep little for the backward pass."""
+        if self.seams.routing.twice:
+            yield
+            return
         with self.seams.routing.quickly(), spared_memory() if self.again is None else self.again.passes():
             yield
 

@@ -226,7 +226,7 @@ class LinearSeam(Seam):
     @property
     def fused(self) -> bool:
         """Whether the frozen map and a low-rank product can run as one node of the graph."""
-        return not self.quantised and not self.stored.requires_grad
+        return not self.quantised and not self.stored.requires_grad and not self.routing.twice
 
     def plus_low_rank(self, x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
         """Frozen map plus a product of low rank, in one step that keeps only x.

@@ -46,6 +46,7 @@ class Routing:
         self.expected: int | None = None  # rows of the caller's batch, where names were given for them
         self.repeat = 1  # adjacent rows per name: the beams of a search
         self.quick = False  # whether other forms of the same functions may stand in: not in a user's own calls
+        self.twice = False  # whether gradients will be differentiated again: fused nodes give first ones only
         self.layers: list[ref[nn.Module]] = []  # their flags say whether they run again for gradients
         self.joint = Joint()
         self.dropout = DropoutSource()

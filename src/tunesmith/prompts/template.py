@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from tunesmith.core.errors import RecipeError, unknown
@@ -87,6 +87,11 @@ class Template:
         """
         check_fields(self.fields, columns)
 
+    @property
+    def wordings(self) -> list[Template]:
+        """Every template that rows are written by."""
+        return [self]
+
     def render(self, row: Mapping[str, str]) -> str:
         """Fill in one row.
 
@@ -96,6 +101,30 @@ class Template:
             The text.
         """
         return "".join(row[part.value] if part.kind == "row" else part.value for part in self._parts)
+
+
+class Wordings(Template):
+    """Several templates for the same rows; what reads one takes the first.
+
+    Args:
+        texts: at least one.
+        own: fields that are filled in once and for all.
+    Raises:
+        RecipeError: one of them is no template.
+    Example:
+        >>> [one.render({"text": "Fine."}) for one in Wordings(["{text}", "Review: {text}"]).wordings]
+        ['Fine.', 'Review: Fine.']
+    """
+
+    def __init__(self, texts: Sequence[str], own: Mapping[str, str] | None = None) -> None:
+        super().__init__(texts[0], own)
+        self._others = [Template(text, own) for text in texts[1:]]
+        self.fields = list(dict.fromkeys(name for one in (self, *self._others) for name in one.fields))
+
+    @property
+    def wordings(self) -> list[Template]:
+        """Every template, the first one first."""
+        return [self, *self._others]
 
 
 def check_fields(fields: Iterable[str], columns: Iterable[str], where: str = "prompt.template") -> None:

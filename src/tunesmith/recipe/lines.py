@@ -47,3 +47,7 @@ def _walk(node: yaml.MappingNode, prefix: str, lines: dict[str, int], source: st
         lines[path] = key.start_mark.line + 1
         if isinstance(value, yaml.MappingNode):
             _walk(value, f"{path}.", lines, source)
+        for number, item in enumerate(value.value if isinstance(value, yaml.SequenceNode) else []):
+            lines[f"{path}[{number}]"] = item.start_mark.line + 1
+            if isinstance(item, yaml.MappingNode):
+                _walk(item, f"{path}[{number}].", lines, source)

@@ -51,11 +51,17 @@ class DataSettings(Settings):
     train: str = Field(
         description="Training file (csv, tsv, json, jsonl, parquet), folder written by datasets, or hub name."
     )
-    validation: str | float = setting(
-        0.1, "A file, or the share of train that is held out, stratified by label.", unit="fraction"
+    validation: str | float | None = setting(
+        0.1,
+        "A file, or the share of train that is held out, stratified by label; no validation rows when empty, and the "
+        "last epoch is kept.",
+        unit="fraction",
     )
     test: str | float | None = setting(
         None, "A file, or the share of train that is held out, as validation; evaluated once, after training."
+    )
+    unlabelled: str | None = setting(
+        None, "A file of rows without labels, to learn from besides (semi_supervised, dual_learning)."
     )
     seed: int | None = setting(None, "Seed of the draw of shares; the recipe's when empty.", ge=0, le=2**32 - 1)
     near_copies: float | None = setting(
@@ -68,6 +74,10 @@ class DataSettings(Settings):
     )
     text: str = setting("text", "Column that holds the text.")
     label: str = setting("label", "Column that holds the label.")
+    out_of_scope: str | None = setting(
+        None,
+        "What rows that belong to no label are called in validation and test; with task.reject. They do not train.",
+    )
     label_descriptions: str | None = setting(
         None, "YAML or JSON file of labels and what each means in words; read where labels' texts are used."
     )
@@ -86,12 +96,19 @@ class DataSettings(Settings):
     leakage: Literal["keep", "drop", "error"] = setting(
         "keep", "What to do with training rows that also stand in validation or test; keep warns."
     )
+    cleaning: list[Component] = setting(
+        [], "Cleaning steps by name, or mappings with their settings; changes of texts first, then filters of train."
+    )
 
 
 class PromptSettings(PromptFields):
     """How an example becomes the text that the model reads."""
 
     file: str | None = setting(None, "Prompt file, beside the recipe, in the place of the other keys of a prompt.")
+    templates: list[str] = setting(
+        [],
+        "Further templates: every epoch draws one of all per row, and answers are means over all of them.",
+    )
     chat: str = setting(
         "auto",
         "Chat template of tasks that write: model (its own), plain, bare, alpaca, chatml; auto: its own, else plain, "
@@ -118,6 +135,13 @@ class TrainingSettings(Settings):
 
     epochs: int = setting(3, "Passes over the training rows.", unit="count", ge=1)
     batch_size: int = setting(32, "Rows per optimizer step.", unit="count", ge=1)
+    label_rows: float = setting(
+        0.0, "Rows of labels' own texts that train besides, for each training row.", ge=0, le=10
+    )
+    token_dropout: float = setting(
+        0.0, "Share of tokens hidden in training rows, drawn in every epoch.", unit="fraction", ge=0, lt=1
+    )
+    score_every: int = setting(1, "Epochs between two scorings on validation; the last one is scored.", ge=1)
     rows_per_label: int | None = setting(
         None,
         "Rows of one label that stand together in a step, for losses that compare rows; by chance when empty.",
@@ -219,6 +243,12 @@ class Recipe(Settings):
     prompt: PromptSettings = setting(PromptSettings(), "The prompt.")
     method: Component = setting({"name": "lora"}, "The method by name, or a mapping with its settings.")
     training: TrainingSettings = setting(TrainingSettings(), "The training.")
+    semi_supervised: Component | None = setting(
+        None, "How the rows of data.unlabelled are learned from, by name, or a mapping with its settings."
+    )
+    dual_learning: Component | None = setting(
+        None, "Two views, networks or classifiers that teach each other, by name, or a mapping with its settings."
+    )
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "The evaluation.")
     start_from: str | None = setting(
         None, "Earlier run to go on from with new examples; its labels are kept, new ones are added."

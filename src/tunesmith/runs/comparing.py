@@ -15,7 +15,6 @@ from tunesmith.core.errors import CompatibilityError
 from tunesmith.core.memory import peak_bytes, restart_peak
 from tunesmith.core.progress import Progress
 from tunesmith.core.registry import find
-from tunesmith.data.descriptions import check_spelling
 from tunesmith.data.tokens import tokenize
 from tunesmith.evaluation.baselines.base import Material
 from tunesmith.evaluation.metrics.base import Metric
@@ -193,6 +192,12 @@ def frozen_features(
     return found
 
 
+def _widened(probabilities: Array, classes: int) -> Array:
+    """Give what is out of scope no share: baselines do not know it."""
+    rows, known = probabilities.shape
+    return np.concatenate([probabilities, np.zeros((rows, classes - known))], 1)
+
+
 def embed(session: Session, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Compute the features of texts with the delta that is active.
 
@@ -221,14 +226,11 @@ def label_features(session: Session, corpus: Corpus) -> Array:
         corpus: with the texts.
     Returns:
         (C, D), of length one, float64.
-    Raises:
-        DataError: two labels are the same words.
     """
-    check_spelling(corpus.label_names)
     owners = [code for code, texts in enumerate(corpus.label_texts) for _ in texts]
     found = embed(session, [text for texts in corpus.label_texts for text in texts]).astype(np.float64)
     found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-    sums = np.zeros((len(corpus.label_names), found.shape[1]))
+    sums = np.zeros((len(corpus.label_texts), found.shape[1]))
     np.add.at(sums, owners, found)
     return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
 
@@ -253,7 +255,7 @@ def run_baselines(
     material = Material(
         features={name: features.numpy() for name, features in frozen.features.items()},
         labels={name: split.labels for name, split in corpus.splits.items()},
-        label_names=corpus.label_names,
+        label_names=corpus.label_names[: len(corpus.label_texts)],
         embed=lambda texts: embed(session, texts),
         label_features=lambda: label_features(session, corpus),
         width=session.backbone.width,
@@ -269,7 +271,8 @@ def run_baselines(
         for split in read:
             cost = cost.plus(frozen.costs[split])
         predictions: dict[str, Result] = {
-            split: Predictions(found[split], material.labels[split]) for split in judge.splits
+            split: Predictions(_widened(found[split], len(corpus.label_names)), material.labels[split])
+            for split in judge.splits
         }
         results.append(judge.score(Scored(name, predictions, learns / session.backbone.parameters, cost)))
     return results

@@ -19,6 +19,7 @@ from tunesmith.recipe.starting import find_run
 from tunesmith.runs.folder import FINGERPRINT, check_single
 from tunesmith.runs.session import Session
 from tunesmith.tasks.heads.base import RowsHead, load_head
+from tunesmith.tasks.rejecting import Rejecting, plain
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,19 @@ class Earlier:
             head: for the new labels.
             labels: in the order of the head's rows.
         """
-        if any(isinstance(part, RowsHead) for part in head.modules()):
+        known = self.labels[:-1] if isinstance(head, Rejecting) else self.labels
+        head = plain(head)
+        if isinstance(head, RowsHead):
             raise RecipeError(
                 f"start_from: the head of {self.folder} answers from rows it keeps, and its labels' rows are not among "
                 "the new ones. Train anew on the old and new rows together."
             )
-        places = torch.tensor([labels.index(label) for label in self.labels])
+        places = torch.tensor([labels.index(label) for label in known])
         own = head.state_dict()
-        for name, tensor in read_tensors(self.folder / "head.safetensors").items():
+        for place, tensor in read_tensors(self.folder / "head.safetensors").items():
+            name = place.removeprefix("inner.")
+            if name == "threshold":
+                continue
             if name not in own or own[name].shape[1:] != tensor.shape[1:]:
                 raise CheckpointError(f"{self.folder / 'head.safetensors'}: '{name}' does not fit the task's head.")
             own[name][places.to(own[name].device)] = tensor.to(own[name])

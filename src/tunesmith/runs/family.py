@@ -114,6 +114,16 @@ class Family:
         """
         raise NotImplementedError
 
+    def training_rows(self, checked: Checked) -> Split:
+        """Return the rows as they train: the training split, where a kind of task adds nothing to it.
+
+        Args:
+            checked: the candidate.
+        Returns:
+            The split; rows that were added stand behind its own.
+        """
+        return self.corpus.splits["train"]
+
     def start(self, head: nn.Module, checked: Checked, earlier: Earlier | None) -> None:
         """Give a head its starting values.
 

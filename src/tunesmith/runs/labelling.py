@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.progress import Progress
-from tunesmith.data.tokens import TokenRows, tokenize
+from tunesmith.data.descriptions import check_spelling
+from tunesmith.data.tokens import TokenRows, VariedRows, tokenize
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Cost, Frozen, Meter, Scored, frozen_features, label_features, run_baselines
@@ -19,12 +21,17 @@ from tunesmith.runs.continuing import Earlier
 from tunesmith.runs.family import Family
 from tunesmith.runs.quantization import compare_with_full_precision, worded
 from tunesmith.runs.session import Reading, Session
+from tunesmith.tasks.base import Task
 from tunesmith.tasks.heads.base import RowsHead
+from tunesmith.tasks.labelling import LabelTask
+from tunesmith.tasks.rejecting import OUTSIDE, Rejecting, choose_threshold, plain
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.augmenting import augmented
 from tunesmith.training.balancing import classes_of
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
 from tunesmith.training.sampling import check_rows_per_label
+from tunesmith.training.unlabelled import load_unlabelled
 
 
 @dataclass
@@ -43,10 +50,19 @@ class Labelling(Family):
     @classmethod
     def read(cls, checked: Checked, session: Reading, known: Sequence[str] = ()) -> Corpus:
         """Read labelled rows."""
+        if getattr(checked.task, "reject", None) is not None:
+            known = [label for label in known if label != OUTSIDE]
         recipe, template = checked.recipe, session.template
-        return load_corpus(
-            recipe.data, template, session.tokenizer, session.max_tokens, recipe.split_seed, checked.folder, known
+        reading = template, session.tokenizer, session.max_tokens
+        corpus = _with_outside(
+            load_corpus(recipe.data, *reading, recipe.split_seed, checked.folder, known), session.task
         )
+        if recipe.data.unlabelled is not None:
+            audited = checked.scheme is not None and checked.scheme.audit
+            corpus.unlabelled = load_unlabelled(recipe.data, corpus, *reading, checked.folder, audited)
+            corpus.warnings.extend(corpus.unlabelled.remarks)
+            corpus.content_hash += f"+{corpus.unlabelled.split.examples.content_hash[:32]}"
+        return corpus
 
     @classmethod
     def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
@@ -57,7 +73,11 @@ class Labelling(Family):
     @classmethod
     def encode(cls, session: Reading, rows: Iterable[Mapping[str, str]]) -> tuple[TokenRows, list[str]]:
         """Fill in the template and tokenise."""
-        tokens = tokenize(session.tokenizer, map(session.template.render, rows), session.max_tokens)
+        given = list(rows)
+        tokens, *others = [
+            tokenize(session.tokenizer, map(one.render, given), session.max_tokens) for one in session.template.wordings
+        ]
+        tokens = VariedRows([tokens, *others]) if others else tokens
         if not tokens.truncated:
             return tokens, []
         return tokens, [
@@ -74,6 +94,18 @@ class Labelling(Family):
     def baselines(self, names: Sequence[str], meter: Meter, progress: Progress, seed: int) -> list[Scored]:
         """Carry out baselines on the frozen features."""
         return run_baselines(names, self.session, self.corpus, self.frozen, self.judge, meter, seed)
+
+    def training_rows(self, checked: Checked) -> Split:
+        """Add labels' texts, and hide tokens."""
+        training, task = checked.recipe.training, self.session.task
+        if training.label_rows and isinstance(task, LabelTask) and task.compares_rows:
+            raise RecipeError(
+                f"training.label_rows: the head {task.head_component.name} compares rows with those it keeps, and "
+                "labels' texts are not among them. Leave it out, or take the head proxies-and-matching."
+            )
+        if training.label_rows:
+            check_spelling(self.corpus.label_names)
+        return augmented(self.corpus.splits["train"], training, self.corpus.label_texts, self.session)
 
     def start(self, head: nn.Module, checked: Checked, earlier: Earlier | None) -> None:
         """Start the head at prototypes, and at an earlier run's rows for its labels."""
@@ -100,19 +132,36 @@ class Labelling(Family):
     def _label_features(self) -> torch.Tensor:
         """Embed the labels' texts with the delta that is active."""
         session = self.session
+        check_spelling(self.corpus.label_names)
         return torch.from_numpy(label_features(session, self.corpus)).to(session.backbone.device)
 
     def settle(self, tuned: Tuned) -> None:
-        """Let a head that keeps rows keep what the tuned model makes of the training rows."""
-        if isinstance(tuned.head, RowsHead):
-            split = self.corpus.splits["train"]
-            tuned.backbone.seams.use(tuned.delta.name)
-            features = extract_features(tuned.backbone, tuned.task, split.tokens)
-            tuned.head.keep(features.to(tuned.backbone.device), torch.from_numpy(split.labels))
+        """Let a head that keeps rows keep what the tuned model makes of them; choose what is rejected."""
+        head, device = plain(tuned.head), tuned.backbone.device
+        if isinstance(head, RowsHead):
+            labels = torch.from_numpy(self.corpus.splits["train"].labels)
+            head.keep(tuned.features(self.corpus.splits["train"].tokens).to(device), labels.to(device))
+        if isinstance(tuned.head, Rejecting):
+            self._set_threshold(tuned, tuned.head)
+
+    @torch.no_grad()
+    def _set_threshold(self, tuned: Tuned, head: Rejecting) -> None:
+        """Choose the threshold of what is out of scope on validation."""
+        split, outside = self.corpus.splits["validation"], len(self.corpus.label_names) - 1
+        logits = head.inner.eval()(tuned.features(split.tokens).to(tuned.backbone.device))
+        scores = head.scores(logits).double().cpu().numpy()
+        right = logits.argmax(1).cpu().numpy() == split.labels
+        head.threshold.fill_(choose_threshold(scores, right, split.labels == outside, head.share))
+
+    def best(self, wanted: str) -> tuple[str, bool]:
+        """Keep the last epoch where there are no validation rows."""
+        return super().best(wanted if "validation" in self.corpus.splits else "last")
 
     def validate(self, tuned: Tuned) -> dict[str, float]:
         """Answer the validation rows and compute every metric."""
         self.settle(tuned)
+        if "validation" not in self.corpus.splits:
+            return {}
         found = self.answer(tuned, self.corpus.splits["validation"])
         sample = found.sample()
         scores = {metric.name: metric.compute(sample) for metric in self.judge.metrics}
@@ -145,9 +194,27 @@ class Labelling(Family):
                 f"{lengths['p95']} / longest {lengths['longest']}, {facts.truncated} truncated, "
                 f"{facts.duplicates} duplicates{split.origin}"
             )
+        if self.corpus.unlabelled is not None:
+            more = self.corpus.unlabelled.split.audit
+            found.append(
+                f"unlabelled: {more.rows:,} rows, tokens median {more.tokens['median']} / longest "
+                f"{more.tokens['longest']}"
+            )
         return found
 
     def on_base(self, progress: Progress) -> dict[str, Any]:
         """Compare the features, and a linear probe on them."""
         found = compare_with_full_precision(self.session, self.corpus, self.frozen, self.judge, progress)
         return {**found, "sentence": worded(found)} if found else {}
+
+
+def _with_outside(corpus: Corpus, task: Task) -> Corpus:
+    """Add what is out of scope as the last label where rows are rejected and the data name none."""
+    if getattr(task, "reject", None) is not None and len(corpus.label_names) == len(corpus.label_texts):
+        if OUTSIDE in corpus.label_names:
+            raise DataError(
+                f"a label is called '{OUTSIDE}', which is what rejected rows are called. Name it in data.out_of_scope "
+                "and leave its rows out of train, or leave task.reject out to learn it as a label like others."
+            )
+        corpus.label_names.append(OUTSIDE)
+    return corpus

@@ -136,7 +136,8 @@ def metric_names(checked: Checked) -> list[str]:
         Those it names, or the task's own; those that read answers are left out where none is generated.
     """
     wanted, task = checked.recipe.evaluation.metrics, checked.task
-    names = list(wanted or task.metrics)
+    rejecting = [] if getattr(task, "reject", None) is None else ["in-scope-accuracy", "out-of-scope-recall"]
+    names = list(wanted or (*task.metrics, *rejecting))
     if isinstance(task, AnswerTask) and task.answered_rows == 0:
         names = [name for name in names if find("metrics", name).reads != "answers"]
     if task.opens == "masked" and "bits-per-character" in names:

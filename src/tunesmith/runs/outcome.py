@@ -13,7 +13,8 @@ from tunesmith.runs.session import Session
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus
 from tunesmith.training.preflight import Preflight
-from tunesmith.training.trial import Trained, Trial
+from tunesmith.training.trained import Trained
+from tunesmith.training.trial import Trial
 
 
 @dataclass
@@ -40,7 +41,10 @@ class Outcome:
         forgetting: scores on an earlier run's data before and after; empty when training started anew.
         candidates: what each candidate was and how it did on validation; empty without candidates.
         samples: what was asked, and what the model wrote before and after tuning; empty for tasks with labels.
+        choice: the ways that were tried where the recipe left the method to be chosen, and why one was taken; else
+            empty.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
+        scheme: what was learned from besides the labelled rows, and what that gained; empty without.
     """
 
     checked: Checked
@@ -63,6 +67,8 @@ class Outcome:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, str]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
+    scheme: dict[str, Any] = field(default_factory=dict)
+    choice: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split(self) -> str:

@@ -94,7 +94,7 @@ def _tested(checked: Checked, low: float, high: float, steps: int, progress: Pro
     seed_everything(checked.recipe.seed)
     family = open_family(checked, earlier)
     family.look((), Meter(family.session.backbone.device), progress)
-    trial = prepare(checked, family, earlier)[0][1]
+    trial = prepare(checked, family, earlier)[0].trial
     rate = training.learning_rate
     trial.optimizer.schedule = _Rising(first=low / rate, last=high / rate, steps=steps)
     narrow = narrow_named(training.precision, choose_device(checked.recipe.model.device))

@@ -16,7 +16,8 @@ from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError
 from tunesmith.core.files import hash_of, read_json
 from tunesmith.core.seeds import derived
 from tunesmith.data.audit import align_labels
-from tunesmith.data.examples import Columns, Examples, find_reader, from_texts, read_examples
+from tunesmith.data.cleaned import clean_texts, read_cleaned
+from tunesmith.data.examples import Columns, Examples, find_reader, from_texts
 from tunesmith.data.tokens import TokenRows
 from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.statistics import (
@@ -39,6 +40,7 @@ from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.checkpoints import look
+from tunesmith.training.cleaning import changes_of
 from tunesmith.training.corpus import read_labelled
 
 _log = logging.getLogger("tunesmith")
@@ -203,6 +205,8 @@ class Run(Speaking, Answering):
         """
         given = [texts] if isinstance(texts, str) else list(texts)
         self._check_labels("generate")
+        changes = changes_of(self.recipe.recipe.data)
+        given = [clean_texts([text], changes)[0] if isinstance(text, str) else text for text in given]
         if not given:
             return np.zeros((0, len(self.labels)))
         data = self.recipe.recipe.data
@@ -329,7 +333,8 @@ class Run(Speaking, Answering):
         reader = find_reader(path, data.encoding, data.max_characters, data.columns)
         fields = self._opened[0].template.fields
         others = tuple(name for name in fields if name not in ("text", data.text))
-        return read_examples(reader, Columns(reader.only_column or data.text, None, others))
+        columns = Columns(reader.only_column or data.text, None, others)
+        return read_cleaned(reader, columns, changes=changes_of(data))
 
     def _check_labels(self, instead: str) -> None:
         if self.recipe.task.family == "generating":
@@ -364,7 +369,7 @@ class Run(Speaking, Answering):
         self._check_labels("evaluate")
         session, _ = self._opened
         examples = read_labelled(path, self.recipe.recipe.data, session.template, Path.cwd())
-        labels = align_labels("evaluation", examples, self.labels)
+        labels = align_labels("evaluation", examples, self.labels, self.recipe.recipe.data.out_of_scope)
         return Predictions(self._probabilities(examples), labels)
 
     def _worded(self, table: Array) -> list[Prediction]:

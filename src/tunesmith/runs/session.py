@@ -31,7 +31,7 @@ from tunesmith.models.quantized import Quantised, quantise
 from tunesmith.models.sequences import open_language
 from tunesmith.prompts.chat import Chat
 from tunesmith.prompts.prompt import Prompt
-from tunesmith.prompts.template import Template, parse
+from tunesmith.prompts.template import Template, Wordings, parse
 from tunesmith.recipe.loading import Checked
 from tunesmith.recipe.schema import PromptSettings
 from tunesmith.tasks.base import Task
@@ -205,15 +205,30 @@ def _check_vocabulary(tokenizer: Any, model: nn.Module, source: Source) -> None:
         )
 
 
+def worded(prompt: PromptSettings) -> list[Prompt]:
+    """Return a recipe's prompt with each of its templates.
+
+    Args:
+        prompt: of a recipe.
+    Returns:
+        Prompts, the one of `prompt.template` first.
+    """
+    own = Prompt.of(prompt)
+    return [own, *(own.changed(template=text) for text in prompt.templates)]
+
+
 def _template(prompt: PromptSettings, task: Task) -> Template:
     """Make what names the columns that are read, and writes rows for tasks that do so by themselves."""
     if task.family == "prompting":
-        fields = Prompt.of(prompt).fields
+        fields = list(dict.fromkeys(name for one in worded(prompt) for name in one.fields))
         return Template("".join(f"{{row.{name}}}" for name in fields or ("text",)))
     own = {name: getattr(prompt, name) for name in ("description", "background") if getattr(prompt, name)}
-    placed = {part.value for part in parse(prompt.template, own)}
-    front = "".join(f"{{{name}}}\n" for name in own if name not in placed)
-    return Template(front + prompt.template, own)
+
+    def whole(text: str) -> str:
+        placed = {part.value for part in parse(text, own)}
+        return "".join(f"{{{name}}}\n" for name in own if name not in placed) + text
+
+    return Wordings([whole(text) for text in (prompt.template, *prompt.templates)], own)
 
 
 def _chat(tokenizer: Any, prompt: PromptSettings, model: PreTrainedModel, task: Task) -> Chat:

@@ -9,6 +9,7 @@ import torch
 
 from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.core.seeds import check_seed
+from tunesmith.data.cleaned import clean_texts
 from tunesmith.data.conversations import Conversation, Message, messages_of, role
 from tunesmith.data.examples import check_text
 from tunesmith.data.tokens import LearnedRows
@@ -18,6 +19,7 @@ from tunesmith.runs.generating import likelihoods, writer_of
 from tunesmith.tasks.decoding import Answer, Writer, tell_of_room
 from tunesmith.tasks.encoding import encode_conversations, encode_endings
 from tunesmith.tasks.generating import OF_SAMPLING, AnswerTask, Decoding, LanguageTask
+from tunesmith.training.cleaning import changes_of
 
 if TYPE_CHECKING:
     from tunesmith.recipe.loading import Checked
@@ -187,7 +189,7 @@ class Speaking:
         """Make rows of a question with each of its possible answers."""
         session = self._opened[0]
         assert session.chat is not None
-        asked = [{"role": "user", "content": prompt}]
+        asked = [{"role": "user", "content": self._cleaned([prompt])[0]}]
         found = [Conversation([*asked, {"role": "assistant", "content": text}], []) for text in choices]
         return encode_conversations(found, session.chat, session.max_tokens, "end", "last").rows
 
@@ -210,15 +212,19 @@ class Speaking:
         tuned.backbone.seams.use(tuned.delta.name)
         return writer_of(session), settings
 
+    def _cleaned(self, texts: Sequence[str]) -> list[str]:
+        return clean_texts(texts, changes_of(self.recipe.recipe.data))
+
     def _prompt(self, text: str) -> str:
         check_text(text, "the prompt")
-        if not text.strip():
+        cleaned = self._cleaned([text])[0]
+        if not cleaned.strip():
             raise DataError("the prompt is empty: give at least one visible character.")
         session = self._opened[0]
         if isinstance(self.recipe.task, AnswerTask):
             return self._conversation([{"role": "user", "content": text}])
         begin = session.tokenizer.bos_token or ""
-        return text if text.startswith(begin) else begin + text
+        return cleaned if cleaned.startswith(begin) else begin + cleaned
 
     def _conversation(self, messages: Sequence[Message]) -> str:
         session = self._opened[0]
@@ -234,7 +240,9 @@ class Speaking:
         last = role(messages[-1]["role"]) if messages else "nothing"
         if last not in ("user", "tool"):
             raise DataError(f"a conversation to be answered ends with a message of the user, not with {last}.")
-        spoken = messages_of([*((m["role"], m["content"]) for m in messages), ("assistant", ".")])[:-1]
+        contents = self._cleaned([message["content"] for message in messages])
+        roles = [message["role"] for message in messages]
+        spoken = messages_of([*zip(roles, contents, strict=True), ("assistant", ".")])[:-1]
         assert session.chat is not None
         return session.chat.asked(spoken)
 

@@ -28,6 +28,7 @@ from tunesmith.runs.prompted import used_prompt, write_prompt
 from tunesmith.runs.session import Session
 from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.cleaning import LIST, changed_rows, cleaning_counts
 from tunesmith.training.corpus import Corpus, resolve_path
 
 
@@ -56,6 +57,9 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
     write_text(folder / "history.jsonl", "".join(lines))
+    if checked.recipe.data.cleaning:
+        found = [*changed_rows(outcome.corpus.files), *outcome.corpus.findings]
+        write_text(folder / LIST, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found))
     write_json(folder / "metrics.json", summary(outcome))
     write_text(folder / "report.html", render(_content(outcome)))
     write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus))
@@ -88,7 +92,7 @@ def settled(checked: Checked, session: Session) -> dict[str, Any]:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
     elif source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
-    for split in ("train", "validation", "test", "label_descriptions"):
+    for split in ("train", "validation", "test", "unlabelled", "label_descriptions"):
         path = values["data"][split]
         if isinstance(path, str):
             found = Path(resolve_path(path, checked.folder))
@@ -124,9 +128,12 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "interrupted": trained.interrupted,
         "fast_path": asdict(outcome.session.backbone.proof),
         "data": {name: split.audit.plain() for name, split in outcome.corpus.splits.items()},
+        "cleaning": cleaning_counts(outcome.corpus.files, outcome.corpus.findings),
         "quantization": outcome.quantization,
         "candidates": outcome.candidates,
+        "choice": outcome.choice,
         "forgetting": outcome.forgetting,
+        "scheme": outcome.scheme,
         "samples": outcome.samples,
         "signatures": _signatures(outcome),
         "warnings": outcome.warnings,
@@ -155,12 +162,8 @@ def fingerprint(session: Session, checked: Checked, corpus: Corpus) -> dict[str,
         Versions, seed and hashes.
     """
     return {
-        "tunesmith": _version("tunesmith"),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy")},
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        **versions(),
         "device": str(session.backbone.device),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": checked.recipe.seed,
         "base_model": session.source.wanted,
         "base_model_hash": session.model_hash,
@@ -168,6 +171,21 @@ def fingerprint(session: Session, checked: Checked, corpus: Corpus) -> dict[str,
         "max_tokens": session.max_tokens,
         "data_hash": corpus.content_hash,
         "labels_hash": hash_of(corpus.label_names),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """Say what a run is made with: versions, machine and time.
+
+    Returns:
+        Plain values.
+    """
+    return {
+        "tunesmith": _version("tunesmith"),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy")},
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -188,7 +206,8 @@ def _content(outcome: Outcome) -> Content:
     sentences = [
         f"{train.rows:,} training rows, {what}, "
         f"{checked.recipe.training.epochs} epochs; scored on {rows.audit.rows:,} rows of {split}. "
-        f"Intervals: {100 * judge.bootstrap.confidence:.0f} %, {judge.bootstrap.resamples} bootstrap resamples."
+        f"Intervals: {100 * judge.bootstrap.confidence:.0f} %, {judge.bootstrap.resamples} bootstrap resamples.",
+        *([outcome.choice["sentence"]] if outcome.choice else []),
     ]
     facts = fingerprint(outcome.session, checked, outcome.corpus)
     measured = {

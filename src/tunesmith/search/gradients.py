@@ -29,9 +29,8 @@ def whole_words(tokenizer: Any) -> dict[str, int]:
     """
     texts = {tokenizer.decode([number]).strip() for number in sorted(tokenizer.get_vocab().values())}
     words = sorted(text for text in texts if text.isalpha() and text.islower() and len(text) >= _LEAST)
-    anchor, *found = tokenizer([_ANCHOR, *(f"{_ANCHOR} {word}" for word in words)], add_special_tokens=False)[
-        "input_ids"
-    ]
+    behind = [_ANCHOR, *(f"{_ANCHOR} {word}" for word in words)]
+    anchor, *found = tokenizer(behind, add_special_tokens=False)["input_ids"]
     size = len(anchor)
     return {
         word: int(ids[size])

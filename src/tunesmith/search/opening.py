@@ -17,11 +17,11 @@ from tunesmith.evaluation.predictions import Array, Codes
 from tunesmith.evaluation.statistics import Bootstrap
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.opening import read_corpus
 from tunesmith.runs.prompting import PromptScorer
+from tunesmith.runs.session import Reading
 from tunesmith.search.ranking import Judged
 from tunesmith.search.sources import Row
-from tunesmith.training.corpus import Corpus, Split
+from tunesmith.training.corpus import Corpus, Split, load_corpus
 
 _TASK = "prompt-classification"
 _FEW = 8  # rows below which nothing can be chosen and measured
@@ -135,7 +135,7 @@ def open_prompts(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str
             f"task: {checked.task.name} has no prompt that could be scored without training. Set task={_TASK}."
         )
     scorer = PromptScorer.open(checked)
-    corpus = read_corpus(checked, scorer.session)
+    corpus = read_rows(checked, scorer.session)
     train, validation = (Table.of(corpus.splits[name]) for name in ("train", "validation"))
     if len(validation.rows) < _FEW:
         raise DataError(
@@ -143,6 +143,23 @@ def open_prompts(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str
             "data.validation, or give a file."
         )
     return Opened(checked, scorer, corpus.label_names, train, validation, corpus)
+
+
+def read_rows(checked: Checked, session: Reading) -> Corpus:
+    """Read a recipe's labelled rows as they stand in its files.
+
+    Args:
+        checked: the recipe.
+        session: its template says which columns are read.
+    Returns:
+        The splits.
+    Raises:
+        DataError: anything wrong with the data.
+    """
+    recipe = checked.recipe
+    return load_corpus(
+        recipe.data, session.template, session.tokenizer, session.max_tokens, recipe.split_seed, checked.folder
+    )
 
 
 def apart(table: Table, share: float, most: int | None, seed: int) -> tuple[Table, Table]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,12 +20,12 @@ from tunesmith.evaluation.statistics import Difference, metrics_by_name, paired_
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.folder import check_new
-from tunesmith.runs.opening import metric_names, read_corpus
+from tunesmith.runs.opening import metric_names
 from tunesmith.runs.run import Run
 from tunesmith.runs.session import open_reading
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.comparing import read_prompts
-from tunesmith.search.opening import Table
+from tunesmith.search.opening import Table, read_rows
 from tunesmith.training.corpus import resolve_path
 
 _SOFT = "soft"
@@ -35,7 +35,9 @@ class PatternSettings(Settings):
     """How patterns teach the final run."""
 
     temperature: float = setting(2.0, "Divides the patterns' log probabilities: above 1 softens what is taught.", gt=0)
-    weights: str = setting("validation", "How patterns count: by their accuracy on validation, or even.")
+    weights: Literal["validation", "even"] = setting(
+        "validation", "How patterns count: by their accuracy on validation, or even."
+    )
     compare: bool = setting(True, "Train the recipe without the unlabelled rows too, to measure what they gain.")
 
 
@@ -107,7 +109,7 @@ def exploit_patterns(
     values = placed(checked)
     patterns = {name: _tuned(values, prompt, output / "patterns" / name, progress) for name, prompt in named.items()}
     weights = _weights(patterns, settings.weights)
-    corpus = read_corpus(checked, open_reading(checked))
+    corpus = read_rows(checked, open_reading(checked))
     texts, chances = _labelled(patterns, checked, str(unlabelled))
     soft = taught(chances, list(weights.values()), settings.temperature)
     progress.say(f"{len(texts):,} unlabelled rows were labelled by {len(patterns)} patterns")
@@ -123,9 +125,8 @@ def exploit_patterns(
     data = {**values["data"], **held, "columns": [], "near_copies": None}
     final = Run(train_recipe({**values, "data": {**data, "train": str(output / "taught.jsonl"), "soft_labels": _SOFT}},
                              progress=progress))  # fmt: skip
-    plain = (
-        Run(train_recipe({**values, "output": str(output / "plain")}, progress=progress)) if settings.compare else None
-    )
+    alone = {**values, "output": str(output / "plain")}
+    plain = Run(train_recipe(alone, progress=progress)) if settings.compare else None
     split = "test" if "test" in corpus.splits else "validation"
     found = Taught(final, patterns, weights, plain, _gains(final, plain, checked, held[split]), split)
     write_json(output / "summary.json", found.summary())
@@ -180,8 +181,6 @@ def _tuned(values: Mapping[str, Any], prompt: Prompt, output: Path, progress: Pr
 
 
 def _weights(patterns: Mapping[str, Run], how: str) -> dict[str, float]:
-    if how not in ("validation", "even"):
-        raise RecipeError(f"weights: '{how}' is not known. Allowed: validation, even.")
     if how == "even":
         return dict.fromkeys(patterns, 1 / len(patterns))
     scores = {name: run.metrics["validation"]["accuracy"]["value"] for name, run in patterns.items()}
@@ -199,7 +198,7 @@ def _labelled(patterns: Mapping[str, Run], checked: Checked, path: str) -> tuple
     texts = [{name: row[name] for name in (data.text, *others)} for row in examples.rows()]
     if len(texts) < 1:
         raise DataError(f"{path} holds no row to label.")
-    return texts, [run.predict_rows(examples) for run in patterns.values()]
+    return texts, [run.chances(examples) for run in patterns.values()]
 
 
 def _rows(table: Table, names: Sequence[str], checked: Checked) -> list[dict[str, str]]:

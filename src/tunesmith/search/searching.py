@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.files import hash_of, write_json, write_text
 from tunesmith.core.progress import Progress
-from tunesmith.core.registry import components
+from tunesmith.core.registry import components, find
 from tunesmith.core.seeds import derived
 from tunesmith.core.settings import Settings, setting
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.prompts.prompt import Prompt
-from tunesmith.recipe.loading import build_component
+from tunesmith.recipe.loading import build_component, build_settings
 from tunesmith.runs.run import Run
 from tunesmith.search.budget import Budget
 from tunesmith.search.gradients import substituting, whole_words
@@ -28,6 +30,7 @@ from tunesmith.search.sources import Glossary, Sources, Writing
 from tunesmith.search.study import Study
 
 _FOUND, _START = "found", "start"
+_OWN, _STRATEGY = "search.", "strategy."
 
 
 class SearchSettings(Settings):
@@ -96,13 +99,10 @@ def search_prompts(
     _tell(opened, len(choosing.rows), len(measuring.rows), progress)
     _run(problem, strategy, seed, progress)
     score, found = problem.best()
-    both = {_START: opened.prompt, _FOUND: found}
-    notes = {
-        name: f"{opened.scorer.tokens(one, measuring.rows[0])} tokens on the first row" for name, one in both.items()
-    }
-    measured = {
-        name: answers(opened.score, one, measuring.rows, opened.labels, measuring.truth) for name, one in both.items()
-    }
+    measured, notes = dict[str, Predictions](), dict[str, str]()
+    for name, prompt in ((_START, opened.prompt), (_FOUND, found)):
+        measured[name] = answers(opened.score, prompt, measuring.rows, opened.labels, measuring.truth)
+        notes[name] = f"{opened.scorer.tokens(prompt, measuring.rows[0])} tokens on the first row"
     ranking = rank(measured, judged, notes, opened.corpus.warnings)
     return _written(output, problem, score, found, ranking)
 
@@ -181,32 +181,37 @@ def _written(output: Path, problem: PromptProblem, score: Score, found: Prompt, 
         "seconds": problem.budget.elapsed,
         "is_start": same,
     }
-    said = (
-        f"# {ranking.metric} {gain.estimate.value:+.4f} ({gain.estimate.low:+.4f} to {gain.estimate.high:+.4f}) over the "
-        f"start on {ranking.rows} rows that did not choose.\n"
-    )
-    write_text(
-        output / "prompt.yaml", ("# No better prompt than the start was found.\n" if same else said) + found.to_yaml()
-    )
+    value, low, high = (f"{end:+.4f}" for end in (gain.estimate.value, gain.estimate.low, gain.estimate.high))
+    said = f"# {ranking.metric} {value} ({low} to {high}) over the start on {ranking.rows} rows that did not choose.\n"
+    said = "# No better prompt than the start was found.\n" if same else said
+    write_text(output / "prompt.yaml", said + found.to_yaml())
     write_json(output / "result.json", result)
     write_ranking(ranking, output)
     return result
 
 
-def check_settings(values: Mapping[str, Any]) -> SearchSettings:
-    """Check the settings of a search, with the errors of a recipe.
+def read_options(options: Sequence[str], values: Mapping[str, Any]) -> tuple[list[str], SearchSettings]:
+    """Part words into overrides of the recipe and settings of the search.
 
     Args:
-        values: by name.
+        options: "key=value" of the recipe; "search.key=value" of the search, "search.strategy.key=value" of its
+            strategy.
+        values: settings that are given already, by name.
     Returns:
-        The settings.
+        Overrides, and the checked settings.
     Raises:
-        RecipeError: unknown ones, or values out of bounds.
+        RecipeError: unknown settings, or values out of bounds.
     """
-    from tunesmith.recipe.loading import build_settings
-
-    unknown_edits = [name for name in values.get("edits", ()) if name not in components("edits")]
-    if unknown_edits:
-        raise RecipeError(f"edits: there is no '{unknown_edits[0]}'. Allowed: {', '.join(components('edits'))}")
-    found: SearchSettings = build_settings(SearchSettings, values, "search")
-    return found
+    own, rest = dict(values), [option for option in options if not option.startswith(_OWN)]
+    strategy = dict(own.get("strategy_settings", {}))
+    for option in options:
+        key, sign, text = option.removeprefix(_OWN).partition("=")
+        if option.startswith(_OWN):
+            if not sign:
+                raise RecipeError(f"'{option}' is no setting; write search.key=value, for example search.rows=200.")
+            into, name = (strategy, key.removeprefix(_STRATEGY)) if key.startswith(_STRATEGY) else (own, key)
+            into[name] = yaml.safe_load(text)
+    found: SearchSettings = build_settings(SearchSettings, {**own, "strategy_settings": strategy}, "search")
+    for name in found.edits:
+        find("edits", name)  # refused before anything is loaded
+    return rest, found

@@ -18,6 +18,7 @@ from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.heads.base import Head, RowsHead, Start, unit
 from tunesmith.tasks.loss import Classes, Learned, Loss
+from tunesmith.tasks.rejecting import Rejecting, RejectSettings, plain
 
 _TEXT_STARTS = ("label-text", "prototypes+label-text")
 
@@ -35,6 +36,9 @@ class LabelTask(Task):
     )
     head_scale: float = setting(20.0, "Scale of a head's cosines.", gt=0)
     head_dropout: float = setting(0.1, "Dropout before a trained head.", unit="fraction", ge=0, lt=1)
+    reject: RejectSettings | None = setting(
+        None, "Reject rows that belong to no label; predictions say out-of-scope. Never when empty."
+    )
     losses: list[str | dict[str, Any]] = setting(
         ["cross-entropy"],
         "What is minimised: losses by name, or mappings with their settings and `weight`, added up.",
@@ -94,7 +98,13 @@ class LabelTask(Task):
     @property
     def separable(self) -> bool:
         """Whether a batch may be cut into parts whose losses are averaged."""
-        return all(loss.separable for loss in self.loss_components) and not self.head_component.keeps_rows
+        return all(loss.separable for loss in self.loss_components) and not self.compares_rows
+
+    @property
+    def compares_rows(self) -> bool:
+        """Whether the head answers from rows it keeps while it trains."""
+        head = self.head_component
+        return head.keeps_rows if head.compares_rows is None else head.compares_rows
 
     @property
     def copies(self) -> int:
@@ -139,11 +149,13 @@ class LabelTask(Task):
 
         Args:
             width: D.
-            classes: C.
+            classes: C; with `reject` the last one is what is out of scope.
         Returns:
             (R, D) -> (R, C).
         """
-        return self.head_component.build(width, classes, self.head_scale, self.head_dropout)
+        inside = classes if self.reject is None else classes - 1
+        head = self.head_component.build(width, inside, self.head_scale, self.head_dropout)
+        return head if self.reject is None else Rejecting(head, self.reject)
 
     @property
     def starts_from_features(self) -> bool:
@@ -165,6 +177,7 @@ class LabelTask(Task):
             labels: (rows,), int64.
             label_features: (C, D), of the labels' texts; None where nobody reads them.
         """
+        head = plain(head)
         weight = getattr(head, "weight", None)
         directions = None if weight is None else self._directions(weight, features, labels, label_features)
         start = Start(features, labels, label_features, directions)
@@ -192,7 +205,7 @@ class LabelTask(Task):
     ) -> Tensor:
         """Apply the head and add up the losses, each a mean over the rows."""
         assert batch.labels is not None
-        labels = batch.labels.to(outputs.device)
+        head, labels = plain(head), batch.labels.to(outputs.device)
         soft = labels if labels.ndim == 2 else None
         labels = labels if soft is None else soft.argmax(-1)
         rows = isinstance(head, RowsHead)

@@ -41,6 +41,8 @@ class MaskedRows(LearnedRows):
         masking: how tokens are hidden.
     """
 
+    varies = True
+
     def __init__(self, rows: LearnedRows, masking: Masking) -> None:
         super().__init__(rows.ids, rows.ends, rows.full_lengths, rows.marks, rows.characters)
         self.masking = masking

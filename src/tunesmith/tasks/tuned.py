@@ -108,16 +108,28 @@ class Tuned:
         for source, found in zip(self._head_sources(), state["head"], strict=True):
             source.state = found
 
+    def features(self, tokens: TokenRows) -> Tensor:
+        """Compute what the head reads of many rows.
+
+        Args:
+            tokens: the rows.
+        Returns:
+            (rows, D), on the CPU.
+        """
+        self.backbone.seams.use(self.delta.name)
+        return extract_features(self.backbone, self.task, tokens)
+
     def probabilities(self, tokens: TokenRows) -> Tensor:
         """Answer many rows.
 
         Args:
             tokens: the rows.
         Returns:
-            (rows, C), float64, on the CPU.
+            (rows, C), float64, on the CPU; of rows in several wordings the mean over them.
         """
         self.backbone.seams.use(self.delta.name)
-        return probabilities(self.head, extract_features(self.backbone, self.task, tokens))
+        found = [extract_features(self.backbone, self.task, rows) for rows in tokens.wordings]
+        return torch.stack([probabilities(self.head, features) for features in found]).mean(0)
 
     def state(self) -> list[Tensor]:
         """Copy what trains.

@@ -11,15 +11,19 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.data import audit
+from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.descriptions import label_texts, spelled_alike
-from tunesmith.data.examples import Columns, Examples, find_reader, path_text, read_examples
+from tunesmith.data.examples import Columns, Examples, find_reader, path_text
+from tunesmith.data.readers.base import Reader
 from tunesmith.data.readers.saved import Saved
 from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
-from tunesmith.data.tokens import TokenRows
+from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
+from tunesmith.tasks.rejecting import OUTSIDE
+from tunesmith.training.cleaning import Finding, changes_of, cleaning_sentences, filter_training
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
 FEW = 30  # rows below which a score is remarked on
@@ -66,6 +70,16 @@ class Split:
         """Where the tokens come from when they were not made now, to be added to a sentence."""
         return f"; its tokens were kept by an earlier run ({self.kept_in})" if self.kept_in else ""
 
+    def place(self, row: int) -> str:
+        """Say where one of the split's rows stands.
+
+        Args:
+            row: 0 <= row < rows that train.
+        Returns:
+            Its place in the file; what stands behind the split's own rows is a label's text.
+        """
+        return self.examples.where[int(self.index[row])] if row < len(self.index) else "the text of a label"
+
     def text(self, row: int) -> str:
         """Return the text of one of the split's rows.
 
@@ -78,6 +92,26 @@ class Split:
 
 
 @dataclass
+class Unlabelled:
+    """Rows without a label, to learn from besides.
+
+    Args:
+        split: the rows in use; their labels are -1.
+        rows: of the file. [count]
+        dropped: rows left out, by reason.
+        truth: (rows,), codes that the file has for the rows, -1 for a label that train lacks; None where it is not
+            read. It is for counting only.
+        remarks: sentences for the user.
+    """
+
+    split: Split
+    rows: int
+    dropped: dict[str, int]
+    truth: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Corpus:
     """All splits of a run.
 
@@ -87,6 +121,8 @@ class Corpus:
         warnings: sentences for the user.
         content_hash: of everything read.
         label_texts: of each label its name in words, and its description where there is one.
+        unlabelled: rows without a label, where the recipe names a file of them.
+        findings: what cleaning did to training rows; rows whose texts changed are counted in the examples.
     """
 
     label_names: list[str]
@@ -94,6 +130,13 @@ class Corpus:
     warnings: list[str] = field(default_factory=list)
     content_hash: str = ""
     label_texts: list[list[str]] = field(default_factory=list)
+    unlabelled: Unlabelled | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[Examples]:
+        """What was read, each once."""
+        return list({id(split.examples): split.examples for split in self.splits.values()}.values())
 
 
 def resolve_path(path: str | Path, folder: Path) -> str:
@@ -150,9 +193,13 @@ def load_corpus(
     if not known:
         audit.check_classes(files["train"])
     names = sorted({*files["train"].label_names, *known})
-    parts = {name: _part(name, examples, names) for name, examples in files.items()}
+    if data.out_of_scope is not None:
+        names = _with_outside(names, data.out_of_scope, files["train"])
+    parts = {name: _part(name, examples, names, data.out_of_scope) for name, examples in files.items()}
     warnings = [*_alike(names), *separate(parts, data.leakage)]
     warnings.extend(_hold_out(parts, data, seed))
+    parts["train"], findings = filter_training(parts["train"], data, _texts, names, seed)
+    warnings.extend(cleaning_sentences(data.cleaning, list(files.values()), findings))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
     for column in soft:
@@ -161,14 +208,16 @@ def load_corpus(
         warnings.extend(_remarks(split))
     _check_coverage(splits, names, files["train"].label_names)
     described = None if data.label_descriptions is None else resolve_path(data.label_descriptions, folder)
-    texts = label_texts(names, described)
-    bare = [name for name, own in zip(names, texts, strict=True) if len(own) == 1]
+    inside = [name for name in names if data.out_of_scope is None or name != OUTSIDE]
+    texts = label_texts(inside, described)
+    bare = [name for name, own in zip(inside, texts, strict=True) if len(own) == 1]
     if described is not None and bare:
         warnings.append(
             f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their "
             "names alone are used."
         )
-    return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files), texts)
+    content = "+".join(files[name].content_hash[:32] for name in files)
+    return Corpus(names, splits, warnings, content, texts, findings=findings)
 
 
 def load_labelled(
@@ -188,7 +237,7 @@ def load_labelled(
     Raises:
         DataError: the file cannot be used, or holds another label.
     """
-    part = _part("test", read_labelled(path, data, template, Path.cwd()), names)
+    part = _part("test", read_labelled(path, data, template, Path.cwd()), names, data.out_of_scope)
     return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
 
 
@@ -208,26 +257,69 @@ def read_labelled(
     Raises:
         DataError: anything wrong with the file, with its line.
     """
+    reader = labelled_reader(path, data, folder)
+    columns = Columns(data.text, data.label, (*other_columns(template, data), *more))
+    return read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
+
+
+def labelled_reader(path: str | Path, data: DataSettings, folder: Path) -> Reader:
+    """Find what reads a file with the recipe's columns.
+
+    Args:
+        path: the file.
+        data: the recipe's data settings.
+        folder: for relative paths.
+    Returns:
+        The reader.
+    Raises:
+        DataError: no such file, or no reader for it.
+    """
     path = path_text(path)
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
-    others = (*(name for name in template.fields if name not in ("text", data.text)), *more)
-    reader = find_reader(place, data.encoding, data.max_characters, data.columns)
-    return read_examples(reader, Columns(data.text, data.label, others), data.empty == "drop")
+    return find_reader(place, data.encoding, data.max_characters, data.columns)
 
 
-def _part(name: str, examples: Examples, names: Sequence[str]) -> Part:
-    labels = audit.align_labels(name, examples, list(names))
+def other_columns(template: Template, data: DataSettings) -> tuple[str, ...]:
+    """Name the columns that a template reads besides the text.
+
+    Args:
+        template: of the prompt.
+        data: the recipe's data settings.
+    Returns:
+        Names of columns.
+    """
+    return tuple(name for name in template.fields if name not in ("text", data.text))
+
+
+def _with_outside(names: list[str], outside: str, train: Examples) -> list[str]:
+    """Put what is out of scope behind the labels; such rows do not train."""
+    for name in (outside, OUTSIDE):
+        if name in train.label_names:
+            row = int(np.flatnonzero(train.labels == train.label_names.index(name))[0])
+            raise DataError(
+                f"{train.path}, {train.where[row]}: the label '{name}' is for rows out of scope, which do not train. "
+                "Put such rows into validation and test, or leave data.out_of_scope and task.reject out to learn it as "
+                "a label like others."
+            )
+    return [*(name for name in names if name != OUTSIDE), OUTSIDE]
+
+
+def _part(name: str, examples: Examples, names: Sequence[str], outside: str | None) -> Part:
+    labels = audit.align_labels(name, examples, list(names), outside)
     dropped = {"empty": len(examples.dropped)} if examples.dropped else {}
     texts = (row["text"] for row in examples.rows())
     return Part(examples, np.arange(len(examples)), labels, dropped, audit.text_hashes(texts))
+
+
+def _texts(part: Part) -> list[str]:
+    return [row["text"] for row in part.examples.rows(part.index)]
 
 
 def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int) -> list[str]:
     """Hold out what is a share of train; say what was kept together."""
     wanted, train, said = shares(data), parts["train"], list[str]()
     if wanted and data.near_copies is not None:
-        texts = [row["text"] for row in train.examples.rows(train.index)]
-        said.append(keep_near_together(train, [texts], data.near_copies))
+        said.append(keep_near_together(train, [_texts(train)], data.near_copies))
     hold_out(parts, wanted, seed)
     return said
 
@@ -245,10 +337,14 @@ def _encode(
 ) -> Split:
     part = parts[name]
 
-    def texts() -> Iterator[str]:
-        return (template.render(row) for row in part.examples.rows(part.index))
+    def tokenized(one: Template) -> tuple[TokenRows, Path | None]:
+        def texts() -> Iterator[str]:
+            return (one.render(row) for row in part.examples.rows(part.index))
 
-    tokens, kept_in = tokenize_once(tokenizer, texts, part.size, max_tokens)
+        return tokenize_once(tokenizer, texts, part.size, max_tokens)
+
+    (tokens, kept_in), *others = map(tokenized, template.wordings)
+    tokens = VariedRows([tokens, *(more for more, _ in others)]) if others else tokens
     repeated, conflicts = audit.duplicates(part.hashes, part.labels)
     in_train = 0 if name == "train" else int(np.isin(part.hashes, parts["train"].hashes).sum())
     facts = audit.Audit(
@@ -290,6 +386,6 @@ def _check_coverage(splits: dict[str, Split], names: list[str], given: Sequence[
     lost = [name for code, name in enumerate(names) if code not in present and name in given]
     if lost:
         raise DataError(
-            f"no training row is left for the label '{lost[0]}' ({len(lost)} of {len(names)} labels) after leakage "
-            "was dropped. Add examples, or choose data.leakage=keep."
+            f"no training row is left for the label '{lost[0]}' ({len(lost)} of {len(names)} labels) after rows "
+            "were dropped (data.leakage, data.cleaning). Add examples, or drop less."
         )

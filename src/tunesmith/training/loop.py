@@ -18,11 +18,12 @@ from tunesmith.core.progress import Bar
 from tunesmith.models.dropout import drops_by_function
 from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.models.recomputing import recomputing
+from tunesmith.training.batching import joined
 from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows, newest
 from tunesmith.training.packing import random_state, set_random_state
 from tunesmith.training.regularizing import check_noise, noisy
 from tunesmith.training.stopping import Asked, heeding
-from tunesmith.training.trial import Trial, joined
+from tunesmith.training.trial import Trial
 
 _SHOWN = 8  # rows of a diverged step that are named
 
@@ -229,30 +230,34 @@ class Loop:
         Returns:
             One scalar per trial, with gradients.
         """
-        names = [trial.name for trial, _ in work]
-        parts = [(trial.split, numbers, trial.draw) for trial, numbers in work]
-        batch = joined(parts, names if len(work) > 1 else None)
-        device, ends = self.backbone.device, list(accumulate((len(numbers) for _, numbers in work), initial=0))
+        sent = [trial.sent(numbers) for trial, numbers in work]
+        parts = [part for of_one in sent for part in of_one]
+        names = [part.name for part in parts]
+        several = len(set(names)) > 1
+        batch = joined([part[:3] for part in parts], names if several else None)
+        rows = (sum(len(part.numbers) for part in of_one) for of_one in sent)
+        device, ends = self.backbone.device, list(accumulate(rows, initial=0))
         owns = [batch.part(first, last).to(device) for first, last in pairwise(ends)]
         batch = batch.to(device)
         seams = self.backbone.seams
-        if len(work) == 1:
+        if not several:
             seams.use(names[0])
-        routed = nullcontext() if len(work) == 1 else seams.route(batch.layout.names or ())
+        routed = seams.route(batch.layout.names or ()) if several else nullcontext()
         with routed, noisy(self.backbone, [trial for trial, _ in work]):
             outputs = work[0][0].tuned.task.read(self.backbone, batch)
         found, item = [], 0
         for (trial, _), own in zip(work, owns, strict=True):
             part = slice(item, item + sum(own.items))
             item = part.stop
-            found.append(trial.tuned.loss_of(outputs[part], own, trial.settings.label_smoothing))
+            found.append(trial.loss(outputs[part], own))
         return found
 
     def _diverged(self, trial: Trial, wrong: str, numbers: list[int]) -> None:
         """Stop a trial; its best state stays, or its last checkpoint, and without one the only trial's is an error."""
         trained, split = trial.trained, trial.split
         trained.diverged = trained.steps + 1
-        places = [split.examples.where[int(split.index[number])] for number in numbers[:_SHOWN]]
+        numbers = [number for number in numbers if number < len(split.index)]  # others have no place in this file
+        places = [split.place(number) for number in numbers[:_SHOWN]]
         more = ", ..." if len(numbers) > _SHOWN else ""
         trained.reason = (
             f"{wrong} at step {trained.diverged}, which read {', '.join(places)}{more} of "

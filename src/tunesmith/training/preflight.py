@@ -16,6 +16,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.keeping import counted
 from tunesmith.models.quantized import is_quantised
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.batching import batch_of
 from tunesmith.training.trial import Trial
 
 _ROWS, _TOKENS = 4, 512  # most of the probing batch: the longest rows, at least one
@@ -61,7 +62,7 @@ def check(trial: Trial) -> Preflight:
     if not trial.method.trains:
         return _untrained(trial)
     _check_optimizer(trial)
-    tuned, batch = trial.tuned, trial.batch(_longest(trial))
+    tuned, batch = trial.tuned, batch_of(trial.split, _longest(trial), trial.draw)
     held = _held(tuned.backbone.device)
     tuned.train(True)
     weights = [*tuned.backbone.model.parameters(), *trial.optimizer.parameters]

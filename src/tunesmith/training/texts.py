@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from tunesmith.core.errors import DataError
 from tunesmith.data import audit
+from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.conversations import Conversation, columns_reader, read_conversations
 from tunesmith.data.documents import WholeFile
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
@@ -21,6 +23,7 @@ from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.encoding import Encoded, encode_conversations
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.text_generation import TextGeneration
+from tunesmith.training.cleaning import changes_of, cleaning_sentences, filter_training
 from tunesmith.training.corpus import FEW, Corpus, Split, resolve_path
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
@@ -54,12 +57,14 @@ def load_texts(
             "(data.leakage=drop). Give other files."
         )
     warnings.extend(_hold_out(parts, data, seed, task))
+    parts["train"], findings = filter_training(parts["train"], data, partial(_texts, task), (), seed)
+    warnings.extend(cleaning_sentences(data.cleaning, list(files.values()), findings))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {}
     for name in order:
         splits[name] = _encode(name, parts, task, chat, max_tokens)
         warnings.extend(splits[name].remarks)
-    return Corpus([], splits, warnings, "+".join(files[name].content_hash[:32] for name in files))
+    return Corpus([], splits, warnings, "+".join(files[name].content_hash[:32] for name in files), findings=findings)
 
 
 def training_texts(data: DataSettings, task: AnswerTask | TextGeneration, seed: int, folder: Path) -> Iterator[str]:
@@ -77,7 +82,8 @@ def training_texts(data: DataSettings, task: AnswerTask | TextGeneration, seed: 
     """
     parts = {"train": _part(_read(data.train, data, task, folder), task)}
     _hold_out(parts, data, seed, task)
-    for row in parts["train"].examples.rows(parts["train"].index):
+    train, _ = filter_training(parts["train"], data, partial(_texts, task), (), seed)
+    for row in train.examples.rows(train.index):
         if isinstance(task, AnswerTask):
             yield from (message["content"] for message in Conversation.of(row["text"]).messages)
         else:
@@ -108,11 +114,16 @@ def _read(path: str | Path, data: DataSettings, task: AnswerTask | TextGeneratio
     place = resolve_path(path, folder)
     if isinstance(task, AnswerTask):
         reader, columns = columns_reader(place, data.encoding, data.max_characters, data.columns)
-        return read_conversations(reader, task.form(columns, place), task.columns, data.empty == "drop")
+        form, changes = task.form(columns, place), changes_of(data)
+        return read_conversations(reader, form, task.columns, data.empty == "drop", changes)
     reader = find_reader(place, data.encoding, data.max_characters, data.columns)
     if reader.only_column is not None and task.documents == "file":
+        if data.cleaning:
+            raise DataError(f"{place}: data.cleaning is for rows, and this is one long text. Leave it out, or set "
+                            "task.documents=line.")  # fmt: skip
         return read_examples(WholeFile(reader.path, data.encoding, 10**9), Columns("text", None))
-    return read_examples(reader, Columns(reader.only_column or data.text, None), data.empty == "drop")
+    wanted = Columns(reader.only_column or data.text, None)
+    return read_cleaned(reader, wanted, data.empty == "drop", changes_of(data))
 
 
 def _part(examples: Examples, task: AnswerTask | TextGeneration) -> Part:
@@ -143,6 +154,13 @@ def _sides(part: Part, task: AnswerTask | TextGeneration) -> list[list[str]]:
         return [texts]
     found = [Conversation.of(text) for text in texts]
     return [without_shared_start([_asked(one) for one in found]), [one.answer for one in found]]
+
+
+def _texts(task: AnswerTask | TextGeneration, part: Part) -> list[str]:
+    texts = [row["text"] for row in part.examples.rows(part.index)]
+    if not isinstance(task, AnswerTask):
+        return texts
+    return ["\n".join(message["content"] for message in Conversation.of(text).messages) for text in texts]
 
 
 def _asked(conversation: Conversation) -> str:

@@ -3,65 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunesmith.core.errors import TargetError
 from tunesmith.core.seeds import derived
 from tunesmith.methods.base import Method
 from tunesmith.models.delta import Delta
-from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.models.layout import RaggedBatch
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.batching import Sent, joined
+from tunesmith.training.corpus import Split
 from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
+from tunesmith.training.part_rates import delta_parts
 from tunesmith.training.regularizing import Regularizing
 from tunesmith.training.sampling import balanced_order, random_order, rows_of_epoch, together_by_label
-
-if TYPE_CHECKING:
-    from tunesmith.data.tokens import Seen
-    from tunesmith.training.corpus import Split  # it brings the readers and their tables
+from tunesmith.training.trained import Trained
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
 _PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
 
 # Scores after an epoch, by name; "validation loss" among them.
 Validate = Callable[[], dict[str, float]]
-
-
-@dataclass
-class Trained:
-    """What training left behind; the best state is in the model.
-
-    Args:
-        history: one row per epoch.
-        losses: training loss per step.
-        best_epoch: whose state was kept, from 1; 0 when training stopped before the first epoch's end.
-        steps: optimizer updates.
-        examples: rows trained on.
-        seconds: spent in training steps, validation left out; trials of one pass share them.
-        interrupted: whether the user stopped it.
-        reason: why it stopped there, with the rows of that step.
-        diverged: the step at which the loss was no longer a number or leapt, 0 when none was.
-        kept_step: whose checkpoint was kept when training stopped before the first epoch's end; 0 for none.
-    """
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    best_epoch: int = 0
-    steps: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-    interrupted: bool = False
-    reason: str = ""
-    diverged: int = 0
-    kept_step: int = 0
 
 
 class Trial:
@@ -91,13 +60,16 @@ class Trial:
         self.method, self.seed = method, seed
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        self.optimizer = self._optimizer() if method.trains else NoOptimizer()
-        parameters = list(tuned.delta.parameters()), list(tuned.head.parameters())
-        self.regularizing = Regularizing(settings.regularizers, *parameters, derived(seed, "regularizers"))
+        self.optimizer = self.new_optimizer() if method.trains else NoOptimizer()
+        deltas = [parameter for delta in self.deltas for parameter in delta.parameters()]
+        self.regularizing = Regularizing(
+            settings.regularizers, deltas, self.head_parameters(), derived(seed, "regularizers")
+        )
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
         self.epoch = 0
+        self.stage = 0, 0  # the epoch and the step that the present stage of training began after
         self._steps: list[list[int]] = []  # rows of each step of the present epoch
         self._taken = 0  # of them
         self._epoch_start = self._order.get_state()
@@ -105,22 +77,36 @@ class Trial:
         self._kept_key: tuple[float, float] | None = None
         self._facts: dict[str, float] = {}
 
-    def _optimizer(self) -> Optimizer:
-        settings, tuned = self.settings, self.tuned
-        head, head_rate = list(tuned.head.parameters()), settings.head_learning_rate or settings.learning_rate
-        parts = delta_parts(self.method, tuned.delta, settings.learning_rate, settings.part_learning_rates)
-        return Optimizer(
-            [*parts, (head, head_rate)],
-            settings,
-            total=math.ceil(self.epoch_rows / settings.batch_size) * settings.epochs,
-            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
-            head=head,
-        )
-
     @property
     def name(self) -> str:
         """The delta's name."""
         return self.tuned.delta.name
+
+    @property
+    def deltas(self) -> list[Delta]:
+        """The deltas that train, the trial's own first."""
+        return [self.tuned.delta]
+
+    def new_optimizer(self) -> Optimizer:
+        """Make the optimizer of `training.epochs` epochs over the rows."""
+        settings, head = self.settings, self.head_parameters()
+        rate = settings.learning_rate
+        parts = [
+            part
+            for delta in self.deltas
+            for part in delta_parts(self.method, delta, rate, settings.part_learning_rates)
+        ]
+        return Optimizer(
+            [*parts, (head, settings.head_learning_rate or rate)],
+            settings,
+            total=math.ceil(self.epoch_rows / settings.batch_size) * settings.epochs,
+            scaled=next(self.tuned.backbone.model.parameters()).dtype == torch.float16,
+            head=head,
+        )
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return what trains besides the deltas."""
+        return list(self.tuned.head.parameters())
 
     @property
     def draw(self) -> int:
@@ -134,6 +120,57 @@ class Trial:
         self.tuned.seed_head(derived(self.seed, "head dropout"))
 
     # Rows -----------------------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> int:
+        """How many rows an epoch's order is drawn of. [count]"""
+        return len(self.split.tokens)
+
+    @property
+    def row_labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(rows,), their codes."""
+        return self.split.labels
+
+    @property
+    def all_rows(self) -> int:
+        """How many rows all epochs are expected to read. [count]"""
+        return self.epoch_rows * self.tuned.task.copies * self.settings.epochs
+
+    @property
+    def splits(self) -> list[Split]:
+        """The splits that steps read."""
+        return [self.split]
+
+    @property
+    def step_rows(self) -> int:
+        """How many rows a step reads at most. [count]"""
+        return self.settings.batch_size * self.tuned.task.copies
+
+    @property
+    def row_lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(numbers,), tokens that go through the base for each row's number. [tokens]"""
+        return self.split.tokens.lengths
+
+    def sent(self, numbers: list[int]) -> list[Sent]:
+        """Say what goes through the base for rows of a step.
+
+        Args:
+            numbers: of the rows.
+        Returns:
+            Rows of one or several splits; where deltas differ, their names begin with the trial's.
+        """
+        return [Sent(self.split, numbers, self.draw, self.name)]
+
+    def loss(self, outputs: Tensor, batch: RaggedBatch) -> Tensor:
+        """Compute the loss of what was sent.
+
+        Args:
+            outputs: (items, D), from the task's `read`.
+            batch: of the rows sent, with labels or learned tokens.
+        Returns:
+            A scalar that carries gradients: the mean over the rows' items.
+        """
+        return self.tuned.loss_of(outputs, batch, self.settings.label_smoothing)
 
     def take(self) -> list[int]:
         """Return the rows of the next step; a new epoch begins where one has ended.
@@ -152,8 +189,8 @@ class Trial:
     def epoch_rows(self) -> int:
         """Rows of an epoch, each once. [count]"""
         if self.settings.balance == "none":
-            return len(self.split.tokens)
-        return rows_of_epoch(self.split.labels, self.settings.balance)
+            return self.rows
+        return rows_of_epoch(self.row_labels, self.settings.balance)
 
     @property
     def epoch_ended(self) -> bool:
@@ -165,11 +202,11 @@ class Trial:
         self._epoch_start = self._order.get_state()
         size, together = self.settings.batch_size, self.settings.rows_per_label
         if together is not None:
-            order = together_by_label(self.split.labels, together, self._order)
+            order = together_by_label(self.row_labels, together, self._order)
         elif self.settings.balance != "none":
-            order = balanced_order(self.split.labels, self.settings.balance, self._order)
+            order = balanced_order(self.row_labels, self.settings.balance, self._order)
         else:
-            order = random_order(len(self.split.tokens), self._order)
+            order = random_order(self.rows, self._order)
         self._steps = [order[start : start + size] for start in range(0, len(order), size)]
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
@@ -180,7 +217,7 @@ class Trial:
         Returns:
             The batch, with labels.
         """
-        return batch_of(self.split, numbers, self.draw)
+        return joined([(one.split, one.numbers, one.draw) for one in self.sent(numbers)])
 
     # Steps ----------------------------------------------------------------------------------------------------
 
@@ -204,15 +241,15 @@ class Trial:
         Returns:
             The rows of each pass; at least one row each.
         """
-        backbone, tokens = self.tuned.backbone, self.split.tokens
+        backbone, lengths = self.tuned.backbone, self.row_lengths
         limit = self.pass_tokens
-        if not limit or sum(len(tokens[number]) for number in numbers) <= limit:
+        if not limit or lengths[numbers].sum() <= limit:
             return [numbers]
         spared = backbone.spared(self.batch(numbers))
         found: list[list[int]] = []
         room = 0
-        for number in sorted(numbers, key=lambda number: len(tokens[number])):
-            size = len(tokens[number]) - spared
+        for number in sorted(numbers, key=lambda number: int(lengths[number])):
+            size = int(lengths[number]) - spared
             if not found or size > room:
                 found.append([])
                 room = limit  # of the rows' own tokens: what they share would run again in every further pass
@@ -240,18 +277,24 @@ class Trial:
             What is wrong; empty when the step was made.
         """
         wrong = objection(loss, self.trained.losses, self.settings.guard)
-        facts = {} if wrong else self.optimizer.step([row["validation loss"] for row in self.trained.history])
+        facts = {} if wrong else self.optimizer.step(self._validation_losses)
         if wrong or not (self.optimizer.scaled or math.isfinite(facts["gradient_norm"])):
             self.optimizer.clear()
             return f"the loss {wrong}" if wrong else f"the norm of the gradients is {facts['gradient_norm']}"
         self._facts = facts
         self.trained.steps += 1
         self.regularizing.average(self.trained.steps, self.optimizer.total)
-        self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
+        for delta in self.deltas:
+            self.method.adjust(delta, self.trained.steps - self.stage[1], self.optimizer.total)
         self.optimizer.clear()
         self.trained.examples += rows
         self.trained.losses.append(loss)
         return ""
+
+    @property
+    def _validation_losses(self) -> list[float]:
+        """Of the epochs that were scored."""
+        return [row["validation loss"] for row in self.trained.history if "validation loss" in row]
 
     def close_epoch(self) -> None:
         """Score the present state, or the average that answers in its place, and keep it if it is the best so far."""
@@ -286,16 +329,20 @@ class Trial:
 
     def penalty(self) -> Tensor | None:
         """Return what method and regularizers add to the loss of a step, or None."""
-        found = [self.method.penalty(self.tuned.delta), self.regularizing.penalty()]
+        found = [*map(self.method.penalty, self.deltas), self.regularizing.penalty()]
         given = [one for one in found if one is not None]
-        return None if not given else given[0] if len(given) == 1 else given[0] + given[1]
+        return torch.stack(given).sum() if len(given) > 1 else next(iter(given), None)
 
     def _close_epoch(self) -> None:
         self.tuned.train(False)
-        losses, scores = self.trained.losses[-len(self._steps) :], self.validate()
+        losses = self.trained.losses[-len(self._steps) :]
         train_loss = sum(losses) / len(losses)
+        if self.epoch % self.settings.score_every and self.epoch < self.settings.epochs:
+            self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **self._facts})
+            return
+        scores = self.validate()
         self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **scores, **self._facts})
-        loss = scores["validation loss"]
+        loss = scores.get("validation loss", train_loss)  # without validation rows the last epoch is kept
         if not math.isfinite(loss):
             self.trained.diverged = self.trained.steps
             self.trained.reason = (
@@ -317,9 +364,14 @@ class Trial:
     @property
     def over(self) -> bool:
         """Whether the last epoch has ended, patience ran out, or the loss is no number any more."""
-        patience = self.settings.patience
-        tired = patience is not None and self.epoch - self.trained.best_epoch >= patience
-        return self.trained.diverged > 0 or (self.epoch_ended and (tired or self.epoch >= self.settings.epochs))
+        return self.trained.diverged > 0 or self.stage_over
+
+    @property
+    def stage_over(self) -> bool:
+        """Whether the stage's last epoch has ended, or patience ran out."""
+        patience, best = self.settings.patience, max(self.trained.best_epoch, self.stage[0])
+        tired = patience is not None and self.epoch - best >= patience
+        return self.epoch_ended and (tired or self.epoch - self.stage[0] >= self.settings.epochs)
 
     @property
     def key(self) -> tuple[float, float]:
@@ -342,6 +394,7 @@ class Trial:
             "regularizing": self.regularizing.state(),
             "dropout": self.tuned.streams(),
             "epoch": self.epoch,
+            "stage": self.stage,
             "taken": self._taken,
             "order": self._epoch_start,
             "trained": vars(self.trained),
@@ -379,7 +432,7 @@ class Trial:
         self.optimizer.resume(state["optimizer"])
         self.regularizing.resume(state["regularizing"], where)
         self.tuned.set_streams(state["dropout"])
-        self.epoch, self._taken = state["epoch"], state["taken"]
+        self.epoch, self.stage, self._taken = state["epoch"], state["stage"], state["taken"]
         self._order.set_state(state["order"])
         if self.epoch:
             self._begin()
@@ -393,92 +446,3 @@ class Trial:
         if best is not None:
             self.tuned.restore(best)
         self.tuned.train(False)
-
-
-def batch_of(split: Split, numbers: list[int], draw: int = 0) -> RaggedBatch:
-    """Put rows of a split into a batch.
-
-    Args:
-        split: any.
-        numbers: which of its rows.
-        draw: of what is drawn at random, as the epoch.
-    Returns:
-        The batch, with labels or learned tokens.
-    """
-    return joined([(split, numbers, draw)])
-
-
-def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] | None = None) -> RaggedBatch:
-    """Put rows of several splits into one batch.
-
-    Args:
-        parts: splits of one kind, which of their rows, and the draw of what is drawn at random.
-        names: of each part's delta; None for rows of the active one.
-    Returns:
-        The batch, with labels or learned tokens.
-    """
-    places = [(split, number) for split, numbers, _ in parts for number in numbers]
-    seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
-    owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
-    labels = [split.taught(number) for split, number in places]
-    return seen_together(seen, [number for _, number in places], labels, owners)
-
-
-def seen_together(
-    rows: Sequence[Seen],
-    numbers: Sequence[int],
-    labels: Sequence[int | list[float]] | None = None,
-    names: Sequence[str] | None = None,
-) -> RaggedBatch:
-    """Put rows into a batch.
-
-    Args:
-        rows: as the model reads them.
-        numbers: of the rows.
-        labels: of the rows, or C probabilities each; used where no tokens are learned.
-        names: of each row's delta.
-    Returns:
-        The batch, with labels or learned tokens.
-    """
-    whole, plain = rows[0].learned is None, rows[0].hidden is None
-    return ragged(
-        [torch.from_numpy(row.ids) for row in rows],
-        numbers,
-        labels if whole else None,
-        names,
-        None if whole else [row.learned for row in rows],
-        None if plain else [row.hidden for row in rows],
-    )
-
-
-def delta_parts(
-    method: Method, delta: Delta, rate: float, rates: Mapping[str, float] | None = None
-) -> list[tuple[list[nn.Parameter], float]]:
-    """Part a delta's parameters by their learning rate.
-
-    Args:
-        method: that attached it.
-        delta: in training.
-        rate: learning rate of the run.
-        rates: others by a pattern of the parameters' names; the first that fits.
-    Returns:
-        Parameters and rate of each part; first those of the run's own rate, possibly none.
-    Raises:
-        TargetError: a pattern fits no parameter.
-    """
-    parts: dict[float, list[nn.Parameter]] = {rate: []}
-    rates, unused = rates or {}, set(rates or {})
-    for name, parameter in delta.named_parameters():
-        pattern = next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)
-        unused.discard(pattern or "")
-        own = (rate if pattern is None else rates[pattern]) * method.rate_ratio(name)
-        parts.setdefault(own, []).append(parameter)
-    if unused:
-        names = [name for name, _ in delta.named_parameters()]
-        raise TargetError(
-            f"training.part_learning_rates: '{min(unused)}' fits no parameter of the delta that an earlier pattern has "
-            f"left. The names are like '{names[0]}' ({len(names)} of them); * stands for any text."
-            if names
-            else "training.part_learning_rates: the method has no parameters of its own. Leave it out."
-        )
-    return [(parameters, own) for own, parameters in parts.items()]

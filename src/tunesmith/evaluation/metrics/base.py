@@ -18,6 +18,7 @@ class Metric:
     reads: ClassVar[str] = "labels"  # or "likelihood" or "answers" of a language model
     higher_is_better: ClassVar[bool] = True
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    of_rejection: ClassVar[bool] = False  # of rows out of scope, which need task.reject
     proportion: ClassVar[bool] = False  # a share of rows: an interval exists also when no row, or every row, counts
 
     def compute(self, sample: Any) -> float:

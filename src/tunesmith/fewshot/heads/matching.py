@@ -4,26 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from tunesmith.core.registry import register
-from tunesmith.tasks.heads.base import Head, RowsHead, unit
-
-
-def class_logsumexp(scores: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Add up powers by class.
-
-    Args:
-        scores: (R, S).
-        labels: (S,), int64.
-        classes: C.
-    Returns:
-        (R, C): log of the sum of exp(scores) over the rows of each class.
-    """
-    highest = scores.amax(1, keepdim=True).detach()
-    one_hot = nn.functional.one_hot(labels, classes).to(scores.dtype)
-    return ((scores - highest).exp() @ one_hot).clamp(min=torch.finfo(scores.dtype).tiny).log() + highest
+from tunesmith.tasks.heads.base import Head, RowsHead, class_logsumexp, unit
 
 
 class MatchingHead(RowsHead):

@@ -9,7 +9,7 @@ from torch import nn
 
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.tasks.heads.base import Head, Start, class_sums, unit
+from tunesmith.tasks.heads.base import Head, Start, label_mix
 from tunesmith.tasks.heads.cosine import CosineHead
 
 
@@ -31,9 +31,4 @@ class Proxies(Head):
     @torch.no_grad()
     def start(self, module: nn.Module, start: Start, scale: float) -> None:
         """Mix the directions of the class mean and of the label's text."""
-        assert start.label_features is not None
-        weight = module.weight
-        rows = unit(start.features.to(weight))  # type: ignore[arg-type]
-        means = unit(class_sums(rows, start.labels, len(weight)))  # type: ignore[arg-type]
-        texts = unit(start.label_features.to(weight))  # type: ignore[arg-type]
-        weight.copy_(unit((1 - self.label_weight) * means + self.label_weight * texts))  # type: ignore[operator]
+        module.weight.copy_(label_mix(start, module.weight, self.label_weight))  # type: ignore[operator,arg-type]

@@ -36,6 +36,7 @@ class Head(Component):
     paper: ClassVar[str] = ""
     has_vectors: ClassVar[bool] = False  # a `weight`, (C, D), with a vector per class
     keeps_rows: ClassVar[bool] = False  # the module is a RowsHead
+    compares_rows: ClassVar[bool | None] = None  # in training, with those kept; where it keeps rows if empty
     needs_label_text: ClassVar[bool] = False
 
     def build(self, width: int, classes: int, scale: float, dropout: float) -> nn.Module:
@@ -171,6 +172,36 @@ def class_sums(values: Tensor, labels: Tensor, classes: int) -> Tensor:
     """
     one_hot = nn.functional.one_hot(labels, classes).to(values.dtype)
     return one_hot.T @ values  # a product: adding by index has another order at every run on a GPU
+
+
+def class_logsumexp(scores: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Add up powers by class.
+
+    Args:
+        scores: (R, S).
+        labels: (S,), int64.
+        classes: C.
+    Returns:
+        (R, C): log of the sum of exp(scores) over the rows of each class.
+    """
+    highest = scores.amax(1, keepdim=True).detach()
+    one_hot = nn.functional.one_hot(labels, classes).to(scores.dtype)
+    return ((scores - highest).exp() @ one_hot).clamp(min=torch.finfo(scores.dtype).tiny).log() + highest
+
+
+def label_mix(start: Start, like: Tensor, share: float) -> Tensor:
+    """Mix the directions of the class means and of the labels' texts.
+
+    Args:
+        start: with the labels' texts.
+        like: (C, D), whose type and device the answer has.
+        share: of the texts. [fraction]
+    Returns:
+        (C, D), of length one.
+    """
+    assert start.label_features is not None
+    means = unit(class_sums(unit(start.features.to(like)), start.labels, len(like)))
+    return unit((1 - share) * means + share * unit(start.label_features.to(like)))
 
 
 def load_head(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:

@@ -1,0 +1,119 @@
+"""Few-shot intents: the fixed 5- and 10-shot splits of BANKING77 and CLINC150, one general recipe, several seeds.
+
+    TUNESMITH_DATA=... python benchmarks/few_shot_intent.py [--seeds 5] [--threads 2] [--sets BANKING77 CLINC150]
+                                                            [--shots 5 10] [--split test] [--keys training.epochs=5 ...]
+
+The recipe is recipes/few-shot.yaml, the same for every set; the splits are the published ones, so seeds vary training
+alone. `--split valid` is for choosing: nothing may be chosen on test. Each run is a process of its own; its time counts
+from the start of the process to the saved and scored run. The table stands beside the published figures, of models
+about five times larger. Results on test with the recipe as it stands go to benchmarks/results/few_shot_intent.json.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+
+RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "few-shot.yaml"
+SETS, SHOTS = ("BANKING77", "CLINC150"), (5, 10)
+# Accuracy in per cent, from github.com/jianguoz/Few-Shot-Intent-Detection.
+PUBLISHED = {
+    "RoBERTa + classifier": (74.04, 84.27, 87.99, 91.55),
+    "USE + ConveRT": (77.75, 85.19, 90.49, 93.26),
+    "DNNC": (80.40, 86.71, 91.02, 93.76),
+    "CPFT": (80.86, 87.20, 92.34, 94.18),
+    "ICDA (large generator)": (84.01, 89.79, 92.62, 94.84),
+}
+
+
+def rows(dataset: str, part: str) -> list[tuple[str, str]]:
+    """Return texts and labels of a part of a data set, as published."""
+    folder = common.place("TUNESMITH_DATA") / "few_shot_intent" / dataset / part
+    texts, labels = ((folder / name).read_text(encoding="utf-8").splitlines() for name in ("seq.in", "label"))
+    return [(text.strip(), label.strip()) for text, label in zip(texts, labels, strict=True)]
+
+
+def write(path: Path, found: list[tuple[str, str]]) -> str:
+    """Write texts and labels as a CSV file."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(found)
+    return str(path)
+
+
+def worker(work: dict[str, Any]) -> dict[str, Any]:
+    """Carry out the recipe once."""
+    import tunesmith
+    from few_shot import since_start
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        train = write(folder / "train.csv", rows(work["set"], f"train_{work['shots']}"))
+        test = write(folder / "test.csv", rows(work["set"], work["split"]))
+        run = tunesmith.train(
+            RECIPE,
+            [f"data.train={train}", f"data.test={test}", f"output={folder / 'run'}", f"seed={work['seed']}",
+             "evaluation.baselines=false", "evaluation.metrics=[accuracy]", *work["keys"]],
+        )  # fmt: skip
+        accuracy = run.metrics["test"]["accuracy"]["value"]
+        return {"accuracy": accuracy, "seconds": since_start(), "training_seconds": run.summary["training_seconds"]}
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """Write our figures beside the published ones."""
+    cases = [f"{dataset} {shots}" for dataset in SETS for shots in SHOTS]
+    lines = [f"{'':34}" + "".join(f"{case:>16}" for case in cases)]
+    for name, values in PUBLISHED.items():
+        lines.append(f"{name:34}" + "".join(f"{value:16.2f}" for value in values))
+    cells = [
+        f"{100 * found[case]['mean']:.2f} ({100 * found[case]['deviation']:.2f})" if case in found else "-"
+        for case in cases
+    ]
+    seconds = [f"{found[case]['seconds']:.0f} s" if case in found else "-" for case in cases]
+    lines.append(f"{'MiniLM, recipes/few-shot.yaml':34}" + "".join(f"{cell:>16}" for cell in cells))
+    lines.append(f"{'  median time of a run':34}" + "".join(f"{cell:>16}" for cell in seconds))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--shots", nargs="+", type=int, choices=SHOTS, default=SHOTS)
+    parser.add_argument("--split", choices=("test", "valid"), default="test")
+    parser.add_argument("--keys", nargs="*", default=[])
+    given = parser.parse_args()
+    found: dict[str, dict[str, Any]] = {}
+    for dataset in given.sets:
+        for shots in given.shots:
+            case, runs = f"{dataset} {shots}", []
+            for seed in range(given.seeds):
+                work = {"set": dataset, "shots": shots, "seed": seed, "split": given.split, "keys": given.keys}
+                runs.append(common.child(__file__, work, given.threads))
+                print(
+                    f"{case}-shot seed {seed}: {100 * runs[-1]['accuracy']:.2f} %, {runs[-1]['seconds']:.0f} s",
+                    flush=True,
+                )
+            scores = [run["accuracy"] for run in runs]
+            found[case] = {
+                "mean": statistics.mean(scores),
+                "deviation": statistics.stdev(scores) if len(scores) > 1 else 0.0,
+                "seconds": statistics.median(run["seconds"] for run in runs),
+                "runs": runs,
+                "machine": common.machine(given.threads),
+            }
+            if given.split == "test" and not given.keys:
+                common.keep("few_shot_intent", f"{case}-shot", found[case])
+    print(f"accuracy on {given.split}, mean and standard deviation of {given.seeds} seeds, %")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    common.begin(worker, main)

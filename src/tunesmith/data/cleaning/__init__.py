@@ -1,0 +1,1 @@
+"""Cleaning steps, one per file."""

@@ -1,0 +1,1 @@
+"""What stands in the place of a method and chooses one, one per file."""

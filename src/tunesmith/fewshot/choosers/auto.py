@@ -1,0 +1,88 @@
+"""Choose how to learn from a few examples by cross-validation on the examples themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.registry import components, register
+from tunesmith.core.settings import Component, setting
+from tunesmith.fewshot.ways.base import Way
+
+Codes = np.ndarray[Any, np.dtype[np.int64]]
+Marks = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@register("choosers")
+class Auto(Component):
+    """Cross-validate every way to learn from few examples on the training rows, and take the best."""
+
+    name: ClassVar[str] = "auto"
+
+    folds: int = setting(3, "Parts of the training rows; each is held out once.", unit="count", ge=2, le=20)
+    seconds: float = setting(
+        300.0, "Longest time for choosing; a way that trains and has not answered all folds by then is left out.", gt=0
+    )
+
+    def ways(self, reads_text: bool) -> list[Way]:
+        """Return the ways that a model can go, the one of least effort first.
+
+        Args:
+            reads_text: whether the model reads text.
+        Returns:
+            At least one.
+        """
+        found = [kind() for kind in components("ways").values() if reads_text or not kind.reads_text]
+        return sorted(found, key=lambda way: (way.effort, way.name))
+
+    def parts(self, labels: Codes, names: Sequence[str], seed: int) -> Codes:
+        """Draw the folds, every label spread over them.
+
+        Args:
+            labels: (rows,), a code per row.
+            names: of the codes.
+            seed: of the draw.
+        Returns:
+            (rows,), the fold that holds each row out.
+        Raises:
+            DataError: a label has one row, which cannot be held out and learned from.
+        """
+        codes, counts = np.unique(labels, return_counts=True)
+        if counts.min() < 2:
+            raise DataError(
+                f"method auto: the label '{names[int(codes[counts.argmin()])]}' has one training row, and "
+                "cross-validation needs two of each. Add a row, or choose a method yourself, for example with "
+                "recipes/few-shot.yaml."
+            )
+        draw, found, begin = np.random.default_rng(seed), np.zeros(len(labels), dtype=np.int64), 0
+        for code in codes:
+            rows = draw.permutation(np.flatnonzero(labels == code))
+            found[rows] = (begin + np.arange(len(rows))) % self.folds
+            begin += len(rows)  # labels with fewer rows than folds take turns
+        return found
+
+    def decide(self, right: Mapping[str, Marks], left_out: Mapping[str, str]) -> dict[str, Any]:
+        """Take the way that answers most rows; among equals the one of least effort.
+
+        Args:
+            right: by way, least effort first, (rows,), whether each held-out answer is right.
+            left_out: why ways were not tried to the end.
+        Returns:
+            "way", "sentence" and "table" of the ways with their accuracy and its standard error.
+        """
+        table = [
+            {"way": name, "accuracy": float(marks.mean()), "standard_error": float(marks.std() / len(marks) ** 0.5)}
+            for name, marks in right.items()
+        ]
+        table.sort(key=lambda row: -row["accuracy"])  # type: ignore[operator]
+        best, rows = table[0], len(next(iter(right.values())))
+        others = ", ".join(f"{row['way']} {100 * row['accuracy']:.1f} %" for row in table[1:])  # type: ignore[operator]
+        missing = "".join(f"; {name} was left out: {why}" for name, why in left_out.items())
+        sentence = (
+            f"method auto took {best['way']}: it answers {100 * best['accuracy']:.1f} % of the {rows:,} training rows "  # type: ignore[operator]
+            f"right when they are held out ({self.folds} folds), against {others}{missing}."
+        )
+        return {"way": best["way"], "sentence": sentence, "table": table, "left_out": dict(left_out)}

@@ -1,0 +1,1 @@
+"""Learners of episodes, one per file."""

@@ -1,0 +1,57 @@
+"""What a recipe about rows with labels must bring together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunesmith.core.registry import components
+from tunesmith.recipe.schema import Recipe
+
+
+def across_labels(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse names and metrics of rows out of scope where none is rejected, and choices without validation rows.
+
+    Args:
+        recipe: all keys.
+        task: the recipe's.
+    Returns:
+        Mistakes, each with its key.
+    """
+    found = [] if recipe.data.validation is not None else _without_validation(recipe, task)
+    if task.opens != "body":
+        unread = ("rows_per_label", "label_rows", "token_dropout")
+        default = type(recipe.training)()
+        found += [
+            f"training.{key}: the task '{task.name}' has no labels. Leave it out."
+            for key in unread
+            if getattr(recipe.training, key) != getattr(default, key)
+        ]
+    if getattr(task, "reject", None) is not None:
+        return found
+    if recipe.data.out_of_scope is not None:
+        found.append(
+            f"data.out_of_scope: the task '{task.name}' rejects no rows. Add task.reject: {{}} where it can, or leave "
+            "it out."
+        )
+    names = {name for name, metric in components("metrics").items() if metric.of_rejection}
+    for name in names.intersection(recipe.evaluation.metrics or []):
+        found.append(f"evaluation.metrics: {name} is of rejected rows. Add task.reject: {{}}, or leave it out.")
+    return found
+
+
+def _without_validation(recipe: Recipe, task: Any) -> list[str]:
+    """What validation rows are for must not be asked without them."""
+    asked = {
+        f"the task '{task.name}' reads them": task.family != "labelling",
+        "data.test is empty too, so nothing could be scored": recipe.data.test is None,
+        f"training.best={recipe.training.best} chooses by them": recipe.training.best not in ("auto", "last"),
+        "training.patience waits for them": recipe.training.patience is not None,
+        "candidates are chosen by them": bool(recipe.candidates) and recipe.combine == "best",
+        "model.quantization is judged by them": recipe.model.quantization is not None,
+        "task.reject chooses its threshold by them": getattr(task, "reject", None) is not None,
+    }
+    return [
+        f"data.validation: there are no validation rows, and {why}. Give a file or a share, or leave that out."
+        for why, wanted in asked.items()
+        if wanted
+    ]

@@ -1,0 +1,149 @@
+"""Choose a method where the recipe leaves it open: cross-validate ways on the training rows and take the best."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunesmith.core.errors import RecipeError
+from tunesmith.core.progress import Progress
+from tunesmith.core.seeds import derived
+from tunesmith.data.tokens import TokenRows, VariedRows
+from tunesmith.fewshot.choosers.auto import Auto, Codes, Marks
+from tunesmith.fewshot.ways.base import Way
+from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.runs.comparing import label_features
+from tunesmith.runs.labelling import Labelling
+from tunesmith.runs.opening import open_family
+from tunesmith.runs.preparing import prepare
+from tunesmith.tasks.labelling import LabelTask
+from tunesmith.tasks.running import extract_features
+from tunesmith.training.corpus import Split
+from tunesmith.training.loop import Loop
+
+
+def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any]]:
+    """Choose the method where the recipe leaves it to `auto`.
+
+    Args:
+        checked: the recipe.
+        progress: for the user.
+    Returns:
+        The recipe with method, head and training of the way taken, and the choice; the recipe itself and nothing where
+        it names a method.
+    Raises:
+        RecipeError: the task has no label per row, or candidates vary what is to be chosen.
+        DataError: a label has too few rows.
+    """
+    auto = checked.method
+    if not isinstance(auto, Auto):
+        return checked, {}
+    if not isinstance(checked.task, LabelTask) or checked.candidates or checked.recipe.start_from is not None:
+        raise RecipeError(
+            "method auto: it chooses head, method and training of a task with a label per row, so it goes with neither "
+            "other tasks, nor candidates, nor start_from. Name a method."
+        )
+    began = time.perf_counter()
+    family = open_family(_changed(checked, {"method": {"name": "none"}}), None)
+    assert isinstance(family, Labelling)
+    trying = _Trying(checked, auto, family, progress)
+    right, left_out = dict[str, Marks](), dict[str, str]()
+    for way in auto.ways(family.session.tokenizer is not None):
+        marks = trying.answered(way, began + auto.seconds)
+        if marks is None:
+            left_out[way.name] = f"it did not answer all folds within {auto.seconds:g} s (method.seconds)"
+        else:
+            right[way.name] = marks
+            progress.say(f"method auto: {way.name} {100 * marks.mean():.1f} % of held-out training rows")
+    choice = {**auto.decide(right, left_out), "seconds": time.perf_counter() - began}
+    progress.say(choice["sentence"])
+    taken = next(way for way in auto.ways(True) if way.name == choice["way"])
+    return _changed(checked, taken.changes()), choice
+
+
+def _changed(checked: Checked, changes: dict[str, dict[str, Any]]) -> Checked:
+    """Write changes into a recipe; its paths mean what they meant."""
+    values = checked.resolved()
+    values["task"] |= changes.get("task", {})
+    values["training"] |= changes.get("training", {})
+    values["method"] = changes["method"]
+    return replace(load_recipe(values), folder=checked.folder)
+
+
+class _Trying:
+    """Ways on the folds of one recipe's training rows; features of the frozen model are computed once."""
+
+    def __init__(self, checked: Checked, auto: Auto, family: Labelling, progress: Progress) -> None:
+        self.checked, self.family, self.progress = checked, family, progress
+        session, split = family.session, family.corpus.splits["train"]
+        self.split, self.folds = split, auto.folds
+        self.fold: Codes = auto.parts(split.labels, family.corpus.label_names, derived(checked.recipe.seed, "folds"))
+        with progress.stage("features of train", len(split.labels)) as bar:
+            self.features = extract_features(session.backbone, session.task, split.tokens, bar)
+        self.texts = None
+        if session.tokenizer is not None:
+            self.texts = torch.from_numpy(label_features(session, family.corpus))
+
+    def answered(self, way: Way, until: float) -> Marks | None:
+        """Say which held-out rows a way answers right; None where time ran out."""
+        changed = _changed(self.checked, way.changes())
+        task = self.family.session.task
+        task = type(task)(**{**task.model_dump(), **way.changes().get("task", {}), "reject": None})
+        right = np.zeros(len(self.fold), dtype=bool)
+        for number in range(self.folds):
+            if way.trains and time.perf_counter() > until:
+                return None
+            kept, held = np.flatnonzero(self.fold != number), np.flatnonzero(self.fold == number)
+            found = self._tuned(changed, task, kept, held) if way.trains else self._frozen(task, kept, held)
+            right[held] = found == self.split.labels[held]
+        return right
+
+    @torch.no_grad()
+    def _frozen(self, task: Any, kept: Codes, held: Codes) -> Codes:
+        """Answer rows from others by their frozen features."""
+        head = task.head(self.features.shape[1], len(self.family.corpus.label_texts))
+        labels = torch.from_numpy(self.split.labels[kept])
+        task.start(head, self.features[torch.from_numpy(kept)], labels, self.texts)
+        found: Codes = head.eval()(self.features[torch.from_numpy(held)]).argmax(1).numpy()
+        return found
+
+    def _tuned(self, changed: Checked, task: Any, kept: Codes, held: Codes) -> Codes:
+        """Train on rows and answer others."""
+        family = self.family
+        corpus = replace(
+            family.corpus,
+            splits={"train": _some(self.split, kept)},
+            label_names=family.corpus.label_names[: len(family.corpus.label_texts)],
+        )
+        session = replace(family.session, task=task)
+        part = Labelling(session, corpus, family.judge)
+        part.frozen = replace(family.frozen, features={"train": self.features[torch.from_numpy(kept)]})
+        trial = prepare(changed, part, None)[0].trial
+        try:
+            with self.progress.stage("a fold", changed.recipe.training.epochs * len(kept)) as bar:
+                Loop([trial]).fit(bar, None, self.progress.say)
+            if trial.trained.interrupted:
+                raise KeyboardInterrupt
+            part.settle(trial.tuned)
+            found: Codes = trial.tuned.probabilities(_some(self.split, held).tokens).argmax(1).numpy()
+        finally:
+            session.backbone.seams.detach(trial.name)
+        return found
+
+
+def _some(split: Split, rows: Codes) -> Split:
+    """Take some rows of a split."""
+    soft = None if split.soft is None else split.soft[rows]
+    wordings = [_taken(one, rows) for one in split.tokens.wordings]
+    tokens = wordings[0] if len(wordings) == 1 else VariedRows(wordings)
+    return replace(split, index=split.index[rows], labels=split.labels[rows], tokens=tokens, soft=soft)
+
+
+def _taken(tokens: TokenRows, rows: Codes) -> TokenRows:
+    ids = [tokens[row] for row in rows]
+    ends = np.concatenate([[0], np.cumsum([len(row) for row in ids])])
+    return TokenRows(np.concatenate(ids), ends, tokens.full_lengths[rows])

@@ -1,0 +1,175 @@
+"""Filters on the rows that would train, counted and listed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tunesmith.core.errors import DataError
+from tunesmith.data.cleaning.base import Change, Filter, Rows, Verdict, build_steps
+from tunesmith.data.examples import Examples
+from tunesmith.data.splitting import Index
+from tunesmith.recipe.schema import DataSettings
+from tunesmith.training.parts import Part
+
+LIST = "cleaning.jsonl"  # of a run
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a step did to one row.
+
+    Args:
+        step: its name.
+        file: of the row.
+        where: it stands there.
+        what: changed, dropped, relabelled or listed.
+        why: in a few words; empty for changed rows.
+    """
+
+    step: str
+    file: str
+    where: str
+    what: str
+    why: str = ""
+
+
+def changes_of(data: DataSettings) -> list[Change]:
+    """Return the steps of a recipe that change texts.
+
+    Args:
+        data: the recipe's data settings.
+    Returns:
+        In their order.
+    """
+    return [step for step in build_steps(data.cleaning) if isinstance(step, Change)]
+
+
+def filter_training(
+    part: Part, data: DataSettings, texts: Callable[[Part], Sequence[str]], names: Sequence[str], seed: int
+) -> tuple[Part, list[Finding]]:
+    """Drop training rows as the recipe's filters say; those that need a model come later.
+
+    Args:
+        part: the rows that would train.
+        data: the recipe's data settings.
+        texts: of a part, one per row.
+        names: of the labels.
+        seed: of the run.
+    Returns:
+        The part with the rows that stay, and what was found.
+    Raises:
+        DataError: no row is left.
+    """
+    findings, rows = list[Finding](), len(part.index)
+    for step in build_steps(data.cleaning):
+        if not isinstance(step, Filter) or step.needs_features:
+            continue
+        verdicts = step.judge(Rows(texts(part), part.labels, names, seed))
+        findings += list_findings(step.name, verdicts, part.examples, part.index)
+        gone = [row for row, verdict in verdicts.items() if verdict.what == "dropped"]
+        if gone:
+            part = part.only(np.setdiff1d(np.arange(len(part.index)), gone))
+            part.dropped[step.name] = len(gone)
+        check_left(len(part.index), rows, part.examples, findings)
+    return part, findings
+
+
+def list_findings(step: str, verdicts: Mapping[int, Verdict], examples: Examples, index: Index) -> list[Finding]:
+    """Say which rows a filter found.
+
+    Args:
+        step: its name.
+        verdicts: by row number.
+        examples: the file.
+        index: (rows,), which rows of the file the numbers stand for.
+    Returns:
+        In the order of the rows.
+    """
+
+    def why(verdict: Verdict) -> str:
+        other = "" if verdict.other is None else f" {examples.where[int(index[verdict.other])]}"
+        return f"{verdict.why}{other}"
+
+    return [
+        Finding(step, examples.path, examples.where[int(index[row])], verdicts[row].what, why(verdicts[row]))
+        for row in sorted(verdicts)
+    ]
+
+
+def check_left(left: int, rows: int, examples: Examples, findings: Sequence[Finding]) -> None:
+    """Refuse cleaning that leaves nothing to train on.
+
+    Args:
+        left: rows that stay. [count]
+        rows: there were before. [count]
+        examples: the file.
+        findings: so far.
+    Raises:
+        DataError: none stays; with how many each step dropped.
+    """
+    if left:
+        return
+    counts = Counter(one.step for one in findings if one.what == "dropped")
+    shown = ", ".join(f"{step} {count:,}" for step, count in counts.items())
+    raise DataError(
+        f"{examples.path}: cleaning dropped every one of {rows:,} training rows ({shown}); the last one was "
+        f"{findings[-1].where}: {findings[-1].why}. Loosen data.cleaning or give other rows."
+    )
+
+
+def changed_rows(files: Iterable[Examples]) -> Iterator[Finding]:
+    """Go through the rows that steps changed.
+
+    Args:
+        files: that were read; one that stands there twice counts once.
+    Returns:
+        A finding per row and step.
+    """
+    for examples in {id(one): one for one in files}.values():
+        for step, places in examples.changed.items():
+            yield from (Finding(step, examples.path, where, "changed") for where in places)
+
+
+def cleaning_counts(files: Iterable[Examples], findings: Iterable[Finding]) -> dict[str, dict[str, int]]:
+    """Count what each step did.
+
+    Args:
+        files: that were read.
+        findings: of filters.
+    Returns:
+        By step: rows by what was done to them.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for one in {id(one): one for one in files}.values():
+        for step, places in one.changed.items():
+            counts.setdefault(step, Counter())["changed"] += len(places)
+    for found in findings:
+        counts.setdefault(found.step, Counter())[found.what] += 1
+    return {step: dict(some) for step, some in counts.items()}
+
+
+def cleaning_sentences(
+    given: Sequence[Mapping[str, Any]], files: Sequence[Examples], findings: Sequence[Finding]
+) -> list[str]:
+    """Say what cleaning did.
+
+    Args:
+        given: `data.cleaning`.
+        files: that were read.
+        findings: of filters.
+    Returns:
+        A sentence; none without steps.
+    """
+    if not given:
+        return []
+    counts = cleaning_counts(files, findings)
+    done = [
+        f"{one['name']} " + (" and ".join(f"{what} {n:,}" for what, n in counts.get(one["name"], {}).items()) or "0")
+        for one in given
+    ]
+    return [f"cleaning, rows: {'; '.join(done)}. They are listed in {LIST} of the run."]

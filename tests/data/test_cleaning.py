@@ -1,0 +1,141 @@
+"""What each cleaning step changes or drops, and what it leaves alone."""
+
+import numpy as np
+import pytest
+
+from tunesmith.core.registry import components
+from tunesmith.data.cleaning.base import Change, Filter, Rows
+from tunesmith.data.cleaning.control_characters import ControlCharacters
+from tunesmith.data.cleaning.duplicates import Duplicates
+from tunesmith.data.cleaning.html import Html
+from tunesmith.data.cleaning.language_filter import LanguageFilter
+from tunesmith.data.cleaning.length import Length
+from tunesmith.data.cleaning.near_duplicates import NearDuplicates
+from tunesmith.data.cleaning.redaction import Redaction
+from tunesmith.data.cleaning.unicode import Unicode
+from tunesmith.data.cleaning.whitespace import Whitespace
+from tunesmith.data.language import language_of
+from tunesmith.data.personal import find_personal, luhn
+
+
+def rows(*texts: str, labels: list[int] | None = None) -> Rows:
+    return Rows(texts, np.array(labels or [0] * len(texts)))
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "after"),
+    [
+        (Unicode(), "cafe\u0301 \ufb01ne", "caf\u00e9 \ufb01ne"),
+        (Unicode(form="NFKC"), "\uff21\uff22\uff23 \ufb01ne", "ABC fine"),
+        (ControlCharacters(), "a\u200bb\x00c\ufeff\r\nd\u2028e\u202e", "abc\nd\ne"),
+        (ControlCharacters(), "\U0001f468\u200d\U0001f469", "\U0001f468\u200d\U0001f469"),
+        (Html(), "<p>5 &lt; 6 &amp; <b class='x'>bold</b></p><script>evil()</script>", "5 < 6 & bold"),
+        (Html(), "one<br/>two<!-- note -->", "one\ntwo"),
+        (Html(), "if a < b and <MAIL_1> or <unk> > c", "if a < b and <MAIL_1> or <unk> > c"),
+        (Html(), "&lt;b&gt; is a tag", "<b> is a tag"),
+        (Whitespace(), "  a \t b \n\n\n\n c\u00a0d  ", "a b\n\nc d"),
+        (Whitespace(lines=False), " a\n\nb ", "a b"),
+    ],
+)
+def test_changes(step: Change, before: str, after: str) -> None:
+    assert step.text(before) == after
+    assert step.text("nothing to do here") == "nothing to do here"
+
+
+def test_redaction_gives_one_value_one_placeholder_across_a_row() -> None:
+    cells = ["from Ann@Example.org to bob@example.org", "ann@example.org, +49 30 1234567 or +49-30-1234567"]
+    assert Redaction().cells(cells) == ["from <MAIL_1> to <MAIL_2>", "<MAIL_1>, <PHONE_1> or <PHONE_1>"]
+    assert Redaction().text("bob@example.org") == "<MAIL_1>", "every row counts for itself"
+    assert Redaction(kinds=("phone",)).text("bob@example.org, 415-555-2671") == "bob@example.org, <PHONE_1>"
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("card 4111 1111 1111 1111 and 5500-0000-0000-0004", ["card", "card"]),
+        ("no card 4111 1111 1111 1112", []),
+        ("IBAN DE89 3704 0044 0532 0130 00 PAYS, GB82WEST12345698765432", ["iban", "iban"]),
+        ("IBAN DE88 3704 0044 0532 0130 00", []),
+        ("078-05-1120 and 000-05-1120", ["id"]),
+        ("11010519491231002X but 110105194912310021", ["id"]),
+        ("12345678Z but 12345678A", ["id"]),
+        ("+1 (415) 555-2671, (415) 555-2671, 030/1234567, 13812345678", ["phone"] * 4),
+        ("on 2024-01-02 at 10:30:45, order 12345678, v1.2.3.4, 1,234,567.89 of 192.168.0.1", []),
+        ("a@b, @ann, x@y.c", []),
+    ],
+)
+def test_personal_data_is_told_by_its_check_digits(text: str, kinds: list[str]) -> None:
+    assert [one.kind for one in find_personal(text)] == kinds
+
+
+def test_luhn_catches_every_wrong_digit() -> None:
+    right = [4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert luhn(right)
+    for place in range(16):
+        for digit in set(range(10)) - {right[place]}:
+            assert not luhn([*right[:place], digit, *right[place + 1 :]])
+
+
+def test_finding_takes_no_longer_than_the_text_is_long() -> None:
+    for text in ("a" * 200_000 + "@", "1 " * 100_000, "+1" * 50_000, "1-" * 100_000, "DE89 " * 40_000, "x.@" * 60_000):
+        find_personal(text)
+
+
+def test_length() -> None:
+    found = Length(least=3, most=5).judge(rows("ab", "abc", "abcdef"))
+    assert {row: one.why for row, one in found.items()} == {
+        0: "2 characters, fewer than 3",
+        2: "6 characters, more than 5",
+    }
+
+
+def test_duplicates_keep_the_first_one() -> None:
+    given = rows("A cat", "a dog", "a  CAT", "a dog", labels=[0, 1, 0, 0])
+    assert {row: one.other for row, one in Duplicates().judge(given).items()} == {2: 0, 3: 1}
+    assert set(Duplicates(conflicts="drop").judge(given)) == {1, 2, 3}
+
+
+def test_near_duplicates_are_those_of_the_exact_comparison() -> None:
+    base = "please tell me when my new card will arrive at home"
+    given = rows(base, base + "!", "what is the exchange rate of today", base + " or so it is")
+    assert set(NearDuplicates(threshold=0.9).judge(given)) == {1}
+    assert set(NearDuplicates(threshold=0.7).judge(given)) == {1, 3}
+    few = rows("same text here", "same text here", "same text here")
+    assert set(NearDuplicates().judge(few)) == {1, 2}, "more than half of the rows may be copies"
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("when will the card that I ordered arrive", "en"),
+        ("wann kommt die Karte, die ich bestellt habe", "de"),
+        ("quand est-ce que la carte va arriver chez nous", "fr"),
+        ("cuando llega la tarjeta que me han enviado", "es"),
+        ("когда придёт карта, которую я заказал", "ru"),
+        ("我的银行卡什么时候到", "zh"),
+        ("カードはいつ届きますか", "ja"),
+        ("카드는 언제 도착하나요", "ko"),
+        ("ok", None),
+        ("12 + 30", None),
+    ],
+)
+def test_language(text: str, language: str | None) -> None:
+    assert language_of(text) == language
+
+
+def test_language_filter() -> None:
+    given = rows("when will the card arrive", "wann ist die Karte da", "ok")
+    assert set(LanguageFilter().judge(given)) == {1}
+    assert set(LanguageFilter(languages=("de",), unsure="drop").judge(given)) == {0, 2}
+    with pytest.raises(ValueError, match="unknown language 'xx'"):
+        LanguageFilter(languages=("xx",))
+
+
+@pytest.mark.parametrize("name", components("cleaning"))
+def test_a_step_is_a_change_that_repeats_or_a_filter_of_rows(name: str) -> None:
+    step = components("cleaning")[name]()
+    texts = ["Hello <b>there</b>, mail ann@example.org", "naïve  café\u200b", "plain words of a text"]
+    if isinstance(step, Change):
+        assert step.cells(texts) == step.cells(texts) and len(step.cells(texts)) == 3
+    else:
+        assert isinstance(step, Filter) and step.where

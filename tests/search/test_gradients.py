@@ -1,0 +1,90 @@
+"""The gradient's candidates on tiny models, against the change that really comes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from tests.conftest import TEXTS, save_tiny_bert
+from tunesmith.models.layout import ragged
+from tunesmith.prompts.prompt import Prompt
+from tunesmith.runs.prompting import PromptScorer
+from tunesmith.search.gradients import substituting, whole_words, word_gradient
+
+LABELS = ["you", "friend", "now"]
+ROWS = [{"text": text} for texts in TEXTS.values() for text in texts]
+TRUTH = np.array([code for code, texts in enumerate(TEXTS.values()) for _ in texts])
+
+
+@pytest.fixture(scope="module", params=["masked", "causal"])
+def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_writer: Path) -> PromptScorer:
+    if request.param == "causal":
+        return PromptScorer.open(str(tiny_writer))
+    folder = save_tiny_bert(tmp_path_factory.mktemp("masked"), 0)
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    return PromptScorer.open(str(folder))
+
+
+def words_of(scorer: PromptScorer) -> dict[str, int]:
+    found = whole_words(scorer.session.tokenizer)
+    assert found and all(word.isalpha() and len(word) > 2 for word in found)
+    return found
+
+
+def mean_log(scorer: PromptScorer, prompt: Prompt, rows: Any, truth: Any) -> float:
+    table = scorer.log_probabilities(prompt, rows, LABELS)
+    return float(table[np.arange(len(rows)), truth].mean())
+
+
+def test_words_are_one_token_each(scorer: PromptScorer) -> None:
+    words, tokenizer = words_of(scorer), scorer.session.tokenizer
+    for word, number in list(words.items())[:20]:
+        ids = tokenizer(f": {word}", add_special_tokens=False)["input_ids"]
+        assert ids[-1] == number and len(ids) == len(tokenizer(":", add_special_tokens=False)["input_ids"]) + 1
+
+
+def test_the_gradient_is_the_slope(scorer: PromptScorer) -> None:
+    """Moving the embedding of the old word a little changes the likelihood by the gradient times the way."""
+    word, token = next(iter(words_of(scorer).items()))
+    prompt = Prompt(template=f"{{text}} {word} {{label}}")
+    rows = [row for row in ROWS if word not in row["text"]]
+    truth = TRUTH[[ROWS.index(row) for row in rows]]
+    session = scorer.session
+    task: Any = session.task.bound(prompt, session.tokenizer, session.max_tokens, LABELS)  # type: ignore[attr-defined]
+    tokens, _ = task.labels.reader.encode(rows)
+    batch = ragged([torch.from_numpy(tokens[row]) for row in range(len(rows))])
+    gradient = word_gradient(scorer, task, batch, torch.from_numpy(truth), token)
+    table = session.backbone.seams.embedding_weight
+    way = torch.randn(table.shape[1], generator=torch.Generator().manual_seed(0))
+    before = table[token].clone()
+    ends = []
+    with torch.no_grad():
+        for step in (3e-4, -3e-4):
+            table[token] = before + step * way
+            ends.append(mean_log(scorer, prompt, rows, truth))
+        table[token] = before
+    assert (ends[0] - ends[1]) / 6e-4 == pytest.approx(float(gradient @ way), rel=0.05, abs=2e-3)
+
+
+def test_named_words_raise_the_likelihood(scorer: PromptScorer) -> None:
+    """Of the words named first, most are better than the mean of all."""
+    words = words_of(scorer)
+    old, other, *_ = words
+    prompt, twin = (Prompt(template=f"{{text}} {word} {{label}}") for word in (old, other))
+    named = substituting(scorer, LABELS, words)(prompt, twin, ROWS, TRUTH, 5)
+    scores = {word: mean_log(scorer, Prompt(template=f"{{text}} {word} {{label}}"), ROWS, TRUTH) for word in words}
+    assert len(named) == min(5, len(words))
+    assert np.mean([scores[word] for word in named]) > np.mean(list(scores.values()))
+
+
+def test_no_candidates_where_more_than_a_word_differs(scorer: PromptScorer) -> None:
+    words = words_of(scorer)
+    first, second, *_ = words
+    prompt = Prompt(template=f"{{text}} {first} {{label}}")
+    twin = Prompt(template=f"{{text}} {second} {second} {{label}}")
+    assert substituting(scorer, LABELS, words)(prompt, twin, ROWS, TRUTH, 5) == []
