@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tunesmith.data.token_store import tokenize_once
 from tunesmith.data.tokens import TokenRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
-from tunesmith.training.cleaning import Finding, changes_of, cleaning_sentences, filter_training
+from tunesmith.training.cleaning import Finding, changes_of, cleaning_sentences, filter_training, steps_without_model
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
 FEW = 30  # rows below which a score is remarked on
@@ -146,12 +146,12 @@ def load_corpus(
     warnings = [*_alike(names), *separate(parts, data.leakage)]
     warnings.extend(_hold_out(parts, data, seed))
     parts["train"], findings = filter_training(parts["train"], data, _texts, names, seed)
-    warnings.extend(cleaning_sentences(data.cleaning, list(files.values()), findings))
+    warnings.extend(cleaning_sentences(steps_without_model(data), list(files.values()), findings))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
     for split in splits.values():
         warnings.extend(_remarks(split))
-    _check_coverage(splits, names, files["train"].label_names)
+    check_coverage(splits, names, files["train"].label_names)
     return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files), findings)
 
 
@@ -273,7 +273,16 @@ def _remarks(split: Split) -> list[str]:
     return remarks
 
 
-def _check_coverage(splits: dict[str, Split], names: list[str], given: Sequence[str]) -> None:
+def check_coverage(splits: Mapping[str, Split], names: Sequence[str], given: Sequence[str]) -> None:
+    """Refuse training rows that lack a label of their file.
+
+    Args:
+        splits: with "train".
+        names: labels, in the order of the codes.
+        given: labels of the training file.
+    Raises:
+        DataError: every row of a label was dropped.
+    """
     present = set(np.unique(splits["train"].labels).tolist())
     lost = [name for code, name in enumerate(names) if code not in present and name in given]
     if lost:
