@@ -14,6 +14,7 @@ _PUBLIC = {
     "Run": "tunesmith.api",
     "train": "tunesmith.api",
     "inspect": "tunesmith.api",
+    "inspect_data": "tunesmith.api",
     "attach": "tunesmith.api",
     "route": "tunesmith.api",
     "merge": "tunesmith.api",

@@ -8,22 +8,24 @@ from tunesmith.data.cleaning.label_errors import LabelErrors
 from tunesmith.data.label_errors import out_of_fold, suspicious
 
 
-def written_out(table: np.ndarray, labels: np.ndarray) -> list[int]:
+def written_out(table: np.ndarray, labels: np.ndarray, odds: float) -> list[int]:
     classes = table.shape[1]
-    thresholds = [np.mean([table[i, j] for i in range(len(labels)) if labels[i] == j] or [0]) for j in range(classes)]
+    usual = [np.mean([table[i, j] for i in range(len(labels)) if labels[i] == j]) for j in range(classes)]
     found = []
     for row, given in zip(table, labels, strict=True):
-        confident = [j for j in range(classes) if row[j] >= thresholds[j]]
-        best = max(confident, key=lambda j: row[j]) if confident else given
-        found.append(int(best) if best != given else -1)
+        best = max(range(classes), key=lambda j: row[j] / usual[j])
+        far = row[best] / usual[best] >= odds * row[given] / usual[given]
+        found.append(int(best) if best != given and far else -1)
     return found
 
 
-def test_suspicious_is_the_confident_joint_written_out() -> None:
+@pytest.mark.parametrize("odds", [1, 5])
+def test_suspicious_is_its_definition_written_out(odds: float) -> None:
     draw = np.random.default_rng(0)
     table = draw.dirichlet(np.ones(5) / 2, 200)
     labels = draw.integers(0, 5, 200)
-    assert suspicious(table, labels).tolist() == written_out(table, labels)
+    found = suspicious(table, labels, odds).tolist()
+    assert found == written_out(table, labels, odds) and 0 < found.count(-1) < 200
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def test_flipped_labels_are_found_with_the_right_suggestion(noisy: tuple[np.ndar
     rows = Rows([], given, names, seed=0, features=lambda: features)
     found = LabelErrors(do="correct").judge(rows)
     wrong = set(np.flatnonzero(given != right).tolist())
-    assert len(wrong & set(found)) >= 0.95 * len(wrong) and len(wrong & set(found)) >= 0.95 * len(found)
+    assert len(wrong & set(found)) >= 0.8 * len(wrong) and len(wrong & set(found)) >= 0.95 * len(found)
     for row in wrong & set(found):
         assert found[row].label == right[row]
         assert f"given {names[given[row]]}, suggested {names[right[row]]}" in found[row].why

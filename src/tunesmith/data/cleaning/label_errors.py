@@ -21,13 +21,16 @@ class LabelErrors(Filter):
     do: Literal["drop", "correct", "list"] = setting(
         "drop", "Drop the rows, give them the label that the probe suggests, or list them only."
     )
+    odds: float = setting(
+        5.0, "How many times as far above its usual probability the suggested label is than the given one.", ge=1
+    )
     folds: int = setting(5, "Parts of which each is judged by a probe on the others.", unit="count", ge=2)
 
     def judge(self, rows: Rows) -> dict[int, Verdict]:
         """Fit the probes and compare."""
         assert rows.features is not None
         table = out_of_fold(rows.features(), rows.labels, len(rows.label_names), self.folds, rows.seed)
-        found = suspicious(table, rows.labels)
+        found = suspicious(table, rows.labels, self.odds)
         what = {"drop": "dropped", "correct": "relabelled", "list": "listed"}[self.do]
         return {
             row: Verdict(
