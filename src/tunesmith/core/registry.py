@@ -25,6 +25,7 @@ KINDS = {
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
     "cleaning": "tunesmith.data.cleaning",
+    "augmentations": "tunesmith.data.augmentations",
     "chats": "tunesmith.prompts.chats",
 }
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from tunesmith.data.splitting import Index, stratified_folds
 
-# Length of a row's features, and how many losses weigh as much as the weights' half squared length: small weights follow
-# wrong labels less. Chosen on 4,000 training rows of BANKING77 with a fifth of their labels flipped.
+# Length of a row's features, and how many losses weigh as much as the weights' half squared length: small weights
+# follow wrong labels less. Chosen on 4,000 training rows of BANKING77 with a fifth of their labels flipped.
 _LENGTH, _LOSSES = 20.0, 40.0
 
 Table = np.ndarray[Any, np.dtype[np.float64]]

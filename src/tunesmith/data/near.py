@@ -79,6 +79,22 @@ def text_groups(texts: Iterable[str], threshold: float, seed: int = 0) -> Index:
     return _joined_texts(distinct, threshold, seed)[codes]
 
 
+def joined_groups(first: Index, second: Index) -> Index:
+    """Join two ways of grouping the same rows: rows stay together that either keeps together.
+
+    Args:
+        first: (rows,), a group number per row.
+        second: the same.
+    Returns:
+        (rows,), a group number per row.
+    Example:
+        >>> joined_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
+        [0, 0, 0, 1]
+    """
+    numbers = np.unique(first, return_inverse=True)[1]
+    return _merged(numbers, *_chained(second))
+
+
 def worded(groups: Index, threshold: float) -> str:
     """Say what was kept together.
 

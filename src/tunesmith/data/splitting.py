@@ -83,6 +83,25 @@ def grouped_share(labels: np.ndarray[Any, Any], groups: Index, share: float, see
     return np.setdiff1d(np.arange(len(labels)), out), out
 
 
+def latest_share(times: np.ndarray[Any, Any], share: float) -> tuple[Index, Index]:
+    """Hold out the latest rows; rows of one time stay together.
+
+    Args:
+        times: (rows,), numbers that grow with time.
+        share: to hold out, as nearly as whole times allow. [fraction]
+    Returns:
+        Row numbers kept and held out, each in rising order; every row kept is earlier than every one held out.
+    Example:
+        >>> kept, held = latest_share(np.array([3, 1, 2, 3]), 0.4)
+        >>> kept.tolist(), held.tolist()
+        ([1, 2], [0, 3])
+    """
+    found, counts = np.unique(times, return_counts=True)
+    behind = len(times) - np.cumsum(counts)  # rows later than each time
+    last = found[:-1][np.abs(behind[:-1] - share * len(times)).argmin()] if len(found) > 1 else found[0]
+    return np.flatnonzero(times <= last), np.flatnonzero(times > last)
+
+
 def stratified_folds(labels: np.ndarray[Any, Any], count: int, seed: int, groups: Index | None = None) -> Index:
     """Part rows into folds, every class alike; whole groups where there are some.
 

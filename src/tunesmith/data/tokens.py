@@ -70,6 +70,11 @@ class TokenRows:
         """Return how much of a row is learned: one label, or so many tokens. [count]"""
         return 1
 
+    @property
+    def varies(self) -> bool:
+        """Whether training sees the rows in another form in every epoch."""
+        return False
+
     def take(self, rows: np.ndarray[Any, Any]) -> TokenRows:
         """Return some of the rows.
 

@@ -144,7 +144,7 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
             parts[key] = _component(kind, key, named, problems)
     listed = build_lists(values.get("data"), _component, problems)
     if recipe is not None and not problems:
-        problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, parts["task"])])
+        problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, recipe.data, parts["task"])])
     if problems or recipe is None:
         return None
     alone = Checked(recipe, parts["task"], parts["method"], folder, listed=listed)
@@ -484,8 +484,8 @@ def json_schema() -> dict[str, Any]:
     for key, kind in (("task", "tasks"), ("method", "methods")):
         schema["properties"][key] = {"description": f"The {key}.", "anyOf": _choices(kind)}
     schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
-    for key in LISTED:
-        schema["$defs"]["DataSettings"]["properties"][key]["items"] = {"anyOf": _choices(key)}
+    for key, kind in LISTED.items():
+        schema["$defs"]["DataSettings"]["properties"][key]["items"] = {"anyOf": _choices(kind)}
     return schema
 
 

@@ -86,6 +86,8 @@ def _rows(splits: Sequence[Split]) -> list[tuple[bytes, int]] | None:
     """Return a key and the length of every different row; None where a row is not the same in every epoch."""
     found: dict[bytes, int] = {}
     for split in splits:
+        if split.tokens.varies:
+            return None
         for number in range(len(split.tokens)):
             ids = split.tokens.seen(number, 0).ids
             if number == 0 and not np.array_equal(ids, split.tokens.seen(number, 1).ids):

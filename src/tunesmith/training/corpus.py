@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.data import audit
+from tunesmith.data.augmentations.base import build_augmentations
+from tunesmith.data.augmented import AugmentedRows
 from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.examples import Columns, Examples, find_reader, path_text
 from tunesmith.data.readers.saved import Saved
@@ -20,7 +22,15 @@ from tunesmith.data.tokens import TokenRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.training.cleaning import Finding, changes_of, cleaning_sentences, filter_training, steps_without_model
-from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
+from tunesmith.training.parts import (
+    Part,
+    hold_out,
+    hold_out_fold,
+    keep_near_together,
+    separate,
+    shares,
+    split_by_columns,
+)
 
 FEW = 30  # rows below which a score is remarked on
 
@@ -134,7 +144,8 @@ def load_corpus(
         raise RecipeError(
             f"prompt.template: the field '{data.label}' is the label column: the model would read the answer."
         )
-    files = {"train": read_labelled(data.train, data, template, folder)}
+    kept = tuple(name for name in (data.group, data.time) if name is not None)
+    files = {"train": read_labelled(data.train, data, template, folder, kept)}
     if isinstance(data.validation, str):
         files["validation"] = read_labelled(data.validation, data, template, folder)
     if isinstance(data.test, str):
@@ -151,6 +162,8 @@ def load_corpus(
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
     for split in splits.values():
         warnings.extend(_remarks(split))
+    if data.augmentation:
+        splits["train"] = _augmented(splits["train"], data, template, tokenizer, max_tokens)
     check_coverage(splits, names, files["train"].label_names)
     return Corpus(names, splits, warnings, "+".join(files[name].content_hash[:32] for name in files), findings)
 
@@ -176,7 +189,9 @@ def load_labelled(
     return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
 
 
-def read_labelled(path: str | Path, data: DataSettings, template: Template, folder: Path) -> Examples:
+def read_labelled(
+    path: str | Path, data: DataSettings, template: Template, folder: Path, kept: tuple[str, ...] = ()
+) -> Examples:
     """Read one file with the recipe's columns.
 
     Args:
@@ -184,6 +199,7 @@ def read_labelled(path: str | Path, data: DataSettings, template: Template, fold
         data: the recipe's data settings.
         template: of the prompt.
         folder: for relative paths.
+        kept: columns that rows are split by.
     Returns:
         The examples.
     Raises:
@@ -193,7 +209,7 @@ def read_labelled(path: str | Path, data: DataSettings, template: Template, fold
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
     others = tuple(name for name in template.fields if name not in ("text", data.text))
     reader = find_reader(place, data.encoding, data.max_characters, data.columns)
-    columns = Columns(data.text, data.label, others)
+    columns = Columns(data.text, data.label, others, kept)
     return read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
 
 
@@ -210,10 +226,13 @@ def _texts(part: Part) -> list[str]:
 
 def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int) -> list[str]:
     """Hold out what is a share of train; say what was kept together."""
-    wanted, train, said = shares(data), parts["train"], list[str]()
-    if wanted and data.near_copies is not None:
+    wanted, train = shares(data), parts["train"]
+    said = split_by_columns(train, data)
+    if (wanted or data.folds) and data.near_copies is not None:
         said.append(keep_near_together(train, [_texts(train)], data.near_copies))
     hold_out(parts, wanted, seed)
+    if data.folds is not None:
+        hold_out_fold(parts, data, seed)
     return said
 
 
@@ -252,6 +271,18 @@ def _encode(
         together=part.together(),
     )
     return Split(name, part.examples, part.index, part.labels, tokens, facts, kept_in=kept_in)
+
+
+def _augmented(split: Split, data: DataSettings, template: Template, tokenizer: Any, max_tokens: int) -> Split:
+    """Let training draw other forms of the rows' texts."""
+
+    def write(row: int, changed: Callable[[str], str]) -> str:
+        values = next(split.examples.rows([int(split.index[row])]))
+        text = changed(values["text"])
+        return template.render({**values, "text": text, split.examples.columns.text: text})
+
+    steps = build_augmentations(data.augmentation)
+    return replace(split, tokens=AugmentedRows(split.tokens, tokenizer, write, steps, max_tokens))
 
 
 def _remarks(split: Split) -> list[str]:
