@@ -56,7 +56,7 @@ def test_swap_keeps_the_words_and_insert_adds_own_ones() -> None:
 def test_typo_changes_one_character_and_no_placeholder() -> None:
     step = components("augmentations")["typo"](rate=1)
     for some in drawn(step, "write a letter to <MAIL_1>"):
-        for before, after in zip("write a letter to <MAIL_1>".split(), some, strict=True):
+        for before, after in zip(["write", "a", "letter", "to", "<MAIL_1>"], some, strict=True):
             assert abs(len(after) - len(before)) <= 1 and set(after) <= set(before)
         assert some[1] == "a" and some[4] == "<MAIL_1>"
 

@@ -210,7 +210,7 @@ def _seconds(cell: str) -> float:
 def _nothing_held(train: Part, name: str, share: float, rows: int) -> str:
     labels, texts = len(np.unique(train.labels)), len(np.unique(train.hashes))
     named = f"{labels} labels and " if labels > 1 else ""
-    alike = "copies of a text" if train.groups is None else "near copies"
+    alike = "copies of a text" if train.groups is None else "rows of a group"
     why = f"every label keeps a row for training, and {alike}" if labels > 1 else alike
     check = "Check data.text and data.label, raise" if labels > 1 else "Raise"
     return (
