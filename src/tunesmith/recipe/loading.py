@@ -181,7 +181,7 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
             parts[key] = _component(kind, key, named, problems)
     listed = build_lists(values.get("data"), _component, problems)
     if recipe is not None and not problems:
-        problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, parts["task"])])
+        problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, recipe.data, parts["task"])])
         problems.extend(across_schemes(recipe, parts))
     if problems or recipe is None:
         return None

@@ -11,8 +11,8 @@ from typing import Any
 from tunesmith.core.files import write_json, write_text
 from tunesmith.evaluation import plots
 from tunesmith.evaluation.metrics.base import Metric, is_share, worded
+from tunesmith.evaluation.page import page, section
 from tunesmith.evaluation.predictions import Predictions
-from tunesmith.evaluation.report import page
 from tunesmith.evaluation.statistics import Bootstrap, Difference, Estimate, estimate, holm, paired_difference
 from tunesmith.search.ensembles import average, diversity, vote, weighted
 
@@ -224,7 +224,10 @@ def write_ranking(ranking: Ranking, folder: Path) -> None:
     table_html = f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     write_text(
         folder / "report.html",
-        page("Prompts ranked", [("Prompts ranked", told + table_html), ("Scores with intervals", _picture(ranking))]),
+        page(
+            "Prompts ranked",
+            [section("Prompts ranked", told + table_html), section("Scores with intervals", _picture(ranking))],
+        ),
     )
 
 

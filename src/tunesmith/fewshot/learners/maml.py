@@ -31,7 +31,6 @@ class Maml(Descending):
 
     order: Literal["first", "second"] = setting("second", "Whether gradients go through the steps.")
 
-
     def loss(self, learned: Learned, rows: Rows, episodes: Episodes) -> Tensor:
         """Return the loss of the queries after the steps."""
         descent = Descent(self.inner_steps, self.inner_rate, self.head_rate, self.order == "second")

@@ -32,7 +32,6 @@ class Reptile(Descending):
 
     inner_steps: int = setting(3, "Steps on an episode's rows in training.", unit="count", ge=2)
 
-
     @torch.no_grad()
     def accumulate(self, learned: Learned, rows: Rows, episodes: Episodes) -> float:
         """Train on every episode by itself; support and queries are all rows of its task."""
