@@ -5,8 +5,9 @@
 >>> check_method(find("methods", "lora"), tiny_models()["encoder"])
 """
 
+from tunesmith.testing.heads import check_head, check_loss
 from tunesmith.testing.methods import check_method
 from tunesmith.testing.metrics import check_metric
 from tunesmith.testing.tiny import tiny_models
 
-__all__ = ["check_method", "check_metric", "tiny_models"]
+__all__ = ["check_head", "check_loss", "check_method", "check_metric", "tiny_models"]
