@@ -187,6 +187,54 @@ def many_deltas(lines: list[str]) -> None:
               "a pass stays within the cache."]  # fmt: skip
 
 
+def searches(lines: list[str]) -> None:
+    """Add what prompt searches found."""
+    path = common.RESULTS / "prompt_search.json"
+    if not path.exists():
+        return
+    lines += ["", "## A prompt search against its hand-written start", "",
+              "`python benchmarks/prompt_search.py`. Ten domains of CLINC150; accuracy on rows that did not choose, "
+              "with the paired interval of the gain.", "",
+              "| model | start | found | gain | evaluations | the same twice / after a kill | found prompt |",
+              "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for model, one in json.loads(path.read_text()).items():
+        if model == "machine":
+            continue
+        start, found = (f"{100 * one[name]['value']:.1f} %" for name in ("start", "found"))
+        gain = one["gain"]
+        value, low, high = (f"{100 * gain[key]:+.1f}" for key in ("value", "low", "high"))
+        same = " / ".join("yes" if one[key] else "no" for key in ("same_twice", "same_after_kill"))
+        shown = one["prompt"].strip().replace("\n", "<br>").replace("|", "\\|")
+        lines.append(f"| {model} | {start} | {found} | {value} ({low} to {high}) | {one['evaluations']:.1f} | {same} | "
+                     f"`{shown}` |")  # fmt: skip
+
+
+def prompts_and_weights(lines: list[str]) -> None:
+    """Add soft prompt, hard prompt, LoRA and combinations under equal processor time."""
+    from matplotlib.figure import Figure
+
+    path = common.RESULTS / "prompts_and_weights.json"
+    if not path.exists():
+        return
+    found = json.loads(path.read_text())
+    lines += ["", "## Prompts and weights under equal processor time", "",
+              f"`python benchmarks/prompts_and_weights.py`. {found['seconds']:g} seconds per side, one seed.", "",
+              "![prompts and weights](prompts_and_weights.svg)", "",
+              "| side | test accuracy | epochs | training (s) | trained numbers |",
+              "|---|---|---|---|---|"]  # fmt: skip
+    figure = Figure(figsize=(8, 0.8 + 0.35 * len(found["sides"])))
+    axes = figure.subplots()
+    for place, (side, one) in enumerate(found["sides"].items()):
+        value, low, high = (100 * one["test"][key] for key in ("value", "low", "high"))
+        cells = [side, f"{value:.1f} % ({low:.1f} to {high:.1f})", str(one["epochs"]), f"{one['cpu_seconds']:.1f}"]
+        lines.append(f"| {' | '.join([*cells, format(one['trained'], ',')])} |")
+        axes.barh(place, value, xerr=[[value - low], [high - value]], color="#4878a8", ecolor="#303030", capsize=2)
+    axes.set_yticks(range(len(found["sides"])), list(found["sides"]), fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy, %")
+    draw(figure, FOLDER / "prompts_and_weights.svg")
+
+
 def draw(figure: Any, path: Path) -> None:
     """Write a picture that is the same for the same numbers."""
     import matplotlib
@@ -236,6 +284,24 @@ def operations_table() -> list[str]:
     return lines
 
 
+def chaos_table() -> list[str]:
+    """Word what kills and full disks did to training."""
+    path = common.RESULTS / "chaos.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())["blows"]
+    lines = ["", "## Killed at random moments, and gone on", "", "`python benchmarks/chaos.py`. After every blow the "
+             "folder is loaded, training goes on with --resume, and its end is compared with an undisturbed run's.", "",
+             "| blow | blows | killed / refused / came too late | left: nothing yet / unfinished / finished | resumes | "
+             "differences |", "|---|---|---|---|---|---|"]  # fmt: skip
+    keys = (("blows",), ("killed", "refused", "survived"), ("nothing yet", "unfinished", "finished"), ("resumes",),
+            ("differences",))  # fmt: skip
+    for blow, count in found.items():
+        lines.append(f"| {blow} | {' | '.join(' / '.join(str(count.get(k, 0)) for k in some) for some in keys)} |")
+    total = [" / ".join(str(sum(count.get(k, 0) for count in found.values())) for k in some) for some in keys]
+    return [*lines, f"| together | {' | '.join(total)} |"]
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     lines = [
@@ -256,8 +322,10 @@ def main() -> None:
     growth(lines)
     methods(lines)
     many_deltas(lines)
+    searches(lines)
+    prompts_and_weights(lines)
     (FOLDER / "README.md").write_text(
-        "\n".join([*lines, *operations_table(), *memory_table()]) + "\n", encoding="utf-8"
+        "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table()]) + "\n", encoding="utf-8"
     )
     print(f"written: {FOLDER / 'README.md'}")
 

@@ -33,6 +33,8 @@ PARTS: list[tuple[str, list[str], bool]] = [  # script, its words, whether it as
     ("frozen_depth.py", [], True),
     ("growth.py", [], True),
     ("many_deltas.py", [], True),
+    ("prompt_search.py", [], False),
+    ("prompts_and_weights.py", [], False),
     ("operations.py", [], False),
     ("memory.py", [], False),
     ("report.py", [], False),

@@ -16,6 +16,8 @@ _PUBLIC = {
     "episodes": "tunesmith.api",
     "EpisodeRun": "tunesmith.api",
     "inspect": "tunesmith.api",
+    "show_prompts": "tunesmith.api",
+    "lr_range": "tunesmith.api",
     "attach": "tunesmith.api",
     "route": "tunesmith.api",
     "merge": "tunesmith.api",

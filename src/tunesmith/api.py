@@ -22,9 +22,10 @@ from tunesmith.recipe.loading import build_component, build_settings
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.exporting import convert_folder, merge_folders
-from tunesmith.runs.inspecting import inspect_recipe
+from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
 from tunesmith.runs.mixing import Mix, mix
+from tunesmith.runs.rates import find_rate
 from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.runs.words import Near, nearest_words
@@ -47,6 +48,7 @@ __all__ = [
     "episodes",
     "exploit_patterns",
     "inspect",
+    "lr_range",
     "merge",
     "merge_deltas",
     "mix",
@@ -54,6 +56,7 @@ __all__ = [
     "rank_prompts",
     "route",
     "search_prompts",
+    "show_prompts",
     "train",
     "unmerge",
 ]
@@ -120,6 +123,50 @@ def inspect(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
         TunesmithError: any mistake in recipe, model or data.
     """
     return inspect_recipe(recipe, overrides, rows)
+
+
+def show_prompts(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3
+) -> dict[str, Any]:
+    """Fill a recipe's prompt in with some training rows; say how long it is and what would be cut.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; of the task prompt-classification.
+        overrides: `key=value` texts that win over the recipe.
+        rows: so many first training rows; the longest one is shown too. [count]
+    Returns:
+        "prompt" as YAML, "limit" in tokens, "labels", "rows", "splits" and "warnings".
+    Raises:
+        TunesmithError: any mistake in recipe, model or data.
+    """
+    return preview_prompts(recipe, overrides, rows)
+
+
+def lr_range(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    output: str | Path | None = None,
+    *,
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 100,
+) -> dict[str, Any]:
+    """Train a little with a learning rate that rises from step to step, and suggest one; no run is left.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts that win over the recipe.
+        output: folder for the numbers and a picture, as SVG and PNG; None for none.
+        low: first rate.
+        high: last rate; the test ends earlier where the loss is far above its lowest.
+        steps: at most. [count]
+    Returns:
+        "rates", "losses", "smoothed", "suggestion" (None where nothing can be said) and "reason".
+    Raises:
+        TunesmithError: any mistake in recipe, data, model or bounds.
+    """
+    place = None if output is None else Path(output).expanduser()
+    return find_rate(recipe, overrides, place, (low, high), steps)
 
 
 def attach(

@@ -122,7 +122,7 @@ def outer_gradient_is_right(learner: Learner, learned: Learned, rows: object, ep
 
 @pytest.mark.parametrize("name", ["maml", "anil"])
 def test_second_order_is_the_gradient_of_the_outer_loss(name: str) -> None:
-    settings = {"order": "second", "inner_steps": 3, "head_rate": 5.0}
+    settings = {"order": "second", "inner_steps": 3, "head_rate": 2.0}
     learner = find("learners", name)(**settings, **({"inner_rate": 0.2} if name == "maml" else {}))
     learned = learned_by(learner, kind=torch.float64)
     rows, labels = drawings(6, 6, seed=3)

@@ -16,6 +16,8 @@ from tunesmith.methods.store import save_delta
 from tunesmith.models.backbone import Backbone, Proof, pool
 from tunesmith.models.layout import ragged
 from tunesmith.models.loading import load_model, load_tokenizer, locate
+from tunesmith.prompts.prompt import Prompt
+from tunesmith.runs.prompting import PromptScorer
 
 pytestmark = pytest.mark.real
 TEXTS = ["where is my card?", "I was charged twice for the same thing and nobody answers", "hi", "top up failed again"]
@@ -100,3 +102,26 @@ def test_banking77_in_small(tmp_path: Path) -> None:
     zero_shot = run.summary["baselines"]["zero-shot"]["test"]["accuracy"]
     assert scores["low"] > zero_shot["high"]
     assert scores["value"] > 0.9
+
+
+def test_label_texts_are_compared_as_plain_transformers_would() -> None:
+    source = locate("minilm")
+    if not source.local:
+        pytest.skip("the embedded model is not installed")
+    model = transformers.AutoModel.from_pretrained(source.path).eval()
+    tokenizer = load_tokenizer(source)
+    labels = {"card": ["a card", "a bank card"], "fees": ["fees"], "other": ["small talk"]}
+
+    def vectors(texts: list[str]) -> torch.Tensor:
+        batch = tokenizer(texts, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            hidden = model(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None]
+        return nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+
+    means = [vectors([f"It is about {word}." for word in words]).mean(0) for words in labels.values()]
+    wanted = 20.0 * vectors(TEXTS) @ nn.functional.normalize(torch.stack(means), dim=-1).T
+    prompt = Prompt(template="{text} It is about {label}.", label_words=labels)
+    found = PromptScorer.open("minilm").log_probabilities(prompt, [{"text": text} for text in TEXTS], list(labels))
+    assert torch.allclose(torch.from_numpy(found), wanted.double().log_softmax(-1), atol=1e-4)
+    assert found[0].argmax() == 0, "where is my card?"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tunesmith
-from tests.conftest import write_jsonl
+from tests.conftest import save_tiny_bert, write_csv, write_jsonl
+from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.training.loop import Loop
 
 Recipe = dict[str, Any]
@@ -68,7 +70,7 @@ def changed(recipe: Recipe, **training: Any) -> Recipe:
     return {**recipe, "training": {**recipe["training"], **training}}
 
 
-@pytest.mark.parametrize("step", [1, 5, 6, 7, 11])
+@pytest.mark.parametrize("step", [1, 6, 11])
 def test_a_killed_run_ends_as_an_uninterrupted_one(
     recipe: Recipe, step: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,24 +113,15 @@ def check(recipe: Recipe, step: int, monkeypatch: pytest.MonkeyPatch) -> tunesmi
 CANDIDATES: list[dict[str, Any]] = [
     {}, {"method.rank": 2, "seed": 1, "training.epochs": 1}, {"training.batch_size": 11}, {"method": "bitfit"}
 ]  # fmt: skip
-FUSED = {"name": "fusion", "members": [{"name": "adalora", "initial_rank": 4, "target_rank": 1}, {"name": "bitfit"}]}
 KINDS: dict[str, dict[str, Any]] = {
-    "passes": {"training": {"tokens_per_pass": 20, "clip_norm": 0.1, "label_smoothing": 0.1}},
-    "dropout": {"method": {"name": "lora", "rank": 2, "dropout": 0.2}, "training": {"dropout": 0.2}},
     "candidates": {"candidates": CANDIDATES},
-    "adalora": {"method": {"name": "adalora", "initial_rank": 4, "target_rank": 1, "interval": 1,
-                           "initial_fraction": 0.2, "final_fraction": 0.2}},
-    "fusion": {"method": FUSED},
     "kept rows": {"method": {"name": "lora", "layers": "top-half"}, "training": {"dropout": 0.0}},
     "kept rows on disk": {
         "method": {"name": "lora", "layers": "top-half"}, "training": {"dropout": 0.0, "cache": "disk"}, "seed": 4
     },
     "early stop": {"training": {"epochs": 40, "patience": 1, "learning_rate": 5e-2}},
-    "full": {"method": "full"},
-    "prompt": {"method": {"name": "p-tuning", "length": 3}},
-    "head": {"method": "head-only", "task": {"name": "text-classification", "head_dropout": 0.3}},
     "pissa": {"method": {"name": "lora", "rank": 2, "init": "pissa", "dora": True}},
-    "memory": {"training": {"memory_limit": 100_000}},
+    "rows of a label together": {"training": {"rows_per_label": 2, "best": "last"}},
 }  # fmt: skip
 
 
@@ -143,5 +136,163 @@ def test_a_run_that_writes_goes_on_exactly(tiny_writer: Path, tmp_path: Path, mo
     check(changed(writing(tmp_path, tiny_writer), checkpoint_every_steps=1), 3, monkeypatch)
 
 
+@pytest.mark.parametrize("tiny_pair", ["bart"], indirect=True)
 def test_a_pair_that_writes_goes_on_exactly(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(changed(writing(tmp_path, tiny_pair), checkpoint_every_steps=3), 5, monkeypatch)
+
+
+def test_going_on_from_an_earlier_run_goes_on_exactly(
+    recipe: Recipe, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tunesmith.train({**recipe, "output": recipe["output"] + "-first"})
+    write_csv(
+        data_folder / "new.csv", [(f"{text} {n}", "parcel") for n in range(6) for text in ("my order", "it is late")]
+    )
+    second = {key: value for key, value in recipe.items() if key not in ("method", "model")}
+    data = {"train": str(data_folder / "new.csv"), "validation": 0.3}
+    given = {**second, "start_from": str(first.folder), "data": data}
+    check(changed(given, checkpoint_every_steps=1, batch_size=4, best="last"), 3, monkeypatch)
+
+
+# What may change ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """A recipe whose run was killed at step 8, two steps into its second epoch."""
+    recipe = changed(recipe, checkpoint_every_steps=2)
+    killed(recipe, 9, monkeypatch)
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"seed": 3}, "made by another recipe: seed was 0 and is 3. Only output, training.epochs, .* may change"),
+        ({"method": {"name": "lora", "rank": 5}}, "method.rank was 4 and is 5"),
+        ({"training.batch_size": 9}, "training.batch_size was 8 and is 9"),
+        ({"training.epochs": 1}, "training.epochs=1: .*step-00000008 is in epoch 2 already. Ask for 2 or more"),
+        ({"candidates": [{}, {"seed": 1}]}, "candidates was .* and is "),
+        ({"evaluation": {"metrics": ["log-loss"]}}, "evaluation.metrics was None and is ..log-loss"),
+    ],
+)
+def test_a_changed_recipe_is_named_with_both_values(stopped: Recipe, keys: dict[str, Any], message: str) -> None:
+    training = {key.partition(".")[2]: value for key, value in keys.items() if "." in key}
+    others = {key: value for key, value in keys.items() if "." not in key}
+    with pytest.raises(CheckpointError, match=message):
+        tunesmith.train({**changed(stopped, **training), **others}, resume=True)
+    assert (Path(stopped["output"]) / "checkpoints").is_dir()
+
+
+def test_epochs_places_and_logging_may_change(stopped: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    moved = Path(stopped["output"] + "-moved")
+    Path(stopped["output"]).rename(moved)
+    train = Path(stopped["data"]["train"])
+    train.rename(train.with_name("renamed.csv"))
+    data = {**stopped["data"], "train": str(train.with_name("renamed.csv"))}
+    given = {**changed(stopped, epochs=3, checkpoint_every_steps=5), "data": data, "output": str(moved)}
+    run = tunesmith.train(given, resume=True)
+    said = capsys.readouterr().err
+    assert "since the checkpoint training.epochs was 2 and is 3, training.checkpoint_every_steps was 2 and is 5" in said
+    assert "the learning rate falls over all epochs" in said
+    assert run.summary["steps"] == 18 and len((moved / "history.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_changed_data_file_is_named(stopped: Recipe) -> None:
+    path = Path(stopped["data"]["train"])
+    path.write_text(path.read_text().replace("good morning", "good evening"))
+    with pytest.raises(
+        CheckpointError, match=r"made with other data .*: data\.train was '[0-9a-f]{32}' and is '[0-9a-f]{32}'"
+    ):
+        tunesmith.train(stopped, resume=True)
+
+
+def test_another_base_model_is_named(stopped: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = {**stopped, "model": str(save_tiny_bert(tmp_path / "other", seed=1))}
+    with pytest.raises(CheckpointError, match="base_model_hash was 'sha256:.*' and is 'sha256:"):
+        tunesmith.train(other, resume=True)
+
+
+def test_another_code_version_is_named_and_training_goes_on(
+    stopped: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tunesmith.runs.resuming._code", lambda: "9.9 (abc)")
+    run = tunesmith.train(stopped, resume=True)
+    said = capsys.readouterr().err
+    assert "note: since the checkpoint code was '" in said and "and is '9.9 (abc)'. What follows may differ" in said
+    assert run.summary["steps"] == 12
+
+
+# Nothing to resume, unfinished and finished runs --------------------------------------------------------------------
+
+
+def test_nothing_to_resume_starts_anew_and_a_finished_run_stays(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tunesmith.train(recipe, resume=True)
+    assert f"nothing to resume in {recipe['output']}: training starts anew" in capsys.readouterr().err
+    before = (run.folder / "fingerprint.json").stat().st_mtime_ns
+    assert tunesmith.train(recipe, resume=True).folder == run.folder
+    assert "is finished: nothing to resume" in capsys.readouterr().err
+    assert (run.folder / "fingerprint.json").stat().st_mtime_ns == before
+    with pytest.raises(CheckpointError, match="is a finished run of another recipe: training.epochs was 2 and is 5"):
+        tunesmith.train(changed(recipe, epochs=5), resume=True)
+    with pytest.raises(RecipeError, match="--resume goes on with a run, --overwrite replaces it"):
+        tunesmith.train(recipe, resume=True, overwrite=True)
+
+
+def test_an_unfinished_run_loads_and_says_so(stopped: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tunesmith.Run.load(stopped["output"])
+    said = f"{stopped['output']} is not finished: its last checkpoint is of step 8. `tunesmith train ... --resume`"
+    assert run.unfinished.startswith(said) and run.metrics == {} and run.fingerprint["seed"] == 0
+    for ask in (lambda: run.predict("hello"), run.report, lambda: run.evaluate(stopped["data"]["test"])):
+        with pytest.raises(CheckpointError, match="is not finished: .* Before that it has no answers"):
+            ask()
+    with pytest.raises(CheckpointError, match="holds a run that is not finished. Go on with it with --resume"):
+        tunesmith.train(stopped)
+    from tunesmith.cli.show import trained
+
+    assert trained(run) == run.unfinished
+    run = tunesmith.train(stopped, overwrite=True)
+    assert not run.unfinished and "going on" not in capsys.readouterr().err and run.summary["steps"] == 12
+
+
+def test_a_run_that_is_replaced_stays_until_the_new_one_is_complete(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tunesmith.train(recipe)
+    answer = first.predict("hello friend")
+    other = {**changed(recipe, checkpoint_every_steps=3), "seed": 1}
+    killed(other, 4, monkeypatch, overwrite=True)
+    old = tunesmith.Run.load(recipe["output"])
+    assert old.predict("hello friend") == answer and "its last checkpoint is of step 3" in old.unfinished
+    run = tunesmith.train(other, resume=True)
+    assert run.fingerprint["seed"] == 1 and not run.unfinished
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, None)])
+def test_signals_leave_what_goes_on(
+    number: int, code: int | None, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed = Loop._timed
+
+    def struck(self: Loop, *given: Any) -> None:
+        if self.steps == 7:
+            signal.raise_signal(number)
+        timed(self, *given)
+
+    whole = tunesmith.train({**recipe, "output": recipe["output"] + "-whole"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_timed", struck)
+        if code:
+            with pytest.raises(SystemExit) as left:
+                tunesmith.train(recipe)
+            assert left.value.code == code
+        else:
+            run = tunesmith.train(recipe)
+            assert run.summary["interrupted"] and run.summary["steps"] == 8 and run.predict("hello")[0].label
+    said = capsys.readouterr().err
+    assert "Go on with the same command and --resume." in said
+    assert "its last checkpoint is of step 8" in tunesmith.Run.load(recipe["output"]).unfinished
+    assert_same(whole.folder, tunesmith.train(recipe, resume=True).folder)

@@ -1,11 +1,13 @@
 """A soft prompt as its nearest words."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tunesmith
+from tunesmith.cli.main import app
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.runs.words import nearest_words
 
@@ -33,3 +35,14 @@ def test_what_has_no_words(recipe: Recipe, tmp_path: Path) -> None:
         nearest_words(run)
     with pytest.raises(RecipeError, match="at least 1"):
         nearest_words(run, 0)
+
+
+def test_the_command(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tuned(recipe, tmp_path / "run", {"name": "p-tuning", "length": 2}, 1e-3)
+    capsys.readouterr()
+    app(["prompts", "words", str(run.folder), "--count", "3", "--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)["virtual_tokens"]
+    assert [len(token) for token in found] == [3, 3]
+    assert all(token[0]["angle"] <= token[1]["angle"] <= token[2]["angle"] for token in found)
+    app(["prompts", "words", str(run.folder)], standalone_mode=False)
+    assert found[0][0]["word"] in capsys.readouterr().out

@@ -17,7 +17,7 @@ from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.models.language import LanguageModel
 from tunesmith.tasks.masking import MaskedRows, encode_masked
 from tunesmith.tasks.text_generation import TextGeneration
-from tunesmith.training.trial import seen_together
+from tunesmith.training.batching import seen_together
 
 TEXT = "good morning to you my friend and many thanks to you hello there see you tomorrow then "
 

@@ -15,7 +15,7 @@ from tunesmith.methods.lora import Lora
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.opening import open_family
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.trial import batch_of
+from tunesmith.training.batching import batch_of
 
 ROWS = [{"prompt": "what is " + "so " * n + "good?", "completion": "a thing " * (n % 3 + 1)} for n in range(12)]
 

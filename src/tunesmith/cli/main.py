@@ -27,10 +27,10 @@ app = typer.Typer(
 )
 app.add_typer(prompts.app, name="prompts")
 
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
 Output = Annotated[str, typer.Option(help="New folder.")]
-
 
 _give = display.give
 
@@ -142,6 +142,23 @@ def inspect(
 
     found = look(recipe, overrides or [], rows)
     _give(found, as_json, talking.inspected(found))
+
+
+@app.command("lr-range")
+def lr_range(
+    recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example method.rank=16.")] = None,
+    output: Annotated[str, typer.Option(help="Folder for the numbers and the picture.")] = "runs/lr-range",
+    low: Annotated[float, typer.Option(help="First learning rate.")] = 1e-6,
+    high: Annotated[float, typer.Option(help="Last learning rate.")] = 1.0,
+    steps: Annotated[int, typer.Option(help="Steps, at most.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Train a little with a rising learning rate, and suggest one."""
+    from tunesmith.api import lr_range as carry_out
+
+    found = carry_out(recipe, overrides or [], output, low=low, high=high, steps=steps)
+    _give(found, as_json, display.rates(found))
 
 
 @app.command()

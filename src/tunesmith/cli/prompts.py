@@ -1,4 +1,4 @@
-"""`tunesmith prompts`: rank prompts, search one, show a soft prompt as words."""
+"""`tunesmith prompts`: look at a prompt, rank prompts, search one, show a soft prompt as words."""
 
 from __future__ import annotations
 
@@ -8,13 +8,32 @@ from typing import Annotated
 import typer
 
 from tunesmith.cli import show as display
+from tunesmith.cli import talk as talking
 
-app = typer.Typer(help="Measure prompts, search them, and show soft ones as words.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at prompts, measure them, search them, and show soft ones as words.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 Recipe = Annotated[str, typer.Argument(help="Recipe of the task prompt-classification, a YAML file.")]
 Change = Annotated[list[str] | None, typer.Option("--set", help="key=value of the recipe; may be given several times.")]
 Metric = Annotated[str | None, typer.Option(help="What decides; the task's first metric by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+@app.command()
+def show(
+    recipe: Recipe,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example prompt.file=p.yaml.")] = None,
+    rows: Annotated[int, typer.Option(help="So many first rows; the longest is shown too.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Show a prompt filled in, its length in tokens, and what would be cut."""
+    from tunesmith.api import show_prompts
+
+    found = show_prompts(recipe, overrides or [], rows)
+    display.give(found, as_json, talking.prompted(found))
 
 
 @app.command()

@@ -353,3 +353,18 @@ def taught(found: dict[str, Any]) -> str:
         for one in gains
     ]
     return "\n".join([_table(["run", "weight", f"{main} on {found['split']}"], rows, left=1), *said, found["final"]])
+
+
+def rates(found: dict[str, Any]) -> str:
+    """Word a learning-rate range test.
+
+    Args:
+        found: what `lr_range` returned.
+    Returns:
+        The suggestion with its reason, about ten of the rates, and where the files are.
+    """
+    said = "no suggestion" if found["suggestion"] is None else f"training.learning_rate={found['suggestion']:.2g}"
+    every = max(1, len(found["rates"]) // 10)
+    pairs_of = list(zip(found["rates"], found["smoothed"], strict=True))[::every]
+    table = _table(["learning rate", "loss"], [[f"{rate:.2g}", f"{loss:.4f}"] for rate, loss in pairs_of])
+    return "\n".join([f"{said}: {found['reason']}", table, *found.get("files", ())])

@@ -158,3 +158,27 @@ def _row(pieces: Sequence[tuple[str, str]], coloured: bool) -> Any:
 def _wrapped(kind: str, text: str) -> str:
     before, after = _MARKS[kind]
     return f"{before}{text}{after}"
+
+
+def prompted(found: dict[str, Any]) -> str:
+    """Draw prompts that are filled in.
+
+    Args:
+        found: by `show_prompts`.
+    Returns:
+        Several lines.
+    """
+    blocks = []
+    for row in found["rows"]:
+        notes = [f"{row['tokens']} tokens of {found['limit']}", f"{row['demonstrations']} demonstrations"]
+        notes += [f"{row['dropped']} demonstrations did not fit"] if row["dropped"] else []
+        notes += [f"{row['lost_characters']} characters of the row were cut"] if row["lost_characters"] else []
+        blocks.append(f"{row['where']} ({row['label']}): {', '.join(notes)}\n{row['text']}")
+    labels = [f"{one['label']}: {', '.join(one['texts'])}" for one in found["labels"]]
+    blocks += ["labels and what stands for them:\n" + "\n".join(f"  {line}" for line in labels)]
+    lengths = [
+        f"{name}: tokens median {facts['tokens']['median']} / p95 {facts['tokens']['p95']} / longest "
+        f"{facts['tokens']['longest']}, {facts['truncated']} rows cut"
+        for name, facts in found["splits"].items()
+    ]
+    return "\n\n".join([*blocks, "\n".join([*lengths, *(f"note: {said}" for said in found["warnings"])])])

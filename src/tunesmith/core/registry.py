@@ -33,10 +33,15 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "losses": ("tunesmith.training.losses", "tunesmith.fewshot.losses"),
     "optimizers": "tunesmith.training.optimizers",
     "schedules": "tunesmith.training.schedules",
+    "regularizers": "tunesmith.training.regularizers",
     "strategies": "tunesmith.search.strategies",
     "edits": "tunesmith.search.edits",
     "verbalizers": "tunesmith.tasks.verbalizers",
     "demonstrations": "tunesmith.prompts.demonstrations",
+    "semi_supervised": "tunesmith.fewshot.semi_supervised",
+    "dual_learning": "tunesmith.fewshot.dual_learning",
+    "attributes": "tunesmith.fewshot.attributes",
+    "measurements": "tunesmith.fewshot.measurements",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}

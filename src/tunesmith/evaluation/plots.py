@@ -154,3 +154,37 @@ def confusion(matrix: np.ndarray[Any, Any], names: Sequence[str]) -> str:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     return _svg(figure)
+
+
+def rate_curve(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float | None
+) -> tuple[str, bytes]:
+    """Draw the loss over a learning rate that rises from step to step.
+
+    Args:
+        rates: one per step.
+        losses: one per step.
+        smoothed: the same, smoothed.
+        suggestion: marked; None for no mark.
+    Returns:
+        An SVG element, and the same picture as PNG.
+    """
+    figure, axes = _figure(7.2, 3.4)
+    axes.semilogx(rates, losses, color=_GRID, linewidth=1, label="loss of a step")
+    axes.semilogx(rates, smoothed, color=_BLUE, linewidth=1.6, label="smoothed")
+    if suggestion is not None:
+        axes.axvline(suggestion, color=_ORANGE, linewidth=1.2, label=f"suggested: {suggestion:.2g}")
+    usual = sorted(smoothed)
+    axes.set_ylim(min(losses, default=0) * 0.95, max([2 * usual[len(usual) // 2], *losses[:5]]) if usual else 1)
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure), _png(figure)
+
+
+def _png(figure: Any) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    return content.getvalue()

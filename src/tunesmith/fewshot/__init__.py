@@ -1,1 +1,1 @@
-"""Learning from few examples: heads and losses of tasks, and learners of episodes."""
+"""Learning from few or no examples: heads, losses, episodes, unlabelled rows, dual learning, attributes."""

@@ -9,7 +9,7 @@ and of unit length, so that its learning rate means the same for every model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -114,14 +114,23 @@ class Task:
         """Descend on labelled rows.
 
         Args:
-            descent: how.
+            descent: how; the rate of the head is multiplied by the number of ways.
             numbers: (S,), of the rows.
             ways: (S,).
         Returns:
             Tensors as from `start`.
         """
-        wanted = ways.to(self.fast.own[0].device)
-        return descent.run(self.start(), lambda own: nn.functional.cross_entropy(self.answer(own, numbers), wanted))
+        wanted, (weight, bias, *delta) = ways.to(self.fast.own[0].device), self.start()
+
+        def loss(own: list[Tensor]) -> Tensor:
+            return nn.functional.cross_entropy(self.answer([*own, *delta][: 2 + len(delta)], numbers), wanted)
+
+        descent = replace(
+            descent, head_rate=descent.head_rate * self.ways
+        )  # a way's share of the mean loss is 1 / ways
+        # Through a blank head no gradient reaches the delta, so the first step is the head's alone.
+        head = replace(descent, steps=1).run([weight, bias], loss)
+        return replace(descent, steps=descent.steps - 1).run([*head, *delta], loss)
 
 
 def answers_after(descent: Descent, delta: Delta, rows: Rows, episodes: Episodes) -> Tensor:

@@ -53,7 +53,7 @@ class LastLayers(Method):
         blocks = tuple(f"{block}." for stack in found for block in stack)
         top = tuple(f"{block}." for stack in found for block in stack[-self.count :])
         chosen, behind = [], False
-        for path, _ in model.named_parameters():
+        for path in seams.trainable():
             inside = path.startswith(blocks)
             behind = behind or inside
             # Some families register what embeds the decoder's input behind the encoder's blocks.

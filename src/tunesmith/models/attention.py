@@ -273,13 +273,16 @@ def _padded(
 
 
 def _in_sight(seam: AttentionSeam, module: nn.Module, flat: tuple[Tensor, Tensor], bucket: Bucket) -> Prefix | None:
-    """Return what a bucket's rows see besides themselves: their delta's prefix, or what its leading row leaves."""
+    """Return what a bucket's rows see besides themselves: their delta's prefix, then what its leading row leaves."""
     assert seam.routing.layout is not None
-    lead = seam.routing.layout.leading.get(bucket.name)
-    if lead is not None and bucket is not lead:
-        own = slice(lead.start, lead.start + lead.tokens)
-        return flat[0][own].transpose(0, 1), flat[1][own].transpose(0, 1)  # (H or fewer, P, d)
-    return seam.prefix(_name(seam, bucket), module)
+    lead, prefix = seam.routing.layout.leading.get(bucket.name), seam.prefix(_name(seam, bucket), module)
+    if lead is None or bucket is lead:
+        return prefix
+    own = slice(lead.start, lead.start + lead.tokens)
+    key, value = (part[own].transpose(0, 1) for part in flat)  # (H or fewer, P, d)
+    if prefix is None:
+        return key, value
+    return torch.cat([prefix[0].to(key.dtype), key], 1), torch.cat([prefix[1].to(value.dtype), value], 1)
 
 
 def _given(seam: AttentionSeam, module: nn.Module) -> dict[str | None, Prefix]:

@@ -141,9 +141,14 @@ class Backbone:
         """
         return self._read(batch.layout, places.to(self.device), lambda: self.hidden(batch))
 
-    def _read(self, layout: Layout, places: Tensor, run: Callable[[], Tensor]) -> Tensor:
-        """Take some tokens' states, (M, D), of a pass that gives those of all tokens in the layout."""
-        names = layout.names or (self.seams.routing.active,)
+    def _read(
+        self, layout: Layout, places: Tensor, run: Callable[[], Tensor], names: Sequence[str | None] = ()
+    ) -> Tensor:
+        """Take some tokens' states, (M, D), of a pass that gives those of all tokens in the layout.
+
+        The deltas are those of the layout, or the names given.
+        """
+        names = names or layout.names or (self.seams.routing.active,)
         whole = self.again is not None or self.seams.routing.twice or not self._plain(names)
         ending = None if whole else self._ending
         read = None if ending is None else read_tokens(layout, places)

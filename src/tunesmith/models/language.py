@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +15,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.backbone import Backbone
-from tunesmith.models.branching import Ends, branch
+from tunesmith.models.branching import Ends, branch, fork
 from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.models.prefixed import Prefix
 from tunesmith.models.sharing import Lead, Shared, behind, common, read_of_prompt, share_prompt
 from tunesmith.models.structure import is_causal
 
@@ -202,8 +204,38 @@ class LanguageModel(Backbone):
         Returns:
             (R, P, D): the state of each row's last token, then of the tokens of every ending, one after another.
         """
+        names, active = batch.layout.names, self.seams.routing.active
+        if names is not None and ends:  # each delta by itself: what rows begin with is its own
+            ends_of = [(name, len(list(some))) for name, some in groupby(names)]
+            starts = accumulate((size for _, size in ends_of), initial=0)
+            return torch.cat([self._behind_of(name, batch.part(start, start + size), ends)
+                              for (name, size), start in zip(ends_of, starts, strict=False)])  # fmt: skip
+        if ends and self._shares and self._plain([active]):
+            return self._forked(batch.to(self.device), ends).view(batch.layout.rows, -1, self.width)
         wide = branch(batch, ends)
         return self.hidden_at(wide.batch, wide.places).view(batch.layout.rows, -1, self.width)
+
+    def _behind_of(self, name: str | None, batch: RaggedBatch, ends: Ends) -> Tensor:
+        with self.seams.routing.only(name):
+            return self.hidden_behind(batch, ends)
+
+    def _forked(self, batch: RaggedBatch, ends: Ends) -> Tensor:
+        """Run each row once, what all begin with once for all, and the endings behind them."""
+        active, attending = self.seams.routing.active, self.seams.attending
+        lead = self.leads.get(active)
+        same = self.spared(batch) if lead is None else lead.tokens
+        prefixes = {} if lead is None else lead.prefixes
+        if lead is None and same:
+            prefixes = self._front(batch, same)[1]
+        forked = fork(batch, ends, same)
+        given = {**attending.prefixes, active or "": prefixes} if prefixes else attending.prefixes
+        with attending.prefixed(given):
+            return self._read(
+                forked.batch.layout,
+                forked.places,
+                lambda: self._flat(forked.batch, self.proof.position_offset, forked.positions),
+                [active],
+            )
 
     @contextmanager
     def ahead(self, batch: RaggedBatch, name: str) -> Iterator[None]:
@@ -221,12 +253,15 @@ class LanguageModel(Backbone):
             del self.leads[name]
 
     def _lead(self, batch: RaggedBatch) -> Lead:
-        same = self.spared(batch)
+        return Lead.of(*self._front(batch, self.spared(batch)))
+
+    def _front(self, batch: RaggedBatch, same: int) -> tuple[Tensor, dict[nn.Module, Prefix]]:
+        """Run what all rows begin with; return its states, zeros where nobody reads them, and its keys and values."""
         prompt, read = ragged([batch.ids[:same]]).to(self.device), read_of_prompt(batch, same).to(self.device)
         with self.seams.attending.recording() as calls:
             some = self._read(prompt.layout, read, lambda: self._flat(prompt, self.proof.position_offset))
         hidden = some.new_zeros(same, some.shape[1]).index_copy(0, read, some)
-        return Lead.of(hidden, {call.module: (call.key[0], call.value[0]) for call in calls})
+        return hidden, {call.module: (call.key[0], call.value[0]) for call in calls}
 
     def _led(self, batch: RaggedBatch, places: Tensor) -> Tensor:
         """Run rows behind the prompts that already ran."""

@@ -100,7 +100,7 @@ def sight_of(
     Args:
         lengths: of the rows. [tokens]
         names: the delta of each row.
-        leads: rows of tokens that the other rows of their delta see; these see no prefix besides.
+        leads: rows of tokens that the other rows of their delta see, behind its prefix.
         prefixes: tokens that are given in front of a delta's rows. [tokens]
         device: of the answer.
     Returns:
@@ -112,17 +112,20 @@ def sight_of(
     before: list[int] = []
     for row, name in enumerate(names):
         led = own_lead.get(name, row) != row
-        before.append(lengths[own_lead[name]] if led else prefixes.get(name, 0))
+        before.append(prefixes.get(name, 0) + (lengths[own_lead[name]] if led else 0))
         if before[-1]:
             seen.setdefault((name, led), []).append(row)
     sizes = [front + own for front, own in zip(before, lengths, strict=True)]
     starts = [0, *accumulate(sizes)]
     fronts = []
     for (name, led), rows in seen.items():
-        first = torch.tensor([starts[row] for row in rows])[:, None]
-        places = (first + torch.arange(before[rows[0]])).reshape(-1).to(device)
-        lead = slice(begins[own_lead[name]], begins[own_lead[name] + 1]) if led else None
-        fronts.append(Front(name, places, len(rows), lead))
+        first, given = torch.tensor([starts[row] for row in rows])[:, None], prefixes.get(name, 0)
+        places = (first + torch.arange(before[rows[0]])).to(device)  # (rows, P)
+        if given:
+            fronts.append(Front(name, places[:, :given].reshape(-1), len(rows), None))
+        if led:
+            lead = slice(begins[own_lead[name]], begins[own_lead[name] + 1])
+            fronts.append(Front(name, places[:, given:].reshape(-1), len(rows), lead))
     own = None
     if fronts:
         shifts = torch.tensor(starts[:-1]) + torch.tensor(before) - torch.tensor(begins[:-1])

@@ -118,8 +118,11 @@ class Demonstrator:
         return self.prompt.demonstration(self.rows[row], self.labels[row])
 
     def examples(self) -> list[dict[str, str]]:
-        """Return what all rows are shown, as a prompt file holds it, in the order of the text."""
-        chosen = self._order[: self.count][::-1]
+        """Return what all rows are shown, as a prompt file holds it, in the order of the text.
+
+        One more than are shown comes first, where there is one: it is for rows that are among the others themselves.
+        """
+        chosen = self._order[: self.count + 1][::-1]
         fields = self.prompt.shown_fields
         return [{**{name: self.rows[row][name] for name in fields}, "label": self.labels[row]} for row in chosen]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.recipe.listed import LISTED
+from tunesmith.recipe.loading import COMPONENTS
 from tunesmith.recipe.named import choices
 from tunesmith.recipe.schema import Recipe
 
@@ -16,8 +17,10 @@ def json_schema() -> dict[str, Any]:
         The schema; editors complete recipes with it.
     """
     schema = Recipe.model_json_schema()
-    for key, kind in (("task", "tasks"), ("method", "methods")):
-        schema["properties"][key] = {"description": f"The {key}.", "anyOf": choices(kind)}
+    for key, kind in COMPONENTS.items():
+        field = Recipe.model_fields[key]
+        empty = [{"type": "null"}] if field.default is None else []
+        schema["properties"][key] = {"description": field.description, "anyOf": [*choices(kind), *empty]}
     schema["properties"]["method"]["anyOf"] += choices("choosers")
     schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
     for key in LISTED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,15 +12,24 @@ from pydantic import BaseModel, ValidationError
 
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
+from tunesmith.recipe.data import across_data
 from tunesmith.recipe.labelling import across_labels
 from tunesmith.recipe.lines import parse
 from tunesmith.recipe.listed import across_lists, build_lists
 from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
+from tunesmith.recipe.schemes import across_schemes
 from tunesmith.recipe.starting import inherit_values
 from tunesmith.recipe.training import across_training
 
-_SHORTHANDS = ("task", "model", "method")
+# The keys that name a component, and its kind; all but the first two may be left empty.
+COMPONENTS = {
+    "task": "tasks",
+    "method": "methods",
+    "semi_supervised": "semi_supervised",
+    "dual_learning": "dual_learning",
+}
+_SHORTHANDS = ("model", *COMPONENTS)
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class Checked:
         folder: where relative data paths are looked up first.
         candidates: the recipe in each variant; empty when it stands alone.
         listed: components that are given as lists, by key below `data`.
+        scheme: how more is learned from than the labelled rows, built from `semi_supervised` or `dual_learning`;
+            None where both are empty.
     """
 
     recipe: Recipe
@@ -43,12 +53,15 @@ class Checked:
     folder: Path
     candidates: tuple[Checked, ...] = ()
     listed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    scheme: Any = None
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, as it will be saved in the run."""
         values = self.recipe.model_dump(mode="json")
         values["task"] = self.task.describe()
         values["method"] = self.method.describe()
+        if self.scheme is not None:
+            values[type(self.scheme).section] = self.scheme.describe()
         values["data"].update({key: [one.describe() for one in some] for key, some in self.listed.items()})
         return values
 
@@ -140,17 +153,20 @@ def _override(values: dict[str, Any], text: str) -> str:
 def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked | None:
     recipe = _validated(Recipe, values, "", problems)
     parts = {}
-    for key, kind in (("task", "tasks"), ("method", "methods")):
-        given = values.get(key, Recipe.model_fields[key].default)
+    for key, kind in COMPONENTS.items():
+        default = Recipe.model_fields[key].default
+        given = values.get(key, default)
         if isinstance(given, dict):
-            named = {"name": Recipe.model_fields[key].default["name"], **given}
+            named = {**({} if default is None else {"name": default["name"]}), **given}
             parts[key] = _component(kind, key, named, problems)
     listed = build_lists(values.get("data"), _component, problems)
     if recipe is not None and not problems:
         problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, parts["task"])])
+        problems.extend(across_schemes(recipe, parts))
     if problems or recipe is None:
         return None
-    alone = Checked(recipe, parts["task"], parts["method"], folder, listed=listed)
+    scheme = parts.get("semi_supervised") or parts.get("dual_learning")
+    alone = Checked(recipe, parts["task"], parts["method"], folder, listed=listed, scheme=scheme)
     variants = tuple(
         _candidate(values, variant, f"candidates[{number}].", problems, folder)
         for number, variant in enumerate(recipe.candidates)
@@ -265,13 +281,13 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     if recipe.training.best not in allowed:
         found.append(f"training.best: {unknown('choice', recipe.training.best, allowed)}")
     found.extend(_across_answers(recipe, task))
-    found.extend(_across_data(recipe.data))
+    found.extend(across_data(recipe.data))
     found.extend(_across_columns(recipe.data, task))
     found.extend(_across_texts(recipe, task))
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
-    found.extend([*_across_shares(recipe.data), *across_labels(recipe, task)])
-    found.extend(across_training(recipe.training))
+    found.extend(across_labels(recipe, task))
+    found.extend(across_training(recipe.training, task))
     found.extend(_across_candidates(recipe, task))
     return found
 
@@ -304,17 +320,10 @@ def _across_columns(data: DataSettings, task: Any) -> list[str]:
         return []
     conversations = hasattr(task, "columns")
     instead = "columns have the names of its formats (task.columns), or task.source and task.target"
-    instead, unread = (
-        (instead, ("text", "label", "soft_labels"))
-        if conversations
-        else (
-            "its rows are texts",
-            ("label", "soft_labels"),
-        )
-    )
+    instead, unread = (instead, ("text", "label")) if conversations else ("its rows are texts", ("label",))
     return [
         f"data.{key}: the task '{task.name}' does not read it; {instead}."
-        for key in unread
+        for key in (*unread, "soft_labels")
         if getattr(data, key) != DataSettings.model_fields[key].default
     ]
 
@@ -336,32 +345,13 @@ def _across_texts(recipe: Recipe, task: Any) -> list[str]:
     return found
 
 
-def _across_shares(data: DataSettings) -> list[str]:
-    """Refuse shares that leave nothing, and a setting about shares where there is none."""
-    shares = {name: getattr(data, name) for name in ("validation", "test")}
-    shares = {name: share for name, share in shares.items() if isinstance(share, float)}
-    found = [
-        f"data.{name}: the share {share} must lie between 0 and 1, or be a file."
-        for name, share in shares.items()
-        if not 0 < share < 1
-    ]
-    if not found and sum(shares.values()) >= 1:
-        found.append(
-            f"data.test: the shares {data.validation} for validation and {data.test} for test leave nothing to train "
-            "on; together they must stay below 1."
-        )
-    if data.near_copies is not None and not shares:
-        found.append("data.near_copies: validation and test are files, so nothing is held out of train. Leave it out.")
-    return found
-
-
 def _across_prompt(recipe: Recipe, task: Any) -> list[str]:
     """Refuse prompt settings that the task would not read."""
     chat, answers = ("chat", "system", "end_token"), ("label_words", "label_descriptions", "demonstrations")
     unread, instead = {
         "generating": ((*PromptFields.model_fields, "file", "templates"), "rows are written by prompt.chat"),
         "labelling": ((*chat, *answers), "its prompt is prompt.template"),
-        "prompting": ((*chat, "templates"), "its prompt is prompt.template"),
+        "prompting": (chat, "its prompt is prompt.template"),
     }[task.family]
     default = type(recipe.prompt)()
     return [
@@ -389,28 +379,6 @@ def _across_model(recipe: Recipe, task: Any) -> list[str]:
     if recipe.method["name"] != "full":
         found.append(
             f"model.new: the weights are random, so method '{recipe.method['name']}' would tune noise; take full."
-        )
-    return found
-
-
-def _across_data(data: DataSettings) -> list[str]:
-    found = []
-    if data.text == data.label:
-        found.append(f"data.label: '{data.label}' is also data.text; text and label are two columns.")
-    if len(set(data.columns)) < len(data.columns) or not all(data.columns):
-        found.append(f"data.columns: {data.columns} names a column twice or not at all; each needs a name of its own.")
-    files = [path for path in (data.train, data.validation, data.test) if isinstance(path, str)]
-    nameless = tuple(suffix for reader in components("readers").values() for suffix in reader.nameless)
-    if data.columns and not any(path.lower().endswith(nameless) for path in files):
-        found.append(
-            f"data.columns: it is for files without a header ({', '.join(nameless)}), and {', '.join(files)} name "
-            "their own. Leave it out."
-        )
-    try:
-        codecs.lookup(data.encoding)
-    except LookupError:
-        found.append(
-            f"data.encoding: '{data.encoding}' is no encoding that Python knows. Common: utf-8, latin-1, gb18030."
         )
     return found
 

@@ -16,7 +16,9 @@ from tunesmith.recipe.prompt import PromptFields
 Component = Annotated[dict[str, Any], BeforeValidator(named)]
 OptimizerKind = Annotated[dict[str, Any], OfKind("optimizers")]
 ScheduleKind = Annotated[dict[str, Any], OfKind("schedules")]
+RegularizerKind = Annotated[dict[str, Any], OfKind("regularizers")]
 Rate = Annotated[float, Field(gt=0, le=10)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 class NewModelSettings(Settings):
@@ -57,6 +59,9 @@ class DataSettings(Settings):
     )
     test: str | float | None = setting(
         None, "A file, or the share of train that is held out, as validation; evaluated once, after training."
+    )
+    unlabelled: str | None = setting(
+        None, "A file of rows without labels, to learn from besides (semi_supervised, dual_learning)."
     )
     seed: int | None = setting(None, "Seed of the draw of shares; the recipe's when empty.", ge=0, le=2**32 - 1)
     near_copies: float | None = setting(
@@ -113,6 +118,18 @@ class PromptSettings(PromptFields):
     end_token: str | None = setting(None, "Token that ends an answer, for tokenizers that name none.")
 
 
+class GuardSettings(Settings):
+    """When training stops because a step went wrong; a loss or a gradient that is no number always stops it."""
+
+    spike: float | None = setting(
+        None,
+        "A step's loss may be so many times the largest of the steps before it; above that training stops. Any when "
+        "empty.",
+        gt=1,
+    )
+    window: int = setting(20, "So many steps before it are looked at.", unit="count", ge=1)
+
+
 class TrainingSettings(Settings):
     """How the delta and the head are trained."""
 
@@ -130,6 +147,16 @@ class TrainingSettings(Settings):
         "Rows of one label that stand together in a step, for losses that compare rows; by chance when empty.",
         unit="count",
         ge=2,
+    )
+    balance: Literal["none", "oversample", "undersample"] = setting(
+        "none",
+        "Rows of an epoch: oversample has every label as often as the most frequent one, undersample as often as the "
+        "rarest one, drawn anew in every epoch.",
+    )
+    class_weights: Literal["balanced", "root"] | dict[str, Weight] | None = setting(
+        None,
+        "Factor of the loss of a label's rows: balanced is 1 over its rows, root the square root of that, or factors "
+        "by label (1 where none is given); all of mean 1 over the training rows.",
     )
     tokens_per_pass: int | None = setting(
         None,
@@ -171,6 +198,9 @@ class TrainingSettings(Settings):
     )
     warmup_fraction: float = setting(0.06, "Share of the steps in which it rises.", ge=0, lt=1)
     weight_decay: float = setting(0.01, "Weight decay of matrices, in the form that the optimizer gives it.", ge=0)
+    regularizers: list[RegularizerKind] = setting(
+        [], "Penalties, noise and averages by name, or mappings with their settings: see `tunesmith list regularizers`."
+    )
     clip_norm: float | None = setting(1.0, "Largest gradient norm; none when empty.", gt=0)
     clip_value: float | None = setting(
         None, "Largest size of a single number of a gradient, cut before the norm; none when empty.", gt=0
@@ -181,6 +211,7 @@ class TrainingSettings(Settings):
         "auto", "What decides the best epoch: auto (the task's first metric), 'validation loss', 'last', or a metric."
     )
     patience: int | None = setting(None, "Stop after so many epochs without a better one; never when empty.", ge=1)
+    guard: GuardSettings = setting(GuardSettings(), "When a step that went wrong stops training.")
     checkpoint_every_steps: int | None = setting(
         None,
         "Steps between two checkpoints that a killed run goes on from; when empty, after every epoch, but at most one "
@@ -212,6 +243,12 @@ class Recipe(Settings):
     prompt: PromptSettings = setting(PromptSettings(), "The prompt.")
     method: Component = setting({"name": "lora"}, "The method by name, or a mapping with its settings.")
     training: TrainingSettings = setting(TrainingSettings(), "The training.")
+    semi_supervised: Component | None = setting(
+        None, "How the rows of data.unlabelled are learned from, by name, or a mapping with its settings."
+    )
+    dual_learning: Component | None = setting(
+        None, "Two views, networks or classifiers that teach each other, by name, or a mapping with its settings."
+    )
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "The evaluation.")
     start_from: str | None = setting(
         None, "Earlier run to go on from with new examples; its labels are kept, new ones are added."

@@ -122,7 +122,7 @@ class _Trying:
         session = replace(family.session, task=task)
         part = Labelling(session, corpus, family.judge)
         part.frozen = replace(family.frozen, features={"train": self.features[torch.from_numpy(kept)]})
-        [(_, trial, _)] = prepare(changed, part, None)
+        trial = prepare(changed, part, None)[0].trial
         try:
             with self.progress.stage("a fold", changed.recipe.training.epochs * len(kept)) as bar:
                 Loop([trial]).fit(bar, None, self.progress.say)

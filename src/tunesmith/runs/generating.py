@@ -30,9 +30,9 @@ from tunesmith.runs.session import Reading, Session
 from tunesmith.tasks.decoding import Writer
 from tunesmith.tasks.generating import AnswerTask, LanguageTask
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.batching import seen_together
 from tunesmith.training.corpus import Corpus, Split
 from tunesmith.training.texts import load_texts, read_texts
-from tunesmith.training.trial import seen_together
 
 _TOKENS, _ROWS = 2048, 64  # of one batch of an evaluation
 _BEGINNING = 32  # tokens of a held-out text that the samples go on from

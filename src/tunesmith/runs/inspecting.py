@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import RecipeError
+from tunesmith.core.registry import find
 from tunesmith.data.conversations import Conversation
 from tunesmith.data.tokens import LearnedRows
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.opening import read_corpus
-from tunesmith.runs.session import Reading, open_reading
+from tunesmith.runs.session import Reading, open_reading, open_session
 from tunesmith.tasks.encoding import encode_conversations
 from tunesmith.tasks.generating import AnswerTask
+from tunesmith.tasks.prompt_classification import Bound, PromptClassification
 from tunesmith.training.corpus import Corpus, Split
 
 _HUGE = 10**9  # tokens: no row is cut
@@ -56,6 +58,76 @@ def inspect_recipe(
     }
 
 
+def preview_prompts(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3
+) -> dict[str, Any]:
+    """Fill a recipe's prompt in with some of its rows, and say how long it is and what would be cut.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts that win over the recipe.
+        rows: so many first training rows; the longest one is shown too. [count]
+    Returns:
+        "prompt" as a prompt file holds it, "limit" in tokens, "labels" with their texts and tokens, "rows" with text,
+        tokens and what was left out, "splits" with lengths, "warnings".
+    Raises:
+        TunesmithError: any mistake in recipe, model or data.
+    """
+    if rows < 0:
+        raise RecipeError(f"rows={rows}: at least 0.")
+    checked = load_recipe(recipe, overrides)
+    if checked.task.family != "prompting":
+        raise RecipeError(
+            f"task: '{checked.task.name}' asks no prompt for labels. Choose prompt-classification, or look with "
+            "`tunesmith inspect`."
+        )
+    strategy = find("demonstrations", checked.recipe.prompt.demonstrations.strategy)
+    needs_model = checked.recipe.prompt.demonstrations.count > 0 and strategy.compares
+    session: Reading = open_session(checked) if needs_model else open_reading(checked)
+    corpus = read_corpus(checked, session)
+    assert isinstance(session.task, PromptClassification)
+    bound, train = session.task.labels, corpus.splits["train"]
+    longest = int(np.argmax(train.tokens.full_lengths))
+    chosen = list(dict.fromkeys([*range(min(rows, len(train.tokens))), longest]))
+    return {
+        "prompt": bound.reader.prompt.to_yaml(),
+        "limit": bound.reader.limit,
+        "labels": [
+            {"label": label, "texts": texts, "tokens": _word_tokens(session, number)}
+            for number, (label, texts) in enumerate(zip(corpus.label_names, bound.texts, strict=True))
+        ],
+        "rows": [_filled(bound, corpus, train, row) for row in chosen],
+        "splits": {name: split.audit.plain() for name, split in corpus.splits.items()},
+        "warnings": corpus.warnings,
+    }
+
+
+def _word_tokens(session: Reading, label: int) -> list[int]:
+    """Count the tokens of a label's words; none where texts are compared. [tokens]"""
+    assert isinstance(session.task, PromptClassification)
+    if session.task.labels.reading is None:
+        return []
+    words = session.task.words
+    return [len(ids) for ids, owner in zip(words.ids, words.owners, strict=True) if owner == label]
+
+
+def _filled(bound: Bound, corpus: Corpus, split: Split, row: int) -> dict[str, Any]:
+    """Fill a prompt in with one row."""
+    values = next(iter(split.examples.rows([int(split.index[row])])))
+    shown = [] if bound.demonstrator is None else bound.demonstrator.shown([values])(0)
+    fitted = bound.reader.fitted(values, shown)
+    return {
+        "where": split.examples.where[int(split.index[row])],
+        "label": corpus.label_names[int(split.labels[row])],
+        "text": fitted.rendered.shown("{label}") if bound.reading is not None else fitted.rendered.before,
+        "tokens": int(split.tokens.full_lengths[row]),
+        "kept": int(split.tokens.lengths[row]),
+        "demonstrations": fitted.shown,
+        "dropped": fitted.dropped,
+        "lost_characters": fitted.lost,
+    }
+
+
 def _shown(session: Reading, corpus: Corpus, split: Split, row: int) -> dict[str, Any]:
     label = corpus.label_names[int(split.labels[row])] if corpus.label_names else None
     return {
@@ -82,6 +154,8 @@ def _pieces(session: Reading, split: Split, row: int) -> list[Piece]:
     if isinstance(split.tokens, LearnedRows):
         return _marked(session, ids, ids, split.tokens.learned(row))
     whole_ids = ids
+    if session.task.family == "prompting":
+        return _marked(session, ids, ids, np.zeros(len(ids), bool))
     if split.tokens.full_lengths[row] > len(ids):
         text = session.template.render(next(iter(split.examples.rows([int(split.index[row])]))))
         whole_ids = np.array(session.tokenizer(text, verbose=False)["input_ids"])

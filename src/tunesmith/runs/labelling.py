@@ -28,8 +28,10 @@ from tunesmith.tasks.rejecting import OUTSIDE, Rejecting, choose_threshold, plai
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.augmenting import augmented
+from tunesmith.training.balancing import classes_of
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
 from tunesmith.training.sampling import check_rows_per_label
+from tunesmith.training.unlabelled import load_unlabelled
 
 
 @dataclass
@@ -51,12 +53,16 @@ class Labelling(Family):
         if getattr(checked.task, "reject", None) is not None:
             known = [label for label in known if label != OUTSIDE]
         recipe, template = checked.recipe, session.template
-        return _with_outside(
-            load_corpus(
-                recipe.data, template, session.tokenizer, session.max_tokens, recipe.split_seed, checked.folder, known
-            ),
-            session.task,
+        reading = template, session.tokenizer, session.max_tokens
+        corpus = _with_outside(
+            load_corpus(recipe.data, *reading, recipe.split_seed, checked.folder, known), session.task
         )
+        if recipe.data.unlabelled is not None:
+            audited = checked.scheme is not None and checked.scheme.audit
+            corpus.unlabelled = load_unlabelled(recipe.data, corpus, *reading, checked.folder, audited)
+            corpus.warnings.extend(corpus.unlabelled.remarks)
+            corpus.content_hash += f"+{corpus.unlabelled.split.examples.content_hash[:32]}"
+        return corpus
 
     @classmethod
     def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
@@ -108,6 +114,7 @@ class Labelling(Family):
         if training.rows_per_label is not None:
             names, size = self.corpus.label_names, training.batch_size
             check_rows_per_label(split.labels, names, training.rows_per_label, size)
+        plain(head).classes = classes_of(split.labels, self.corpus.label_names, training)  # type: ignore[assignment]
         if task.starts_from_features:
             labels = torch.from_numpy(split.labels).to(session.backbone.device)
             texts = self._label_features() if task.reads_label_text else None
@@ -186,6 +193,12 @@ class Labelling(Family):
                 f"{name}: {facts.rows:,} rows, {len(facts.classes)} labels, tokens median {lengths['median']} / p95 "
                 f"{lengths['p95']} / longest {lengths['longest']}, {facts.truncated} truncated, "
                 f"{facts.duplicates} duplicates{split.origin}"
+            )
+        if self.corpus.unlabelled is not None:
+            more = self.corpus.unlabelled.split.audit
+            found.append(
+                f"unlabelled: {more.rows:,} rows, tokens median {more.tokens['median']} / longest "
+                f"{more.tokens['longest']}"
             )
         return found
 

@@ -40,8 +40,8 @@ from tunesmith.runs.folder import check_new, check_single, staged
 from tunesmith.runs.opening import family_of, held_out_again
 from tunesmith.runs.run import Run
 from tunesmith.tasks.running import extract_features
+from tunesmith.training.batching import batch_of
 from tunesmith.training.texts import read_texts
-from tunesmith.training.trial import batch_of
 
 MODEL, ORIGINAL, MERGE = "model.safetensors", "original.safetensors", "merge.json"
 _OF_A_RUN = ("head.safetensors", "labels.json", "prompt.yaml")

@@ -43,6 +43,7 @@ class Outcome:
         choice: the ways that were tried where the recipe left the method to be chosen, and why one was taken; else
             empty.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
+        scheme: what was learned from besides the labelled rows, and what that gained; empty without.
     """
 
     checked: Checked
@@ -65,6 +66,7 @@ class Outcome:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, str]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
+    scheme: dict[str, Any] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
 
     @property

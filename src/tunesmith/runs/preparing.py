@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.seeds import derived, seed_everything
+from tunesmith.fewshot.schemes import Given
 from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.continuing import Earlier
@@ -14,11 +17,28 @@ from tunesmith.training.starting import show
 from tunesmith.training.trial import Trial
 
 
+@dataclass
+class Prepared:
+    """A candidate that is ready to train.
+
+    Args:
+        checked: its recipe.
+        trial: its delta, head and rows.
+        facts: found by the probing step.
+        plain: the same without the recipe's scheme, to measure what the scheme gains.
+    """
+
+    checked: Checked
+    trial: Trial
+    facts: Preflight
+    plain: Trial | None = None
+
+
 def prepare(
     checked: Checked,
     family: Family,
     earlier: Earlier | None,
-) -> list[tuple[Checked, Trial, Preflight]]:
+) -> list[Prepared]:
     """Attach every candidate's delta, or the recipe's own, and prove that a step would train it.
 
     Args:
@@ -26,7 +46,7 @@ def prepare(
         family: its model and data, and how states are scored.
         earlier: run to go on from, or None.
     Returns:
-        Each candidate with its trial and what was found.
+        Each candidate, in their order.
     """
     candidates = checked.candidates or (checked,)
     still = [number for number, candidate in enumerate(checked.candidates) if not candidate.method.trains]
@@ -36,10 +56,13 @@ def prepare(
             "of a training. Leave it out; the untuned model is among the baselines."
         )
     names = [f"trial-{number:03d}" for number in range(len(candidates))] if checked.candidates else ["default"]
-    prepared = []
+    prepared: list[Prepared] = []
     for number, (candidate, name) in enumerate(zip(candidates, names, strict=True)):
         try:
-            prepared.append((candidate, *_one(candidate, name, family, earlier)))
+            prepared.append(Prepared(candidate, *_one(candidate, name, family, earlier)))
+            if candidate.scheme is not None and candidate.scheme.compare:
+                plain = replace(candidate, scheme=None)
+                prepared[-1].plain, _ = _one(plain, f"{name}-plain", family, earlier)
         except TunesmithError as error:
             if checked.candidates:
                 error.args = (f"candidates[{number}]: {error}",)
@@ -61,15 +84,17 @@ def _one(checked: Checked, name: str, family: Family, earlier: Earlier | None) -
         head.double()
     family.start(head, checked, earlier)
     tuned = Tuned(backbone, session.task, head, delta)
-    trial = Trial(
-        tuned,
-        family.training_rows(checked),
-        recipe.training,
-        recipe.seed,
-        validate=lambda: family.validate(tuned),
-        best=family.best(recipe.training.best),
-        method=checked.method,
-    )
-    facts = check(trial)
+    facts = {
+        "tuned": tuned,
+        "split": family.training_rows(checked),
+        "settings": recipe.training,
+        "seed": recipe.seed,
+        "validate": lambda: family.validate(tuned),
+        "best": family.best(recipe.training.best),
+        "method": checked.method,
+    }
+    given = Given(family.corpus.label_names, checked.folder, family.corpus.unlabelled)
+    trial = Trial(**facts) if checked.scheme is None else checked.scheme.trial(given, facts)
+    found = check(trial)
     seed_everything(derived(recipe.seed, "training"))
-    return trial, facts
+    return trial, found

@@ -17,7 +17,7 @@ from tunesmith.core.files import write_text
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import derived
 from tunesmith.data.audit import length_facts
-from tunesmith.data.tokens import TokenRows
+from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.prompts.demonstrating import Demonstrator
 from tunesmith.prompts.prompt import Prompt
@@ -26,7 +26,7 @@ from tunesmith.runs.comparing import Cost, Meter, Scored
 from tunesmith.runs.continuing import Earlier
 from tunesmith.runs.labelling import Labelling
 from tunesmith.runs.prompting import PromptScorer
-from tunesmith.runs.session import Reading, Session
+from tunesmith.runs.session import Reading, Session, worded
 from tunesmith.tasks.prompt_classification import PromptClassification
 from tunesmith.tasks.running import extract_features, probabilities
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
@@ -49,12 +49,13 @@ class Prompted(Labelling):
             recipe.data, session.template, session.tokenizer, _WHOLE, recipe.split_seed, checked.folder, named
         )
         train = corpus.splits["train"]
-        prompt.check([*train.examples.columns.all(), "text"], recipe.data.label)
+        for one in worded(recipe.prompt):
+            one.check([*train.examples.columns.all(), "text"], recipe.data.label)
         names = [corpus.label_names[code] for code in train.labels]
         corpus.warnings += _unseen(corpus.label_names, names, session.task)
         rows = list(train.examples.rows(train.index))
         seed = derived(recipe.seed, "demonstrations")
-        bind(session, prompt, corpus.label_names, _demonstrator(session, prompt, rows, names, seed))
+        bind(session, checked, corpus.label_names, _demonstrator(session, prompt, rows, names, seed))
         for name, split in corpus.splits.items():
             corpus.splits[name] = _written(split, session, corpus.warnings)
         return corpus
@@ -78,7 +79,7 @@ class Prompted(Labelling):
             rows, names = _pool(folder) if not prompt.demonstrations.examples else ([], [])
             seed = derived(checked.recipe.seed, "demonstrations")
             demonstrator = _demonstrator(session, prompt, rows, names, seed)
-        bind(session, prompt, labels, demonstrator)
+        bind(session, checked, labels, demonstrator)
 
     @property
     def _task(self) -> PromptClassification:
@@ -147,17 +148,19 @@ class Prompted(Labelling):
         return cost.plus(self.frozen.costs["train"]) if read and "train" in self.frozen.costs else cost
 
 
-def bind(session: Reading, prompt: Prompt, labels: Sequence[str], demonstrator: Demonstrator | None) -> None:
+def bind(session: Reading, checked: Checked, labels: Sequence[str], demonstrator: Demonstrator | None) -> None:
     """Tell a session's task its labels.
 
     Args:
         session: whose task is prompt-classification.
-        prompt: to ask with.
+        checked: the recipe, with the prompt to ask with and its further templates.
         labels: in the order of their codes.
         demonstrator: chooses what rows are shown, or None.
     """
     assert isinstance(session.task, PromptClassification)
-    session.task = session.task.bound(prompt, session.tokenizer, session.max_tokens, labels, demonstrator)
+    prompt = Prompt.of(checked.recipe.prompt)
+    task = session.task.bound(prompt, session.tokenizer, session.max_tokens, labels, demonstrator)
+    session.task = task.also_by(checked.recipe.prompt.templates)
 
 
 @torch.no_grad()
@@ -236,8 +239,12 @@ def _demonstrator(
 def _encoded(session: Reading, rows: Sequence[Mapping[str, str]], name: str) -> tuple[TokenRows, list[str]]:
     bound = _of(session).labels
     shown = None if bound.demonstrator is None else bound.demonstrator.shown(rows)
-    tokens, cuts = bound.reader.encode(rows, shown)
-    return tokens, cuts.told(name, bound.reader.limit)
+    tokens, said = list[TokenRows](), dict[str, None]()
+    for reader in bound.readers:
+        found, cuts = reader.encode(rows, shown)
+        tokens.append(found)
+        said |= dict.fromkeys(cuts.told(name, reader.limit))
+    return tokens[0] if len(tokens) == 1 else VariedRows(tokens), list(said)
 
 
 def _written(split: Split, session: Reading, warnings: list[str]) -> Split:

@@ -71,7 +71,7 @@ def facts_of(checked: Checked, session: Session, corpus: Corpus) -> dict[str, An
         Plain values.
     """
     recipe = checked.resolved()
-    files = [name for name in ("train", "validation", "test") if isinstance(recipe["data"][name], str)]
+    files = [name for name in ("train", "validation", "test", "unlabelled") if isinstance(recipe["data"][name], str)]
     data = dict(zip(files, corpus.content_hash.split("+"), strict=True))
     return {**fingerprint(session, checked, corpus), "code": _code(), "recipe": recipe, "data": data}
 
@@ -169,7 +169,7 @@ def _check_recipe(checkpoint: Checkpoint, checked: Checked, say: Say) -> None:
             f"{checkpoint.folder} was made by another recipe: {_worded(wrong)}. Only {', '.join(MAY_CHANGE)} may "
             "change on the way. Take the old values to go on, or start anew with --overwrite."
         )
-    begun = max(trial["epoch"] for trial in checkpoint.state["trials"].values())
+    begun = max(trial["epoch"] - trial["stage"][0] for trial in checkpoint.state["trials"].values())
     if checked.recipe.training.epochs < begun:
         raise CheckpointError(
             f"training.epochs={checked.recipe.training.epochs}: {checkpoint.folder} is in epoch {begun} already. "

@@ -205,10 +205,22 @@ def _check_vocabulary(tokenizer: Any, model: nn.Module, source: Source) -> None:
         )
 
 
+def worded(prompt: PromptSettings) -> list[Prompt]:
+    """Return a recipe's prompt with each of its templates.
+
+    Args:
+        prompt: of a recipe.
+    Returns:
+        Prompts, the one of `prompt.template` first.
+    """
+    own = Prompt.of(prompt)
+    return [own, *(own.changed(template=text) for text in prompt.templates)]
+
+
 def _template(prompt: PromptSettings, task: Task) -> Template:
     """Make what names the columns that are read, and writes rows for tasks that do so by themselves."""
     if task.family == "prompting":
-        fields = Prompt.of(prompt).fields
+        fields = list(dict.fromkeys(name for one in worded(prompt) for name in one.fields))
         return Template("".join(f"{{row.{name}}}" for name in fields or ("text",)))
     own = {name: getattr(prompt, name) for name in ("description", "background") if getattr(prompt, name)}
 

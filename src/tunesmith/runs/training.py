@@ -26,8 +26,9 @@ from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
-from tunesmith.runs.preparing import prepare
+from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import Going, check_finished, check_same, facts_of, find_checkpoint, is_finished
+from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.ensemble import Ensemble
@@ -36,12 +37,9 @@ from tunesmith.training.caching import kept_below
 from tunesmith.training.checkpoints import Checkpoints
 from tunesmith.training.loop import Loop
 from tunesmith.training.planning import Plan, plan
-from tunesmith.training.preflight import Preflight
 from tunesmith.training.trial import Trial
 
 ENDED = 128 + signal.SIGTERM  # exit code of a process that was asked to end, as shells have it
-
-Prepared = list[tuple[Checked, Trial, Preflight]]
 
 
 def train_recipe(
@@ -107,7 +105,7 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
     family.look(names, meter, progress)
     baselines = family.baselines(names, meter, progress, recipe.seed)
     prepared = prepare(checked, family, earlier)
-    old = old_rows(family, earlier, prepared[0][1].tuned) if earlier else None
+    old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]
     if "test" not in corpus.splits and recipe.training.best != "last":
@@ -115,13 +113,16 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
             "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
         )
     planned = _planned(prepared, warnings, progress)
-    trials = [trial for _, trial, _ in prepared]
-    splits = [trials[0].split, *(split for name, split in corpus.splits.items() if name not in ("train", "test"))]
+    splits = [split for name, split in corpus.splits.items() if name not in ("train", "test")]
+    trials = [one for item in prepared for one in (item.trial, item.plain) if one is not None]
+    splits = list({id(split): split for split in (*(s for one in trials for s in one.splits), *splits)}.values())
     cost = Cost()
     if checked.method.trains or checked.candidates:
         with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
-            cost = _train(trials, meter, going, going.begin(checked, facts, progress.say), progress, warnings)
-    chosen, trial, found = min(prepared, key=lambda item: item[1].key)
+            checkpoints = going.begin(checked, facts, progress.say)
+            cost = _train(prepared, trials, meter, (going, checkpoints), progress, warnings)
+    best = min(prepared, key=lambda item: item.trial.key)
+    chosen, trial = best.checked, best.trial
     _tell_diverged(prepared, warnings, progress)
     members = _together(prepared, recipe.combine, trial)
     _tell_choice(prepared, trial, members, progress)
@@ -130,21 +131,26 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
     tuned = Ensemble.of(members)
     lost = _tell_forgotten(family, old, tuned, warnings, progress) if earlier else {}
     answers = _answer(tuned, family, progress)
-    ours = judge.score(Scored(chosen.method.name, answers, found.share, family.learned(cost)))
+    besides = learned_besides(best, answers, family)
+    warnings.extend(_told(besides, progress))
+    ours = judge.score(Scored(chosen.method.name, answers, best.facts.share, family.learned(cost)))
     return Outcome(
         checked=chosen if len(members) == 1 else checked,
         session=session,
         corpus=corpus,
-        examples=sum(other.trained.examples for _, other, _ in prepared),
-        preflight=found,
+        examples=sum(other.trial.trained.examples for other in prepared),
+        preflight=best.facts,
         predicted_peak_bytes=planned.peak_bytes,
         trained=trial.trained,
         tuned=tuned,
-        methods=[one.method for one, trial, _ in prepared if trial.tuned in members],
+        methods=[item.checked.method for item in prepared if item.trial.tuned in members],
         forgetting=lost,
         candidates=[
-            compared(checked, *item, chosen=item[1].tuned in members) for item in prepared if checked.candidates
+            compared(checked, item.checked, item.trial, item.facts, chosen=item.trial.tuned in members)
+            for item in prepared
+            if checked.candidates
         ],
+        scheme=besides,
         ours=ours,
         baselines=baselines,
         gains=judge.gain(ours, baselines, judge.splits[-1]),
@@ -171,21 +177,25 @@ def _unknown(family: Family) -> list[str]:
     return [said for name, split in splits.items() for said in unknown_tokens(split.tokens, tokenizer, name)]
 
 
-def _method_warnings(prepared: Prepared, session: Session) -> list[str]:
-    found = [warning for checked, _, _ in prepared for warning in checked.method.warnings(session.backbone.seams)]
+def _method_warnings(prepared: list[Prepared], session: Session) -> list[str]:
+    found = [warning for item in prepared for warning in item.checked.method.warnings(session.backbone.seams)]
     return list(dict.fromkeys(found))
 
 
 def _train(
-    trials: list[Trial], meter: Meter, going: Going, checkpoints: Checkpoints, progress: Progress, warnings: list[str]
+    prepared: list[Prepared],
+    everyone: list[Trial],
+    meter: Meter,
+    saving: tuple[Going, Checkpoints],
+    progress: Progress,
+    warnings: list[str],
 ) -> Cost:
     """Fit, and say so when the user stopped it."""
-    total = sum(trial.settings.epochs * len(trial.split.tokens) for trial in trials)
-    loop = Loop(trials)
+    loop, trials, (going, checkpoints) = Loop(everyone), [item.trial for item in prepared], saving
     if going.checkpoint is not None:
         loop.resume(going.checkpoint, progress.say)
-    with meter.stage() as cost, progress.stage("training", total) as bar:
-        bar(sum(trial.trained.examples for trial in trials))
+    with meter.stage() as cost, progress.stage("training", sum(trial.all_rows for trial in everyone)) as bar:
+        bar(sum(trial.trained.examples for trial in everyone))
         loop.fit(bar, checkpoints, progress.say)
     if loop.ended:
         progress.say(
@@ -195,7 +205,12 @@ def _train(
         raise SystemExit(ENDED)
     _check_moved(trials)
     if len(trials) == 1 and trials[0].trained.diverged:
-        kept = f"the state after epoch {trials[0].trained.best_epoch}, the best before, was kept."
+        epoch, step = trials[0].trained.best_epoch, trials[0].trained.kept_step
+        kept = (
+            f"the state after epoch {epoch}, the best before, was kept."
+            if epoch
+            else (f"the state after step {step}, the last checkpoint before, was kept.")
+        )
         warnings.append(f"{trials[0].trained.reason} {kept}")
         progress.say(f"note: {warnings[-1]}")
     elif all(trial.trained.diverged for trial in trials):
@@ -222,30 +237,30 @@ def _check_moved(trials: list[Trial]) -> None:
         )
 
 
-def _together(prepared: Prepared, combine: str, best: Trial) -> list[Tuned]:
+def _together(prepared: list[Prepared], combine: str, best: Trial) -> list[Tuned]:
     """Return what answers: the best trial's, or every one's that did not diverge."""
     if combine == "best":
         return [best.tuned]
-    return [trial.tuned for _, trial, _ in prepared if not trial.trained.diverged]
+    return [item.trial.tuned for item in prepared if not item.trial.trained.diverged]
 
 
-def _tell_diverged(prepared: Prepared, warnings: list[str], progress: Progress) -> None:
+def _tell_diverged(prepared: list[Prepared], warnings: list[str], progress: Progress) -> None:
     if len(prepared) == 1:
         return
-    for number, (_, trial, _) in enumerate(prepared):
-        if trial.trained.diverged:
-            warnings.append(f"candidate {number} diverged at step {trial.trained.diverged} and was dropped.")
+    for number, item in enumerate(prepared):
+        if item.trial.trained.diverged:
+            warnings.append(f"candidate {number} diverged at step {item.trial.trained.diverged} and was dropped.")
             progress.say(f"note: {warnings[-1]}")
 
 
-def _tell_choice(prepared: Prepared, best: Trial, members: list[Tuned], progress: Progress) -> None:
+def _tell_choice(prepared: list[Prepared], best: Trial, members: list[Tuned], progress: Progress) -> None:
     """Say which candidate was chosen on validation, or how many answer together."""
     if len(prepared) == 1:
         return
     if len(members) > 1:
         progress.say(f"{len(members)} candidates answer together: their probabilities are averaged")
         return
-    number = next(number for number, (_, trial, _) in enumerate(prepared) if trial is best)
+    number = next(number for number, item in enumerate(prepared) if item.trial is best)
     progress.say(f"candidate {number} of {len(prepared)} is the best on validation; only it is kept")
 
 
@@ -256,6 +271,14 @@ def _tell_forgotten(
     found = forgotten(family, old, tuned) if old else {}
     warnings.append(worded_loss(found))
     progress.say(f"note: {warnings[-1]}")
+    return found
+
+
+def _told(besides: dict[str, Any], progress: Progress) -> list[str]:
+    """Say what the scheme did and gained."""
+    found = [*besides.get("notes", []), *besides.get("sentences", [])]
+    for sentence in found:
+        progress.say(f"note: {sentence}")
     return found
 
 
@@ -278,10 +301,11 @@ def _tell_data(family: Family, progress: Progress) -> None:
     progress.say(f"model: {session.source.wanted}, {session.backbone.parameters:,} parameters; batches: {path}")
 
 
-def _planned(prepared: Prepared, warnings: Sequence[str], progress: Progress) -> Plan:
+def _planned(prepared: list[Prepared], warnings: Sequence[str], progress: Progress) -> Plan:
     """Plan the memory, and say what will train, before the first step."""
-    planned = plan([(trial, facts) for _, trial, facts in prepared])
-    for number, (checked, trial, facts) in enumerate(prepared):
+    planned = plan([(one, item.facts) for item in prepared for one in (item.trial, item.plain) if one is not None])
+    for number, item in enumerate(prepared):
+        checked, trial, facts = item.checked, item.trial, item.facts
         copies = len(trial.tuned.delta.copies)
         where = " and ".join(
             [*([f"{facts.layers} adapted layers"] if facts.layers else []),
@@ -292,7 +316,7 @@ def _planned(prepared: Prepared, warnings: Sequence[str], progress: Progress) ->
         who = "training" if len(prepared) == 1 else f"candidate {number}: {checked.method.name},"
         progress.say(f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}")
     progress.say(planned.sentence())
-    notes = dict.fromkeys(note for _, _, facts in prepared for note in facts.notes)
+    notes = dict.fromkeys(note for item in prepared for note in item.facts.notes)
     for note in (*notes, *warnings):
         progress.say(f"note: {note}")
     return planned

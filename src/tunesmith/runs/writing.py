@@ -92,7 +92,7 @@ def settled(checked: Checked, session: Session) -> dict[str, Any]:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
     elif source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
-    for split in ("train", "validation", "test", "label_descriptions"):
+    for split in ("train", "validation", "test", "unlabelled", "label_descriptions"):
         path = values["data"][split]
         if isinstance(path, str):
             found = Path(resolve_path(path, checked.folder))
@@ -133,6 +133,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "candidates": outcome.candidates,
         "choice": outcome.choice,
         "forgetting": outcome.forgetting,
+        "scheme": outcome.scheme,
         "samples": outcome.samples,
         "signatures": _signatures(outcome),
         "warnings": outcome.warnings,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -35,7 +35,9 @@ class PatternSettings(Settings):
     """How patterns teach the final run."""
 
     temperature: float = setting(2.0, "Divides the patterns' log probabilities: above 1 softens what is taught.", gt=0)
-    weights: str = setting("validation", "How patterns count: by their accuracy on validation, or even.")
+    weights: Literal["validation", "even"] = setting(
+        "validation", "How patterns count: by their accuracy on validation, or even."
+    )
     compare: bool = setting(True, "Train the recipe without the unlabelled rows too, to measure what they gain.")
 
 
@@ -179,8 +181,6 @@ def _tuned(values: Mapping[str, Any], prompt: Prompt, output: Path, progress: Pr
 
 
 def _weights(patterns: Mapping[str, Run], how: str) -> dict[str, float]:
-    if how not in ("validation", "even"):
-        raise RecipeError(f"weights: '{how}' is not known. Allowed: validation, even.")
     if how == "even":
         return dict.fromkeys(patterns, 1 / len(patterns))
     scores = {name: run.metrics["validation"]["accuracy"]["value"] for name, run in patterns.items()}

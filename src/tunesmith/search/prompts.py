@@ -16,7 +16,7 @@ from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.budget import Budget
 from tunesmith.search.edits.base import Edit
 from tunesmith.search.problem import Problem, Score
-from tunesmith.search.sources import Row, Scoring, Sources, changed
+from tunesmith.search.sources import Row, Scoring, Sources
 from tunesmith.search.study import Study, Tried
 
 _TRIES = 8  # draws per proposal that is wanted; edits may change nothing, and may repeat each other
@@ -98,7 +98,7 @@ class PromptProblem(Problem[Prompt]):
         parts = ("template", "label_words", "demonstrations", "description", "background")
         taken = draw.random(len(parts)) < 0.5
         theirs = {name for name, from_second in zip(parts, taken, strict=True) if from_second}
-        return changed(first, **second.model_dump(include=theirs))
+        return first.changed(**second.model_dump(include=theirs))
 
     def score(self, candidate: Prompt, rows: int | None = None) -> Score:
         """Score a prompt on the first rows that choose; one that cannot be used at all gets the worst score."""

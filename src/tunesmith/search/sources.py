@@ -114,19 +114,4 @@ def with_words(prompt: Prompt, labels: Sequence[str], label: str, words: Sequenc
         The prompt in which every label has words.
     """
     every = {name: list(words) if name == label else prompt.words(name) for name in labels}
-    return changed(prompt, label_words=every)
-
-
-def changed(prompt: Prompt, **values: Any) -> Prompt:
-    """Change fields of a prompt, checked like a prompt that is read.
-
-    Args:
-        prompt: any.
-        **values: its new fields.
-    Returns:
-        The new prompt.
-    Raises:
-        ValueError: it is no valid prompt.
-        RecipeError: its template cannot be read.
-    """
-    return Prompt.model_validate({**prompt.model_dump(), **values})
+    return prompt.changed(label_words=every)

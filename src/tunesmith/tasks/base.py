@@ -87,6 +87,11 @@ class Task(Component):
         return nn.Module()
 
     @property
+    def copies(self) -> int:
+        """How often a row stands in a step; several times where a loss compares what dropout makes of it."""
+        return 1
+
+    @property
     def separable(self) -> bool:
         """Whether the rows of a step may go through the model in parts whose losses are averaged."""
         return True

@@ -17,7 +17,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.heads.base import Head, RowsHead, Start, unit
-from tunesmith.tasks.loss import Learned, Loss
+from tunesmith.tasks.loss import Classes, Learned, Loss
 from tunesmith.tasks.rejecting import Rejecting, RejectSettings, plain
 
 _TEXT_STARTS = ("label-text", "prototypes+label-text")
@@ -67,6 +67,21 @@ class LabelTask(Task):
                 f"task.losses: {name} compares with class vectors, which the head {head.name} does not have. Take the "
                 "head cosine or proxies, or another loss"
             )
+        drawn = next((loss.name for loss in self.loss_components if loss.copies > 1), None)
+        if drawn is not None and head.keeps_rows:
+            raise ValueError(
+                f"task.losses: {drawn} has every row twice in a step, and the head {head.name} keeps each once. Take "
+                "the head cosine or linear"
+            )
+        if drawn is not None and len(self.loss_components) > 1:
+            raise ValueError(
+                f"task.losses: {drawn} has every row twice in a step, so it stands alone; it holds the cross-entropy"
+            )
+        if self.compares_rows and self.copies > 1:
+            raise ValueError(
+                f"task.losses: a loss reads every row several times in a step, and the head {head.name} compares rows "
+                "with each other. Take a head with class vectors, or another loss"
+            )
         if head.has_vectors and read == {"features"}:
             raise ValueError(
                 f"task.losses: no loss reads the head {head.name}, so it would not train. Add cross-entropy, or take a "
@@ -95,6 +110,11 @@ class LabelTask(Task):
         """Whether the head answers from rows it keeps while it trains."""
         head = self.head_component
         return head.keeps_rows if head.compares_rows is None else head.compares_rows
+
+    @property
+    def copies(self) -> int:
+        """How often a row stands in a step."""
+        return max(loss.copies for loss in self.loss_components)
 
     # Model ----------------------------------------------------------------------------------------------------
 
@@ -195,7 +215,11 @@ class LabelTask(Task):
         labels = labels if soft is None else soft.argmax(-1)
         rows = isinstance(head, RowsHead)
         logits = head.learn(outputs, batch.index.to(outputs.device)) if rows else head(outputs)  # type: ignore[operator]
-        learned = Learned(outputs, labels, logits, getattr(head, "weight", None), smoothing, soft)
+        known = getattr(head, "classes", None)
+        counts = known.counts.to(outputs.device) if isinstance(known, Classes) else None
+        weighted = isinstance(known, Classes) and known.weights is not None
+        weights = known.weights.to(logits)[labels] if weighted else None  # type: ignore[union-attr]
+        learned = Learned(outputs, labels, logits, getattr(head, "weight", None), smoothing, soft, counts, weights)
         losses = self.loss_components
         hard = [loss.name for loss in losses if soft is not None and not loss.learns_soft]
         if hard:

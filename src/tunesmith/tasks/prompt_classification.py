@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ import torch
 from pydantic import PrivateAttr, field_validator
 from torch import Tensor, nn
 
-from tunesmith.core.errors import CompatibilityError, unknown
+from tunesmith.core.errors import CompatibilityError, RecipeError, unknown
 from tunesmith.core.registry import components, find, register
 from tunesmith.core.settings import setting
 from tunesmith.models.backbone import Backbone, pool
@@ -38,12 +38,19 @@ class Bound:
         texts: that stand for each label.
         reading: where they are read, in models with a language-model head.
         demonstrator: chooses what rows are shown, or None.
+        others: write the same rows by further templates.
     """
 
     reader: PromptReader
     texts: list[list[str]]
     reading: Reading | None
     demonstrator: Demonstrator | None = None
+    others: tuple[PromptReader, ...] = ()
+
+    @property
+    def readers(self) -> list[PromptReader]:
+        """Everything that writes rows, the prompt's own template first."""
+        return [self.reader, *self.others]
 
 
 @register("tasks")
@@ -171,6 +178,31 @@ class PromptClassification(LabelTask):
         )
         return found
 
+    def also_by(self, templates: Sequence[str]) -> PromptClassification:
+        """Write rows by further templates too.
+
+        Args:
+            templates: of the prompt, besides its own.
+        Returns:
+            The task, bound as before.
+        Raises:
+            RecipeError: a template does not fit the model, or has other white space before the answer.
+        """
+        own, found = self.labels.reader, self.model_copy()
+        found._mode = self._mode
+        limits = (own.max_tokens, own.labels, own.max_tokens - own.limit)
+        others = [
+            PromptReader(own.prompt.changed(template=text), own.tokenizer, self._mode, *limits) for text in templates
+        ]
+        odd = next((one.prompt.template for one in others if one.joiner != own.joiner), None)
+        if odd is not None and self._mode != "similar":
+            raise RecipeError(
+                f"prompt.templates: '{odd}' has other white space before the answer than prompt.template, so the "
+                "labels' words would be other tokens there. Write the same before {label} in all of them."
+            )
+        found._bound = replace(self.labels, others=tuple(others))
+        return found
+
     @property
     def labels(self) -> Bound:
         """What `bound` was told."""
@@ -292,19 +324,6 @@ class PromptClassification(LabelTask):
         batch = ragged([torch.tensor(row) for row in ids])
         vectors = pool(backbone.hidden(batch), batch.layout, self.pooling)
         return class_means(vectors, owners[batch.index], len(texts))
-
-    def loss(self, logits: Tensor, batch: RaggedBatch, smoothing: float) -> Tensor:
-        """Cross-entropy over the labels' scores, mean over the rows.
-
-        Args:
-            logits: (R, C).
-            batch: with labels.
-            smoothing: of the targets. [fraction]
-        Returns:
-            A scalar.
-        """
-        assert batch.labels is not None
-        return nn.functional.cross_entropy(logits, batch.labels.to(logits.device), label_smoothing=smoothing)
 
 
 def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:

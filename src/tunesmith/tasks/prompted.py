@@ -81,7 +81,7 @@ class PromptReader:
     ) -> None:
         self.prompt, self.tokenizer, self.mode, self.labels = prompt, tokenizer, mode, list(labels)
         self.max_tokens, self.limit = max_tokens, max_tokens - room
-        empty = prompt.render({}, labels)
+        empty = prompt.render(dict.fromkeys(prompt.fields, "x"), labels)  # white space around an empty field would join
         self.joiner = empty.joiner
         if mode in ("causal", "paired") and empty.after.strip():
             raise RecipeError(

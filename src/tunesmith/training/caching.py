@@ -58,9 +58,12 @@ def _depth(
 ) -> tuple[Depth | None, str]:
     """Decide; return what to say about it, nothing where nobody would expect a cache."""
     backbone, asked = trials[0].tuned.backbone, settings.cache != "auto"
+    deltas = [delta for trial in trials for delta in trial.deltas]
     if settings.epochs < 2 and settings.cache != "disk":
         return None, "with one epoch no row comes again" if asked else ""
-    blocks, why = frozen_blocks(backbone, [trial.tuned.delta for trial in trials])
+    if any(trial.regularizing.makes_noise for trial in trials):
+        return None, "embedding-noise makes what the blocks read new in every step" if asked else ""
+    blocks, why = frozen_blocks(backbone, deltas)
     if not blocks:
         return None, why if asked else ""
     rows = _rows(splits)
@@ -75,7 +78,7 @@ def _depth(
     folder = cache_folder("frozen") if settings.cache == "disk" else None
     owner = f"{model_hash} {len(blocks)} {type(backbone.model).__name__}"
     store = RowStore(rows, backbone.width, dtype, folder, owner)
-    depth = Depth(backbone, blocks, [trial.name for trial in trials], store)
+    depth = Depth(backbone, blocks, [delta.name for delta in deltas], store)
     there = len(rows) - len(store.missing)
     again = f"; {there:,} rows are there from an earlier run" if there else ""
     return depth, f"{kept} is kept {'in ' + str(folder) if folder else 'in memory'} for later epochs{again}"

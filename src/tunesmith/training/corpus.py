@@ -14,6 +14,7 @@ from tunesmith.data import audit
 from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.descriptions import label_texts, spelled_alike
 from tunesmith.data.examples import Columns, Examples, find_reader, path_text
+from tunesmith.data.readers.base import Reader
 from tunesmith.data.readers.saved import Saved
 from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
@@ -91,6 +92,26 @@ class Split:
 
 
 @dataclass
+class Unlabelled:
+    """Rows without a label, to learn from besides.
+
+    Args:
+        split: the rows in use; their labels are -1.
+        rows: of the file. [count]
+        dropped: rows left out, by reason.
+        truth: (rows,), codes that the file has for the rows, -1 for a label that train lacks; None where it is not
+            read. It is for counting only.
+        remarks: sentences for the user.
+    """
+
+    split: Split
+    rows: int
+    dropped: dict[str, int]
+    truth: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Corpus:
     """All splits of a run.
 
@@ -100,6 +121,7 @@ class Corpus:
         warnings: sentences for the user.
         content_hash: of everything read.
         label_texts: of each label its name in words, and its description where there is one.
+        unlabelled: rows without a label, where the recipe names a file of them.
         findings: what cleaning did to training rows; rows whose texts changed are counted in the examples.
     """
 
@@ -108,6 +130,7 @@ class Corpus:
     warnings: list[str] = field(default_factory=list)
     content_hash: str = ""
     label_texts: list[list[str]] = field(default_factory=list)
+    unlabelled: Unlabelled | None = None
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -194,7 +217,7 @@ def load_corpus(
             "names alone are used."
         )
     content = "+".join(files[name].content_hash[:32] for name in files)
-    return Corpus(names, splits, warnings, content, texts, findings)
+    return Corpus(names, splits, warnings, content, texts, findings=findings)
 
 
 def load_labelled(
@@ -234,12 +257,38 @@ def read_labelled(
     Raises:
         DataError: anything wrong with the file, with its line.
     """
+    reader = labelled_reader(path, data, folder)
+    columns = Columns(data.text, data.label, (*other_columns(template, data), *more))
+    return read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
+
+
+def labelled_reader(path: str | Path, data: DataSettings, folder: Path) -> Reader:
+    """Find what reads a file with the recipe's columns.
+
+    Args:
+        path: the file.
+        data: the recipe's data settings.
+        folder: for relative paths.
+    Returns:
+        The reader.
+    Raises:
+        DataError: no such file, or no reader for it.
+    """
     path = path_text(path)
     place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
-    others = (*(name for name in template.fields if name not in ("text", data.text)), *more)
-    reader = find_reader(place, data.encoding, data.max_characters, data.columns)
-    columns = Columns(data.text, data.label, others)
-    return read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
+    return find_reader(place, data.encoding, data.max_characters, data.columns)
+
+
+def other_columns(template: Template, data: DataSettings) -> tuple[str, ...]:
+    """Name the columns that a template reads besides the text.
+
+    Args:
+        template: of the prompt.
+        data: the recipe's data settings.
+    Returns:
+        Names of columns.
+    """
+    return tuple(name for name in template.fields if name not in ("text", data.text))
 
 
 def _with_outside(names: list[str], outside: str, train: Examples) -> list[str]:

@@ -18,10 +18,12 @@ from tunesmith.core.progress import Bar
 from tunesmith.models.dropout import drops_by_function
 from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.models.recomputing import recomputing
-from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows
+from tunesmith.training.batching import joined
+from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows, newest
 from tunesmith.training.packing import random_state, set_random_state
+from tunesmith.training.regularizing import check_noise, noisy
 from tunesmith.training.stopping import Asked, heeding
-from tunesmith.training.trial import Trial, joined
+from tunesmith.training.trial import Trial
 
 _SHOWN = 8  # rows of a diverged step that are named
 
@@ -46,6 +48,7 @@ class Loop:
         self.backbone = self.trials[0].tuned.backbone
         self.steps = 0  # made so far, of all trials together
         self.interrupted = False
+        self._checkpoints: Checkpoints | None = None
         self.ended = False  # whether the process was asked to end
         wanted = {trial.settings.precision for trial in trials}
         if len(wanted) > 1:
@@ -55,6 +58,7 @@ class Loop:
                 f"candidates: {type(self.backbone.model).__name__} draws what it drops for all rows together, so a "
                 "candidate would not end where its own run ends. Set training.dropout=0, or train them one by one."
             )
+        check_noise(self.backbone, self.trials)
         self._narrow = narrow_named(wanted.pop(), self.backbone.device)
         self._tight = self._is_tight()
 
@@ -71,12 +75,13 @@ class Loop:
             TunesmithError: the only trial's loss is no longer a number.
             CheckpointError: a checkpoint cannot be written.
         """
+        self._checkpoints = checkpoints
         if not self.steps:
             for trial in self.trials:
                 trial.seed_dropout()
         with heeding(say) as asked:
             try:
-                self._run(bar, checkpoints, asked)
+                self._run(bar, asked)
             except KeyboardInterrupt:  # in the midst of a step, which no checkpoint can hold
                 if asked.by:
                     raise
@@ -87,7 +92,7 @@ class Loop:
             trial.trained.interrupted = unfinished
             trial.finish()
 
-    def _run(self, bar: Bar, checkpoints: Checkpoints | None, asked: Asked) -> None:
+    def _run(self, bar: Bar, asked: Asked) -> None:
         """Step all trials that still train; one whose epoch ends is scored, and is left out once it is over."""
         running, stopping = [trial for trial in self.trials if not trial.over], False
         while running and not stopping:
@@ -100,8 +105,9 @@ class Loop:
                 self._check_best(trial)
             running = [trial for trial in running if not trial.over]
             stopping = bool(asked.by)
-            if checkpoints is not None and (stopping or not running or checkpoints.due(self.steps, bool(ended))):
-                checkpoints.save(self.steps, self.state(), self._rows())
+            kept = self._checkpoints
+            if kept is not None and (stopping or not running or kept.due(self.steps, bool(ended))):
+                kept.save(self.steps, self.state(), self._rows())
 
     def _rows(self) -> Rows | None:
         below = self.backbone.below
@@ -148,7 +154,14 @@ class Loop:
         return self.backbone.again is not None or any(trial.most_tokens is not None for trial in self.trials)
 
     def _check_best(self, trial: Trial) -> None:
-        if len(self.trials) == 1 and trial.trained.diverged and not trial.trained.best_epoch:
+        """Give a trial that diverged before the first epoch's end the weights of its last checkpoint."""
+        if not trial.trained.diverged or trial.trained.best_epoch:
+            return
+        written = self._checkpoints is not None and self._checkpoints.written is not None
+        checkpoint = newest(self._checkpoints.folder.parent) if written and self._checkpoints else None
+        if checkpoint is not None:
+            trial.go_back(checkpoint.state["trials"][trial.name], checkpoint.step, str(checkpoint.folder))
+        elif len(self.trials) == 1:
             raise TunesmithError(trial.trained.reason)
 
     def _timed(self, work: Work, bar: Bar) -> None:
@@ -178,6 +191,8 @@ class Loop:
         values = dict.fromkeys(whole, 0.0)
         with ExitStack() as prompts:
             for trial, numbers in work:
+                trial.regularizing.enter()
+                prompts.callback(trial.regularizing.leave)
                 if len(passes[trial]) > 1:
                     self.backbone.seams.use(trial.name)
                     prompts.enter_context(self.backbone.ahead(trial.batch(numbers), trial.name))
@@ -187,11 +202,9 @@ class Loop:
                 if self._tight:
                     give_back()
         for trial, numbers in work:
-            if math.isfinite(values[trial]):
-                trial.step(values[trial], len(numbers))
-            else:
-                trial.optimizer.clear()
-                self._diverged(trial, values[trial], numbers)
+            wrong = trial.step(values[trial], len(numbers))
+            if wrong:
+                self._diverged(trial, wrong, numbers)
         return list(values.values())
 
     def _pass(self, work: Work, whole: dict[Trial, int], values: dict[Trial, float], first: bool) -> None:
@@ -203,7 +216,7 @@ class Loop:
             values[trial] += loss.item()
             if not math.isfinite(values[trial]):
                 continue
-            penalty = trial.method.penalty(trial.tuned.delta) if first else None
+            penalty = trial.penalty() if first else None
             loss = trial.optimizer.scale(loss if penalty is None else loss + penalty)
             total = loss if total is None else total + loss
         if total is not None:
@@ -217,32 +230,37 @@ class Loop:
         Returns:
             One scalar per trial, with gradients.
         """
-        names = [trial.name for trial, _ in work]
-        parts = [(trial.split, numbers, trial.draw) for trial, numbers in work]
-        batch = joined(parts, names if len(work) > 1 else None)
-        device, ends = self.backbone.device, list(accumulate((len(numbers) for _, numbers in work), initial=0))
+        sent = [trial.sent(numbers) for trial, numbers in work]
+        parts = [part for of_one in sent for part in of_one]
+        names = [part.name for part in parts]
+        several = len(set(names)) > 1
+        batch = joined([part[:3] for part in parts], names if several else None)
+        rows = (sum(len(part.numbers) for part in of_one) for of_one in sent)
+        device, ends = self.backbone.device, list(accumulate(rows, initial=0))
         owns = [batch.part(first, last).to(device) for first, last in pairwise(ends)]
         batch = batch.to(device)
         seams = self.backbone.seams
-        if len(work) == 1:
+        if not several:
             seams.use(names[0])
-        with nullcontext() if len(work) == 1 else seams.route(batch.layout.names or ()):
+        routed = seams.route(batch.layout.names or ()) if several else nullcontext()
+        with routed, noisy(self.backbone, [trial for trial, _ in work]):
             outputs = work[0][0].tuned.task.read(self.backbone, batch)
         found, item = [], 0
         for (trial, _), own in zip(work, owns, strict=True):
             part = slice(item, item + sum(own.items))
             item = part.stop
-            found.append(trial.tuned.loss_of(outputs[part], own, trial.settings.label_smoothing))
+            found.append(trial.loss(outputs[part], own))
         return found
 
-    def _diverged(self, trial: Trial, value: float, numbers: list[int]) -> None:
-        """Stop a trial; its best state stays, and without one the only trial's end is an error."""
+    def _diverged(self, trial: Trial, wrong: str, numbers: list[int]) -> None:
+        """Stop a trial; its best state stays, or its last checkpoint, and without one the only trial's is an error."""
         trained, split = trial.trained, trial.split
         trained.diverged = trained.steps + 1
+        numbers = [number for number in numbers if number < len(split.index)]  # others have no place in this file
         places = [split.place(number) for number in numbers[:_SHOWN]]
         more = ", ..." if len(numbers) > _SHOWN else ""
         trained.reason = (
-            f"the loss is {value} at step {trained.diverged}, which read {', '.join(places)}{more} of "
+            f"{wrong} at step {trained.diverged}, which read {', '.join(places)}{more} of "
             f"{split.examples.path}: training diverged. Lower training.learning_rate (now "
             f"{trial.settings.learning_rate:g}), set training.clip_norm, or look at those rows."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -70,6 +69,11 @@ class Optimizer:
             return (step + 1) / self._warmup
         return self.schedule.share(step - self._warmup, max(1, self.total - self._warmup), losses)
 
+    @property
+    def scaled(self) -> bool:
+        """Whether losses are scaled, so that a gradient that is no number is left out rather than wrong."""
+        return self._scaler.is_enabled()
+
     def scale(self, loss: Tensor) -> Tensor:
         """Scale a loss up where that is wanted, before its gradients are taken.
 
@@ -81,7 +85,7 @@ class Optimizer:
         return self._scaler.scale(loss)
 
     def step(self, losses: Sequence[float] = ()) -> dict[str, float]:
-        """Clip and update; the clipped gradients stay until `clear`.
+        """Clip and update, unless a gradient is no number; the clipped gradients stay until `clear`.
 
         Args:
             losses: on validation after each epoch so far; some schedules go by them.
@@ -92,16 +96,27 @@ class Optimizer:
         scale = self.share(self._step, losses)
         for group, highest in zip(self._inner.param_groups, self._highest, strict=True):
             group["lr"] = highest * scale
-        if self._clip_value is not None:
-            nn.utils.clip_grad_value_(self.parameters, self._clip_value)
-        limit = math.inf if self._clip is None else self._clip
-        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        norm = self._norm()
+        if not self.scaled and not torch.isfinite(norm):
+            return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
+        self._clip_all(norm)
         before = self._scaler.get_scale()
         self._scaler.step(self._inner)
         self._scaler.update()
         self.left_out += self._scaler.get_scale() < before
         self._step += 1
         return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
+
+    def _norm(self) -> Tensor:
+        return nn.utils.get_total_norm([one.grad for one in self.parameters if one.grad is not None])
+
+    def _clip_all(self, norm: Tensor) -> None:
+        """Clip by value, then by norm."""
+        if self._clip_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, self._clip_value)
+            norm = self._norm()
+        if self._clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self._clip, norm)
 
     def answering(self) -> list[Tensor] | None:
         """Return what the model should answer with in the place of `parameters`, where the optimizer averages.
@@ -156,3 +171,7 @@ class NoOptimizer(Optimizer):
 
     def __init__(self) -> None:
         self.parameters, self.total, self.left_out = [], 0, 0
+
+    def answering(self) -> list[Tensor] | None:
+        """Return None: nothing trains, so nothing is averaged."""
+        return None

@@ -106,7 +106,7 @@ class _Step:
         self._own = _FIXED[kind] + _STATE * sum(facts.trainable for _, facts in found)
         self._kept = _SLACK[kind] * sum(trial.token_bytes for trial in trials)
         self._state = _SLACK[kind] * len(trials) * backbone.width * next(backbone.model.parameters()).element_size()
-        self.longest = max(int(trial.split.tokens.lengths.max()) for trial in trials)
+        self.longest = max(int(trial.row_lengths.max()) for trial in trials)
         self.usual = max(_largest_pass(trial) for trial in trials)
         whole = not all(trial.tuned.task.separable for trial in trials)
         self.fixed_tokens = whole or trials[0].settings.tokens_per_pass is not None
@@ -126,7 +126,7 @@ class _Step:
 
 def _largest_pass(trial: Trial) -> int:
     """How many tokens go through at once at most: of a step drawn at random, or of its largest pass."""
-    lengths, size = np.sort(trial.split.tokens.lengths)[::-1], trial.settings.batch_size
+    lengths, size = np.sort(trial.row_lengths)[::-1], trial.step_rows
     most, mean = int(lengths[:size].sum()), lengths.mean() * size
     drawn = int(min(most, mean + 3 * lengths.std() * math.sqrt(size)))
     limit = trial.pass_tokens

@@ -16,6 +16,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.keeping import counted
 from tunesmith.models.quantized import is_quantised
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.batching import batch_of
 from tunesmith.training.trial import Trial
 
 _ROWS, _TOKENS = 4, 512  # most of the probing batch: the longest rows, at least one
@@ -61,7 +62,7 @@ def check(trial: Trial) -> Preflight:
     if not trial.method.trains:
         return _untrained(trial)
     _check_optimizer(trial)
-    tuned, batch = trial.tuned, trial.batch(_longest(trial))
+    tuned, batch = trial.tuned, batch_of(trial.split, _longest(trial), trial.draw)
     held = _held(tuned.backbone.device)
     tuned.train(True)
     weights = [*tuned.backbone.model.parameters(), *trial.optimizer.parameters]
@@ -101,7 +102,7 @@ def _longest(trial: Trial) -> list[int]:
     """The longest rows; few, as the probing step should not take more memory than the others will."""
     lengths = trial.split.tokens.lengths
     if not trial.tuned.task.separable:
-        return _comparable(trial.split.labels, lengths)
+        return _comparable(trial.split.labels, lengths) * trial.tuned.task.copies
     order = np.argsort(-lengths, kind="stable")[:_ROWS]
     return order[: max(1, int((lengths[order].cumsum() <= _TOKENS).sum()))].tolist()
 

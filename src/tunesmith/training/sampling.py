@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tunesmith.core.errors import DataError
+from tunesmith.recipe.schema import TrainingSettings
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -22,6 +23,24 @@ def random_order(rows: int, generator: torch.Generator) -> list[int]:
         Every row once.
     """
     return torch.randperm(rows, generator=generator).tolist()
+
+
+def epoch_order(rows: int, labels: Labels, settings: TrainingSettings, generator: torch.Generator) -> list[int]:
+    """Draw the order of an epoch as the recipe wants it.
+
+    Args:
+        rows: how many. [count]
+        labels: (rows,), a code per row.
+        settings: of the recipe.
+        generator: of the trial.
+    Returns:
+        Numbers of rows.
+    """
+    if settings.rows_per_label is not None:
+        return together_by_label(labels, settings.rows_per_label, generator)
+    if settings.balance != "none":
+        return balanced_order(labels, settings.balance, generator)
+    return random_order(rows, generator)
 
 
 def together_by_label(labels: Labels, rows_per_label: int, generator: torch.Generator) -> list[int]:
@@ -45,6 +64,41 @@ def together_by_label(labels: Labels, rows_per_label: int, generator: torch.Gene
         cuts = [number * rows_per_label for number in range(whole)]
         groups += [drawn[a:b] for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
     return [row for number in random_order(len(groups), generator) for row in groups[number]]
+
+
+def rows_of_epoch(labels: Labels, balance: str) -> int:
+    """Count the rows that an epoch goes through.
+
+    Args:
+        labels: (rows,), a code per row.
+        balance: none, oversample or undersample.
+    Returns:
+        Their number. [count]
+    """
+    counts = np.unique(labels, return_counts=True)[1]
+    if balance == "none":
+        return len(labels)
+    return int(len(counts) * (counts.max() if balance == "oversample" else counts.min()))
+
+
+def balanced_order(labels: Labels, balance: str, generator: torch.Generator) -> list[int]:
+    """Draw an order in which every label has as many rows.
+
+    Args:
+        labels: (rows,), a code per row.
+        balance: oversample (as many as the most frequent label has; every row stands equally often, give or take one)
+            or undersample (as many as the rarest one has, drawn anew).
+        generator: of the trial.
+    Returns:
+        Rows, some of them several times, or not at all.
+    """
+    each = rows_of_epoch(labels, balance) // len(np.unique(labels))
+    chosen: list[int] = []
+    for code in np.unique(labels):
+        own = np.flatnonzero(labels == code)
+        drawn = own[torch.randperm(len(own), generator=generator).numpy()]
+        chosen += np.resize(drawn, each).tolist()  # over and over, in the order drawn
+    return [chosen[place] for place in random_order(len(chosen), generator)]
 
 
 def check_rows_per_label(labels: Labels, names: list[str], rows_per_label: int, batch_size: int) -> None:

@@ -6,8 +6,8 @@ import torch
 
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
+from tunesmith.training.batching import batch_of
 from tunesmith.training.corpus import Split
-from tunesmith.training.trial import batch_of
 
 _BATCHES = 8
 

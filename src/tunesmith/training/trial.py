@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,15 +17,15 @@ from tunesmith.core.errors import TargetError
 from tunesmith.core.seeds import derived
 from tunesmith.methods.base import Method
 from tunesmith.models.delta import Delta
-from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.models.layout import RaggedBatch
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.batching import Sent, joined
+from tunesmith.training.corpus import Split
+from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
-from tunesmith.training.sampling import random_order, together_by_label
-
-if TYPE_CHECKING:
-    from tunesmith.data.tokens import Seen
-    from tunesmith.training.corpus import Split  # it brings the readers and their tables
+from tunesmith.training.regularizing import Regularizing
+from tunesmith.training.sampling import epoch_order, rows_of_epoch
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
 _PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
@@ -45,7 +47,8 @@ class Trained:
         seconds: spent in training steps, validation left out; trials of one pass share them.
         interrupted: whether the user stopped it.
         reason: why it stopped there, with the rows of that step.
-        diverged: the step at which the loss was no longer a number, 0 when it always was.
+        diverged: the step at which the loss was no longer a number or leapt, 0 when none was.
+        kept_step: whose checkpoint was kept when training stopped before the first epoch's end; 0 for none.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -57,6 +60,7 @@ class Trained:
     interrupted: bool = False
     reason: str = ""
     diverged: int = 0
+    kept_step: int = 0
 
 
 class Trial:
@@ -86,11 +90,16 @@ class Trial:
         self.method, self.seed = method, seed
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        self.optimizer = self._optimizer() if method.trains else NoOptimizer()
+        self.optimizer = self.new_optimizer() if method.trains else NoOptimizer()
+        deltas = [parameter for delta in self.deltas for parameter in delta.parameters()]
+        self.regularizing = Regularizing(
+            settings.regularizers, deltas, self.head_parameters(), derived(seed, "regularizers")
+        )
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
         self.epoch = 0
+        self.stage = 0, 0  # the epoch and the step that the present stage of training began after
         self._steps: list[list[int]] = []  # rows of each step of the present epoch
         self._taken = 0  # of them
         self._epoch_start = self._order.get_state()
@@ -98,22 +107,36 @@ class Trial:
         self._kept_key: tuple[float, float] | None = None
         self._facts: dict[str, float] = {}
 
-    def _optimizer(self) -> Optimizer:
-        settings, tuned = self.settings, self.tuned
-        head, head_rate = list(tuned.head.parameters()), settings.head_learning_rate or settings.learning_rate
-        parts = delta_parts(self.method, tuned.delta, settings.learning_rate, settings.part_learning_rates)
-        return Optimizer(
-            [*parts, (head, head_rate)],
-            settings,
-            total=math.ceil(len(self.split.tokens) / settings.batch_size) * settings.epochs,
-            scaled=next(tuned.backbone.model.parameters()).dtype == torch.float16,
-            head=head,
-        )
-
     @property
     def name(self) -> str:
         """The delta's name."""
         return self.tuned.delta.name
+
+    @property
+    def deltas(self) -> list[Delta]:
+        """The deltas that train, the trial's own first."""
+        return [self.tuned.delta]
+
+    def new_optimizer(self) -> Optimizer:
+        """Make the optimizer of `training.epochs` epochs over the rows."""
+        settings, head = self.settings, self.head_parameters()
+        rate = settings.learning_rate
+        parts = [
+            part
+            for delta in self.deltas
+            for part in delta_parts(self.method, delta, rate, settings.part_learning_rates)
+        ]
+        return Optimizer(
+            [*parts, (head, settings.head_learning_rate or rate)],
+            settings,
+            total=math.ceil(self.epoch_rows / settings.batch_size) * settings.epochs,
+            scaled=next(self.tuned.backbone.model.parameters()).dtype == torch.float16,
+            head=head,
+        )
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return what trains besides the deltas."""
+        return list(self.tuned.head.parameters())
 
     @property
     def draw(self) -> int:
@@ -128,6 +151,57 @@ class Trial:
 
     # Rows -----------------------------------------------------------------------------------------------------
 
+    @property
+    def rows(self) -> int:
+        """How many rows an epoch's order is drawn of. [count]"""
+        return len(self.split.tokens)
+
+    @property
+    def row_labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(rows,), their codes."""
+        return self.split.labels
+
+    @property
+    def all_rows(self) -> int:
+        """How many rows all epochs are expected to read. [count]"""
+        return self.epoch_rows * self.tuned.task.copies * self.settings.epochs
+
+    @property
+    def splits(self) -> list[Split]:
+        """The splits that steps read."""
+        return [self.split]
+
+    @property
+    def step_rows(self) -> int:
+        """How many rows a step reads at most. [count]"""
+        return self.settings.batch_size * self.tuned.task.copies
+
+    @property
+    def row_lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(numbers,), tokens that go through the base for each row's number. [tokens]"""
+        return self.split.tokens.lengths
+
+    def sent(self, numbers: list[int]) -> list[Sent]:
+        """Say what goes through the base for rows of a step.
+
+        Args:
+            numbers: of the rows.
+        Returns:
+            Rows of one or several splits; where deltas differ, their names begin with the trial's.
+        """
+        return [Sent(self.split, numbers, self.draw, self.name)]
+
+    def loss(self, outputs: Tensor, batch: RaggedBatch) -> Tensor:
+        """Compute the loss of what was sent.
+
+        Args:
+            outputs: (items, D), from the task's `read`.
+            batch: of the rows sent, with labels or learned tokens.
+        Returns:
+            A scalar that carries gradients: the mean over the rows' items.
+        """
+        return self.tuned.loss_of(outputs, batch, self.settings.label_smoothing)
+
     def take(self) -> list[int]:
         """Return the rows of the next step; a new epoch begins where one has ended.
 
@@ -139,7 +213,14 @@ class Trial:
             self._taken = 0
             self._begin()
         self._taken += 1
-        return self._steps[self._taken - 1]
+        return self._steps[self._taken - 1] * self.tuned.task.copies
+
+    @property
+    def epoch_rows(self) -> int:
+        """Rows of an epoch, each once. [count]"""
+        if self.settings.balance == "none":
+            return self.rows
+        return rows_of_epoch(self.row_labels, self.settings.balance)
 
     @property
     def epoch_ended(self) -> bool:
@@ -149,11 +230,7 @@ class Trial:
     def _begin(self) -> None:
         """Draw the order of an epoch."""
         self._epoch_start = self._order.get_state()
-        size, together = self.settings.batch_size, self.settings.rows_per_label
-        if together is None:
-            order = random_order(len(self.split.tokens), self._order)
-        else:
-            order = together_by_label(self.split.labels, together, self._order)
+        order, size = epoch_order(self.rows, self.row_labels, self.settings, self._order), self.settings.batch_size
         self._steps = [order[start : start + size] for start in range(0, len(order), size)]
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
@@ -164,7 +241,7 @@ class Trial:
         Returns:
             The batch, with labels.
         """
-        return batch_of(self.split, numbers, self.draw)
+        return joined([(one.split, one.numbers, one.draw) for one in self.sent(numbers)])
 
     # Steps ----------------------------------------------------------------------------------------------------
 
@@ -188,15 +265,15 @@ class Trial:
         Returns:
             The rows of each pass; at least one row each.
         """
-        backbone, tokens = self.tuned.backbone, self.split.tokens
+        backbone, lengths = self.tuned.backbone, self.row_lengths
         limit = self.pass_tokens
-        if not limit or sum(map(tokens.length, numbers)) <= limit:
+        if not limit or lengths[numbers].sum() <= limit:
             return [numbers]
         spared = backbone.spared(self.batch(numbers))
         found: list[list[int]] = []
         room = 0
-        for number in sorted(numbers, key=tokens.length):
-            size = tokens.length(number) - spared
+        for number in sorted(numbers, key=lambda number: int(lengths[number])):
+            size = int(lengths[number]) - spared
             if not found or size > room:
                 found.append([])
                 room = limit  # of the rows' own tokens: what they share would run again in every further pass
@@ -214,27 +291,69 @@ class Trial:
         """
         return sum(self.split.tokens.items(number) for number in numbers)
 
-    def step(self, loss: float, rows: int) -> None:
-        """Update from the gradients of a step.
+    def step(self, loss: float, rows: int) -> str:
+        """Update from the gradients of a step, unless something is wrong with it.
 
         Args:
             loss: of the step, without the method's penalty.
             rows: it was computed on. [count]
+        Returns:
+            What is wrong; empty when the step was made.
         """
-        self._facts = self.optimizer.step(self._validation_losses)
+        wrong = objection(loss, self.trained.losses, self.settings.guard)
+        losses = [row["validation loss"] for row in self.trained.history if "validation loss" in row]
+        facts = {} if wrong else self.optimizer.step(losses)
+        if wrong or not (self.optimizer.scaled or math.isfinite(facts["gradient_norm"])):
+            self.optimizer.clear()
+            return f"the loss {wrong}" if wrong else f"the norm of the gradients is {facts['gradient_norm']}"
+        self._facts = facts
         self.trained.steps += 1
-        self.method.adjust(self.tuned.delta, self.trained.steps, self.optimizer.total)
+        self.regularizing.average(self.trained.steps, self.optimizer.total)
+        for delta in self.deltas:
+            self.method.adjust(delta, self.trained.steps - self.stage[1], self.optimizer.total)
         self.optimizer.clear()
         self.trained.examples += rows
         self.trained.losses.append(loss)
-
-    @property
-    def _validation_losses(self) -> list[float]:
-        """Of the epochs that were scored."""
-        return [row["validation loss"] for row in self.trained.history if "validation loss" in row]
+        return ""
 
     def close_epoch(self) -> None:
-        """Score the present state and keep it if it is the best so far."""
+        """Score the present state, or the average that answers in its place, and keep it if it is the best so far."""
+        with self._answering():
+            self._close_epoch()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Put the averages of optimizer and regularizers in the places of what trains."""
+        answers = self.answers()
+        if answers is None:
+            yield
+            return
+        trained = self.tuned.state()
+        self.tuned.restore(answers)
+        try:
+            yield
+        finally:
+            self.tuned.restore(trained)
+
+    def answers(self) -> list[Tensor] | None:
+        """Return what the model should answer with in the place of what trains, where something averages.
+
+        Returns:
+            One tensor per parameter of the delta and the head; None where these answer themselves.
+        """
+        averaged = self.optimizer.answering()
+        by_id = self.regularizing.answers()
+        if averaged is not None:
+            by_id.update(zip(map(id, self.optimizer.parameters), averaged, strict=True))
+        return [by_id.get(id(one), one.detach()) for one in self.tuned.parameters()] if by_id else None
+
+    def penalty(self) -> Tensor | None:
+        """Return what method and regularizers add to the loss of a step, or None."""
+        found = [*map(self.method.penalty, self.deltas), self.regularizing.penalty()]
+        given = [one for one in found if one is not None]
+        return torch.stack(given).sum() if len(given) > 1 else next(iter(given), None)
+
+    def _close_epoch(self) -> None:
         self.tuned.train(False)
         losses = self.trained.losses[-len(self._steps) :]
         train_loss = sum(losses) / len(losses)
@@ -265,9 +384,14 @@ class Trial:
     @property
     def over(self) -> bool:
         """Whether the last epoch has ended, patience ran out, or the loss is no number any more."""
-        patience = self.settings.patience
-        tired = patience is not None and self.epoch - self.trained.best_epoch >= patience
-        return self.trained.diverged > 0 or (self.epoch_ended and (tired or self.epoch >= self.settings.epochs))
+        return self.trained.diverged > 0 or self.stage_over
+
+    @property
+    def stage_over(self) -> bool:
+        """Whether the stage's last epoch has ended, or patience ran out."""
+        patience, best = self.settings.patience, max(self.trained.best_epoch, self.stage[0])
+        tired = patience is not None and self.epoch - best >= patience
+        return self.epoch_ended and (tired or self.epoch - self.stage[0] >= self.settings.epochs)
 
     @property
     def key(self) -> tuple[float, float]:
@@ -287,8 +411,10 @@ class Trial:
             "head": dict(self.tuned.head.state_dict()),
             "method": self.method.training_state(self.tuned.delta),
             "optimizer": self.optimizer.state(),
+            "regularizing": self.regularizing.state(),
             "dropout": self.tuned.streams(),
             "epoch": self.epoch,
+            "stage": self.stage,
             "taken": self._taken,
             "order": self._epoch_start,
             "trained": vars(self.trained),
@@ -298,6 +424,18 @@ class Trial:
             "token bytes": self.token_bytes,
             "most tokens": self.most_tokens,
         }
+
+    def go_back(self, state: Mapping[str, Any], step: int, where: str) -> None:
+        """Take the weights of a checkpoint, and nothing else.
+
+        Args:
+            state: of this trial.
+            step: it was made after.
+            where: what to call its source in an error.
+        """
+        self.tuned.delta.load(state["delta"], where)
+        self.tuned.head.load_state_dict(state["head"])
+        self.trained.kept_step = step
 
     def resume(self, state: Mapping[str, Any], where: str) -> None:
         """Go on from a state.
@@ -312,8 +450,9 @@ class Trial:
         self.tuned.head.load_state_dict(state["head"])
         self.method.resume(self.tuned.delta, state["method"])
         self.optimizer.resume(state["optimizer"])
+        self.regularizing.resume(state["regularizing"], where)
         self.tuned.set_streams(state["dropout"])
-        self.epoch, self._taken = state["epoch"], state["taken"]
+        self.epoch, self.stage, self._taken = state["epoch"], state["stage"], state["taken"]
         self._order.set_state(state["order"])
         if self.epoch:
             self._begin()
@@ -322,66 +461,11 @@ class Trial:
         self.token_bytes, self.most_tokens = state["token bytes"], state["most tokens"]
 
     def finish(self) -> None:
-        """Go back to the best state."""
-        if self._kept is not None:
-            self.tuned.restore(self._kept)
+        """Go back to the best state; before the first epoch's end, to the average where something averages."""
+        best = self.answers() if self._kept is None else self._kept
+        if best is not None:
+            self.tuned.restore(best)
         self.tuned.train(False)
-
-
-def batch_of(split: Split, numbers: list[int], draw: int = 0) -> RaggedBatch:
-    """Put rows of a split into a batch.
-
-    Args:
-        split: any.
-        numbers: which of its rows.
-        draw: of what is drawn at random, as the epoch.
-    Returns:
-        The batch, with labels or learned tokens.
-    """
-    return joined([(split, numbers, draw)])
-
-
-def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] | None = None) -> RaggedBatch:
-    """Put rows of several splits into one batch.
-
-    Args:
-        parts: splits of one kind, which of their rows, and the draw of what is drawn at random.
-        names: of each part's delta; None for rows of the active one.
-    Returns:
-        The batch, with labels or learned tokens.
-    """
-    places = [(split, number) for split, numbers, _ in parts for number in numbers]
-    seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
-    owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
-    labels = [split.taught(number) for split, number in places]
-    return seen_together(seen, [number for _, number in places], labels, owners)
-
-
-def seen_together(
-    rows: Sequence[Seen],
-    numbers: Sequence[int],
-    labels: Sequence[int | list[float]] | None = None,
-    names: Sequence[str] | None = None,
-) -> RaggedBatch:
-    """Put rows into a batch.
-
-    Args:
-        rows: as the model reads them.
-        numbers: of the rows.
-        labels: of the rows, or C probabilities each; used where no tokens are learned.
-        names: of each row's delta.
-    Returns:
-        The batch, with labels or learned tokens.
-    """
-    whole, plain = rows[0].learned is None, rows[0].hidden is None
-    return ragged(
-        [torch.from_numpy(row.ids) for row in rows],
-        numbers,
-        labels if whole else None,
-        names,
-        None if whole else [row.learned for row in rows],
-        None if plain else [row.hidden for row in rows],
-    )
 
 
 def delta_parts(

@@ -27,7 +27,7 @@ class Anil(FeatureLearner):
 
     order: Literal["first", "second"] = setting("second", "Whether gradients go through the steps.")
     inner_steps: int = setting(10, "Steps on the support.", unit="count", ge=1)
-    head_rate: float = setting(10.0, "Learning rate of the head in these steps.", gt=0)
+    head_rate: float = setting(2.0, "Learning rate of the head in these steps, per way.", gt=0)
 
     def answer(self, head: nn.Module, support: Tensor, ways: Tensor, query: Tensor) -> Tensor:
         """Fit every episode's head and answer."""
@@ -39,7 +39,8 @@ class Anil(FeatureLearner):
             each = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
             return each.view(wanted.shape).mean(1).sum()  # every episode's gradient is its own
 
-        return _applied(Descent(self.inner_steps, 0.0, self.head_rate, self.order == "second").run(blank, loss), query)
+        descent = Descent(self.inner_steps, 0.0, self.head_rate * ways.shape[-1], self.order == "second")
+        return _applied(descent.run(blank, loss), query)
 
 
 def _applied(own: list[Tensor], features: Tensor) -> Tensor:

@@ -29,11 +29,11 @@ class Maml(Learner):
     paper: ClassVar[str] = "Finn et al. 2017, arXiv:1703.03400"
     adapts: ClassVar[Adapts] = "delta"
 
-    order: Literal["first", "second"] = setting("first", "Whether gradients go through the steps.")
-    inner_steps: int = setting(5, "Steps on the support in training.", unit="count", ge=1)
-    answer_steps: int = setting(10, "Steps on the support of a new task.", unit="count", ge=1)
-    inner_rate: float = setting(0.1, "Learning rate of the delta in these steps.", gt=0)
-    head_rate: float = setting(10.0, "Learning rate of the head in these steps.", gt=0)
+    order: Literal["first", "second"] = setting("second", "Whether gradients go through the steps.")
+    inner_steps: int = setting(3, "Steps on the support in training.", unit="count", ge=1)
+    answer_steps: int = setting(5, "Steps on the support of a new task.", unit="count", ge=1)
+    inner_rate: float = setting(0.05, "Learning rate of the delta in these steps.", gt=0)
+    head_rate: float = setting(2.0, "Learning rate of the head in these steps, per way.", gt=0)
 
     def logits(self, learned: Learned, rows: Rows, episodes: Episodes) -> Tensor:
         """Take steps on every support and answer; nothing is learned from it."""

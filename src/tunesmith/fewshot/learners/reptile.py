@@ -30,10 +30,10 @@ class Reptile(Learner):
     paper: ClassVar[str] = "Nichol et al. 2018, arXiv:1803.02999"
     adapts: ClassVar[Adapts] = "delta"
 
-    inner_steps: int = setting(5, "Steps on an episode's rows in training.", unit="count", ge=2)
-    answer_steps: int = setting(10, "Steps on the support of a new task.", unit="count", ge=1)
-    inner_rate: float = setting(0.1, "Learning rate of the delta in these steps.", gt=0)
-    head_rate: float = setting(10.0, "Learning rate of the head in these steps.", gt=0)
+    inner_steps: int = setting(3, "Steps on an episode's rows in training.", unit="count", ge=2)
+    answer_steps: int = setting(5, "Steps on the support of a new task.", unit="count", ge=1)
+    inner_rate: float = setting(0.05, "Learning rate of the delta in these steps.", gt=0)
+    head_rate: float = setting(2.0, "Learning rate of the head in these steps, per way.", gt=0)
 
     def logits(self, learned: Learned, rows: Rows, episodes: Episodes) -> Tensor:
         """Take steps on every support and answer; nothing is learned from it."""

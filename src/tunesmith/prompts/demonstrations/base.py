@@ -65,10 +65,12 @@ class Strategy:
     """Base of every strategy. A strategy's file registers one subclass with `@register("demonstrations")`.
 
     `per_row` says that each row is shown demonstrations of its own; then `near` ranks them, else `order` does, once.
+    `compares` says that it needs the model, for vectors or for rates.
     """
 
     name: ClassVar[str]
     per_row: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
 
     def order(self, pool: Pool, count: int) -> list[int]:
         """Rank the pool for all rows alike.

@@ -19,6 +19,7 @@ class Diverse(Strategy):
     """
 
     name: ClassVar[str] = "diverse"
+    compares: ClassVar[bool] = True
 
     def order(self, pool: Pool, count: int) -> list[int]:
         """Go from row to row; those that will not be shown follow as they come."""

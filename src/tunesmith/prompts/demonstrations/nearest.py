@@ -17,6 +17,7 @@ class Nearest(Strategy):
     """
 
     name: ClassVar[str] = "nearest"
+    compares: ClassVar[bool] = True
     per_row: ClassVar[bool] = True
 
     def near(self, pool: Pool, texts: Sequence[str]) -> Vectors:

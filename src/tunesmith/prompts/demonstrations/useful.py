@@ -21,6 +21,7 @@ class Useful(Strategy):
     """
 
     name: ClassVar[str] = "useful"
+    compares: ClassVar[bool] = True
 
     def order(self, pool: Pool, count: int) -> list[int]:
         """Rate some rows and put the best in front."""

@@ -10,7 +10,7 @@ from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.edits.base import Edit
-from tunesmith.search.sources import Sources, changed
+from tunesmith.search.sources import Sources
 
 
 @register("edits")
@@ -42,8 +42,7 @@ class Demonstrations(Edit):
             if fresh in shown:
                 return None
             shown[place : place + (kind == "replace")] = [fresh]
-        settings = {**prompt.demonstrations.model_dump(), "examples": shown, "count": 0}
-        return changed(prompt, demonstrations=settings)
+        return prompt.changed(demonstrations={"examples": shown, "count": 0})
 
     def _drawn(self, prompt: Prompt, sources: Sources, draw: np.random.Generator) -> dict[str, Any]:
         """Draw a row, every label alike."""

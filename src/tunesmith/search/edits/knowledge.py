@@ -10,7 +10,7 @@ import numpy as np
 from tunesmith.core.registry import register
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.edits.base import Edit
-from tunesmith.search.sources import Sources, changed, with_words
+from tunesmith.search.sources import Sources, with_words
 
 _PIECES = re.compile(r"[^\W_]+")
 _PLAIN = frozenset({
@@ -43,14 +43,14 @@ class Knowledge(Edit):
 
     def _listed(self, prompt: Prompt, sources: Sources, draw: np.random.Generator) -> Prompt | None:
         if "{labels}" in prompt.template:
-            return changed(prompt, template=prompt.template.replace("{labels}", "").strip())
+            return prompt.changed(template=prompt.template.replace("{labels}", "").strip())
         forms = ("Choose one of: {labels}.", "It is one of {labels}.", "Labels: {labels}.")
-        return changed(prompt, template=f"{draw.choice(forms)}\n{prompt.template}")
+        return prompt.changed(template=f"{draw.choice(forms)}\n{prompt.template}")
 
     def _background(self, prompt: Prompt, sources: Sources, draw: np.random.Generator) -> Prompt | None:
         if prompt.background:
-            return changed(prompt, background="")
-        return changed(prompt, background="\n".join(self._told(sources)))
+            return prompt.changed(background="")
+        return prompt.changed(background="\n".join(self._told(sources)))
 
     @staticmethod
     def _told(sources: Sources) -> list[str]:

@@ -13,7 +13,7 @@ from tunesmith.core.settings import setting
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.prompt import spelling
 from tunesmith.search.edits.base import Edit
-from tunesmith.search.sources import Sources, changed, with_words
+from tunesmith.search.sources import Sources, with_words
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
@@ -35,26 +35,37 @@ class LabelWords(Edit):
     most_words: int = setting(120, "Words in all that the model is asked about.", unit="count", ge=2)
     rows: int = setting(64, "Training rows that it is asked with, of every label alike.", unit="count", ge=2)
     best: int = setting(6, "Of a label's so many best words one is drawn, a better one more often.", unit="count", ge=1)
+    every: float = setting(0.4, "How often all labels get a word at once.", unit="fraction", ge=0, le=1)
     together: int = setting(2, "Words that stand for a label together, at most.", unit="count", ge=1)
 
     def propose(self, prompt: Prompt, sources: Sources, draw: np.random.Generator) -> Prompt | None:
-        """Give a label another word, one more, or one behind its name."""
+        """Give a label another word, one more, or one behind its name; or give every label one."""
         if self.name not in sources.seen:
             sources.seen[self.name] = self._ranked(prompt, sources)
+        ranked = sources.seen[self.name]
+        if draw.random() < self.every:
+            found = dict[str, list[str]]()
+            for label in draw.permutation(sources.labels).tolist():
+                taken = {word for words in found.values() for word in words}
+                found[label] = [self._drawn([word for word in ranked[label] if word not in taken], draw)]
+            return prompt.changed(label_words={label: found[label] for label in sources.labels})
         label = str(draw.choice(sources.labels))
-        words = sources.seen[self.name][label][: self.best]
-        chances = 1 / np.arange(1, len(words) + 1)
-        word = str(draw.choice(words, p=chances / chances.sum()))
+        word = self._drawn(ranked[label], draw)
         before = [one for one in prompt.words(label) if one != word]
         ways = [[word], [*before[: self.together - 1], word], [f"{label.replace('_', ' ').strip()} {word}"]]
         return with_words(prompt, sources.labels, label, ways[int(draw.integers(len(ways)))])
+
+    def _drawn(self, words: list[str], draw: np.random.Generator) -> str:
+        """Draw one of the best, a better one more often."""
+        chances = 1 / np.arange(1, len(words[: self.best]) + 1)
+        return str(draw.choice(words[: self.best], p=chances / chances.sum()))
 
     def _ranked(self, prompt: Prompt, sources: Sources) -> dict[str, list[str]]:
         """Order the candidates for every label, the best first."""
         words, rows = self._words(sources), sources.sample(self.rows)
         listed = prompt.listed(sources.labels).replace("{", "{{").replace("}", "}}")
         template = prompt.template.replace("{labels}", listed)
-        plain = changed(prompt, label_words={}, label_descriptions={}, template=template)
+        plain = prompt.changed(label_words={}, label_descriptions={}, template=template)
         table = sources.score(plain, [sources.rows[row] for row in rows], words)  # (rows, words)
         found = {}
         for code, label in enumerate(sources.labels):

@@ -12,7 +12,7 @@ from tunesmith.core.settings import setting
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.edits.base import Edit
 from tunesmith.search.phrases import Phrase, cut, free, joined, reworded
-from tunesmith.search.sources import Sources, changed
+from tunesmith.search.sources import Sources
 
 
 @register("edits")
@@ -43,9 +43,9 @@ class Paraphrases(Edit):
         if not words or words == old:
             return None
         if place < 0:
-            return changed(prompt, description=words)
+            return prompt.changed(description=words)
         phrases[place] = Phrase(reworded(phrases[place], words), False)
-        return changed(prompt, template=joined(phrases))
+        return prompt.changed(template=joined(phrases))
 
     def _tidied(self, text: str) -> str:
         """Take the first line; braces would be fields."""

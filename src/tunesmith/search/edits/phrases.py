@@ -10,7 +10,7 @@ from tunesmith.core.registry import register
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.edits.base import Edit
 from tunesmith.search.phrases import cut, free, joined
-from tunesmith.search.sources import Sources, changed
+from tunesmith.search.sources import Sources
 
 
 @register("edits")
@@ -34,4 +34,4 @@ class Phrases(Edit):
             del phrases[int(draw.choice(places))]
         else:
             return None
-        return changed(prompt, template=joined(phrases))
+        return prompt.changed(template=joined(phrases))

@@ -12,7 +12,7 @@ from tunesmith.core.settings import setting
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.edits.base import Edit
 from tunesmith.search.phrases import Phrase, cut, free, joined
-from tunesmith.search.sources import Sources, changed
+from tunesmith.search.sources import Sources
 
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -49,7 +49,7 @@ class TriggerWords(Edit):
         other = next(one for one in sources.vocabulary if one != word)
 
         def written(new: str) -> Prompt:
-            return changed(prompt, template=template[:first] + new + template[last:])
+            return prompt.changed(template=template[:first] + new + template[last:])
 
         rows = draw.choice(len(sources.rows), min(self.rows, len(sources.rows)), replace=False)
         shown, truth = [sources.rows[row] for row in rows], sources.truth[rows]

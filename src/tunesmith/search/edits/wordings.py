@@ -11,7 +11,7 @@ from tunesmith.core.settings import setting
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.edits.base import Edit
 from tunesmith.search.phrases import Phrase, cut, free, joined, reworded
-from tunesmith.search.sources import Sources, changed
+from tunesmith.search.sources import Sources
 
 BEFORE_ROW = (
     "Text:", "Message:", "Input:", "Read this:", "Someone wrote:", "Here is a text:", "Example:", "Note:",
@@ -43,9 +43,9 @@ class Wordings(Edit):
         if places and draw.random() < 0.5:
             place = int(draw.choice(places))
             phrases[place] = Phrase(reworded(phrases[place], words), False)
-            return changed(prompt, template=joined(phrases))
+            return prompt.changed(template=joined(phrases))
         fields = [number for number, phrase in enumerate(phrases) if phrase.text.startswith("{")]
         place = int(draw.choice([0, *fields]))
         before = "" if place == 0 or phrases[place - 1].text[-1:].isspace() else " "
         phrases.insert(place, Phrase(f"{before}{words} ", False))
-        return changed(prompt, template=joined(phrases))
+        return prompt.changed(template=joined(phrases))

@@ -1,0 +1,1 @@
+"""One file per way to classes that were never seen."""

@@ -1,0 +1,1 @@
+"""One file per family of measurements that rules for attributes are written on."""

@@ -1,0 +1,35 @@
+"""What a family of measurements is: names, and numbers for every input."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tunesmith.core.settings import Component
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Measurements(Component):
+    """Base of every family. Its file registers one subclass with `@register("measurements")`."""
+
+    name: ClassVar[str]
+
+    def names(self) -> list[str]:
+        """Return what is measured.
+
+        Returns:
+            Names, in order.
+        """
+        raise NotImplementedError
+
+    def measure(self, inputs: Any) -> Array:
+        """Measure inputs.
+
+        Args:
+            inputs: rows of the kind that the family reads.
+        Returns:
+            (rows, names), float64.
+        """
+        raise NotImplementedError

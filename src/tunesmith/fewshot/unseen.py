@@ -1,0 +1,133 @@
+"""Classes that were never seen: learn from seen ones, answer for the others, and measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tunesmith.core.errors import DataError
+from tunesmith.evaluation.statistics import Bootstrap, Estimate
+from tunesmith.fewshot.attribute_table import AttributeTable
+from tunesmith.fewshot.attributes.base import AttributeWay, Codes
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """How rows of unseen classes, and of all classes, were told.
+
+    Args:
+        zero_shot: share of unseen classes' rows that are right among the unseen classes.
+        chance: of the same, 1 / unseen classes. [fraction]
+        seen: share of seen classes' rows that are right among all classes.
+        unseen: share of unseen classes' rows that are right among all classes.
+        harmonic: 2 seen unseen / (seen + unseen), generalised zero-shot.
+    """
+
+    zero_shot: Estimate
+    chance: float
+    seen: Estimate
+    unseen: Estimate
+    harmonic: Estimate
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values."""
+        found = {name: getattr(self, name).plain() for name in ("zero_shot", "seen", "unseen", "harmonic")}
+        return {**found, "chance": self.chance}
+
+
+def measure_unseen(
+    way: AttributeWay,
+    table: AttributeTable,
+    unseen: Sequence[str],
+    taught: tuple[Array, Sequence[str]],
+    tested: tuple[Array, Sequence[str]],
+    bootstrap: Bootstrap | None = None,
+) -> Unseen:
+    """Learn attributes from seen classes and answer rows of all classes.
+
+    In the generalised case, seen classes are favoured by everything that learned from them. Their scores are lowered by
+    one number, found on rows of the training part alone: each seen class in turn is left out of the training, and the
+    number is taken with which the harmonic mean over those left-out classes is best (calibrated stacking).
+
+    Args:
+        way: how attributes are found.
+        table: of all classes.
+        unseen: classes whose rows are not learned from.
+        taught: rows as the way reads them, and their classes; rows of unseen classes are left aside.
+        tested: rows of all classes, and their classes.
+        bootstrap: behind the intervals.
+    Returns:
+        Shares with intervals.
+    Raises:
+        DataError: the table does not fit, or the test rows lack the seen or the unseen classes.
+    Source: calibrated stacking: Chao et al. 2016, arXiv:1605.04253; harmonic mean: Xian et al. 2017, arXiv:1703.04394.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    rows, names = taught
+    classes = np.array(list(names))
+    known = sorted(set(classes.tolist()) - set(unseen))
+    table.check(known, list(unseen))
+    own = np.flatnonzero(np.isin(classes, known))
+    codes = np.searchsorted(known, classes[own])
+    fitted = way.fit(rows[own], codes, table.signatures(known), bootstrap.seed)
+    margin = _margin(way, table.signatures(known), rows[own], codes, bootstrap.seed)
+    everyone = [*known, *unseen]
+    scores = fitted.scores(tested[0], table.signatures(everyone))
+    truth = np.array([everyone.index(name) for name in tested[1]])
+    new = truth >= len(known)
+    if new.all() or not new.any():
+        raise DataError("the test rows need rows of seen classes and of unseen ones; one kind is missing.")
+    zero = scores[new][:, len(known) :].argmax(1) + len(known) == truth[new]
+    lowered = scores - margin * (np.arange(len(everyone)) < len(known))
+    right = lowered.argmax(1) == truth
+    return Unseen(
+        zero_shot=_share(zero, bootstrap),
+        chance=1 / len(unseen),
+        seen=_share(right[~new], bootstrap),
+        unseen=_share(right[new], bootstrap),
+        harmonic=_estimate(lambda weights: _harmonic(right, new, weights), len(right), bootstrap),
+    )
+
+
+def _margin(way: AttributeWay, signatures: Array, rows: Array, codes: Codes, seed: int) -> float:
+    """Find by how much scores of classes with rows are lowered, leaving seen classes out of the training in turn."""
+    if len(signatures) < 4:
+        return 0.0
+    gaps, right_old, right_new, new = [], [], [], []
+    groups = np.array_split(np.random.default_rng(seed).permutation(len(signatures)), 3)
+    for left_out in groups:
+        held = np.isin(codes, left_out)
+        half = np.random.default_rng(seed).random(len(codes)) < 0.5  # old rows are judged on others than those taught
+        taught, judged = ~held & half, held | ~half
+        kept = np.setdiff1d(np.arange(len(signatures)), left_out)
+        fitted = way.fit(rows[taught], np.searchsorted(kept, codes[taught]), signatures[kept], seed)
+        scores, truth = fitted.scores(rows[judged], signatures), codes[judged]
+        old, other = scores[:, kept], scores[:, left_out]
+        gaps.append(old.max(1) - other.max(1))
+        right_old.append(kept[old.argmax(1)] == truth)
+        right_new.append(left_out[other.argmax(1)] == truth)
+        new.append(held[judged])
+    gap, old_right, new_right, is_new = (np.concatenate(part) for part in (gaps, right_old, right_new, new))
+    tried = np.quantile(gap, np.linspace(0.01, 0.99, 99))
+    means = [_harmonic(np.where(gap > one, old_right, new_right), is_new) for one in tried]
+    return float(tried[int(np.argmax(means))])
+
+
+def _harmonic(right: Any, new: Any, weights: Array | None = None) -> float:
+    counts = np.ones(len(right)) if weights is None else weights
+    shares = [float((right * counts)[part].sum() / max(counts[part].sum(), 1e-12)) for part in (new, ~new)]
+    return 2 * shares[0] * shares[1] / sum(shares) if sum(shares) else 0.0
+
+
+def _share(right: Any, bootstrap: Bootstrap) -> Estimate:
+    return _estimate(lambda weights: float(np.average(right, weights=weights)), len(right), bootstrap)
+
+
+def _estimate(compute: Callable[[Array], float], rows: int, bootstrap: Bootstrap) -> Estimate:
+    low, high = bootstrap.interval(np.array([compute(weights) for weights in bootstrap.weights(rows)]))
+    return Estimate(compute(np.ones(rows)), low, high)

@@ -1,0 +1,55 @@
+"""Checks of what is learned from besides the labelled rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.recipe.schema import Recipe
+
+
+def across_schemes(recipe: Recipe, parts: Mapping[str, Any]) -> list[str]:
+    """Refuse schemes without rows to learn from, and rows that no scheme reads.
+
+    Args:
+        recipe: whose keys are each right.
+        parts: the components that it names, by key.
+    Returns:
+        Sentences.
+    """
+    chosen = {key: parts[key] for key in ("semi_supervised", "dual_learning") if key in parts}
+    if len(chosen) > 1:
+        return ["dual_learning: a recipe has one scheme, and semi_supervised is given too. Leave one of the two out."]
+    found, unlabelled = list[str](), recipe.data.unlabelled
+    for key, scheme in chosen.items():
+        task, name = parts["task"], type(scheme).name
+        if task.family != "labelling":
+            found.append(
+                f"{key}: '{name}' is for tasks with a label per row, and '{task.name}' has none. Leave it out."
+            )
+        if scheme.reads_unlabelled == "always" and unlabelled is None:
+            found.append(f"data.unlabelled: {key} '{name}' learns from rows without labels. Name a file of them.")
+        if scheme.reads_unlabelled == "never" and unlabelled is not None:
+            found.append(f"data.unlabelled: {key} '{name}' does not read it. Leave one of the two out.")
+    if unlabelled is not None and not chosen:
+        found.append(
+            "data.unlabelled: nothing reads it. Set semi_supervised, for example semi_supervised=self-training, or "
+            "leave it out."
+        )
+    found.extend(_across_rest(recipe, parts, list(chosen)))
+    return found
+
+
+def _across_rest(recipe: Recipe, parts: Mapping[str, Any], chosen: list[str]) -> list[str]:
+    """Refuse what a scheme cannot go together with."""
+    found = list[str]()
+    for key in chosen:
+        if not parts["method"].trains:
+            found.append(
+                f"{key}: method '{recipe.method['name']}' trains nothing. Choose another method, or leave it out."
+            )
+        if recipe.data.soft_labels is not None:
+            found.append(f"data.soft_labels: {key} learns one label per row. Leave one of the two out.")
+        if recipe.combine != "best":
+            found.append(f"combine: {key} measures the gain of one candidate; only combine=best goes with it.")
+    return found

@@ -1,0 +1,86 @@
+"""Rows of splits put into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.training.corpus import Split
+
+if TYPE_CHECKING:
+    from tunesmith.data.tokens import Seen
+
+
+class Sent(NamedTuple):
+    """Rows of one split that a step sends through the base.
+
+    Args:
+        split: they are of.
+        numbers: of the rows.
+        draw: of what is drawn at random in the rows themselves.
+        name: of the delta that they go to.
+    """
+
+    split: Split
+    numbers: list[int]
+    draw: int
+    name: str
+
+
+def batch_of(split: Split, numbers: list[int], draw: int = 0) -> RaggedBatch:
+    """Put rows of a split into a batch.
+
+    Args:
+        split: any.
+        numbers: which of its rows.
+        draw: of what is drawn at random, as the epoch.
+    Returns:
+        The batch, with labels or learned tokens.
+    """
+    return joined([(split, numbers, draw)])
+
+
+def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] | None = None) -> RaggedBatch:
+    """Put rows of several splits into one batch.
+
+    Args:
+        parts: splits of one kind, which of their rows, and the draw of what is drawn at random.
+        names: of each part's delta; None for rows of the active one.
+    Returns:
+        The batch, with labels or learned tokens.
+    """
+    places = [(split, number) for split, numbers, _ in parts for number in numbers]
+    seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
+    owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
+    labels = [split.taught(number) for split, number in places]
+    return seen_together(seen, [number for _, number in places], labels, owners)
+
+
+def seen_together(
+    rows: Sequence[Seen],
+    numbers: Sequence[int],
+    labels: Sequence[int | list[float]] | None = None,
+    names: Sequence[str] | None = None,
+) -> RaggedBatch:
+    """Put rows into a batch.
+
+    Args:
+        rows: as the model reads them.
+        numbers: of the rows.
+        labels: of the rows, or C probabilities each; used where no tokens are learned.
+        names: of each row's delta.
+    Returns:
+        The batch, with labels or learned tokens.
+    """
+    whole, plain = rows[0].learned is None, rows[0].hidden is None
+    return ragged(
+        [torch.from_numpy(row.ids) for row in rows],
+        numbers,
+        labels if whole else None,
+        names,
+        None if whole else [row.learned for row in rows],
+        None if plain else [row.hidden for row in rows],
+    )

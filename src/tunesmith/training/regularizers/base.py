@@ -1,0 +1,77 @@
+"""What a regularizer is: what it adds to the loss, puts in the place of parameters, or averages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from tunesmith.core.settings import Component, setting
+
+
+class Regularizer(Component):
+    """Base of every regularizer. Its file registers one subclass with `@register("regularizers")`.
+
+    A regularizer answers one of the verbs; of the others it keeps what stands here. What lasts from step to step, the
+    average and the stream of random numbers, is kept for it and stands in checkpoints.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+    reads_start: ClassVar[bool] = False  # where parameters began
+    averages: ClassVar[bool] = False  # it answers with an average of the steps
+    makes_noise: ClassVar[bool] = False  # on embeddings
+
+    def penalty(self, now: Sequence[Tensor], start: Sequence[Tensor]) -> Tensor | None:
+        """Return what is added to the loss of a step.
+
+        Args:
+            now: parameters.
+            start: where they began.
+        Returns:
+            A scalar that carries gradients, or None.
+        """
+        return None
+
+    def stand_in(self, now: Tensor, start: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor] | None:
+        """Return what a parameter's place is taken by in a step.
+
+        Args:
+            now: the parameter.
+            start: where it began.
+            draw: stream of random numbers.
+        Returns:
+            The value, and its derivative by the parameter; None where the parameter keeps its place.
+        """
+        return None
+
+    def share(self, step: int, total: int) -> float:
+        """Return the share of the new parameters in the average.
+
+        Args:
+            step: just made, 1 for the first.
+            total: steps of the run. [count]
+        Returns:
+            1 where the average begins anew.
+        """
+        return 1.0
+
+    def noise(self, shape: torch.Size, lengths: Tensor, draw: torch.Generator) -> Tensor:
+        """Draw what is added to embeddings.
+
+        Args:
+            shape: (N, D).
+            lengths: (N,), of each token's row. [tokens]
+            draw: stream of random numbers.
+        Returns:
+            (N, D), float32.
+        """
+        raise NotImplementedError
+
+
+class OnParameters(Regularizer):
+    """Base of regularizers of parameters: the user says which."""
+
+    on: Literal["all", "delta", "head"] = setting("all", "What it acts on.")

@@ -1,0 +1,131 @@
+"""Rows without a label: read, kept apart from what is scored, tokenised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith.core.errors import DataError
+from tunesmith.data import audit
+from tunesmith.data.cleaned import read_cleaned
+from tunesmith.data.examples import Columns, Examples
+from tunesmith.data.splitting import Index
+from tunesmith.data.token_store import tokenize_once
+from tunesmith.data.tokens import TokenRows, VariedRows
+from tunesmith.prompts.template import Template
+from tunesmith.recipe.schema import DataSettings
+from tunesmith.training.cleaning import changes_of
+from tunesmith.training.corpus import Corpus, Split, Unlabelled, labelled_reader, other_columns
+
+_REASONS = {
+    "in validation or test": "also stand in validation or test",
+    "in train": "also stand in train",
+    "repeated": "repeat an earlier row",
+    "empty": "are empty",
+}
+
+
+def load_unlabelled(
+    data: DataSettings,
+    corpus: Corpus,
+    template: Template,
+    tokenizer: Any,
+    max_tokens: int,
+    folder: Path,
+    audited: bool = False,
+) -> Unlabelled:
+    """Read the file `data.unlabelled`; rows that are scored, have a label or stand twice are left out.
+
+    Args:
+        data: the recipe's data settings.
+        corpus: the labelled splits.
+        template: turns a row into the text to read.
+        tokenizer: of the model.
+        max_tokens: longest row. [tokens]
+        folder: the recipe's, for relative paths.
+        audited: read the label column too, for counting.
+    Returns:
+        The rows.
+    Raises:
+        DataError: the file cannot be used, every row is left out, or one stands in validation or test and
+            `data.leakage` is error.
+    """
+    assert data.unlabelled is not None
+    reader = labelled_reader(data.unlabelled, data, folder)
+    columns = Columns(reader.only_column or data.text, data.label if audited else None, other_columns(template, data))
+    examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
+    hashes = audit.text_hashes(row["text"] for row in examples.rows())
+    kept, dropped = _kept(examples, hashes, corpus, data.leakage)
+
+    def tokenized(one: Template) -> tuple[TokenRows, Path | None]:
+        def texts() -> Iterator[str]:
+            return (one.render(row) for row in examples.rows(kept))
+
+        return tokenize_once(tokenizer, texts, examples.table.nbytes, max_tokens)
+
+    (tokens, kept_in), *wordings = map(tokenized, template.wordings)
+    tokens = VariedRows([tokens, *(more for more, _ in wordings)]) if wordings else tokens
+    facts = audit.Audit(
+        rows=len(kept),
+        classes={},
+        dropped=dropped,
+        tokens=audit.length_facts(tokens.full_lengths),
+        truncated=tokens.truncated,
+        max_tokens=max_tokens,
+    )
+    nothing = np.full(len(kept), -1, np.int64)
+    split = Split("unlabelled", examples, kept, nothing, tokens, facts, kept_in=kept_in)
+    rows = len(examples) + len(examples.dropped)
+    truth = _truth(examples, corpus.label_names)[kept] if audited else None
+    return Unlabelled(split, rows, dropped, truth, _remarks(split, rows))
+
+
+def _kept(examples: Examples, hashes: audit.Hashes, corpus: Corpus, leakage: str) -> tuple[Index, dict[str, int]]:
+    """Choose rows whose text is new; count the others by reason."""
+    known = {name: audit.text_hashes(row["text"] for row in split.examples.rows(split.index))
+             for name, split in corpus.splits.items()}  # fmt: skip
+    scored = np.isin(hashes, np.concatenate([found for name, found in known.items() if name != "train"]))
+    if leakage == "error" and scored.any():
+        where = examples.where[int(np.flatnonzero(scored)[0])]
+        raise DataError(
+            f"{examples.path} (data.unlabelled): {int(scored.sum())} rows also stand in validation or test, the first "
+            f"in {where}: scores on them would be too good. Remove them, or choose data.leakage=drop."
+        )
+    taught = np.isin(hashes, known["train"]) & ~scored
+    first = np.zeros(len(hashes), dtype=bool)
+    first[np.unique(hashes, return_index=True)[1]] = True
+    repeated = ~first & ~scored & ~taught
+    counts = dict(zip(_REASONS, (int(one.sum()) for one in (scored, taught, repeated)), strict=False))
+    counts["empty"] = len(examples.dropped)
+    dropped = {reason: count for reason, count in counts.items() if count}
+    kept = np.flatnonzero(~(scored | taught | repeated))
+    if not len(kept):
+        raise DataError(
+            f"{examples.path} (data.unlabelled): none of its {len(hashes)} rows is left: {_worded(dropped)}. Give a "
+            "file with other texts."
+        )
+    return kept, dropped
+
+
+def _worded(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{count} {_REASONS[reason]}" for reason, count in dropped.items())
+
+
+def _truth(examples: Examples, names: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    codes = {name: code for code, name in enumerate(names)}
+    return np.array([codes.get(name, -1) for name in examples.label_names], dtype=np.int64)[examples.labels]
+
+
+def _remarks(split: Split, rows: int) -> list[str]:
+    found, facts = list[str](), split.audit
+    if facts.dropped:
+        found.append(f"unlabelled: of {rows} rows {_worded(facts.dropped)} and were left out.")
+    if facts.truncated:
+        found.append(
+            f"unlabelled: {facts.truncated} of {facts.rows} rows are longer than {facts.max_tokens} tokens and were "
+            "cut."
+        )
+    return found

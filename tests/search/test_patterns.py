@@ -1,0 +1,88 @@
+"""Pattern-exploiting training on a tiny masked model; prompt-classification by several templates."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+import yaml
+
+import tunesmith
+from tests.conftest import TEXTS, save_tiny_bert, write_jsonl
+from tunesmith.cli.main import app
+from tunesmith.core.errors import CheckpointError, RecipeError
+from tunesmith.prompts.prompt import Prompt
+from tunesmith.search.patterns import taught
+
+Recipe = dict[str, Any]
+WORDS = {"greeting": "you", "parting": "now", "thanks": "so"}
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_tiny_bert(tmp_path_factory.mktemp("masked"), 0)
+    transformers.set_seed(0)
+    transformers.BertForMaskedLM(transformers.AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    return folder
+
+
+def test_what_is_taught() -> None:
+    first, second = np.array([[0.8, 0.2]]), np.array([[0.2, 0.8]])
+    assert taught([first, second], [1, 1], 1.0) == pytest.approx(np.array([[0.5, 0.5]]))
+    assert taught([first, second], [1, 0], 1.0) == pytest.approx(first)
+    assert taught([first], [0.3], 2.0) == pytest.approx(np.array([[2 / 3, 1 / 3]]))  # square roots: 2 to 1
+    assert taught([np.array([[1.0, 0.0]])], [1], 2.0)[0, 1] > 0
+
+
+def test_the_whole_way(recipe: Recipe, masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, template in (("so", "{text} so {label}"), ("now", "{text} then {label}")):
+        Prompt(template=template, label_words=WORDS).write(tmp_path / f"{name}.yaml")
+    rows = [{"text": f"{text} then", "label": "not read"} for texts in TEXTS.values() for text in texts]
+    write_jsonl(tmp_path / "more.jsonl", rows)
+    values = {**recipe, "model": str(masked), "training": {**recipe["training"], "epochs": 1},
+              "evaluation": {"resamples": 100, "baselines": False}}  # fmt: skip
+    del values["output"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    words = [str(tmp_path / name) for name in ("recipe.yaml", "so.yaml", "now.yaml")]
+    out = tmp_path / "out"
+    app(["pet", *words, "--unlabelled", str(tmp_path / "more.jsonl"), "--output", str(out), "--json"],
+        standalone_mode=False)  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["scores"]) == {"so", "now", "final", "plain"} and found["split"] == "test"
+    assert sum(found["weights"].values()) == pytest.approx(1)
+    lines = [json.loads(line) for line in (out / "taught.jsonl").read_text().splitlines()]
+    runs = {name: tunesmith.Run.load(out / "patterns" / name) for name in ("so", "now")}
+    soft = [line for line in lines if max(json.loads(line["soft"]).values()) < 1]
+    assert [line["text"] for line in soft] == [row["text"] for row in rows] and len(lines) == 48 + len(rows)
+    texts = [row["text"] for row in rows]
+    chances = [runs[name].predict_proba(texts) for name in found["weights"]]
+    wanted = taught(chances, list(found["weights"].values()), 2.0)
+    assert np.allclose([list(json.loads(line["soft"]).values()) for line in soft], wanted, atol=1e-6)
+    final = tunesmith.Run.load(out / "final")
+    assert final.recipe.task.name == "text-classification" and final.recipe.recipe.data.soft_labels == "soft"
+    held = [json.loads(line)["text"] for line in (out / "validation.jsonl").read_text().splitlines()]
+    assert not set(held) & {line["text"] for line in lines}  # what validates never teaches
+    assert found["gain"][0]["metric"] == "accuracy"
+    with pytest.raises(CheckpointError, match="exists"):
+        tunesmith.exploit_patterns(values, words[1:], tmp_path / "more.jsonl", out)
+    with pytest.raises(RecipeError, match="weights"):
+        tunesmith.exploit_patterns(values, words[1:], tmp_path / "more.jsonl", tmp_path / "new", weights="best")
+
+
+def test_a_prompt_by_several_templates(recipe: Recipe, masked: Path, tmp_path: Path) -> None:
+    """The mean over templates is the mean of the runs' own scorers; words need the same white space before them."""
+    prompt = {"template": "{text} so {label}", "templates": ["now {text} {label}"], "label_words": WORDS}
+    values = {**recipe, "task": "prompt-classification", "model": str(masked), "method": "none", "prompt": prompt,
+              "evaluation": {"resamples": 100, "baselines": False}, "output": str(tmp_path / "both")}  # fmt: skip
+    texts = ["goodbye friend", "good morning", "many thanks to you all"]
+    both = tunesmith.train(values).predict_proba(texts)
+    alone = []
+    for number, template in enumerate(("{text} so {label}", "now {text} {label}")):
+        own = {"template": template, "label_words": WORDS}
+        run = tunesmith.train({**values, "prompt": own, "output": str(tmp_path / str(number))})
+        alone.append(run.predict_proba(texts))
+    assert np.allclose(both, np.mean(alone, axis=0), atol=1e-9) and not np.allclose(*alone, atol=1e-5)
+    with pytest.raises(RecipeError, match="other white space"):
+        tunesmith.train({**values, "prompt": {**prompt, "templates": ["{text} ({label})"]}, "output": "x"})

@@ -1,0 +1,255 @@
+"""Regularizers against their formulas, in steps of the loop, among other trials, and through a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.test_many import backbone, trial
+from tunesmith.core.errors import CompatibilityError, RecipeError
+from tunesmith.core.named import build_named
+from tunesmith.core.registry import components
+from tunesmith.methods.bitfit import BitFit
+from tunesmith.methods.lora import Lora
+from tunesmith.recipe.loading import load_recipe
+from tunesmith.training.checkpoints import Checkpoint
+from tunesmith.training.loop import Loop
+from tunesmith.training.packing import packed, unpacked
+from tunesmith.training.regularizing import Regularizing
+from tunesmith.training.trial import Trial
+
+
+def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
+    draw = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(*shape, dtype=torch.float64, generator=draw)) for shape in shapes]
+
+
+def moved(written: list[Any]) -> tuple[Regularizing, list[nn.Parameter], list[torch.Tensor]]:
+    """Regularize parameters, and move them away from their start."""
+    own = parameters((3, 2), (4,))
+    start = [one.detach().clone() for one in own]
+    found = Regularizing(written, own[:1], own[1:], 0)
+    with torch.no_grad():
+        for one in own:
+            one.mul_(1.5).add_(0.1)
+    return found, own, start
+
+
+def test_penalties_are_their_formulas_and_add_up() -> None:
+    for on, chosen in (("all", [0, 1]), ("delta", [0]), ("head", [1])):
+        forms = {
+            "l1": lambda w, u: 0.3 * sum(abs(x) for x in w),
+            "l2": lambda w, u: 0.15 * sum(x**2 for x in w),
+            "l2-start": lambda w, u: 0.15 * sum((x - y) ** 2 for x, y in zip(w, u, strict=True)),
+        }
+        total = 0.0
+        for name, form in forms.items():
+            found, own, start = moved([{"name": name, "strength": 0.3, "on": on}])
+            expected = sum(form(own[n].flatten().tolist(), start[n].flatten().tolist()) for n in chosen)
+            value = found.penalty()
+            assert value is not None and value.item() == pytest.approx(expected, rel=1e-12)
+            total += expected
+        together, own, _ = moved([{"name": name, "strength": 0.3, "on": on} for name in forms])
+        value = together.penalty()
+        assert value is not None and value.item() == pytest.approx(total, rel=1e-12)
+    assert Regularizing([], parameters((2, 2)), [], 0).penalty() is None
+
+
+def test_mixout_keeps_the_mean_and_its_gradient_is_that_of_the_mixture() -> None:
+    written = {"name": "mixout", "probability": 0.4}
+    found, own, start = moved([written])
+    before = [one.detach().clone() for one in own]
+    means, count = [torch.zeros_like(one) for one in own], 4000
+    for _ in range(count):
+        found.enter()
+        for mean, one in zip(means, own, strict=True):
+            mean.add_(one.detach() / count)
+        found.leave()
+        assert all(torch.equal(a, b) for a, b in zip(own, before, strict=True))
+    for mean, one, first in zip(means, before, start, strict=True):
+        assert (mean - one).abs().max() < 6 * ((one - first).abs().max() * math.sqrt(0.4 / 0.6) / math.sqrt(count))
+    found.enter()
+    mixed = [one.detach().clone() for one in own]
+    torch.stack([one.pow(3).sum() for one in own]).sum().backward()
+    found.leave()
+    for one, value, first, new in zip(own, before, start, mixed, strict=True):
+        at_start = torch.isclose(new, first, rtol=1e-12)
+        expected = torch.where(at_start, first, (value - 0.4 * first) / 0.6)
+        torch.testing.assert_close(new, expected)
+        slope = torch.where(at_start, 0.0, 1 / 0.6)
+        torch.testing.assert_close(one.grad, 3 * new**2 * slope)
+
+
+def test_averages_are_their_formulas() -> None:
+    for written in ({"name": "ema", "decay": 0.8}, {"name": "weight-averaging", "start": 0.4}):
+        own = parameters((3, 2))
+        found, history = Regularizing([written], own, [], 0), [own[0].detach().clone()]
+        for step in range(1, 11):
+            with torch.no_grad():
+                own[0].mul_(0.9).add_(0.05 * step)
+            history.append(own[0].detach().clone())
+            found.average(step, 10)
+        if written["name"] == "ema":
+            expected = history[0]
+            for step, one in enumerate(history[1:], 1):
+                decay = min(0.8, (1 + step) / (10 + step))
+                expected = decay * expected + (1 - decay) * one
+        else:
+            expected = torch.stack(history[5:]).mean(0)
+        torch.testing.assert_close(found.answers()[id(own[0])], expected, rtol=1e-12, atol=0)
+
+
+def test_noise_on_embeddings_is_uniform_and_as_long_as_the_paper_says() -> None:
+    lengths = torch.tensor([4.0] * 4 + [25.0] * 25)
+    one = build_named("regularizers", {"name": "embedding-noise", "alpha": 5.0})
+    drawn = one.noise(torch.Size((29, 64)), lengths, torch.Generator().manual_seed(0))
+    for rows, length in ((drawn[:4], 4), (drawn[4:], 25)):
+        bound = 5 / math.sqrt(length * 64)
+        assert 0.97 * bound < rows.abs().max() <= bound
+        assert rows.std() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+CASES: dict[str, list[Any]] = {
+    "l1": ["l1"],
+    "l2": [{"name": "l2", "on": "delta"}],
+    "l2-start": ["l2-start"],
+    "mixout": ["mixout"],
+    "embedding-noise": ["embedding-noise"],
+    "ema": ["ema", "l2"],
+    "weight-averaging": [{"name": "weight-averaging", "start": 0.3}, "mixout"],
+}
+SHORT = {"epochs": 3, "learning_rate": 5e-3, "schedule": "constant"}
+
+
+def run(trials: list[Trial], steps: int | None = None) -> Loop:
+    """Train to the end, or make some steps."""
+    loop = Loop(trials)
+    if steps is None:
+        loop.fit(lambda *_: None)
+        return loop
+    for one in trials:
+        one.seed_dropout()
+    for _ in range(steps):
+        loop._timed([(one, one.take()) for one in loop.trials], lambda *_: None)
+        loop.steps += 1
+        for one in trials:
+            if one.epoch_ended:
+                one.close_epoch()
+    return loop
+
+
+def same(first: Trial, second: Trial) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first.tuned.parameters(), second.tuned.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_regularizer_changes_training_and_goes_on_from_a_checkpoint_to_the_bit(case: str) -> None:
+    plain = fresh()
+    run([plain])
+    assert not same(plain, goes_on(regularizers=CASES[case]))
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        *({"optimizer": name} for name in components("optimizers")),
+        {"schedule": {"name": "plateau", "factor": 0.1, "threshold": 0.5}},
+        {"schedule": "one-cycle"},
+        {"balance": "oversample"},
+        {"clip_value": 1e-3},
+    ],
+    ids=str,
+)
+def test_what_trains_goes_on_from_a_checkpoint_to_the_bit(training: dict[str, Any]) -> None:
+    found = goes_on(**training)
+    if training.get("schedule", {}) != "one-cycle" and "schedule" in training:
+        rates = [row["learning_rate"] for row in found.trained.history]
+        assert rates[-1] < rates[0]
+
+
+def fresh(**more: Any) -> Trial:
+    return trial(backbone(0.1), Lora(rank=2, dropout=0.1), "a", 0, **{**SHORT, **more})
+
+
+def goes_on(**training: Any) -> Trial:
+    """Train at once, and in two parts with a checkpoint between them; both must be the same."""
+    whole, begun, later = fresh(**training), fresh(**training), fresh(**training)
+    run([whole])
+    tensors: dict[str, torch.Tensor] = {}
+    state = packed(run([begun], 13).state(), tensors)
+    loop = Loop([later])
+    loop.resume(Checkpoint(Path("x"), 13, {}, unpacked(state, {k: t.clone() for k, t in tensors.items()}), {}))
+    loop.fit(lambda *_: None)
+    assert same(whole, later)
+    assert whole.trained.history == later.trained.history
+    return whole
+
+
+def test_every_regularizer_is_tried() -> None:
+    assert set(CASES) == set(components("regularizers"))
+
+
+def test_regularizers_of_one_trial_leave_the_others_alone() -> None:
+    core = backbone(0.0)
+    given = [["embedding-noise", "mixout", "l2"], [], ["ema"]]
+    together = [trial(core, Lora(rank=2), f"t{n}", n, regularizers=some, **SHORT) for n, some in enumerate(given)]
+    run(together)
+    for number, some in enumerate(given):
+        alone = trial(backbone(0.0), Lora(rank=2), f"t{number}", number, regularizers=some, **SHORT)
+        run([alone])
+        for a, b in zip(alone.tuned.parameters(), together[number].tuned.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_what_averages_answers_and_training_goes_on_from_the_parameters() -> None:
+    for more in ({"regularizers": ["ema"]}, {"optimizer": "schedule-free"}):
+        one = trial(backbone(0.0), Lora(rank=2), "a", 0, **SHORT, **more)
+        loop, seen = Loop([one]), []
+        validate = one.validate
+        one.validate = lambda seen=seen, one=one, validate=validate: seen.append(one.tuned.state()) or validate()
+        one.seed_dropout()
+        while not one.epoch_ended or not one.trained.steps:
+            loop._timed([(one, one.take())], lambda *_: None)
+            loop.steps += 1
+        training, answers = one.tuned.state(), one.answers()
+        assert answers is not None
+        one.close_epoch()
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], answers, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(one.tuned.state(), training, strict=True))
+        assert any(not torch.equal(a, b) for a, b in zip(training, answers, strict=True))
+        one.finish()
+        assert all(torch.equal(a, b) for a, b in zip(one.tuned.state(), answers, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"regularizers": ["emma"]}, "unknown regularizer 'emma'; did you mean 'ema'"),
+        ({"regularizers": ["ema", "weight-averaging"]}, "ema and weight-averaging would each answer"),
+        ({"regularizers": ["ema"], "optimizer": "schedule-free", "schedule": "constant"}, "ema and schedule-free"),
+        ({"regularizers": ["l1", "l1"]}, "l1 stands there twice"),
+        ({"regularizers": [{"name": "mixout", "probability": 1.0}]}, "mixout.probability: 1.0 is not allowed"),
+    ],
+)
+def test_what_is_refused(training: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_recipe({"data": {"train": "train.csv"}, "training": training})
+
+
+def test_a_regularizer_without_parameters_is_refused() -> None:
+    with pytest.raises(CompatibilityError, match="l2 is on head, which has no parameters here"):
+        Regularizing([{"name": "l2", "on": "head"}], parameters((2, 2)), [], 0)
+
+
+def test_rates_of_parts() -> None:
+    one = trial(backbone(0.0), BitFit(), "a", 0, **SHORT, part_learning_rates={"*query*": 1e-4})
+    rates = {id(p): g["lr"] for g in one.optimizer._inner.param_groups for p in g["params"]}
+    for name, parameter in one.tuned.delta.named_parameters():
+        assert rates[id(parameter)] == (1e-4 if "query" in name else 5e-3)
+    with pytest.raises(Exception, match="'nothing' fits no parameter of the delta"):
+        trial(backbone(0.0), BitFit(), "b", 0, **SHORT, part_learning_rates={"nothing": 1e-4})
