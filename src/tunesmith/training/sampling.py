@@ -25,8 +25,8 @@ def random_order(rows: int, generator: torch.Generator) -> list[int]:
     return torch.randperm(rows, generator=generator).tolist()
 
 
-def epoch_order(rows: int, labels: Labels, settings: TrainingSettings, generator: torch.Generator) -> list[int]:
-    """Draw the order of an epoch as the recipe wants it.
+def epoch_steps(rows: int, labels: Labels, settings: TrainingSettings, generator: torch.Generator) -> list[list[int]]:
+    """Draw the order of an epoch as the recipe wants it, and cut it into steps.
 
     Args:
         rows: how many. [count]
@@ -34,13 +34,16 @@ def epoch_order(rows: int, labels: Labels, settings: TrainingSettings, generator
         settings: of the recipe.
         generator: of the trial.
     Returns:
-        Numbers of rows.
+        Numbers of the rows of each step.
     """
     if settings.rows_per_label is not None:
-        return together_by_label(labels, settings.rows_per_label, generator)
-    if settings.balance != "none":
-        return balanced_order(labels, settings.balance, generator)
-    return random_order(rows, generator)
+        order = together_by_label(labels, settings.rows_per_label, generator)
+    elif settings.balance != "none":
+        order = balanced_order(labels, settings.balance, generator)
+    else:
+        order = random_order(rows, generator)
+    size = settings.batch_size
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def together_by_label(labels: Labels, rows_per_label: int, generator: torch.Generator) -> list[int]:

@@ -25,7 +25,7 @@ from tunesmith.training.corpus import Split
 from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
 from tunesmith.training.regularizing import Regularizing
-from tunesmith.training.sampling import epoch_order, rows_of_epoch
+from tunesmith.training.sampling import epoch_steps, rows_of_epoch
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
 _PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
@@ -230,8 +230,7 @@ class Trial:
     def _begin(self) -> None:
         """Draw the order of an epoch."""
         self._epoch_start = self._order.get_state()
-        order, size = epoch_order(self.rows, self.row_labels, self.settings, self._order), self.settings.batch_size
-        self._steps = [order[start : start + size] for start in range(0, len(order), size)]
+        self._steps = epoch_steps(self.rows, self.row_labels, self.settings, self._order)
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
         """Put rows of the split into a batch of their own.
