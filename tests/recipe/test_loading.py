@@ -110,6 +110,6 @@ def test_the_schema_knows_every_method_and_its_settings() -> None:
 
 def test_a_value_that_may_be_of_several_kinds_is_one_mistake(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        load_recipe(written(tmp_path, "data: {train: a.csv}\n"), ["data.validation=null"])
+        load_recipe(written(tmp_path, "data: {train: a.csv}\n"), ["data.validation=[0.1]"])
     assert "1 mistake, nothing was loaded" in str(caught.value)
     assert "Input should be a valid string. Or: Input should be a valid number." in str(caught.value)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation import plots
-from tunesmith.evaluation.metrics.base import is_share, worded, worded_gain
+from tunesmith.evaluation.metrics.base import is_share, number, worded, worded_gain
 from tunesmith.evaluation.page import page, pairs, safe, section, table, texts
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Difference, Estimate, Result
@@ -189,13 +189,15 @@ def _candidates(content: Content) -> str:
     if not content.candidates:
         return ""
     rows = []
-    for number, one in enumerate(content.candidates):
+    for place, one in enumerate(content.candidates):
         best = one["best_epoch"]
-        score = f"{one['history'][best - 1][content.score]:.4f}" if best else "diverged"
-        name = f"<b>{number}: {safe(one['what'])}, kept</b>" if one["chosen"] else f"{number}: {safe(one['what'])}"
+        score = number(one["history"][best - 1].get(content.score), ".4f") if best else "diverged"
+        name = f"<b>{place}: {safe(one['what'])}, kept</b>" if one["chosen"] else f"{place}: {safe(one['what'])}"
         cells = (f"{one['trainable_parameters']:,}", best or "-", score)
         rows.append(f"<tr><td>{name}</td>" + "".join(f"<td class=n>{cell}</td>" for cell in cells) + "</tr>")
     compared = table(["candidate", "trainable", "best epoch", f"validation {content.score}"], rows)
+    if not any(content.score in row for one in content.candidates for row in one["history"]):
+        return compared + "<p class=soft>There are no validation rows: no candidate was chosen over another.</p>"
     note = (
         f"<p class=soft>{len(content.candidates)} candidates were compared on validation, and the best of many looks "
         "better there than it is; only the kept one was scored on test.</p>"

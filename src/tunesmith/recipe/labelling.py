@@ -45,6 +45,7 @@ def _without_validation(recipe: Recipe, task: Any) -> list[str]:
         f"the task '{task.name}' reads them": task.family != "labelling",
         "data.test is empty too, so nothing could be scored": recipe.data.test is None,
         f"training.best={recipe.training.best} chooses by them": recipe.training.best not in ("auto", "last"),
+        "training.schedule=plateau waits for them": recipe.training.schedule["name"] == "plateau",
         "training.patience waits for them": recipe.training.patience is not None,
         "candidates are chosen by them": bool(recipe.candidates) and recipe.combine == "best",
         "model.quantization is judged by them": recipe.model.quantization is not None,

@@ -77,6 +77,11 @@ class LabelTask(Task):
             raise ValueError(
                 f"task.losses: {drawn} has every row twice in a step, so it stands alone; it holds the cross-entropy"
             )
+        if self.compares_rows and self.copies > 1:
+            raise ValueError(
+                f"task.losses: a loss reads every row several times in a step, and the head {head.name} compares rows "
+                "with each other. Take a head with class vectors, or another loss"
+            )
         if head.has_vectors and read == {"features"}:
             raise ValueError(
                 f"task.losses: no loss reads the head {head.name}, so it would not train. Add cross-entropy, or take a "
@@ -210,7 +215,7 @@ class LabelTask(Task):
         labels = labels if soft is None else soft.argmax(-1)
         rows = isinstance(head, RowsHead)
         logits = head.learn(outputs, batch.index.to(outputs.device)) if rows else head(outputs)  # type: ignore[operator]
-        known = getattr(head, "classes", None)
+        known = getattr(plain(head), "known_classes", None)
         counts = known.counts.to(outputs.device) if isinstance(known, Classes) else None
         weighted = isinstance(known, Classes) and known.weights is not None
         weights = known.weights.to(logits)[labels] if weighted else None  # type: ignore[union-attr]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tunesmith.core.errors import DataError
+from tunesmith.recipe.schema import TrainingSettings
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -22,6 +23,27 @@ def random_order(rows: int, generator: torch.Generator) -> list[int]:
         Every row once.
     """
     return torch.randperm(rows, generator=generator).tolist()
+
+
+def epoch_steps(rows: int, labels: Labels, settings: TrainingSettings, generator: torch.Generator) -> list[list[int]]:
+    """Draw the order of an epoch as the recipe wants it, and cut it into steps.
+
+    Args:
+        rows: how many. [count]
+        labels: (rows,), a code per row.
+        settings: of the recipe.
+        generator: of the trial.
+    Returns:
+        Numbers of the rows of each step.
+    """
+    if settings.rows_per_label is not None:
+        order = together_by_label(labels, settings.rows_per_label, generator)
+    elif settings.balance != "none":
+        order = balanced_order(labels, settings.balance, generator)
+    else:
+        order = random_order(rows, generator)
+    size = settings.batch_size
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def together_by_label(labels: Labels, rows_per_label: int, generator: torch.Generator) -> list[int]:

@@ -23,7 +23,7 @@ from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
 from tunesmith.training.part_rates import delta_parts
 from tunesmith.training.regularizing import Regularizing
-from tunesmith.training.sampling import balanced_order, random_order, rows_of_epoch, together_by_label
+from tunesmith.training.sampling import epoch_steps, rows_of_epoch
 from tunesmith.training.trained import Trained
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
@@ -200,14 +200,7 @@ class Trial:
     def _begin(self) -> None:
         """Draw the order of an epoch."""
         self._epoch_start = self._order.get_state()
-        size, together = self.settings.batch_size, self.settings.rows_per_label
-        if together is not None:
-            order = together_by_label(self.row_labels, together, self._order)
-        elif self.settings.balance != "none":
-            order = balanced_order(self.row_labels, self.settings.balance, self._order)
-        else:
-            order = random_order(self.rows, self._order)
-        self._steps = [order[start : start + size] for start in range(0, len(order), size)]
+        self._steps = epoch_steps(self.rows, self.row_labels, self.settings, self._order)
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
         """Put rows of the split into a batch of their own.
@@ -277,7 +270,8 @@ class Trial:
             What is wrong; empty when the step was made.
         """
         wrong = objection(loss, self.trained.losses, self.settings.guard)
-        facts = {} if wrong else self.optimizer.step(self._validation_losses)
+        losses = [row["validation loss"] for row in self.trained.history if "validation loss" in row]
+        facts = {} if wrong else self.optimizer.step(losses)
         if wrong or not (self.optimizer.scaled or math.isfinite(facts["gradient_norm"])):
             self.optimizer.clear()
             return f"the loss {wrong}" if wrong else f"the norm of the gradients is {facts['gradient_norm']}"
@@ -290,11 +284,6 @@ class Trial:
         self.trained.examples += rows
         self.trained.losses.append(loss)
         return ""
-
-    @property
-    def _validation_losses(self) -> list[float]:
-        """Of the epochs that were scored."""
-        return [row["validation loss"] for row in self.trained.history if "validation loss" in row]
 
     def close_epoch(self) -> None:
         """Score the present state, or the average that answers in its place, and keep it if it is the best so far."""

@@ -22,7 +22,7 @@ class MatchingHead(RowsHead):
         scores = self.scale * unit(x) @ unit(rows).T
         if own is not None:
             scores = scores.masked_fill(self.hidden(own), float("-inf"))
-        return class_logsumexp(scores, self.labels, self.classes)
+        return class_logsumexp(scores, self.labels, self.class_count)
 
 
 @register("heads")

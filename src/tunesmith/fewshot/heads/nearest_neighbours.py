@@ -35,9 +35,9 @@ class NeighboursHead(RowsHead):
         if own is not None:
             scores = scores.masked_fill(self.hidden(own), float("-inf"))
         nearest, places = scores.topk(self.count, dim=1)
-        votes = nn.functional.one_hot(self.labels[places], self.classes).bool()  # (R, k, C)
+        votes = nn.functional.one_hot(self.labels[places], self.class_count).bool()  # (R, k, C)
         by_class = nearest[..., None].expand(votes.shape).masked_fill(~votes, float("-inf"))
-        floor = by_class.new_full((len(x), 1, self.classes), -self.scale)
+        floor = by_class.new_full((len(x), 1, self.class_count), -self.scale)
         return torch.logsumexp(torch.cat([by_class, floor], 1), 1)
 
 

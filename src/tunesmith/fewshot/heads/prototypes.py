@@ -23,8 +23,8 @@ class PrototypesHead(RowsHead):
         """Compare with the class means; a row in training is compared with its own class's other rows."""
         if not self.euclidean:
             x, rows = unit(x), unit(rows)
-        counts = torch.bincount(self.labels, minlength=self.classes).to(x.dtype)[:, None]
-        sums = class_sums(rows, self.labels, self.classes)
+        counts = torch.bincount(self.labels, minlength=self.class_count).to(x.dtype)[:, None]
+        sums = class_sums(rows, self.labels, self.class_count)
         logits = self._compare(x[:, None], (sums / counts.clamp(min=1))[None])
         if own is None:
             return logits

@@ -34,7 +34,7 @@ class ProxiesAndMatchingHead(RowsHead):
         """Add up what class vectors and rows say."""
         x = unit(x)
         vectors = (self.scale * x @ unit(self.weight).T).log_softmax(-1)
-        votes = class_logsumexp(self.sharpness * x @ unit(rows).T, self.labels, self.classes)
+        votes = class_logsumexp(self.sharpness * x @ unit(rows).T, self.labels, self.class_count)
         return vectors + self.share * votes.log_softmax(-1)
 
 

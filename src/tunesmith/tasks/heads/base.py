@@ -83,7 +83,7 @@ class RowsHead(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.classes = classes
+        self.class_count = classes
         self.register_buffer("rows", torch.zeros(0, width))
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
 
@@ -142,7 +142,7 @@ class RowsHead(nn.Module):
         Returns:
             (R, S), bool.
         """
-        counts = torch.bincount(self.labels, minlength=self.classes)
+        counts = torch.bincount(self.labels, minlength=self.class_count)
         several = counts[self.labels[own]] > 1
         mask = torch.zeros(len(own), len(self.labels), dtype=torch.bool, device=own.device)
         mask[torch.arange(len(own), device=own.device), own] = several
