@@ -118,7 +118,7 @@ def test_class_vectors_equal_their_formula() -> None:
     for written in ("cosine", "proxies"):
         module, features, labels = made(written)
         x = torch.randn(2, WIDTH, dtype=torch.float64)
-        expected = [[SCALE * cosine(row, vector) for vector in module.weight] for row in x]
+        expected = [[SCALE * cosine(row, vector) for vector in module.weight.detach()] for row in x]
         assert torch.allclose(module(x), torch.tensor(expected, dtype=torch.float64), rtol=1e-10)
     means = [sum(f / f.norm() for f, code in zip(features, labels, strict=True) if code == c) for c in range(CLASSES)]
     head = build_named("heads", {"name": "proxies", "label_weight": 0.25})
