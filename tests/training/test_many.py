@@ -40,6 +40,13 @@ class Rows:
         few.rows, few.lengths, few.labels = self.rows[:count], self.lengths[:count], self.labels[:count]
         return few
 
+    @property
+    def wordings(self) -> list["Rows"]:
+        return [self]
+
+    def length(self, number: int) -> int:
+        return int(self.lengths[number])
+
     def __len__(self) -> int:
         return len(self.rows)
 
