@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+from report_omniglot import omniglot
 
 FOLDER = common.RESULTS.parent.parent / "docs" / "benchmarks"
 TITLES = {
@@ -256,6 +257,7 @@ def main() -> None:
     growth(lines)
     methods(lines)
     many_deltas(lines)
+    lines += omniglot(FOLDER, draw)
     (FOLDER / "README.md").write_text(
         "\n".join([*lines, *operations_table(), *memory_table()]) + "\n", encoding="utf-8"
     )

@@ -147,13 +147,13 @@ def load_episodes(recipe: str | Path | Mapping[str, Any], overrides: Sequence[st
     Raises:
         RecipeError: all mistakes in one message, each with its key and line.
     """
-    lines: dict[str, int] = {}
-    if isinstance(recipe, Mapping):
-        source, folder, values = "recipe", Path.cwd(), _expanded(recipe)
-    else:
+    raw: Mapping[str, Any]
+    if isinstance(recipe, str | Path):
         source, folder = str(recipe), Path(recipe).parent.resolve()
         raw, lines = parse(_read(Path(recipe)), source)
-        values = _expanded(raw)
+    else:
+        source, folder, raw, lines = "recipe", Path.cwd(), recipe, {}
+    values = _expanded(raw)
     for text in overrides:
         lines[_override(values, text)] = 0  # 0: not in the file
     values = _expanded(values)
