@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+from report_omniglot import omniglot
 
 FOLDER = common.RESULTS.parent.parent / "docs" / "benchmarks"
 TITLES = {
@@ -373,6 +374,7 @@ def main() -> None:
     prompts_and_weights(lines)
     semi_supervised(lines)
     attribute_zero_shot(lines)
+    lines += omniglot(FOLDER, draw)
     (FOLDER / "README.md").write_text(
         "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table()]) + "\n", encoding="utf-8"
     )

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.settings import setting
 from tunesmith.fewshot.episodes import Episodes
+from tunesmith.fewshot.learners.base import Adapts, Learned, Learner
 from tunesmith.fewshot.rows import FastWeights, Rows
 from tunesmith.models.delta import Delta
 
@@ -148,3 +151,18 @@ def answers_after(descent: Descent, delta: Delta, rows: Rows, episodes: Episodes
     for support, ways, query in zip(episodes.support, episodes.support_ways, episodes.query, strict=True):
         found.append(task.answer(task.fit(descent, support, ways), query))
     return torch.stack(found)
+
+
+class DescendingLearner(Learner):
+    """Base of learners that take steps on the delta and a head for every new task."""
+
+    adapts: ClassVar[Adapts] = "delta"
+
+    answer_steps: int = setting(5, "Steps on the support of a new task.", unit="count", ge=1)
+    inner_rate: float = setting(0.05, "Learning rate of the delta in these steps.", gt=0)
+    head_rate: float = setting(2.0, "Learning rate of the head in these steps, per way.", gt=0)
+
+    def logits(self, learned: Learned, rows: Rows, episodes: Episodes) -> Tensor:
+        """Take steps on every support and answer; nothing is learned from it."""
+        descent = Descent(self.answer_steps, self.inner_rate, self.head_rate)
+        return answers_after(descent, learned.delta, rows, episodes).detach()

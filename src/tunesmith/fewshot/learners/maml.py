@@ -9,15 +9,14 @@ from torch import Tensor
 
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.fewshot.adapting import Descent, answers_after
+from tunesmith.fewshot.adapting import DescendingLearner, Descent, answers_after
 from tunesmith.fewshot.episodes import Episodes
 from tunesmith.fewshot.learners.base import Learned, query_loss
-from tunesmith.fewshot.learners.descending import Descending
 from tunesmith.fewshot.rows import Rows
 
 
 @register("learners")
-class Maml(Descending):
+class Maml(DescendingLearner):
     """What is learned is where the delta starts; a new task takes steps on its support from there.
 
     theta' = theta - rate * grad L(support; theta), repeated; the loss is L(queries; theta') as a function of theta.
@@ -30,6 +29,7 @@ class Maml(Descending):
     paper: ClassVar[str] = "Finn et al. 2017, arXiv:1703.03400"
 
     order: Literal["first", "second"] = setting("second", "Whether gradients go through the steps.")
+    inner_steps: int = setting(3, "Steps on the support in training.", unit="count", ge=1)
 
     def loss(self, learned: Learned, rows: Rows, episodes: Episodes) -> Tensor:
         """Return the loss of the queries after the steps."""

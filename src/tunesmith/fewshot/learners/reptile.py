@@ -10,15 +10,14 @@ from torch import Tensor, nn
 
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.fewshot.adapting import Descent, Task
+from tunesmith.fewshot.adapting import DescendingLearner, Descent, Task
 from tunesmith.fewshot.episodes import Episodes
 from tunesmith.fewshot.learners.base import Learned
-from tunesmith.fewshot.learners.descending import Descending
 from tunesmith.fewshot.rows import Rows
 
 
 @register("learners")
-class Reptile(Descending):
+class Reptile(DescendingLearner):
     """Train on all rows of an episode, and take the way from the start to the end as the gradient.
 
     grad = (theta - theta_k) / (rate * k), the mean gradient along the k steps; it goes to the optimizer of the run.
