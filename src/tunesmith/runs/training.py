@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import prepare
-from tunesmith.runs.resuming import Going, check_finished, check_same, facts_of, find_checkpoint, is_finished
+from tunesmith.runs.resuming import Going, check_finished, find_checkpoint, is_finished
 from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.ensemble import Ensemble
@@ -96,21 +97,14 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
     family = open_family(checked, earlier)
     session, corpus, judge = family.session, family.corpus, family.judge
     meter, settings = Meter(session.backbone.device), recipe.evaluation
-    facts = facts_of(checked, session, corpus)
-    if going.checkpoint is not None:
-        check_same(going.checkpoint, facts, progress.say)
+    facts = going.facts(checked, session, corpus, progress.say)
     _tell_data(family, progress)
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
     family.look(names, meter, progress)
     baselines = family.baselines(names, meter, progress, recipe.seed)
     prepared = prepare(checked, family, earlier)
     old = old_rows(family, earlier, prepared[0][1].tuned) if earlier else None
-    stored = [] if session.quantised is None else [session.quantised.sentence]
-    warnings = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]
-    if "test" not in corpus.splits and recipe.training.best != "last":
-        warnings.append(
-            "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
-        )
+    warnings = _warned(family, prepared, recipe.training.best)
     planned = _planned(prepared, warnings, progress)
     splits = [split for name, split in corpus.splits.items() if name != "test"]
     trials = [trial for _, trial, _ in prepared]
@@ -118,18 +112,12 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
     if checked.method.trains or checked.candidates:
         with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
             cost = _train(trials, meter, going, going.begin(checked, facts, progress.say), progress, warnings)
-    chosen, trial, found = min(prepared, key=lambda item: item[1].key)
-    _tell_diverged(prepared, warnings, progress)
-    members = _together(prepared, recipe.combine, trial)
-    _tell_choice(prepared, trial, members, progress)
-    for member in members:
-        family.settle(member)
-    tuned = Ensemble.of(members)
+    kept = _kept(prepared, checked, family, warnings, progress)
+    (chosen, trial, found), tuned = kept.best, kept.tuned
     lost = _tell_forgotten(family, old, tuned, warnings, progress) if earlier else {}
-    answers = _answer(tuned, family, progress)
-    ours = judge.score(Scored(chosen.method.name, answers, found.share, family.learned(cost)))
+    ours = judge.score(Scored(chosen.method.name, _answer(tuned, family, progress), found.share, family.learned(cost)))
     return Outcome(
-        checked=chosen if len(members) == 1 else checked,
+        checked=chosen if len(kept.members) == 1 else checked,
         session=session,
         corpus=corpus,
         examples=sum(other.trained.examples for _, other, _ in prepared),
@@ -137,10 +125,10 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
         predicted_peak_bytes=planned.peak_bytes,
         trained=trial.trained,
         tuned=tuned,
-        methods=[one.method for one, trial, _ in prepared if trial.tuned in members],
+        methods=[one.method for one, trial, _ in prepared if trial.tuned in kept.members],
         forgetting=lost,
         candidates=[
-            compared(checked, *item, chosen=item[1].tuned in members) for item in prepared if checked.candidates
+            compared(checked, *item, chosen=item[1].tuned in kept.members) for item in prepared if checked.candidates
         ],
         ours=ours,
         baselines=baselines,
@@ -152,6 +140,37 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
         quantization=_compare_base(family, progress, warnings),
         warnings=warnings,
     )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What of the candidates stays: the best on validation, what answers, and its members."""
+
+    best: tuple[Checked, Trial, Preflight]
+    members: list[Tuned]
+    tuned: Any
+
+
+def _kept(prepared: Prepared, checked: Checked, family: Family, warnings: list[str], progress: Progress) -> _Kept:
+    best = min(prepared, key=lambda item: item[1].key)
+    _tell_diverged(prepared, warnings, progress)
+    members = _together(prepared, checked.recipe.combine, best[1])
+    _tell_choice(prepared, best[1], members, progress)
+    for member in members:
+        family.settle(member)
+    return _Kept(best, members, Ensemble.of(members))
+
+
+def _warned(family: Family, prepared: Prepared, best: str) -> list[str]:
+    """Gather what the user should know before the first step."""
+    session, corpus = family.session, family.corpus
+    stored = [] if session.quantised is None else [session.quantised.sentence]
+    found = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]
+    if "test" not in corpus.splits and best != "last":
+        found.append(
+            "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
+        )
+    return found
 
 
 def _compare_base(family: Family, progress: Progress, warnings: list[str]) -> dict[str, Any]:
