@@ -240,13 +240,17 @@ def test_a_step_in_several_passes_trains_the_same(
 ) -> None:
     model = {"name": str(tiny_writer), "dtype": "float64"}
     found, prompt = [], {"system": system}
-    for limit in (None, 100, 1):
-        training = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "tokens_per_pass": limit}
+    for limit in (None, 100, 1):  # plain descent shows the gradients; AdamW would enlarge their rounding
+        training = {
+            "epochs": 2, "batch_size": 8, "learning_rate": 0.3, "optimizer": "sgd", "tokens_per_pass": limit
+        }  # fmt: skip
         given = recipe(tiny_writer, questions, tmp_path / f"run-{limit}", model=model, training=training, prompt=prompt)
         run = tunesmith.train(given)
         rows = [json.loads(line) for line in (run.folder / "history.jsonl").open()]
         found.append([(row["train loss"], row["validation loss"]) for row in rows])
-    assert np.allclose(found[0], found[1], rtol=1e-6) and np.allclose(found[0], found[2], rtol=1e-6)
+    assert found[0][0] != found[0][1]
+    for few in found[1:]:
+        assert np.allclose(found[0], few, rtol=1e-10, atol=0)
 
 
 def test_a_loss_that_is_no_number_names_the_rows_and_keeps_the_best_state(

@@ -258,6 +258,17 @@ def test_an_unfinished_run_loads_and_says_so(stopped: Recipe, capsys: pytest.Cap
     assert not run.unfinished and "going on" not in capsys.readouterr().err and run.summary["steps"] == 12
 
 
+def test_a_kill_in_the_first_checkpoint_leaves_a_folder_that_loads_and_starts_anew(recipe: Recipe) -> None:
+    folder = Path(recipe["output"])
+    half = folder / "checkpoints" / ".new-00000002"
+    half.mkdir(parents=True)
+    (half / "state.json").write_text("{")
+    run = tunesmith.Run.load(folder)
+    assert "ended while its first checkpoint was written" in run.unfinished and run.summary["steps"] == 0
+    run = tunesmith.train(recipe, resume=True)
+    assert not run.unfinished and run.summary["steps"] == 12
+
+
 def test_a_run_that_is_replaced_stays_until_the_new_one_is_complete(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

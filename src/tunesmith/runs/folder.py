@@ -72,7 +72,7 @@ def check_free(output: Path, overwrite: bool) -> None:
     Raises:
         CheckpointError: it exists, is not a run, or cannot be written.
     """
-    if output.exists():
+    if output.exists() and not _only_begun(output):
         if not overwrite and found(output / CHECKPOINTS):
             raise CheckpointError(
                 f"the output folder {output} holds a run that is not finished. Go on with it with --resume, replace it "
@@ -98,17 +98,26 @@ def is_run(folder: Path) -> bool:
     return (folder / FINGERPRINT).is_file() or bool(found(folder / CHECKPOINTS))
 
 
+def _only_begun(folder: Path) -> bool:
+    """Say whether a folder holds nothing but the beginning of a first checkpoint, as a crash leaves it."""
+    if not folder.is_dir() or found(folder / CHECKPOINTS):
+        return False
+    return [one.name for one in folder.iterdir()] == [CHECKPOINTS]
+
+
 def unfinished(folder: Path) -> str:
     """Word how far a run got that was not finished.
 
     Args:
         folder: of the run.
     Returns:
-        A sentence; empty for a folder without checkpoints.
+        A sentence; empty for a folder that was not begun, or is finished.
     """
     steps = found(folder / CHECKPOINTS)
-    if not steps:
+    if not steps and not _only_begun(folder):
         return ""
+    if not steps:
+        return f"{folder} ended while its first checkpoint was written. `tunesmith train ... --resume` starts it anew."
     step = int(steps[0].name.rpartition("-")[2])
     return f"{folder} is not finished: its last checkpoint is of step {step}. `tunesmith train ... --resume` goes on."
 

@@ -45,6 +45,24 @@ class Going:
     output: Path
     checkpoint: Checkpoint | None = None
 
+    def facts(self, checked: Checked, session: Session, corpus: Corpus, say: Say) -> dict[str, Any]:
+        """Say what is trained, after comparing it with what the checkpoint was made of.
+
+        Args:
+            checked: the recipe.
+            session: its model.
+            corpus: its data.
+            say: told of changed versions and machines.
+        Returns:
+            Plain values.
+        Raises:
+            CheckpointError: other data, another model or another tokenizer.
+        """
+        facts = facts_of(checked, session, corpus)
+        if self.checkpoint is not None:
+            check_same(self.checkpoint, facts, say)
+        return facts
+
     def begin(self, checked: Checked, facts: Mapping[str, Any], say: Say) -> Checkpoints:
         """Open the folder of checkpoints; an older run's are removed when training starts anew.
 

@@ -124,10 +124,10 @@ class Run(Speaking, Answering):
         self.fingerprint: dict[str, Any]
         self.labels: list[str]
         self.summary: dict[str, Any]
-        begun = None if (self.folder / FINGERPRINT).is_file() else look(self.folder)
-        if begun is None:
+        if not self.unfinished or (self.folder / FINGERPRINT).is_file():
             self._read()
         else:
+            begun = look(self.folder) or {"step": 0, "facts": {}}
             self.fingerprint, self.labels = begun["facts"], []
             self.summary = {"unfinished": self.unfinished, "steps": begun["step"], "metrics": {}}
 

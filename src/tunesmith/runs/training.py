@@ -28,7 +28,7 @@ from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import Prepared, prepare
-from tunesmith.runs.resuming import Going, check_finished, check_same, facts_of, find_checkpoint, is_finished
+from tunesmith.runs.resuming import Going, check_finished, find_checkpoint, is_finished
 from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.writing import write_run
@@ -121,9 +121,7 @@ def _fitted(checked: Checked, earlier: Earlier | None, going: Going, progress: P
     recipe, family = checked.recipe, open_family(checked, earlier)
     session, corpus = family.session, family.corpus
     meter, settings = Meter(session.backbone.device), recipe.evaluation
-    facts = facts_of(checked, session, corpus)
-    if going.checkpoint is not None:
-        check_same(going.checkpoint, facts, progress.say)
+    facts = going.facts(checked, session, corpus, progress.say)
     _tell_data(family, progress)
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
     family.look(names, meter, progress)
