@@ -34,6 +34,7 @@ PARTS: list[tuple[str, list[str], bool]] = [  # script, its words, whether it as
     ("growth.py", [], True),
     ("many_deltas.py", [], True),
     ("semi_supervised.py", [], False),
+    ("dual_learning.py", [], False),
     ("attribute_zero_shot.py", [], False),
     ("operations.py", [], False),
     ("memory.py", [], False),
