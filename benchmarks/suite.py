@@ -36,6 +36,7 @@ PARTS: list[tuple[str, list[str], bool]] = [  # script, its words, whether it as
     ("prompt_search.py", [], False),
     ("prompts_and_weights.py", [], False),
     ("semi_supervised.py", [], False),
+    ("dual_learning.py", [], False),
     ("attribute_zero_shot.py", [], False),
     ("operations.py", [], False),
     ("memory.py", [], False),
