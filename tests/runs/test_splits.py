@@ -56,6 +56,7 @@ def test_the_latest_rows_are_held_out(recipe: Recipe, rows: list[dict[str, str]]
     assert max(days["train"]) < min(days["validation"]) <= max(days["validation"]) < min(days["test"])
     assert abs(len(days["test"]) - 12) <= 1 and abs(len(days["validation"]) - 12) <= 2
     rows[7]["day"] = "yesterday"
+    recipe = {**recipe, "output": f"{data_folder}/again"}
     with pytest.raises(
         DataError, match=r"train.csv, line 9: 'yesterday' in column 'day' is neither a number nor a date"
     ):
