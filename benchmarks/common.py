@@ -297,7 +297,7 @@ def writer(core: Any, method: Any, name: str, rate: float, steps: int, seed: int
     from tunesmith.core.seeds import derived, seed_everything
     from tunesmith.recipe.schema import TrainingSettings
     from tunesmith.training.optimizing import Optimizer
-    from tunesmith.training.trial import delta_parts
+    from tunesmith.training.part_rates import delta_parts
 
     seed_everything(derived(seed, "weights"))
     delta = method.attach(core.seams, name)

@@ -74,7 +74,7 @@ def worker(work: dict[str, Any]) -> dict[str, Any]:
             }
         )
         scores = {split: run.metrics[split]["accuracy"] for split in ("validation", "test")}
-        return {"accuracy": scores, "scheme": run.summary["scheme"], "seconds": run.summary["training_seconds"]}
+        return {"accuracy": scores, "scheme": run.summary["scheme"]}
 
 
 def main() -> None:

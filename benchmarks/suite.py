@@ -35,6 +35,8 @@ PARTS: list[tuple[str, list[str], bool]] = [  # script, its words, whether it as
     ("many_deltas.py", [], True),
     ("prompt_search.py", [], False),
     ("prompts_and_weights.py", [], False),
+    ("semi_supervised.py", [], False),
+    ("attribute_zero_shot.py", [], False),
     ("operations.py", [], False),
     ("memory.py", [], False),
     ("report.py", [], False),
@@ -48,7 +50,7 @@ def main() -> None:
         command = [sys.executable, str(Path(__file__).with_name(script)), *words]
         if rounds:
             command += ["--rounds", str(given.rounds)]
-        if script not in ("report.py", "operations.py"):
+        if script not in ("report.py", "operations.py", "attribute_zero_shot.py"):
             command += ["--threads", str(given.threads)]
         print(" ".join(command[1:]), flush=True)
         subprocess.run(command, check=True)

@@ -18,6 +18,7 @@ _PUBLIC = {
     "inspect": "tunesmith.api",
     "show_prompts": "tunesmith.api",
     "lr_range": "tunesmith.api",
+    "inspect_data": "tunesmith.api",
     "attach": "tunesmith.api",
     "route": "tunesmith.api",
     "merge": "tunesmith.api",

@@ -21,6 +21,7 @@ from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_component, build_settings
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
+from tunesmith.runs.examining import inspect_files
 from tunesmith.runs.exporting import convert_folder, merge_folders
 from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
@@ -48,6 +49,7 @@ __all__ = [
     "episodes",
     "exploit_patterns",
     "inspect",
+    "inspect_data",
     "lr_range",
     "merge",
     "merge_deltas",
@@ -167,6 +169,37 @@ def lr_range(
     """
     place = None if output is None else Path(output).expanduser()
     return find_rate(recipe, overrides, place, (low, high), steps)
+
+
+def inspect_data(
+    files: str | Path | Sequence[str | Path],
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    model: str | None = None,
+    suspicious: bool = False,
+    encoding: str = "utf-8",
+    output: str | Path | None = None,
+) -> dict[str, Any]:
+    """Look through data files: what they are, and what is odd about them.
+
+    Args:
+        files: one, or the splits of one data set.
+        text: text column; guessed when None.
+        label: label column; guessed when None.
+        model: whose tokens are counted; it judges labels too, minilm does when None.
+        suspicious: look for labels that are probably wrong.
+        encoding: of text files.
+        output: new folder for one HTML page that opens offline, and the facts as JSON.
+    Returns:
+        "files" with the facts of each, "shared" rows of several files, "notes" for the user, and "page".
+    Raises:
+        DataError: a file that cannot be read, with its line.
+        CheckpointError: the output exists or cannot be written.
+    """
+    given = [files] if isinstance(files, str | Path) else files
+    return inspect_files(given, text=text, label=label, model=model, suspicious=suspicious, encoding=encoding,
+                         output=output)  # fmt: skip
 
 
 def attach(

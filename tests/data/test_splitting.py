@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.splitting import grouped_share, stratified_share
+from tunesmith.data.splitting import grouped_share, stratified_folds, stratified_share
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.floats(0.05, 0.5), st.integers(0, 5))
@@ -38,3 +39,18 @@ def test_groups_of_one_make_the_share_exact() -> None:
     kept, held = grouped_share(np.zeros(1000), groups, 0.1, 7)
     assert len(held) == 100 and len(kept) == 900
     assert not np.array_equal(grouped_share(np.zeros(1000), groups, 0.1, 8)[1], held)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_folds_part_every_class_alike_and_keep_groups_whole(grouped: bool) -> None:
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    groups = np.arange(100) // 2 if grouped else None
+    folds = stratified_folds(labels, 5, 0, groups)
+    assert [np.bincount(folds[labels == code], minlength=5).tolist() for code in range(3)] == [
+        [10] * 5,
+        [6] * 5,
+        [4] * 5,
+    ]
+    assert groups is None or all(len(set(folds[groups == group])) == 1 for group in range(50))
+    assert (folds == stratified_folds(labels, 5, 0, groups)).all()
+    assert (folds != stratified_folds(labels, 5, 1, groups)).any()

@@ -44,6 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "write.yaml").write_text(next(text for text in blocks("docs/tasks.md", "yaml") if "model: writer" in text))
     save_tiny_writer(place / "writer")
     save_drawings(place / "drawings.zip")
+    drawn = next(text for text in blocks("docs/fewshot.md", "yaml") if "drawings.zip" in text)
+    (place / "drawings.yaml").write_text(drawn)
     (place / "prose.txt").write_text(PROSE)
     (place / "more.txt").write_text(PROSE.replace("lamp", "sail"))
     return place

@@ -15,6 +15,7 @@ import yaml
 
 import tunesmith
 from tests.conftest import save_tiny_writer, write_jsonl
+from tunesmith.recipe.episodes import load_episodes
 from tunesmith.recipe.loading import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,4 +129,4 @@ def test_yaml_in_docs_is_a_recipe_or_part_of_one() -> None:
         for text in blocks(f"docs/{page.name}", "yaml"):
             values = yaml.safe_load(text)
             if isinstance(values, dict) and "data" in values and "train" in values["data"]:
-                load_recipe(values)
+                (load_episodes if "learner" in values else load_recipe)(values)

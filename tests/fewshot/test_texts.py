@@ -49,13 +49,22 @@ def test_second_order_through_a_text_model(tiny_folder: Path, method: Method) ->
     outer_gradient_is_right(learner, learned, rows, episodes)
 
 
+def test_every_row_has_its_own_features(tiny_folder: Path) -> None:
+    rows, _ = rows_of(tiny_folder)
+    numbers = torch.tensor([[3, 0, 7], [11, 3, 5]])
+    alone = torch.stack([rows.features(torch.tensor([number]))[0] for number in numbers.flatten()]).view(2, 3, -1)
+    assert len({len(rows.tokens[int(number)]) for number in numbers.flatten()}) > 1
+    assert torch.allclose(rows.features(numbers), alone, rtol=1e-9)
+    assert torch.allclose(rows.known(numbers, per_pass=2).features(numbers), alone, rtol=1e-9)
+
+
 def test_a_method_without_second_gradients_is_named(tiny_folder: Path) -> None:
     rows, labels = rows_of(tiny_folder)
-    learned = Learned(tunesmith.methods.Vera(rank=2).attach(rows.backbone.seams), torch.nn.Module())
+    learned = Learned(tunesmith.methods.Lokr(rank=2).attach(rows.backbone.seams), torch.nn.Module())
     episodes = EpisodeSampler(labels, list(TEXTS), EpisodeShape(2, 1, 1), 0).draw(0, 1)
     with pytest.raises(CompatibilityError, match=r"learner\.order=second needs gradients of gradients"):
         Maml(order="second", inner_steps=2).accumulate(learned, rows, episodes)
-    assert np.isfinite(Maml(inner_steps=2).accumulate(learned, rows, episodes))
+    assert np.isfinite(Maml(order="first", inner_steps=2).accumulate(learned, rows, episodes))
 
 
 @pytest.mark.real

@@ -1,6 +1,7 @@
 """Cleaning in a run: counted, listed with file and line, and done again for whatever the run is asked."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,27 @@ def test_one_long_text_is_not_cleaned_by_rows(tmp_path: Path) -> None:
     }
     with pytest.raises(DataError, match=r"train\.txt: data\.cleaning is for rows, and this is one long text"):
         tunesmith.train(recipe)
+
+
+def test_label_errors_are_dropped_corrected_or_listed(dirty: Recipe, data_folder: Path) -> None:
+    wrong = [("hello there friend again", "thanks"), ("goodbye my friend again", "greeting")]
+    rows = [(f"{text} {extra}", label) for label, texts in TEXTS.items() for text in texts for extra in "abcde"]
+    write_csv(data_folder / "train.csv", rows + wrong)
+    found = {}
+    for do in ("drop", "correct", "list"):
+        run = tunesmith.train(cleaned(dirty, {"name": "label-errors", "do": do}) | {"output": f"{data_folder}/{do}"})
+        listed = [json.loads(line) for line in (run.folder / "cleaning.jsonl").read_text().splitlines()]
+        found[do] = {one["where"]: one for one in listed}
+        what = {"drop": "dropped", "correct": "relabelled", "list": "listed"}[do]
+        assert run.summary["cleaning"]["label-errors"] == {what: len(listed)}
+        assert run.summary["data"]["train"]["rows"] == 62 - (len(listed) if do == "drop" else 0)
+        assert any(f"label-errors {what} {len(listed)}" in said for said in run.summary["warnings"])
+    assert set(found["drop"]) == set(found["correct"]) == set(found["list"]) != set()
+    whys = [one["why"] for one in found["correct"].values()]
+    assert all(re.fullmatch(r"given (\w+), suggested (?!\1)\w+, p \S+ against \S+", why) for why in whys), whys
+
+
+def test_label_errors_need_labels(recipe: Recipe) -> None:
+    texts = {**recipe, "task": "text-generation", "data": {"train": "a.txt", "cleaning": ["label-errors"]}}
+    with pytest.raises(RecipeError, match="label-errors compares labels, and the task 'text-generation' has none"):
+        load_recipe(texts)

@@ -192,3 +192,19 @@ def test_several_candidates_train_one_prompt(recipe: dict[str, Any], data_folder
     )
     write_csv(tmp_path / "more.csv", [("hello you", "greeting"), ("many thanks", "thanks")])
     assert set(together.evaluate(tmp_path / "more.csv"))
+
+
+def test_a_run_goes_on_with_a_new_label(recipe: dict[str, Any], masked: Path, tmp_path: Path) -> None:
+    prompt = {"template": "{text} this is {label}"}
+    names = {"greeting": "hello", "parting": "goodbye", "thanks": "thanks"}
+    rows = [(f"{text} {extra}", names[label]) for label, texts in TEXTS.items() for text in texts for extra in "abcde"]
+    write_csv(tmp_path / "first.csv", [row for row in rows if row[1] != "goodbye"])
+    write_csv(tmp_path / "second.csv", rows)
+    data = {"train": str(tmp_path / "first.csv"), "validation": 0.3}
+    first = tunesmith.train(asked(recipe, masked, prompt=prompt, data=data))
+    more = {"data": {**data, "train": str(tmp_path / "second.csv")}, "start_from": str(first.folder)}
+    common = {key: recipe[key] for key in ("training", "evaluation")}
+    second = tunesmith.train({**more, **common, "output": str(tmp_path / "second")})
+    assert second.labels == ["goodbye", "hello", "thanks"]
+    before = second.summary["forgetting"]["before"]["accuracy"]
+    assert before["value"] == pytest.approx(first.metrics["validation"]["accuracy"]["value"])

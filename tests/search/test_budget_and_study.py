@@ -64,7 +64,8 @@ def test_a_study_goes_on_after_a_torn_line(tmp_path: Path) -> None:
 
 def test_what_a_study_refuses(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    Study(folder, {"seed": 3})
+    Study(folder, {"seed": 2})
+    Study(folder, {"seed": 3}).add(tried(1))  # nothing had been tried
     with pytest.raises(CheckpointError, match="--resume"):
         Study(folder, {"seed": 3})
     with pytest.raises(CheckpointError, match="seed is 4, there it was 3"):

@@ -12,7 +12,7 @@ from tests.conftest import TEXTS, save_tiny_bert
 from tunesmith.models.layout import ragged
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.runs.prompting import PromptScorer
-from tunesmith.search.gradients import substituting, whole_words, word_gradient
+from tunesmith.search.gradients import substituting, told_apart, whole_words, word_gradient
 
 LABELS = ["you", "friend", "now"]
 ROWS = [{"text": text} for texts in TEXTS.values() for text in texts]
@@ -88,3 +88,10 @@ def test_no_candidates_where_more_than_a_word_differs(scorer: PromptScorer) -> N
     prompt = Prompt(template=f"{{text}} {first} {{label}}")
     twin = Prompt(template=f"{{text}} {second} {second} {{label}}")
     assert substituting(scorer, LABELS, words)(prompt, twin, ROWS, TRUTH, 5) == []
+
+
+def test_words_that_cannot_be_told_apart_are_left_out(scorer: PromptScorer) -> None:
+    tokenizer = scorer.session.tokenizer
+    found = told_apart(tokenizer, ["friend", "you", "friend", "ünknöwn", "now"])
+    unknown = tokenizer.unk_token_id is None  # bytes spell everything
+    assert found == ["friend", "you", *(["ünknöwn"] if unknown else []), "now"]

@@ -109,4 +109,5 @@ def test_lower_is_better_where_the_metric_says_so() -> None:
     assert next(line.name for line in ranking.lines if not line.ensemble) == "sure"
     assert rows_of(ranking)[0][1].startswith("0.")
     single = rank({"sure": found["sure"]}, judged(), {})
+    assert len(rank(found, judged(), {}, ensembles=False).lines) == 2
     assert len(single.lines) == 1 and not single.diversity and len(sentences(single)) == 1

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tests.training.test_many import backbone, trial
 from tunesmith.core.errors import CheckpointError, TunesmithError
+from tunesmith.core.registry import components
 from tunesmith.methods.adalora import AdaLora
 from tunesmith.methods.base import Method
 from tunesmith.methods.bitfit import BitFit
@@ -50,6 +51,13 @@ KINDS: dict[str, Wanted] = {
     "many": [(Lora(rank=2), {}), (BitFit(), {"batch_size": 11}), (Lora(rank=3, dropout=0.3), {"epochs": 1}),
              (PrefixTuning(length=3), {"batch_size": 64})],
 }  # fmt: skip
+
+
+OPTIMIZERS = {
+    name: [(Lora(rank=2, layers=LAYERS), {"optimizer": name, "epochs": 2, "best": "last"})]
+    for name in components("optimizers")
+}
+SCHEDULES = {name: [(BitFit(), {"schedule": name, "epochs": 4, "best": "last"})] for name in ("plateau", "one-cycle")}
 
 
 class Killed(Exception):
@@ -123,10 +131,9 @@ def gone_on(wanted: Wanted, folder: Path) -> Loop:
     return loop
 
 
-@pytest.mark.parametrize("step", [7, 16])
-@pytest.mark.parametrize("kind", list(KINDS))
-def test_training_goes_on_to_the_same_bits(kind: str, step: int, tmp_path: Path) -> None:
-    wanted = KINDS[kind]
+@pytest.mark.parametrize("kind", [*KINDS, *OPTIMIZERS, *SCHEDULES])
+def test_training_goes_on_to_the_same_bits(kind: str, tmp_path: Path) -> None:
+    wanted, step = (KINDS | OPTIMIZERS | SCHEDULES)[kind], 11
     whole = loop_of(wanted)
     whole.fit(lambda *_: None)
     last = whole.steps

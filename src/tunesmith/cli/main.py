@@ -26,7 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(prompts.app, name="prompts")
-
+data_app = typer.Typer(help="Look at data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
@@ -254,6 +255,25 @@ def pet(
 
     found = carry_out(recipe, prompts, unlabelled, output, temperature=temperature, compare=compare).summary()
     _give(found, as_json, display.taught(found))
+
+
+@data_app.command("inspect")
+def inspect_data(
+    files: Annotated[list[str], typer.Argument(help="Data files, for example the splits.", metavar="FILE")],
+    columns: Annotated[str, typer.Option(help="Text and label column, as text,label; guessed by default.")] = "",
+    model: Annotated[str | None, typer.Option(help="Count the tokens of this model.")] = None,
+    suspicious: Annotated[bool, typer.Option(help="Look for wrong labels by a model's features.")] = False,
+    encoding: Annotated[str, typer.Option(help="Character encoding of text files.")] = "utf-8",
+    output: Annotated[str | None, typer.Option(help="New folder for one HTML page.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look through data files: what they are and what is odd about them."""
+    from tunesmith.api import inspect_data as look
+    from tunesmith.cli.examined import examined, named
+
+    given = named(columns)
+    found = look(files, **given, model=model, suspicious=suspicious, encoding=encoding, output=output)
+    _give(found, as_json, examined(found))
 
 
 @app.command("list")

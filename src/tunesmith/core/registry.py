@@ -26,6 +26,7 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
     "cleaning": "tunesmith.data.cleaning",
+    "augmentations": "tunesmith.data.augmentations",
     "chats": "tunesmith.prompts.chats",
     "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
     "ways": "tunesmith.fewshot.ways",

@@ -50,7 +50,7 @@ def read_cleaned(
 
     Args:
         reader: from `find_reader`.
-        columns: which columns; the label is not changed.
+        columns: which columns; labels, and what rows are split by, are not changed.
         drop_empty: drop rows with an empty text or label instead of refusing the file.
         changes: the steps, in order.
     Returns:
@@ -60,8 +60,8 @@ def read_cleaned(
     """
     if not changes:
         return read_examples(reader, columns, drop_empty)
-    return with_changes(Cleaned(reader, [name for name in columns.all() if name != columns.label], changes), columns,
-                        drop_empty)  # fmt: skip
+    texts = [name for name in columns.all() if name not in (columns.label, *columns.kept)]
+    return with_changes(Cleaned(reader, texts, changes), columns, drop_empty)
 
 
 def with_changes(reader: Cleaned, columns: Columns, drop_empty: bool) -> Examples:

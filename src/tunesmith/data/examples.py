@@ -31,15 +31,17 @@ class Columns:
         text: column of the text.
         label: column of the label; None when there is none to read.
         others: further columns that a template uses.
+        kept: columns that rows are split by; cleaning does not change them.
     """
 
     text: str
     label: str | None
     others: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def all(self) -> list[str]:
         """Return every column to read, each once."""
-        names = [self.text, *([self.label] if self.label else []), *self.others]
+        names = [self.text, *([self.label] if self.label else []), *self.others, *self.kept]
         return list(dict.fromkeys(names))
 
 
@@ -265,6 +267,8 @@ class _Collector:
     def _key(self, column: str) -> str:
         if column in self.columns.others:
             return ". It is a field of prompt.template."
+        if column in self.columns.kept:
+            return ". Set data.group or data.time to a column of the file."
         if column == self.columns.text:
             return ". Set data.text to the column that holds the text."
         return ". Set data.label to the column that holds the label." if column == self.columns.label else ""

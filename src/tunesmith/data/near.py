@@ -79,6 +79,22 @@ def text_groups(texts: Iterable[str], threshold: float, seed: int = 0) -> Index:
     return _joined_texts(distinct, threshold, seed)[codes]
 
 
+def joined_groups(first: Index, second: Index) -> Index:
+    """Join two ways of grouping the same rows: rows stay together that either keeps together.
+
+    Args:
+        first: (rows,), a group number per row.
+        second: the same.
+    Returns:
+        (rows,), a group number per row.
+    Example:
+        >>> joined_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
+        [0, 0, 0, 1]
+    """
+    numbers = np.unique(first, return_inverse=True)[1]
+    return _merged(numbers, *_chained(second))
+
+
 def worded(groups: Index, threshold: float) -> str:
     """Say what was kept together.
 
@@ -124,13 +140,14 @@ def without_shared_start(texts: Sequence[str]) -> list[str]:
     return [text[start:] for text in texts]
 
 
-def bands_of(threshold: float) -> tuple[int, int]:
+def bands_of(threshold: float, orders: int = _ORDERS) -> tuple[int, int]:
     """Choose how many random orders a band has, and how many bands there are.
 
-    (1 - threshold^rows)^bands < 0.01, with as many rows as 300 orders allow.
+    (1 - threshold^rows)^bands < 0.01, with as many rows as the orders allow.
 
     Args:
         threshold: least similarity to find.
+        orders: most random orders. [count]
     Returns:
         (bands, rows).
     Example:
@@ -140,22 +157,29 @@ def bands_of(threshold: float) -> tuple[int, int]:
     if threshold >= 1:
         return 1, 1  # equal sets agree in every order
     best = (math.ceil(math.log(_MISSED) / math.log1p(-threshold)), 1)
-    for rows in range(2, _ORDERS):
+    for rows in range(2, orders):
         bands = math.ceil(math.log(_MISSED) / math.log1p(-(threshold**rows)))
-        if bands * rows > _ORDERS:
+        if bands * rows > orders:
             break
         best = (bands, rows)
     return best
 
 
-def _normal(text: str) -> str:
+def normal(text: str) -> str:
+    """Write a text as it is compared: NFKC, casefolded, white space collapsed, at least three signs.
+
+    Args:
+        text: any.
+    Returns:
+        The text.
+    """
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).ljust(3, _FILL)
 
 
 def _distinct(texts: Iterable[str]) -> tuple[list[str], Index]:
     """Number the different texts, so that copies cost nothing further."""
     numbers: dict[str, int] = {}
-    codes = np.fromiter((numbers.setdefault(_normal(text), len(numbers)) for text in texts), np.int64)
+    codes = np.fromiter((numbers.setdefault(normal(text), len(numbers)) for text in texts), np.int64)
     return list(numbers), codes
 
 
@@ -198,10 +222,38 @@ def _mixed(keys: Keys) -> Keys:
     return keys ^ (keys >> np.uint64(31))
 
 
-def _band_keys(hashes: Short, starts: Index, threshold: float, seed: int) -> Iterator[Keys]:
+def trigram_keys(texts: list[str]) -> tuple[Keys, Index]:
+    """Return the trigrams of texts as scattered numbers.
+
+    Args:
+        texts: as `normal` writes them.
+    Returns:
+        All of them one after another, and where each text's begin; the last entry is the end.
+    """
+    grams, starts = _trigrams(texts)
+    return _mixed(grams), starts
+
+
+def band_keys(texts: list[str], threshold: float, seed: int, orders: int) -> Iterator[Keys]:
+    """Go through the bands of texts: a number per text, equal where all smallest trigrams of the band are.
+
+    Args:
+        texts: as `normal` writes them.
+        threshold: least similarity to find.
+        seed: of the random orders; the same one for texts that are compared.
+        orders: most random orders. [count]
+    Returns:
+        (texts,) per band.
+    """
+    keys, starts = trigram_keys(texts)
+    hashes = (keys >> np.uint64(32)).astype(np.uint32)
+    yield from _band_keys(hashes, starts.astype(np.int64), threshold, seed, orders)
+
+
+def _band_keys(hashes: Short, starts: Index, threshold: float, seed: int, orders: int = _ORDERS) -> Iterator[Keys]:
     """Go through the bands: a number per text that agrees where all smallest trigrams of the band agree."""
     draw = np.random.default_rng(seed)
-    bands, rows = bands_of(threshold)
+    bands, rows = bands_of(threshold, orders)
     for _ in range(bands):
         keys = np.zeros(len(starts) - 1, np.uint64)
         for factor in draw.integers(0, 1 << 31, rows, np.uint32) * np.uint32(2) + np.uint32(1):

@@ -83,6 +83,58 @@ def grouped_share(labels: np.ndarray[Any, Any], groups: Index, share: float, see
     return np.setdiff1d(np.arange(len(labels)), out), out
 
 
+def latest_share(times: np.ndarray[Any, Any], share: float) -> tuple[Index, Index]:
+    """Hold out the latest rows; rows of one time stay together.
+
+    Args:
+        times: (rows,), numbers that grow with time.
+        share: to hold out, as nearly as whole times allow. [fraction]
+    Returns:
+        Row numbers kept and held out, each in rising order; every row kept is earlier than every one held out.
+    Example:
+        >>> kept, held = latest_share(np.array([3, 1, 2, 3]), 0.4)
+        >>> kept.tolist(), held.tolist()
+        ([1, 2], [0, 3])
+    """
+    found, counts = np.unique(times, return_counts=True)
+    behind = len(times) - np.cumsum(counts)  # rows later than each time
+    last = found[:-1][np.abs(behind[:-1] - share * len(times)).argmin()] if len(found) > 1 else found[0]
+    return np.flatnonzero(times <= last), np.flatnonzero(times > last)
+
+
+def stratified_folds(labels: np.ndarray[Any, Any], count: int, seed: int, groups: Index | None = None) -> Index:
+    """Part rows into folds, every class alike; whole groups where there are some.
+
+    Args:
+        labels: (rows,), a class code per row.
+        count: of the folds, at least 2.
+        seed: of the draw.
+        groups: (rows,), a number per group of rows that stay in one fold; None when every row is one.
+    Returns:
+        (rows,), the number of each row's fold, from 0.
+    Example:
+        >>> folds = stratified_folds(np.array([0, 0, 0, 1, 1, 1]), 3, seed=0)
+        >>> sorted(folds[:3].tolist()), sorted(folds[3:].tolist())
+        ([0, 1, 2], [0, 1, 2])
+    """
+    draw = np.random.default_rng(seed)
+    _, codes = np.unique(labels, return_inverse=True)
+    numbers = np.arange(len(codes)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    order = np.argsort(numbers, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(numbers))[:-1])
+    drawn = draw.permutation(len(members))
+    drawn = drawn[np.argsort([-len(members[number]) for number in drawn], kind="stable")]  # large groups first
+    held = np.zeros((count, int(codes.max()) + 1), np.int64)
+    folds = np.zeros(len(codes), np.int64)
+    for number in drawn:
+        rows = members[number]
+        own = held[:, codes[rows[0]]]
+        fold = int(np.lexsort((held.sum(1), own))[0])  # fewest rows of the class, then fewest rows
+        folds[rows] = fold
+        np.add.at(held[fold], codes[rows], 1)
+    return folds
+
+
 def _leaves_some(codes: list[int], left: list[int]) -> bool:
     """Take rows of these classes away where every class keeps one."""
     counts = Counter(codes)

@@ -81,6 +81,23 @@ class TokenRows:
         """The rows in each of their wordings; an answer is the mean over them."""
         return [self]
 
+    def take(self, rows: np.ndarray[Any, Any]) -> TokenRows:
+        """Return some of the rows.
+
+        Args:
+            rows: their numbers.
+        Returns:
+            They alone, in that order.
+        """
+        return TokenRows(self._picked(self.ids, rows), self._ends(rows), self.full_lengths[rows])
+
+    def _picked(self, values: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        parts = [values[self.ends[row] : self.ends[row + 1]] for row in rows]
+        return np.concatenate(parts) if parts else values[:0]
+
+    def _ends(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.concatenate([[0], np.cumsum(self.lengths[rows])])
+
     @property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(rows,), tokens per row as the model reads it."""
@@ -177,11 +194,8 @@ class LearnedRows(TokenRows):
         Returns:
             They alone, in that order.
         """
-        places = [slice(self.ends[row], self.ends[row + 1]) for row in rows]
-        ids = np.concatenate([self.ids[place] for place in places]) if places else self.ids[:0]
-        marks = np.concatenate([self.marks[place] for place in places]) if places else self.marks[:0]
-        ends = np.concatenate([[0], np.cumsum(self.lengths[rows])])
-        return LearnedRows(ids, ends, self.full_lengths[rows], marks, self.characters[rows])
+        ids, marks = self._picked(self.ids, rows), self._picked(self.marks, rows)
+        return LearnedRows(ids, self._ends(rows), self.full_lengths[rows], marks, self.characters[rows])
 
 
 def unknown_tokens(rows: TokenRows, tokenizer: Any, name: str) -> list[str]:

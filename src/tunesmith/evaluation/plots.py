@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -188,3 +188,42 @@ def _png(figure: Any) -> bytes:
     content = io.BytesIO()
     FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
     return content.getvalue()
+
+
+def lengths(counts: Sequence[int], edges: Sequence[float], label: str) -> str:
+    """Draw how many rows have which length.
+
+    Args:
+        counts: of rows per bar.
+        edges: of the bars, one more.
+        label: of the axis.
+    Returns:
+        An SVG element.
+    """
+    figure, axes = _figure(7.2, 2.4)
+    axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=_BLUE, edgecolor="white", linewidth=0.6)
+    axes.set_xlabel(label)
+    axes.set_ylabel("rows")
+    axes.grid(axis="y", color=_GRID, linewidth=0.6)
+    return _svg(figure)
+
+
+def shares(counts: Mapping[str, int], most: int = 40) -> str:
+    """Draw how many rows each of some names has, the most frequent first.
+
+    Args:
+        counts: rows by name.
+        most: so many bars at most; the last one is of all others.
+    Returns:
+        An SVG element.
+    """
+    items = sorted(counts.items(), key=lambda item: -item[1])
+    if len(items) > most:
+        rest = items[most - 1 :]
+        items = [*items[: most - 1], (f"{len(rest):,} others", sum(count for _, count in rest))]
+    figure, axes = _figure(7.2, 0.5 + 0.24 * len(items))
+    axes.barh(range(len(items)), [count for _, count in items], color=_BLUE, height=0.7)
+    axes.set_yticks(range(len(items)), [name[:40] for name, _ in items], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("rows")
+    return _svg(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,35 +10,12 @@ import numpy as np
 
 from tunesmith.evaluation import plots
 from tunesmith.evaluation.metrics.base import is_share, number, worded, worded_gain
+from tunesmith.evaluation.page import page, pairs, safe, section, table, texts
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Difference, Estimate, Result
 from tunesmith.evaluation.written import Written
 
 _SHOWN = 12  # rows in a list of examples
-
-_STYLE = """
-:root { color-scheme: light; --ink: #1f2933; --soft: #52606d; --line: #d9e2ec; --blue: #2563eb; }
-* { box-sizing: border-box; }
-body { font: 15px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: var(--ink); margin: 0;
-  background: #f5f7fa; }
-main { max-width: 980px; margin: 0 auto; padding: 32px 20px 64px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 0 0 12px; }
-p { margin: 0 0 10px; } .soft { color: var(--soft); }
-section { background: white; border: 1px solid var(--line); border-radius: 10px; padding: 22px 24px; margin-top: 18px; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); gap: 12px; margin-top: 18px; }
-.card { background: white; border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
-.card b { display: block; font-size: 23px; } .card span { color: var(--soft); font-size: 13px; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; }
-th, td { text-align: left; padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.t { white-space: pre-wrap; min-width: 160px; max-width: 320px; overflow-wrap: anywhere; }
-th { color: var(--soft); font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-tr.ours td { font-weight: 600; color: var(--blue); }
-.warn { border-left: 4px solid #ea7317; padding: 4px 12px; margin: 0 0 8px; background: #fff7ed; }
-.scroll { overflow-x: auto; } svg { max-width: 100%; height: auto; }
-pre { background: #f5f7fa; border: 1px solid var(--line); border-radius: 8px; padding: 14px; overflow-x: auto;
-  font-size: 13px; }
-details summary { cursor: pointer; color: var(--soft); }
-"""
 
 
 @dataclass(frozen=True)
@@ -119,43 +95,14 @@ def render(content: Content) -> str:
     sections = [
         _head(content),
         _comparison(content),
-        _section("Learning curves", _curves(content)),
-        _section("Candidates", _candidates(content)),
+        section("Learning curves", _curves(content)),
+        section("Candidates", _candidates(content)),
         *_answers(content),
-        _section("Data", _data(content)),
-        _section("Recipe", f"<pre>{_safe(content.recipe)}</pre>"),
-        _section("Versions and machine", _pairs(content.facts)),
+        section("Data", _data(content)),
+        section("Recipe", f"<pre>{safe(content.recipe)}</pre>"),
+        section("Versions and machine", pairs(content.facts)),
     ]
-    return _whole(content.title, "".join(sections))
-
-
-def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
-    """Write another page in the report's style.
-
-    Args:
-        title: of the page.
-        sections: title and body, in HTML; those without a body are left out.
-    Returns:
-        HTML without any outside reference.
-    """
-    return _whole(title, "".join(_section(name, body) for name, body in sections))
-
-
-def _whole(title: str, body: str) -> str:
-    return (
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<title>{_safe(title)}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{body}</main></body></html>\n"
-    )
-
-
-def _safe(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{_safe(title)}</h2>{body}</section>" if body else ""
+    return page(content.title, sections)
 
 
 def _score(name: str, estimate: Estimate) -> str:
@@ -182,10 +129,10 @@ def _head(content: Content) -> str:
         (f"{ours.seconds:.0f} s", "training"),
         (size(ours.peak_bytes), "peak memory"),
     ]
-    shown = "".join(f"<div class=card><b>{_safe(value)}</b><span>{_safe(label)}</span></div>" for value, label in cards)
-    lines = "".join(f"<p>{_safe(sentence)}</p>" for sentence in content.summary)
-    warnings = "".join(f"<p class=warn>{_safe(warning)}</p>" for warning in content.warnings)
-    return f"<h1>{_safe(content.title)}</h1>{lines}{warnings}<div class=cards>{shown}</div>"
+    shown = "".join(f"<div class=card><b>{safe(value)}</b><span>{safe(label)}</span></div>" for value, label in cards)
+    lines = "".join(f"<p>{safe(sentence)}</p>" for sentence in content.summary)
+    warnings = "".join(f"<p class=warn>{safe(warning)}</p>" for warning in content.warnings)
+    return f"<h1>{safe(content.title)}</h1>{lines}{warnings}<div class=cards>{shown}</div>"
 
 
 def _comparison(content: Content) -> str:
@@ -196,25 +143,25 @@ def _comparison(content: Content) -> str:
         ours = " class=ours" if place == len(content.contenders) - 1 else ""
         cells = [_score(name, line.scores[name]) for name in main]
         cells += [f"{100 * line.share:.2f} %", f"{line.seconds:.1f}", size(line.peak_bytes)]
-        rows.append(
-            f"<tr{ours}><td>{_safe(line.name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>"
-        )
-    table = _table(heads, rows)
+        rows.append(f"<tr{ours}><td>{safe(line.name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
+    scores = table(heads, rows)
     bars = ""
     if is_share(main[0]):
         lines = [(line.name, *_triple(line.scores[main[0]])) for line in content.contenders]
         bars = plots.scores_with_intervals(lines, main[0])
-    notes = "".join(f"<p>{_safe(_gain(item))}</p>" for item in content.differences)
+    notes = "".join(f"<p>{safe(_gain(item))}</p>" for item in content.differences)
     others = [name for name in content.metrics if name not in main]
     more = "".join(
-        f"<tr><td>{_safe(name)}</td>"
-        + "".join(f"<td class=n>{_safe(_score(name, line.scores[name]))}</td>" for line in content.contenders)
+        f"<tr><td>{safe(name)}</td>"
+        + "".join(f"<td class=n>{safe(_score(name, line.scores[name]))}</td>" for line in content.contenders)
         + "</tr>"
         for name in others
     )
-    all_metrics = _table(["metric", *(line.name for line in content.contenders)], [more]) if more else ""
-    body = f"<div class=scroll>{table}</div>{notes}{bars}<details><summary>all metrics</summary>{all_metrics}</details>"
-    return _section(f"Result on {content.split}, with intervals", body)
+    all_metrics = table(["metric", *(line.name for line in content.contenders)], [more]) if more else ""
+    body = (
+        f"<div class=scroll>{scores}</div>{notes}{bars}<details><summary>all metrics</summary>{all_metrics}</details>"
+    )
+    return section(f"Result on {content.split}, with intervals", body)
 
 
 def _triple(estimate: Estimate) -> tuple[float, float, float]:
@@ -228,12 +175,6 @@ def _gain(item: Difference) -> str:
         return f"{said}."
     sure = "the interval excludes zero" if gain.low > 0 or gain.high < 0 else "the interval includes zero"
     return f"{said}; {sure}."
-
-
-def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
-    first, *others = heads
-    head = f"<th>{_safe(first)}</th>" + "".join(f"<th class=n>{_safe(name)}</th>" for name in others)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _curves(content: Content) -> str:
@@ -251,17 +192,17 @@ def _candidates(content: Content) -> str:
     for place, one in enumerate(content.candidates):
         best = one["best_epoch"]
         score = number(one["history"][best - 1].get(content.score), ".4f") if best else "diverged"
-        name = f"<b>{place}: {_safe(one['what'])}, kept</b>" if one["chosen"] else f"{place}: {_safe(one['what'])}"
+        name = f"<b>{place}: {safe(one['what'])}, kept</b>" if one["chosen"] else f"{place}: {safe(one['what'])}"
         cells = (f"{one['trainable_parameters']:,}", best or "-", score)
         rows.append(f"<tr><td>{name}</td>" + "".join(f"<td class=n>{cell}</td>" for cell in cells) + "</tr>")
-    table = _table(["candidate", "trainable", "best epoch", f"validation {content.score}"], rows)
+    compared = table(["candidate", "trainable", "best epoch", f"validation {content.score}"], rows)
     if not any(content.score in row for one in content.candidates for row in one["history"]):
-        return table + "<p class=soft>There are no validation rows: no candidate was chosen over another.</p>"
+        return compared + "<p class=soft>There are no validation rows: no candidate was chosen over another.</p>"
     note = (
         f"<p class=soft>{len(content.candidates)} candidates were compared on validation, and the best of many looks "
         "better there than it is; only the kept one was scored on test.</p>"
     )
-    return table + note + plots.candidate_curves([one["history"] for one in content.candidates], content.score)
+    return compared + note + plots.candidate_curves([one["history"] for one in content.candidates], content.score)
 
 
 def _answers(content: Content) -> list[str]:
@@ -269,27 +210,21 @@ def _answers(content: Content) -> list[str]:
     found = content.predictions
     if isinstance(found, Written):
         return [
-            _section("Written before and after tuning", _samples(content.samples)),
-            _section(f"Answers ({content.split})", _answered(content, found)),
-            _section("Least probable rows", _improbable(content, found)),
+            section("Written before and after tuning", _samples(content.samples)),
+            section(f"Answers ({content.split})", _answered(content, found)),
+            section("Least probable rows", _improbable(content, found)),
         ]
     return [
-        _section(f"Confusions ({content.split})", _confusions(content, found)),
-        _section("Most confidently wrong", _wrong(content, found)),
-        _section("Hardest examples", _hardest(content, found)),
+        section(f"Confusions ({content.split})", _confusions(content, found)),
+        section("Most confidently wrong", _wrong(content, found)),
+        section("Hardest examples", _hardest(content, found)),
     ]
-
-
-def _texts(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_safe(name)}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td class=t>{_safe(cell[:600])}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _samples(samples: Sequence[dict[str, str]]) -> str:
     keys = ("asked", "right", "before", "after")
     rows = [[one[key] for key in keys] for one in samples]
-    return _texts(["asked", "held-out text", "before tuning", "after tuning"], rows) if rows else ""
+    return texts(["asked", "held-out text", "before tuning", "after tuning"], rows) if rows else ""
 
 
 def _answered(content: Content, found: Written) -> str:
@@ -297,13 +232,13 @@ def _answered(content: Content, found: Written) -> str:
         [found.right[place][0], found.answers[place], f"{found.row_loss[row]:.3f}"]
         for place, row in enumerate(found.answered[:_SHOWN])
     ]
-    return _texts(["reference", "answer", "nats per token of the reference"], rows) if rows else ""
+    return texts(["reference", "answer", "nats per token of the reference"], rows) if rows else ""
 
 
 def _improbable(content: Content, found: Written) -> str:
     order = np.argsort(-found.row_loss, kind="stable")[:_SHOWN]
     rows = [[content.text(int(row)), f"{found.row_loss[row]:.3f}"] for row in order]
-    return _texts(["row", "nats per token"], rows)
+    return texts(["row", "nats per token"], rows)
 
 
 def _confusions(content: Content, found: Predictions) -> str:
@@ -315,7 +250,7 @@ def _confusions(content: Content, found: Predictions) -> str:
     ]
     pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
     rows = [
-        f"<tr><td>{_safe(true)}</td><td>{_safe(predicted)}</td><td class=n>{count}</td></tr>"
+        f"<tr><td>{safe(true)}</td><td>{safe(predicted)}</td><td class=n>{count}</td></tr>"
         for count, true, predicted in pairs[:_SHOWN]
     ]
     table = (
@@ -330,9 +265,9 @@ def _examples(content: Content, found: Predictions, rows: Sequence[int]) -> str:
         probability = found.probabilities[row]
         true, predicted = int(found.references[row]), int(found.predicted[row])
         lines.append(
-            f"<tr><td>{_safe(content.text(row)[:400])}</td><td>{_safe(content.label_names[true])} "
+            f"<tr><td>{safe(content.text(row)[:400])}</td><td>{safe(content.label_names[true])} "
             f"<span class=soft>{100 * probability[true]:.0f} %</span></td>"
-            f"<td>{_safe(content.label_names[predicted])} "
+            f"<td>{safe(content.label_names[predicted])} "
             f"<span class=soft>{100 * probability[predicted]:.0f} %</span></td></tr>"
         )
     head = "<tr><th>text</th><th>true</th><th>predicted</th></tr>"
@@ -368,7 +303,7 @@ def _data(content: Content) -> str:
             f"{facts['in_train']}" if name != "train" else "",
             f"{sum(facts['dropped'].values())}",
         ]
-        rows.append(f"<tr><td>{_safe(name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
+        rows.append(f"<tr><td>{safe(name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
     heads = [
         "split",
         "rows",
@@ -379,9 +314,4 @@ def _data(content: Content) -> str:
         "also in train",
         "dropped",
     ]
-    return f"<div class=scroll>{_table(heads, rows)}</div>"
-
-
-def _pairs(facts: dict[str, str]) -> str:
-    rows = "".join(f"<tr><td>{_safe(key)}</td><td>{_safe(value)}</td></tr>" for key, value in facts.items())
-    return f"<table>{rows}</table>"
+    return f"<div class=scroll>{table(heads, rows)}</div>"

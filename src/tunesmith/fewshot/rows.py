@@ -116,7 +116,8 @@ class TextRows(Rows):
         """Encode texts; a row that is asked for twice runs once."""
         needed, places = rows.unique(return_inverse=True)
         batch = ragged([torch.from_numpy(np.asarray(self.tokens[int(row)])) for row in needed])
-        return self.task.read(self.backbone, batch)[places.to(self.backbone.device)]
+        order = batch.index.argsort()[places]  # a batch sorts its rows by length
+        return self.task.read(self.backbone, batch)[order.to(self.backbone.device)]
 
     @contextmanager
     def twice(self) -> Iterator[None]:

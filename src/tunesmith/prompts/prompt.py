@@ -74,6 +74,11 @@ class Prompt(PromptFields):
             lines[first] = [Part("own", "demonstrations"), *lines[first]]
         return _joined([*front, *lines])
 
+    @cached_property
+    def _placed(self) -> bool:
+        """Whether the template says where demonstrations stand; else what separates them stands behind them too."""
+        return Part("own", "demonstrations") in parse(self.template, self.own)
+
     def _has(self, name: str) -> bool:
         wanted: Any = getattr(self, name)
         return bool(wanted.count or wanted.examples) if name == "demonstrations" else bool(wanted)
@@ -205,9 +210,8 @@ class Prompt(PromptFields):
             The text before and behind the answer.
         """
         own = {"description": self.description, "background": self.background, "labels": self.listed(labels)}
-        placed = Part("own", "demonstrations") in parse(self.template, self.own)
-        separator = self.demonstrations.separator
-        own["demonstrations"] = separator.join([*demonstrations, *([] if placed or not demonstrations else [""])])
+        behind = [""] if demonstrations and not self._placed else []
+        own["demonstrations"] = self.demonstrations.separator.join([*demonstrations, *behind])
         pieces = _filled(self.parts, {**row}, own)
         if None not in pieces:
             return Rendered("".join(filter(None, pieces)).rstrip(), " ", "")

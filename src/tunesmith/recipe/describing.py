@@ -23,6 +23,6 @@ def json_schema() -> dict[str, Any]:
         schema["properties"][key] = {"description": field.description, "anyOf": [*choices(kind), *empty]}
     schema["properties"]["method"]["anyOf"] += choices("choosers")
     schema["properties"]["model"] = {"anyOf": [{"type": "string"}, schema["properties"]["model"]]}
-    for key in LISTED:
-        schema["$defs"]["DataSettings"]["properties"][key]["items"] = {"anyOf": choices(key)}
+    for key, kind in LISTED.items():
+        schema["$defs"]["DataSettings"]["properties"][key]["items"] = {"anyOf": choices(kind)}
     return schema

@@ -12,8 +12,7 @@ from pydantic import BeforeValidator, Field
 from tunesmith.core.errors import RecipeError, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.core.settings import Settings, setting
-from tunesmith.recipe.lines import parse
-from tunesmith.recipe.loading import _override, _read, _validated, _worded
+from tunesmith.recipe.loading import _validated, _worded, read_values
 from tunesmith.recipe.schema import Component
 
 _SHORTHANDS = ("learner", "method", "model")
@@ -147,15 +146,7 @@ def load_episodes(recipe: str | Path | Mapping[str, Any], overrides: Sequence[st
     Raises:
         RecipeError: all mistakes in one message, each with its key and line.
     """
-    lines: dict[str, int] = {}
-    if isinstance(recipe, Mapping):
-        source, folder, values = "recipe", Path.cwd(), _expanded(recipe)
-    else:
-        source, folder = str(recipe), Path(recipe).parent.resolve()
-        raw, lines = parse(_read(Path(recipe)), source)
-        values = _expanded(raw)
-    for text in overrides:
-        lines[_override(values, text)] = 0  # 0: not in the file
+    source, folder, values, lines = read_values(recipe, overrides, _expanded)
     values = _expanded(values)
     problems: list[str] = []
     checked = _check(values, folder, problems)

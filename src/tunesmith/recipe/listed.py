@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunesmith.core.registry import components
+from tunesmith.recipe.schema import DataSettings
 
-LISTED = ("cleaning",)  # keys below `data`; each lists components of the kind of that name
+LISTED = {"cleaning": "cleaning", "augmentation": "augmentations"}  # keys below `data`, and the kinds they list
 
 # Builds one component: kind, key, settings and name, where to note what is wrong.
 Build = Callable[[str, str, dict[str, Any], list[str]], Any]
@@ -32,27 +33,55 @@ def _listed(key: str, data: Any, build: Build, problems: list[str]) -> list[Any]
         return []  # what else it may be, the schema refuses
     named = [{"name": one} if isinstance(one, str) else one for one in given]
     places = [(f"data.{key}[{number}]", one) for number, one in enumerate(named) if isinstance(one, Mapping)]
-    found = [build(key, place, dict(one), problems) for place, one in places]
+    kind = LISTED[key]
+    found = [build(kind, place, dict(one), problems) for place, one in places]
     names = [one.get("name") for _, one in places]
     problems += [
         f"{place}: {one['name']} stands twice in the list; keep one."
         for number, (place, one) in enumerate(places)
-        if one.get("name") in names[:number] and one.get("name") in components(key)
+        if one.get("name") in names[:number] and one.get("name") in components(kind)
     ]
     return [one for one in found if one is not None]
 
 
-def across_lists(listed: Mapping[str, Sequence[Any]], task: Any) -> list[str]:
-    """Refuse components that the task's rows have nothing for.
+def across_lists(listed: Mapping[str, Sequence[Any]], data: DataSettings, task: Any) -> list[str]:
+    """Refuse components that the task's rows have nothing for, and splits that contradict each other.
 
     Args:
         listed: components by key.
+        data: the recipe's data settings.
         task: of the recipe.
     Returns:
         What is wrong, a sentence each.
     """
+    augmenting = listed["augmentation"] and task.opens != "body"
     return [
-        f"data.cleaning: {step.name} compares labels, and the task '{task.name}' has none. Leave it out."
-        for step in listed["cleaning"]
-        if getattr(step, "needs_features", False) and task.opens != "body"
+        *_of_splits(data, task),
+        *([f"data.augmentation: it is for tasks with labels, not for '{task.name}'."] if augmenting else []),
+        *(
+            f"data.cleaning: {step.name} compares labels, and the task '{task.name}' has none. Leave it out."
+            for step in listed["cleaning"]
+            if getattr(step, "needs_features", False) and task.opens != "body"
+        ),
     ]
+
+
+def _of_splits(data: DataSettings, task: Any) -> list[str]:
+    """Refuse ways of splitting that contradict each other, or that the task does not know."""
+    found = []
+    given = [key for key in ("group", "time", "folds") if getattr(data, key) is not None]
+    if given and task.opens != "body":
+        found.append(f"data.{given[0]}: the task '{task.name}' splits its rows at random. Leave it out.")
+    if data.time is not None:
+        found += [f"data.{key}: data.time holds the latest rows out, so nothing is drawn. Leave one of the two out."
+                  for key in ("group", "folds", "near_copies") if getattr(data, key) is not None]  # fmt: skip
+    shares = [name for name in ("validation", "test") if isinstance(getattr(data, name), float)]
+    if given and not shares and data.folds is None:
+        found.append(f"data.{given[0]}: validation and test are files, so nothing is held out of train. Leave it out.")
+    if data.folds is not None and isinstance(data.validation, str):
+        found.append("data.folds: validation is a file already. Leave one of the two out.")
+    if data.folds is not None and data.fold >= data.folds:
+        found.append(f"data.fold: {data.fold} is not among the folds 0 to {data.folds - 1}.")
+    if data.folds is None and data.fold:
+        found.append("data.fold: it chooses one of data.folds, which is not given.")
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -89,23 +89,43 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     Raises:
         RecipeError: all mistakes in one message, each with its key and line.
     """
-    if isinstance(recipe, Mapping):
-        source, folder, lines = "recipe", Path.cwd(), dict[str, int]()
-        values = _expanded(recipe)
-    elif not isinstance(recipe, str | Path):
-        raise RecipeError(f"a recipe is a YAML file or a mapping with the same keys, not {repr(recipe)[:80]}.")
-    else:
-        source, folder = str(recipe), Path(recipe).parent.resolve()
-        raw, lines = parse(_read(Path(recipe)), source)
-        values = _expanded(raw)
-    for text in overrides:
-        lines[_override(values, text)] = 0  # 0: not in the file
+    source, folder, values, lines = read_values(recipe, overrides, _expanded)
     values = _expanded(with_file(inherit_values(values, folder), folder))
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if problems or checked is None:
         raise RecipeError(_worded(source, problems, lines))
     return checked
+
+
+def read_values(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str],
+    expand: Callable[[Mapping[str, Any]], dict[str, Any]],
+) -> tuple[str, Path, dict[str, Any], dict[str, int]]:
+    """Read a recipe's keys, the overrides in their places.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts; they win.
+        expand: writes shorthands out.
+    Returns:
+        What to call the recipe, the folder of its paths, its keys, and the line of each.
+    Raises:
+        RecipeError: it cannot be read.
+    """
+    if isinstance(recipe, Mapping):
+        source, folder, lines = "recipe", Path.cwd(), dict[str, int]()
+        values = expand(recipe)
+    elif not isinstance(recipe, str | Path):
+        raise RecipeError(f"a recipe is a YAML file or a mapping with the same keys, not {repr(recipe)[:80]}.")
+    else:
+        source, folder = str(recipe), Path(recipe).parent.resolve()
+        raw, lines = parse(_read(Path(recipe)), source)
+        values = expand(raw)
+    for text in overrides:
+        lines[_override(values, text)] = 0  # 0: not in the file
+    return source, folder, values, lines
 
 
 def _read(path: Path) -> str:
@@ -161,7 +181,7 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
             parts[key] = _component(kind, key, named, problems)
     listed = build_lists(values.get("data"), _component, problems)
     if recipe is not None and not problems:
-        problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, parts["task"])])
+        problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, recipe.data, parts["task"])])
         problems.extend(across_schemes(recipe, parts))
     if problems or recipe is None:
         return None

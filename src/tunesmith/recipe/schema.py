@@ -64,6 +64,14 @@ class DataSettings(Settings):
         None, "A file of rows without labels, to learn from besides (semi_supervised, dual_learning)."
     )
     seed: int | None = setting(None, "Seed of the draw of shares; the recipe's when empty.", ge=0, le=2**32 - 1)
+    group: str | None = setting(None, "Column whose rows of one value stay in one split when shares are held out.")
+    time: str | None = setting(
+        None, "Column of dates or numbers; shares are the latest rows, test behind validation behind train."
+    )
+    folds: int | None = setting(
+        None, "Parts of train of which one is validation, instead of the share data.validation.", unit="count", ge=2
+    )
+    fold: int = setting(0, "Which of the parts, from 0.", ge=0)
     near_copies: float | None = setting(
         None,
         "Rows whose texts (or questions, or answers) are at least so similar stay in one split when shares are held "
@@ -98,6 +106,9 @@ class DataSettings(Settings):
     )
     cleaning: list[Component] = setting(
         [], "Cleaning steps by name, or mappings with their settings; changes of texts first, then filters of train."
+    )
+    augmentation: list[Component] = setting(
+        [], "Augmentations by name, or mappings with their settings: other forms of the training texts in every epoch."
     )
 
 

@@ -12,7 +12,7 @@ from tunesmith.core.errors import RecipeError
 from tunesmith.core.registry import find
 from tunesmith.data.conversations import Conversation
 from tunesmith.data.tokens import LearnedRows
-from tunesmith.recipe.loading import load_recipe
+from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.opening import read_corpus
 from tunesmith.runs.session import Reading, open_reading, open_session
 from tunesmith.tasks.encoding import encode_conversations
@@ -53,7 +53,7 @@ def inspect_recipe(
     return {
         "splits": {name: split.audit.plain() for name, split in corpus.splits.items()},
         "rows": [_shown(session, corpus, train, row) for row in shown],
-        "warnings": corpus.warnings,
+        "warnings": [*corpus.warnings, *_left_out(checked)],
         "closing": [] if session.chat is None else session.chat.closing(),
     }
 
@@ -126,6 +126,14 @@ def _filled(bound: Bound, corpus: Corpus, split: Split, row: int) -> dict[str, A
         "dropped": fitted.dropped,
         "lost_characters": fitted.lost,
     }
+
+
+def _left_out(checked: Checked) -> list[str]:
+    return [
+        f"{step.name} was left out here, as it reads the model's weights."
+        for step in checked.listed["cleaning"]
+        if getattr(step, "needs_features", False)
+    ]
 
 
 def _shown(session: Reading, corpus: Corpus, split: Split, row: int) -> dict[str, Any]:

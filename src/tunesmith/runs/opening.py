@@ -17,6 +17,7 @@ from tunesmith.evaluation.written import Written
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Judge
 from tunesmith.runs.continuing import Earlier, check_base
+from tunesmith.runs.doubting import clean_by_features
 from tunesmith.runs.family import Family
 from tunesmith.runs.generating import Generating
 from tunesmith.runs.labelling import Labelling
@@ -47,6 +48,7 @@ def open_family(checked: Checked, earlier: Earlier | None) -> Family:
     if earlier is not None:
         check_base(earlier, session)
     corpus = read_corpus(checked, session, earlier.labels if earlier else ())
+    corpus = clean_by_features(checked, session, corpus)
     judge = Judge(
         metrics_by_name(metric_names(checked)),
         Bootstrap(settings.resamples, settings.confidence, derived(recipe.seed, "bootstrap")),

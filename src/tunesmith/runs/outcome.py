@@ -13,7 +13,8 @@ from tunesmith.runs.session import Session
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus
 from tunesmith.training.preflight import Preflight
-from tunesmith.training.trial import Trained, Trial
+from tunesmith.training.trained import Trained
+from tunesmith.training.trial import Trial
 
 
 @dataclass

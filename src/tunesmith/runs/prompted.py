@@ -29,6 +29,7 @@ from tunesmith.runs.prompting import PromptScorer
 from tunesmith.runs.session import Reading, Session, worded
 from tunesmith.tasks.prompt_classification import PromptClassification
 from tunesmith.tasks.running import extract_features, probabilities
+from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
 
 POOL = "demonstrations.jsonl"  # in a run whose rows are shown training rows of their own
@@ -141,6 +142,14 @@ class Prompted(Labelling):
         fields = self._task.labels.reader.prompt.fields
         tokens, _ = _encoded(self.session, [dict.fromkeys(fields, text) for text in _EMPTY], "input")
         return extract_features(self.session.backbone, self._task, tokens)
+
+    def first_recall(self, earlier: Earlier, tuned: Tuned, split: Split) -> Predictions:
+        """Answer with the earlier run's own head, which knows the words of its labels alone."""
+        own, session = self._task.labels, self.session
+        prompt, shown = own.reader.prompt, own.demonstrator
+        task = self._task.bound(prompt, session.tokenizer, session.max_tokens, earlier.labels, shown)
+        old = replace(self, session=replace(session, task=task))
+        return Labelling.first_recall(old, earlier, replace(tuned, task=task), split)
 
     def learned(self, cost: Cost) -> Cost:
         """Add the pass over training rows that the head's start was read from."""

@@ -11,6 +11,7 @@ from tunesmith.evaluation.baselines.linear_probe import LinearProbe
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.loading import load_model
+from tunesmith.models.sequences import open_language
 from tunesmith.runs.comparing import Frozen, Judge, Meter, Scored, frozen_features
 from tunesmith.runs.session import Session
 from tunesmith.training.corpus import Corpus
@@ -35,8 +36,10 @@ def compare_with_full_precision(
     quantised, model = session.quantised, session.backbone.model
     if quantised is None:
         return {}
-    whole = load_model(session.source, session.backbone.device, model.dtype)  # type: ignore[arg-type]
-    other = dataclasses.replace(session, backbone=Backbone(whole), quantised=None)
+    opens = session.task.opens
+    whole = load_model(session.source, session.backbone.device, model.dtype, opens)  # type: ignore[arg-type]
+    backbone = Backbone(whole) if opens == "body" else open_language(whole)
+    other = dataclasses.replace(session, backbone=backbone, quantised=None)
     full = frozen_features(other, corpus, ["train", _SPLIT], Meter(session.backbone.device), progress)
     mine, theirs = frozen.features[_SPLIT], full.features[_SPLIT]
     metric = judge.metrics[0].name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,35 @@ def train_recipe(
     return output
 
 
+@dataclass
+class _Fitted:
+    """A recipe whose training is over: what is known before anything is answered."""
+
+    checked: Checked
+    family: Family
+    meter: Meter
+    baselines: list[Scored]
+    prepared: list[Prepared]
+    earlier: Earlier | None
+    old: OldRows | None
+    planned: Plan
+    cost: Cost
+    warnings: list[str]
+
+
 def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress: Progress) -> Outcome:
-    began, recipe = time.perf_counter(), checked.recipe
+    began = time.perf_counter()
     restart_peak()  # of an earlier run in this process
-    seed_everything(recipe.seed)
-    family = open_family(checked, earlier)
-    session, corpus, judge = family.session, family.corpus, family.judge
+    seed_everything(checked.recipe.seed)
+    outcome = _judged(_fitted(checked, earlier, going, progress), progress)
+    outcome.seconds = time.perf_counter() - began
+    return outcome
+
+
+def _fitted(checked: Checked, earlier: Earlier | None, going: Going, progress: Progress) -> _Fitted:
+    """Open model and data, carry baselines out, and train."""
+    recipe, family = checked.recipe, open_family(checked, earlier)
+    session, corpus = family.session, family.corpus
     meter, settings = Meter(session.backbone.device), recipe.evaluation
     facts = facts_of(checked, session, corpus)
     if going.checkpoint is not None:
@@ -121,27 +145,33 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
         with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
             checkpoints = going.begin(checked, facts, progress.say)
             cost = _train(prepared, trials, meter, (going, checkpoints), progress, warnings)
+    return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings)
+
+
+def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
+    """Choose among candidates, answer the evaluated rows, and compare."""
+    checked, family, prepared, warnings = fitted.checked, fitted.family, fitted.prepared, fitted.warnings
     best = min(prepared, key=lambda item: item.trial.key)
-    chosen, trial = best.checked, best.trial
     _tell_diverged(prepared, warnings, progress)
-    members = _together(prepared, recipe.combine, trial)
-    _tell_choice(prepared, trial, members, progress)
+    members = _together(prepared, checked.recipe.combine, best.trial)
+    _tell_choice(prepared, best.trial, members, progress)
     for member in members:
         family.settle(member)
     tuned = Ensemble.of(members)
-    lost = _tell_forgotten(family, old, tuned, warnings, progress) if earlier else {}
+    lost = _tell_forgotten(family, fitted.old, tuned, warnings, progress) if fitted.earlier else {}
     answers = _answer(tuned, family, progress)
     besides = learned_besides(best, answers, family)
     warnings.extend(_told(besides, progress))
-    ours = judge.score(Scored(chosen.method.name, answers, best.facts.share, family.learned(cost)))
+    scored = Scored(best.checked.method.name, answers, best.facts.share, family.learned(fitted.cost))
+    ours = family.judge.score(scored)
     return Outcome(
-        checked=chosen if len(members) == 1 else checked,
-        session=session,
-        corpus=corpus,
+        checked=best.checked if len(members) == 1 else checked,
+        session=family.session,
+        corpus=family.corpus,
         examples=sum(other.trial.trained.examples for other in prepared),
         preflight=best.facts,
-        predicted_peak_bytes=planned.peak_bytes,
-        trained=trial.trained,
+        predicted_peak_bytes=fitted.planned.peak_bytes,
+        trained=best.trial.trained,
         tuned=tuned,
         methods=[item.checked.method for item in prepared if item.trial.tuned in members],
         forgetting=lost,
@@ -152,12 +182,12 @@ def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress
         ],
         scheme=besides,
         ours=ours,
-        baselines=baselines,
-        gains=judge.gain(ours, baselines, judge.splits[-1]),
-        judge=judge,
+        baselines=fitted.baselines,
+        gains=family.judge.gain(ours, fitted.baselines, family.judge.splits[-1]),
+        judge=family.judge,
         samples=family.samples(tuned),
-        seconds=time.perf_counter() - began,
-        peak_bytes=meter.peak_bytes,
+        seconds=0.0,  # known at the end
+        peak_bytes=fitted.meter.peak_bytes,
         quantization=_compare_base(family, progress, warnings),
         warnings=warnings,
     )

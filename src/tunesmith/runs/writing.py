@@ -55,6 +55,7 @@ def write_run(outcome: Outcome, folder: Path) -> None:
         write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
     write_text(folder / "recipe.yaml", to_yaml(settled(outcome.checked, outcome.session)))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
+    write_json(folder / "splits.json", split_rows(outcome.corpus))
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
     write_text(folder / "history.jsonl", "".join(lines))
     if checked.recipe.data.cleaning:
@@ -71,6 +72,26 @@ def _write_member(folder: Path, method: Method, tuned: Tuned, base: str) -> None
     head = {name: tensor.detach().cpu().contiguous() for name, tensor in tuned.head.state_dict().items()}
     if head:
         save_tensors(folder / "head.safetensors", head)
+
+
+def split_rows(corpus: Corpus) -> dict[str, Any]:
+    """Say which rows of which file each split holds, and when it was scored.
+
+    Args:
+        corpus: the data.
+    Returns:
+        By split: file, the word and the numbers of its rows, and what opened it.
+    """
+    opened = {"validation": "after every epoch", "test": "once, after training"}
+    return {
+        name: {
+            "file": split.examples.path,
+            "rows": split.examples.where[0].rpartition(" ")[0],
+            "numbers": [int(split.examples.where[int(row)].rpartition(" ")[2]) for row in split.index],
+            "scored": opened.get(name, "trains"),
+        }
+        for name, split in corpus.splits.items()
+    }
 
 
 def settled(checked: Checked, session: Session) -> dict[str, Any]:

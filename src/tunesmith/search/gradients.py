@@ -39,6 +39,23 @@ def whole_words(tokenizer: Any) -> dict[str, int]:
     }
 
 
+def told_apart(tokenizer: Any, words: Sequence[str]) -> list[str]:
+    """Leave out words that a tokenizer does not know, or writes like an earlier one.
+
+    Args:
+        tokenizer: of the model.
+        words: any.
+    Returns:
+        The others, in their order.
+    """
+    first: dict[tuple[int, ...], str] = {}
+    for word in words:
+        ids = tuple(tokenizer(f"{_ANCHOR} {word}", add_special_tokens=False)["input_ids"])
+        if tokenizer.unk_token_id is None or tokenizer.unk_token_id not in ids:
+            first.setdefault(ids, word)
+    return list(first.values())
+
+
 def substituting(
     scorer: PromptScorer, labels: Sequence[str], words: dict[str, int]
 ) -> Callable[[Prompt, Prompt, Sequence[Row], Codes, int], list[str]]:

@@ -69,6 +69,20 @@ def joined(phrases: Sequence[Phrase | str]) -> str:
     return re.sub(r"[ \t]{2,}", " ", text).strip()
 
 
+def bare(template: str) -> str:
+    """Return a template's own text without fields, for a soft prompt to start from (method.start_text).
+
+    Args:
+        template: its text.
+    Returns:
+        The text in one line.
+    Example:
+        >>> bare("Read this. {text} It was {label}.")
+        'Read this. It was .'
+    """
+    return " ".join(_FIELD.sub(" ", template).split())
+
+
 def free(phrases: Sequence[Phrase]) -> list[int]:
     """Return the places of the phrases that may change.
 

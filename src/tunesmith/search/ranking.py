@@ -11,8 +11,8 @@ from typing import Any
 from tunesmith.core.files import write_json, write_text
 from tunesmith.evaluation import plots
 from tunesmith.evaluation.metrics.base import Metric, is_share, worded
+from tunesmith.evaluation.page import page, section
 from tunesmith.evaluation.predictions import Predictions
-from tunesmith.evaluation.report import page
 from tunesmith.evaluation.statistics import Bootstrap, Difference, Estimate, estimate, holm, paired_difference
 from tunesmith.search.ensembles import average, diversity, vote, weighted
 
@@ -93,7 +93,11 @@ class Ranking:
 
 
 def rank(
-    found: Mapping[str, Predictions], judged: Judged, notes: Mapping[str, str], warnings: Sequence[str] = ()
+    found: Mapping[str, Predictions],
+    judged: Judged,
+    notes: Mapping[str, str],
+    warnings: Sequence[str] = (),
+    ensembles: bool = True,
 ) -> Ranking:
     """Rank prompts by what they predicted for the same rows.
 
@@ -102,12 +106,13 @@ def rank(
         judged: how rows are scored.
         notes: on prompts, by name.
         warnings: for the reader.
+        ensembles: whether two or more prompts are also scored as one.
     Returns:
-        The ranking; of two or more prompts with their ensembles.
+        The ranking.
     """
     members, extra = list(found.values()), dict[str, Predictions]()
     said = dict(notes)
-    if len(members) > 1:
+    if ensembles and len(members) > 1:
         mixed, weights = weighted(members, judged.bootstrap.seed)
         extra = dict(zip(ENSEMBLES, (vote(members), average(members), mixed), strict=True))
         shares = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(found, weights, strict=True))
@@ -219,7 +224,10 @@ def write_ranking(ranking: Ranking, folder: Path) -> None:
     table_html = f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     write_text(
         folder / "report.html",
-        page("Prompts ranked", [("Prompts ranked", told + table_html), ("Scores with intervals", _picture(ranking))]),
+        page(
+            "Prompts ranked",
+            [section("Prompts ranked", told + table_html), section("Scores with intervals", _picture(ranking))],
+        ),
     )
 
 

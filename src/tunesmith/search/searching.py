@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import build_component, build_settings
 from tunesmith.runs.run import Run
 from tunesmith.search.budget import Budget
-from tunesmith.search.gradients import substituting, whole_words
+from tunesmith.search.gradients import substituting, told_apart, whole_words
 from tunesmith.search.opening import Opened, apart, open_prompts
+from tunesmith.search.phrases import bare
 from tunesmith.search.problem import BudgetSpent, Score
 from tunesmith.search.prompts import Choosing, PromptProblem, answers
 from tunesmith.search.ranking import Ranked, Ranking, rank, write_ranking
@@ -85,6 +87,7 @@ def search_prompts(
         **settings.model_dump(mode="json"), "strategy": strategy.describe(), "edits": list(names), "seed": seed,
         "budget": allowed.plain(), "metric": judged.metric.name, "start": opened.prompt.model_dump(mode="json"),
         "glossary": hash_of([glossary.words, glossary.meanings]), "data": opened.corpus.content_hash,
+        "task": opened.scorer.session.task.describe(),
         "model": opened.scorer.session.model_hash, "rows_that_choose": len(choosing.rows),
     }  # fmt: skip
     study = Study(output, facts, resume)
@@ -103,7 +106,7 @@ def search_prompts(
     for name, prompt in ((_START, opened.prompt), (_FOUND, found)):
         measured[name] = answers(opened.score, prompt, measuring.rows, opened.labels, measuring.truth)
         notes[name] = f"{opened.scorer.tokens(prompt, measuring.rows[0])} tokens on the first row"
-    ranking = rank(measured, judged, notes, opened.corpus.warnings)
+    ranking = rank(measured, judged, notes, opened.corpus.warnings, ensembles=False)
     return _written(output, problem, score, found, ranking)
 
 
@@ -119,6 +122,7 @@ def _sources(opened: Opened, glossary: Glossary, writer: str | None) -> Sources:
         list(words),
         substituting(opened.scorer, opened.labels, words) if able else None,
         None if writer is None else _writing(Run.load(writer)),
+        partial(told_apart, opened.scorer.session.tokenizer) if able else list,
     )
 
 
@@ -180,6 +184,7 @@ def _written(output: Path, problem: PromptProblem, score: Score, found: Prompt, 
         "refused": sum(score.value == float("-inf") for score, _ in problem.seen.values()),
         "seconds": problem.budget.elapsed,
         "is_start": same,
+        "start_text": bare(found.template),
     }
     value, low, high = (f"{end:+.4f}" for end in (gain.estimate.value, gain.estimate.low, gain.estimate.high))
     said = f"# {ranking.metric} {value} ({low} to {high}) over the start on {ranking.rows} rows that did not choose.\n"

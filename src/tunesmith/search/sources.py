@@ -75,6 +75,7 @@ class Sources:
         substitutes: words that would raise the likelihood of the truth in the place where two prompts differ, by the
             gradient; None for models that have none.
         write: of a text model; None where none was given.
+        told_apart: leaves words out that the model does not know, or cannot tell from earlier ones.
         seen: what an edit found out once.
     """
 
@@ -86,6 +87,7 @@ class Sources:
     vocabulary: list[str] = field(default_factory=list)
     substitutes: Substituting | None = None
     write: Writing | None = None
+    told_apart: Callable[[Sequence[str]], list[str]] = list
     seen: dict[str, Any] = field(default_factory=dict)
 
     def sample(self, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:

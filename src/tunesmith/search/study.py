@@ -47,7 +47,8 @@ class Study:
     """A folder with what a search is (study.json) and what it tried (tried.jsonl).
 
     Every line is written whole and flushed to the disk before the search goes on; a line that a kill cut short is
-    dropped when the study is opened again.
+    dropped when the study is opened again. A folder in which nothing was tried yet, as after a mistake in the prompt,
+    is begun anew.
 
     Args:
         folder: of the study.
@@ -60,11 +61,11 @@ class Study:
     def __init__(self, folder: Path, facts: dict[str, Any], resume: bool = False) -> None:
         self.folder = folder
         self._kept: dict[tuple[str, int], Tried] = {}
-        if folder.exists() and any(folder.iterdir()) and not resume:
+        if folder.exists() and any(item.name != _FACTS for item in folder.iterdir()) and not resume:
             raise CheckpointError(
                 f"the output folder {folder} exists. Go on with its search with --resume, or choose another output."
             )
-        if (folder / _FACTS).exists():
+        if resume and (folder / _FACTS).exists():
             self._check(read_json(folder / _FACTS, dict), facts)
             self._read()
             return

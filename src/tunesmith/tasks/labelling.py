@@ -215,7 +215,7 @@ class LabelTask(Task):
         labels = labels if soft is None else soft.argmax(-1)
         rows = isinstance(head, RowsHead)
         logits = head.learn(outputs, batch.index.to(outputs.device)) if rows else head(outputs)  # type: ignore[operator]
-        known = getattr(head, "classes", None)
+        known = getattr(plain(head), "known_classes", None)
         counts = known.counts.to(outputs.device) if isinstance(known, Classes) else None
         weighted = isinstance(known, Classes) and known.weights is not None
         weights = known.weights.to(logits)[labels] if weighted else None  # type: ignore[union-attr]

@@ -42,7 +42,7 @@ def check_optimizer(kind: type[Rule]) -> None:
         schedule="constant",
         warmup_fraction=0.0,
         weight_decay=0.0,
-        clip_norm=None,  # type: ignore[arg-type]
+        clip_norm=None,
     )
     own = _parameters()
     optimizer, before = Optimizer([(own, 0.05)], settings, _STEPS), _distance(own).item()
@@ -54,14 +54,14 @@ def check_optimizer(kind: type[Rule]) -> None:
             state = packed(optimizer.state(), tensors)
             tensors = {name: tensor.clone() for name, tensor in tensors.items()}
             copies = [nn.Parameter(one.detach().clone()) for one in own]
-        _distance(own).backward()  # type: ignore[no-untyped-call]
+        _distance(own).backward()
         optimizer.step()
         optimizer.clear()
     assert _distance(own).item() < 0.9 * before, f"{kind.name} does not minimise a sum of squares"
     later = Optimizer([(copies, 0.05)], settings, _STEPS)
     later.resume(unpacked(state, tensors))
     for _ in range(_STEPS // 2, _STEPS):
-        _distance(copies).backward()  # type: ignore[no-untyped-call]
+        _distance(copies).backward()
         later.step()
         later.clear()
     alike = all(torch.equal(one, other) for one, other in zip(own, copies, strict=True))
@@ -103,7 +103,7 @@ def check_loss(kind: type[Loss]) -> None:
         weights = torch.ones(6, dtype=torch.float64) if kind.weighable else None
         given = Learned(features, labels, logits, vectors, counts=torch.tensor([9, 3, 1]), row_weights=weights)
         value = kind().compute(given)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         assert math.isfinite(value.item()), f"{kind.name} is {value.item()}"
         assert features.grad is not None and features.grad.isfinite().all(), f"{kind.name} has no finite gradient"
         found.append(value.item())

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.cleaning.base import Change, Filter, Rows, Verdict, build_steps
+from tunesmith.data.cleaning.base import Change, Cleaning, Filter, Rows, Verdict, build_steps
 from tunesmith.data.examples import Examples
 from tunesmith.data.splitting import Index
 from tunesmith.recipe.schema import DataSettings
@@ -49,6 +48,17 @@ def changes_of(data: DataSettings) -> list[Change]:
     return [step for step in build_steps(data.cleaning) if isinstance(step, Change)]
 
 
+def steps_without_model(data: DataSettings) -> list[Cleaning]:
+    """Return the steps that can be carried out before a model is at hand.
+
+    Args:
+        data: the recipe's data settings.
+    Returns:
+        In their order.
+    """
+    return [step for step in build_steps(data.cleaning) if not getattr(step, "needs_features", False)]
+
+
 def filter_training(
     part: Part, data: DataSettings, texts: Callable[[Part], Sequence[str]], names: Sequence[str], seed: int
 ) -> tuple[Part, list[Finding]]:
@@ -66,8 +76,8 @@ def filter_training(
         DataError: no row is left.
     """
     findings, rows = list[Finding](), len(part.index)
-    for step in build_steps(data.cleaning):
-        if not isinstance(step, Filter) or step.needs_features:
+    for step in steps_without_model(data):
+        if not isinstance(step, Filter):
             continue
         verdicts = step.judge(Rows(texts(part), part.labels, names, seed))
         findings += list_findings(step.name, verdicts, part.examples, part.index)
@@ -153,23 +163,21 @@ def cleaning_counts(files: Iterable[Examples], findings: Iterable[Finding]) -> d
     return {step: dict(some) for step, some in counts.items()}
 
 
-def cleaning_sentences(
-    given: Sequence[Mapping[str, Any]], files: Sequence[Examples], findings: Sequence[Finding]
-) -> list[str]:
+def cleaning_sentences(steps: Sequence[Cleaning], files: Sequence[Examples], findings: Sequence[Finding]) -> list[str]:
     """Say what cleaning did.
 
     Args:
-        given: `data.cleaning`.
+        steps: to speak of.
         files: that were read.
         findings: of filters.
     Returns:
         A sentence; none without steps.
     """
-    if not given:
+    if not steps:
         return []
     counts = cleaning_counts(files, findings)
     done = [
-        f"{one['name']} " + (" and ".join(f"{what} {n:,}" for what, n in counts.get(one["name"], {}).items()) or "0")
-        for one in given
+        f"{step.name} " + (" and ".join(f"{what} {n:,}" for what, n in counts.get(step.name, {}).items()) or "0")
+        for step in steps
     ]
     return [f"cleaning, rows: {'; '.join(done)}. They are listed in {LIST} of the run."]

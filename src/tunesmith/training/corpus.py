@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.data import audit
+from tunesmith.data.augmentations.base import build_augmentations
+from tunesmith.data.augmented import AugmentedRows
 from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.descriptions import label_texts, spelled_alike
 from tunesmith.data.examples import Columns, Examples, find_reader, path_text
@@ -23,8 +25,16 @@ from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.rejecting import OUTSIDE
-from tunesmith.training.cleaning import Finding, changes_of, cleaning_sentences, filter_training
-from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
+from tunesmith.training.cleaning import Finding, changes_of, cleaning_sentences, filter_training, steps_without_model
+from tunesmith.training.parts import (
+    Part,
+    hold_out,
+    hold_out_fold,
+    keep_near_together,
+    separate,
+    shares,
+    split_by_columns,
+)
 
 FEW = 30  # rows below which a score is remarked on
 
@@ -185,7 +195,8 @@ def load_corpus(
             f"prompt.template: the field '{data.label}' is the label column: the model would read the answer."
         )
     soft = () if data.soft_labels is None else (data.soft_labels,)
-    files = {"train": read_labelled(data.train, data, template, folder, soft)}
+    kept = tuple(name for name in (data.group, data.time) if name is not None)
+    files = {"train": read_labelled(data.train, data, template, folder, soft, kept)}
     if isinstance(data.validation, str):
         files["validation"] = read_labelled(data.validation, data, template, folder)
     if isinstance(data.test, str):
@@ -199,14 +210,16 @@ def load_corpus(
     warnings = [*_alike(names), *separate(parts, data.leakage)]
     warnings.extend(_hold_out(parts, data, seed))
     parts["train"], findings = filter_training(parts["train"], data, _texts, names, seed)
-    warnings.extend(cleaning_sentences(data.cleaning, list(files.values()), findings))
+    warnings.extend(cleaning_sentences(steps_without_model(data), list(files.values()), findings))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
     for column in soft:
         splits["train"].soft = soft_labels(files["train"], column, names)[splits["train"].index]
     for split in splits.values():
         warnings.extend(_remarks(split))
-    _check_coverage(splits, names, files["train"].label_names)
+    if data.augmentation:
+        splits["train"] = _augmented(splits["train"], data, template, tokenizer, max_tokens)
+    check_coverage(splits, names, files["train"].label_names)
     described = None if data.label_descriptions is None else resolve_path(data.label_descriptions, folder)
     inside = [name for name in names if data.out_of_scope is None or name != OUTSIDE]
     texts = label_texts(inside, described)
@@ -242,7 +255,12 @@ def load_labelled(
 
 
 def read_labelled(
-    path: str | Path, data: DataSettings, template: Template, folder: Path, more: tuple[str, ...] = ()
+    path: str | Path,
+    data: DataSettings,
+    template: Template,
+    folder: Path,
+    more: tuple[str, ...] = (),
+    kept: tuple[str, ...] = (),
 ) -> Examples:
     """Read one file with the recipe's columns.
 
@@ -252,13 +270,14 @@ def read_labelled(
         template: of the prompt.
         folder: for relative paths.
         more: columns besides those of text, label and template.
+        kept: columns that rows are split by.
     Returns:
         The examples.
     Raises:
         DataError: anything wrong with the file, with its line.
     """
     reader = labelled_reader(path, data, folder)
-    columns = Columns(data.text, data.label, (*other_columns(template, data), *more))
+    columns = Columns(data.text, data.label, (*other_columns(template, data), *more), kept)
     return read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
 
 
@@ -317,10 +336,13 @@ def _texts(part: Part) -> list[str]:
 
 def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int) -> list[str]:
     """Hold out what is a share of train; say what was kept together."""
-    wanted, train, said = shares(data), parts["train"], list[str]()
-    if wanted and data.near_copies is not None:
+    wanted, train = shares(data), parts["train"]
+    said = split_by_columns(train, data)
+    if (wanted or data.folds) and data.near_copies is not None:
         said.append(keep_near_together(train, [_texts(train)], data.near_copies))
     hold_out(parts, wanted, seed)
+    if data.folds is not None:
+        hold_out_fold(parts, data, seed)
     return said
 
 
@@ -362,6 +384,18 @@ def _encode(
     return Split(name, part.examples, part.index, part.labels, tokens, facts, kept_in=kept_in)
 
 
+def _augmented(split: Split, data: DataSettings, template: Template, tokenizer: Any, max_tokens: int) -> Split:
+    """Let training draw other forms of the rows' texts."""
+
+    def write(row: int, changed: Callable[[str], str]) -> str:
+        values = next(split.examples.rows([int(split.index[row])]))
+        text = changed(values["text"])
+        return template.render({**values, "text": text, split.examples.columns.text: text})
+
+    steps = build_augmentations(data.augmentation)
+    return replace(split, tokens=AugmentedRows(split.tokens, tokenizer, write, steps, max_tokens))
+
+
 def _remarks(split: Split) -> list[str]:
     facts, remarks = split.audit, []
     for reason, count in facts.dropped.items():
@@ -381,7 +415,16 @@ def _remarks(split: Split) -> list[str]:
     return remarks
 
 
-def _check_coverage(splits: dict[str, Split], names: list[str], given: Sequence[str]) -> None:
+def check_coverage(splits: Mapping[str, Split], names: Sequence[str], given: Sequence[str]) -> None:
+    """Refuse training rows that lack a label of their file.
+
+    Args:
+        splits: with "train".
+        names: labels, in the order of the codes.
+        given: labels of the training file.
+    Raises:
+        DataError: every row of a label was dropped.
+    """
     present = set(np.unique(splits["train"].labels).tolist())
     lost = [name for code, name in enumerate(names) if code not in present and name in given]
     if lost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.seeds import derived
 from tunesmith.data import audit
 from tunesmith.data.examples import Examples
-from tunesmith.data.near import near_groups, together, worded
-from tunesmith.data.splitting import Index, grouped_share, stratified_share
+from tunesmith.data.near import joined_groups, near_groups, together, worded
+from tunesmith.data.splitting import Index, grouped_share, latest_share, stratified_folds, stratified_share
 from tunesmith.recipe.schema import DataSettings
 
 _DRAWS = {"test": "test split", "validation": "split"}  # what their seeds are derived for
@@ -30,6 +31,7 @@ class Part:
         dropped: rows left out, by reason.
         hashes: (rows,), of the texts.
         groups: (rows,), a number per group of rows that stay in one split; None when rows are split one by one.
+        times: (rows,), numbers that grow with time; None when rows are drawn at random.
     """
 
     examples: Examples
@@ -38,6 +40,7 @@ class Part:
     dropped: dict[str, int]
     hashes: audit.Hashes
     groups: Index | None = None
+    times: np.ndarray[Any, np.dtype[np.float64]] | None = None
 
     @property
     def size(self) -> int:
@@ -53,9 +56,9 @@ class Part:
             A part of the same file.
         """
         groups = None if self.groups is None else self.groups[rows]
-        return replace(
-            self, index=self.index[rows], labels=self.labels[rows], hashes=self.hashes[rows], groups=groups
-        )  # fmt: skip
+        times = None if self.times is None else self.times[rows]
+        return replace(self, index=self.index[rows], labels=self.labels[rows], hashes=self.hashes[rows],
+                       groups=groups, times=times)  # fmt: skip
 
     def together(self) -> int:
         """Count the rows that share their group with another row.
@@ -105,7 +108,7 @@ def shares(data: DataSettings) -> dict[str, float]:
     Returns:
         Share by split, in the order in which they are drawn: a test share does not depend on the validation share.
     """
-    given = {"test": data.test, "validation": data.validation}
+    given = {"test": data.test, "validation": None if data.folds else data.validation}
     return {name: float(value) for name, value in given.items() if isinstance(value, float)}
 
 
@@ -123,22 +126,91 @@ def hold_out(parts: dict[str, Part], wanted: Mapping[str, float], seed: int) -> 
     rows = len(train.labels)
     for name, share in wanted.items():
         rest, draw = share * rows / len(train.labels), derived(seed, _DRAWS[name])
-        if train.groups is None:
+        if train.times is not None:
+            kept, held = latest_share(train.times, rest)
+        elif train.groups is None:
             kept, held = stratified_share(train.labels, rest, draw)
         else:
             kept, held = grouped_share(train.labels, train.groups, rest, draw)
         copies = np.isin(train.hashes[held], train.hashes[kept])  # a text that also trains must not be scored
-        kept, held = np.sort(np.concatenate([kept, held[copies]])), held[~copies]
+        late = train.times is not None and bool(copies.any())  # later rows do not train, so copies count for nothing
+        if train.times is None:
+            kept = np.sort(np.concatenate([kept, held[copies]]))
+        held = held[~copies]
         if not len(held):
             raise DataError(_nothing_held(train, name, share, rows))
-        parts[name] = replace(train.only(held), dropped={})
+        parts[name] = replace(train.only(held), dropped={"also in train": int(copies.sum())} if late else {})
         train = parts["train"] = train.only(kept)
+
+
+def hold_out_fold(parts: dict[str, Part], data: DataSettings, seed: int) -> None:
+    """Take one fold of the training rows for validation; copies of a text, and rows of a group, stay together.
+
+    Args:
+        parts: with "train"; "validation" is added.
+        data: the recipe's data settings, with folds.
+        seed: of the draw.
+    """
+    train = parts["train"]
+    assert data.folds is not None
+    copies = np.unique(train.hashes, return_inverse=True)[1]
+    groups = copies if train.groups is None else joined_groups(train.groups, copies)
+    held = stratified_folds(train.labels, data.folds, derived(seed, "folds"), groups) == data.fold
+    parts["validation"] = replace(train.only(np.flatnonzero(held)), dropped={})
+    parts["train"] = train.only(np.flatnonzero(~held))
+
+
+def split_by_columns(part: Part, data: DataSettings) -> list[str]:
+    """Read what rows are split by: groups that stay together, or times.
+
+    Args:
+        part: the training rows, before anything is held out.
+        data: the recipe's data settings.
+    Returns:
+        Sentences for the user.
+    Raises:
+        DataError: a time that is neither a date nor a number.
+    """
+    said = []
+    if data.group is not None:
+        part.groups = np.unique(_column(part, data.group), return_inverse=True)[1]
+        said.append(f"groups: {len(part.index):,} rows of {int(part.groups.max()) + 1:,} values of '{data.group}' "
+                    "are held out in whole groups.")  # fmt: skip
+    if data.time is not None:
+        cells = _column(part, data.time)
+        part.times = np.array([_time(cell, part, row, data.time) for row, cell in enumerate(cells)])
+        said.append(f"time: held out are the latest rows by '{data.time}', from {min(cells)} to {max(cells)} in all.")
+    return said
+
+
+def _column(part: Part, name: str) -> list[str]:
+    return [row[name] for row in part.examples.rows(part.index)]
+
+
+def _time(cell: str, part: Part, row: int, column: str) -> float:
+    for read in (float, _seconds):
+        try:
+            found = read(cell)
+        except (ValueError, OverflowError):
+            continue
+        if np.isfinite(found):
+            return found
+    where = part.examples.where[int(part.index[row])]
+    raise DataError(
+        f"{part.examples.path}, {where}: '{cell}' in column '{column}' is neither a number nor a date as 2024-05-31 or "
+        "2024-05-31T10:30:00. Write it so, or leave out data.time."
+    )
+
+
+def _seconds(cell: str) -> float:
+    found = datetime.fromisoformat(cell.strip())
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _nothing_held(train: Part, name: str, share: float, rows: int) -> str:
     labels, texts = len(np.unique(train.labels)), len(np.unique(train.hashes))
     named = f"{labels} labels and " if labels > 1 else ""
-    alike = "copies of a text" if train.groups is None else "near copies"
+    alike = "copies of a text" if train.groups is None else "rows of a group"
     why = f"every label keeps a row for training, and {alike}" if labels > 1 else alike
     check = "Check data.text and data.label, raise" if labels > 1 else "Raise"
     return (
@@ -159,5 +231,6 @@ def keep_near_together(part: Part, sides: Sequence[Sequence[str]], threshold: fl
     Raises:
         DataError: one group holds more than half of the rows.
     """
-    part.groups = near_groups(sides, threshold)
-    return worded(part.groups, threshold)
+    near = near_groups(sides, threshold)
+    part.groups = near if part.groups is None else joined_groups(part.groups, near)
+    return worded(near, threshold)

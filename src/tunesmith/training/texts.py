@@ -23,7 +23,7 @@ from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.encoding import Encoded, encode_conversations
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.text_generation import TextGeneration
-from tunesmith.training.cleaning import changes_of, cleaning_sentences, filter_training
+from tunesmith.training.cleaning import changes_of, cleaning_sentences, filter_training, steps_without_model
 from tunesmith.training.corpus import FEW, Corpus, Split, resolve_path
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
 
@@ -58,7 +58,7 @@ def load_texts(
         )
     warnings.extend(_hold_out(parts, data, seed, task))
     parts["train"], findings = filter_training(parts["train"], data, partial(_texts, task), (), seed)
-    warnings.extend(cleaning_sentences(data.cleaning, list(files.values()), findings))
+    warnings.extend(cleaning_sentences(steps_without_model(data), list(files.values()), findings))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {}
     for name in order:

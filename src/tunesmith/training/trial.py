@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunesmith.core.errors import TargetError
 from tunesmith.core.seeds import derived
 from tunesmith.methods.base import Method
 from tunesmith.models.delta import Delta
@@ -24,43 +21,16 @@ from tunesmith.training.batching import Sent, joined
 from tunesmith.training.corpus import Split
 from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
+from tunesmith.training.part_rates import delta_parts
 from tunesmith.training.regularizing import Regularizing
 from tunesmith.training.sampling import epoch_steps, rows_of_epoch
+from tunesmith.training.trained import Trained
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
 _PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
 
 # Scores after an epoch, by name; "validation loss" among them.
 Validate = Callable[[], dict[str, float]]
-
-
-@dataclass
-class Trained:
-    """What training left behind; the best state is in the model.
-
-    Args:
-        history: one row per epoch.
-        losses: training loss per step.
-        best_epoch: whose state was kept, from 1; 0 when training stopped before the first epoch's end.
-        steps: optimizer updates.
-        examples: rows trained on.
-        seconds: spent in training steps, validation left out; trials of one pass share them.
-        interrupted: whether the user stopped it.
-        reason: why it stopped there, with the rows of that step.
-        diverged: the step at which the loss was no longer a number or leapt, 0 when none was.
-        kept_step: whose checkpoint was kept when training stopped before the first epoch's end; 0 for none.
-    """
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    best_epoch: int = 0
-    steps: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-    interrupted: bool = False
-    reason: str = ""
-    diverged: int = 0
-    kept_step: int = 0
 
 
 class Trial:
@@ -465,36 +435,3 @@ class Trial:
         if best is not None:
             self.tuned.restore(best)
         self.tuned.train(False)
-
-
-def delta_parts(
-    method: Method, delta: Delta, rate: float, rates: Mapping[str, float] | None = None
-) -> list[tuple[list[nn.Parameter], float]]:
-    """Part a delta's parameters by their learning rate.
-
-    Args:
-        method: that attached it.
-        delta: in training.
-        rate: learning rate of the run.
-        rates: others by a pattern of the parameters' names; the first that fits.
-    Returns:
-        Parameters and rate of each part; first those of the run's own rate, possibly none.
-    Raises:
-        TargetError: a pattern fits no parameter.
-    """
-    parts: dict[float, list[nn.Parameter]] = {rate: []}
-    rates, unused = rates or {}, set(rates or {})
-    for name, parameter in delta.named_parameters():
-        pattern = next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)
-        unused.discard(pattern or "")
-        own = (rate if pattern is None else rates[pattern]) * method.rate_ratio(name)
-        parts.setdefault(own, []).append(parameter)
-    if unused:
-        names = [name for name, _ in delta.named_parameters()]
-        raise TargetError(
-            f"training.part_learning_rates: '{min(unused)}' fits no parameter of the delta that an earlier pattern has "
-            f"left. The names are like '{names[0]}' ({len(names)} of them); * stands for any text."
-            if names
-            else "training.part_learning_rates: the method has no parameters of its own. Leave it out."
-        )
-    return [(parameters, own) for own, parameters in parts.items()]

@@ -11,12 +11,13 @@ from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.fewshot.adapting import Descent, answers_after
 from tunesmith.fewshot.episodes import Episodes
-from tunesmith.fewshot.learners.base import Adapts, Learned, Learner, query_loss
+from tunesmith.fewshot.learners.base import Learned, query_loss
+from tunesmith.fewshot.learners.descending import Descending
 from tunesmith.fewshot.rows import Rows
 
 
 @register("learners")
-class Maml(Learner):
+class Maml(Descending):
     """What is learned is where the delta starts; a new task takes steps on its support from there.
 
     theta' = theta - rate * grad L(support; theta), repeated; the loss is L(queries; theta') as a function of theta.
@@ -27,18 +28,8 @@ class Maml(Learner):
 
     name: ClassVar[str] = "maml"
     paper: ClassVar[str] = "Finn et al. 2017, arXiv:1703.03400"
-    adapts: ClassVar[Adapts] = "delta"
 
     order: Literal["first", "second"] = setting("second", "Whether gradients go through the steps.")
-    inner_steps: int = setting(3, "Steps on the support in training.", unit="count", ge=1)
-    answer_steps: int = setting(5, "Steps on the support of a new task.", unit="count", ge=1)
-    inner_rate: float = setting(0.05, "Learning rate of the delta in these steps.", gt=0)
-    head_rate: float = setting(2.0, "Learning rate of the head in these steps, per way.", gt=0)
-
-    def logits(self, learned: Learned, rows: Rows, episodes: Episodes) -> Tensor:
-        """Take steps on every support and answer; nothing is learned from it."""
-        descent = Descent(self.answer_steps, self.inner_rate, self.head_rate)
-        return answers_after(descent, learned.delta, rows, episodes).detach()
 
     def loss(self, learned: Learned, rows: Rows, episodes: Episodes) -> Tensor:
         """Return the loss of the queries after the steps."""

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.fewshot.adapting import Descent, Task, answers_after
+from tunesmith.fewshot.adapting import Descent, Task
 from tunesmith.fewshot.episodes import Episodes
-from tunesmith.fewshot.learners.base import Adapts, Learned, Learner
+from tunesmith.fewshot.learners.base import Learned
+from tunesmith.fewshot.learners.descending import Descending
 from tunesmith.fewshot.rows import Rows
 
 
 @register("learners")
-class Reptile(Learner):
+class Reptile(Descending):
     """Train on all rows of an episode, and take the way from the start to the end as the gradient.
 
     grad = (theta - theta_k) / (rate * k), the mean gradient along the k steps; it goes to the optimizer of the run.
@@ -28,17 +29,8 @@ class Reptile(Learner):
 
     name: ClassVar[str] = "reptile"
     paper: ClassVar[str] = "Nichol et al. 2018, arXiv:1803.02999"
-    adapts: ClassVar[Adapts] = "delta"
 
     inner_steps: int = setting(3, "Steps on an episode's rows in training.", unit="count", ge=2)
-    answer_steps: int = setting(5, "Steps on the support of a new task.", unit="count", ge=1)
-    inner_rate: float = setting(0.05, "Learning rate of the delta in these steps.", gt=0)
-    head_rate: float = setting(2.0, "Learning rate of the head in these steps, per way.", gt=0)
-
-    def logits(self, learned: Learned, rows: Rows, episodes: Episodes) -> Tensor:
-        """Take steps on every support and answer; nothing is learned from it."""
-        descent = Descent(self.answer_steps, self.inner_rate, self.head_rate)
-        return answers_after(descent, learned.delta, rows, episodes).detach()
 
     @torch.no_grad()
     def accumulate(self, learned: Learned, rows: Rows, episodes: Episodes) -> float:

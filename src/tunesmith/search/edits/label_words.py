@@ -96,4 +96,4 @@ class LabelWords(Edit):
             for words in ranked:
                 if place < len(words) and len(chosen) < self.most_words:
                     chosen.setdefault(spelling(words[place]), words[place])
-        return list(chosen.values())
+        return sources.told_apart(list(chosen.values()))

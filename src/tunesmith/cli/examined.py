@@ -1,0 +1,57 @@
+"""What `tunesmith data inspect` prints for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunesmith.cli.show import pairs
+from tunesmith.core.errors import RecipeError
+
+
+def named(columns: str) -> dict[str, str]:
+    """Read which columns are text and label.
+
+    Args:
+        columns: as typed: nothing, the text column, or both with a comma between them.
+    Returns:
+        "text" and "label", those that were given.
+    Raises:
+        RecipeError: more than two.
+    """
+    names = [name.strip() for name in columns.split(",")] if columns else []
+    if len(names) > 2:
+        raise RecipeError(f"--columns {columns}: the text column and the label column, separated by a comma.")
+    return {key: name for key, name in zip(("text", "label"), names, strict=False) if name}
+
+
+def examined(found: dict[str, Any]) -> str:
+    """Draw the facts of each file, then what to look at.
+
+    Args:
+        found: by `tunesmith.inspect_data`.
+    Returns:
+        Several lines.
+    """
+    lines = []
+    for one in found["files"]:
+        spreads = {kind: one[kind] for kind in ("characters", "words", "tokens") if one.get(kind)}
+        most = sorted(one["labels"].items(), key=lambda item: -item[1])
+        facts = {
+            one["file"]: one["what"],
+            "rows": f"{one['rows']:,}",
+            "columns": "; ".join(one["why"]) or "-",
+            **{kind: f"median {s['median']:,.0f}, p95 {s['p95']:,.0f}, most {s['most']:,.0f}"
+               for kind, s in spreads.items()},
+            "languages": _shares(one["languages"]),
+            "scripts": _shares(one["scripts"]),
+            **({"labels": f"{len(most):,}, from {most[-1][1]:,} to {most[0][1]:,} rows"} if most else {}),
+            "duplicates": f"{one['duplicates']:,}",
+        }  # fmt: skip
+        lines.append(pairs(facts))
+    lines += [f"- {note}" for note in found["notes"]] or ["Nothing odd was found."]
+    return "\n".join([*lines, *([f"page: {found['page']}"] if "page" in found else [])])
+
+
+def _shares(counts: dict[str, int]) -> str:
+    total = max(1, sum(counts.values()))
+    return ", ".join(f"{name} {100 * count / total:.1f} %" for name, count in list(counts.items())[:4]) or "-"

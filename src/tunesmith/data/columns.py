@@ -1,0 +1,132 @@
+"""What a file's columns hold, and which of them are text and label."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+_TEXTS = ("text", "sentence", "utterance", "content", "review", "question", "query", "message", "body", "document")
+_LABELS = ("label", "category", "class", "intent", "target", "sentiment", "topic", "tag", "y")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_DAY = re.compile(r"[0-9]{4}-[01]?[0-9]-[0-3]?[0-9](?:[T ][0-9:.+Z-]*)?")
+_MOST = 1000  # different values that are told apart; labels have fewer
+
+
+@dataclass
+class ColumnFacts:
+    """What one column holds.
+
+    Args:
+        name: of the column.
+        kinds: cells by kind: text, number, date, truth value, list, object.
+        first: where a cell of each kind stands first.
+        missing: empty or null cells. [count]
+        characters: of all texts together. [count]
+        values: different values, at most 1,001 of them.
+    """
+
+    name: str
+    kinds: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    missing: int = 0
+    characters: int = 0
+    values: set[str] = field(default_factory=set)
+
+    def add(self, value: Any, where: str) -> None:
+        """Look at one cell.
+
+        Args:
+            value: of it.
+            where: it stands.
+        """
+        if value is None or value != value or (isinstance(value, str) and not value.strip()):
+            self.missing += 1
+            return
+        kind = kind_of(value)
+        if kind not in self.kinds:
+            self.first[kind] = where
+        self.kinds[kind] += 1
+        if isinstance(value, str):
+            self.characters += len(value)
+        if len(self.values) <= _MOST:
+            self.values.add(str(value)[:200])
+
+    @property
+    def filled(self) -> int:
+        """Cells that hold something. [count]"""
+        return self.kinds.total()
+
+    @property
+    def mean(self) -> float:
+        """Mean length of its cells. [characters]"""
+        return self.characters / max(1, self.filled)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its cells are of several kinds; texts may look like anything."""
+        nested = {"list", "object"} & set(self.kinds)
+        return len(self.kinds) > 1 and ("text" not in self.kinds or bool(nested))
+
+    def plain(self) -> dict[str, Any]:
+        """Return the facts as plain values."""
+        different = len(self.values)
+        return {
+            "name": self.name,
+            "kinds": dict(self.kinds.most_common()),
+            "missing": self.missing,
+            "different": different if different <= _MOST else f"more than {_MOST:,}",
+            "constant": different == 1 and not self.missing,
+            "mixed": self.mixed,
+            "first": self.first if self.mixed else {},
+        }
+
+
+def kind_of(value: Any) -> str:
+    """Name what a cell holds.
+
+    Args:
+        value: of the cell, not empty.
+    Returns:
+        text, number, date, truth value, list or object; of a text what all of it reads as.
+    Example:
+        >>> [kind_of(value) for value in ("a", "1.5", 2, "2024-05-01", True, [1])]
+        ['text', 'number', 'number', 'date', 'truth value', 'list']
+    """
+    if isinstance(value, str):
+        if value[:1] in "0123456789+-." and len(value) < 40:
+            return "number" if _NUMBER.fullmatch(value) else "date" if _DAY.fullmatch(value) else "text"
+        return "text"
+    if isinstance(value, bool):
+        return "truth value"
+    if isinstance(value, int | float):
+        return "number"
+    return "list" if isinstance(value, list | tuple) else "object" if isinstance(value, dict) else type(value).__name__
+
+
+def guess_columns(columns: list[ColumnFacts], rows: int) -> tuple[str | None, str | None, list[str]]:
+    """Guess which column is the text and which the label.
+
+    Args:
+        columns: in the order of the file.
+        rows: that they were read from. [count]
+    Returns:
+        Text column, label column, and why, in words.
+    """
+    texts = [one for one in columns if one.kinds["text"] > one.filled / 2 and len(one.values) > 1]
+    named = [one for one in texts if one.name.lower() in _TEXTS]
+    text = max(named or texts, key=lambda one: one.mean, default=None)
+    why = []
+    if text is not None:
+        reason = "by its name" if named else "its texts are the longest"
+        why.append(f"text is '{text.name}': {reason} ({text.mean:.0f} characters on average)")
+    fitting = [one for one in columns if one is not text and 2 <= len(one.values) <= max(2, min(_MOST, rows // 2))
+               and not {"list", "object"} & set(one.kinds)]  # fmt: skip
+    called = [one for one in fitting if one.name.lower() in _LABELS]
+    likely = called or [one for one in fitting if one.kinds["text"] and len(one.values) <= max(2, rows // 5)]
+    label = min(likely, key=lambda one: len(one.values), default=None)
+    if label is not None:
+        reason = "by its name" if called else "few different values"
+        why.append(f"label is '{label.name}': {reason} ({len(label.values)} in the first {rows:,} rows)")
+    return (text.name if text else None, label.name if label else None, why)
