@@ -117,6 +117,7 @@ def test_proxies_and_matching_equal_their_formula() -> None:
 def test_class_vectors_equal_their_formula() -> None:
     for written in ("cosine", "proxies"):
         module, features, labels = made(written)
+        module.requires_grad_(False)
         x = torch.randn(2, WIDTH, dtype=torch.float64)
         expected = [[SCALE * cosine(row, vector) for vector in module.weight.detach()] for row in x]
         assert torch.allclose(module(x), torch.tensor(expected, dtype=torch.float64), rtol=1e-10)

@@ -131,7 +131,7 @@ def test_nothing_to_compare_gives_zero_with_gradients(name: str) -> None:
     features = torch.randn(1, 4, requires_grad=True)
     loss = build_named("losses", name).compute(Learned(features, torch.tensor([0]), features, None))
     loss.backward()
-    assert float(loss) == 0 and features.grad is not None and not features.grad.any()
+    assert loss.item() == 0 and features.grad is not None and not features.grad.any()
 
 
 @pytest.mark.parametrize("name", FORMULAS)

@@ -80,7 +80,13 @@ def trial(core: Backbone, method: Method, name: str, seed: int, **settings: Any)
     task = TextClassification(head_start="random").prepare(core.model, {})
     rows = Rows(64)
     places = SimpleNamespace(where=[f"line {n}" for n in range(len(rows))], path="rows")
-    split: Any = SimpleNamespace(tokens=rows, labels=rows.labels, examples=places, index=np.arange(len(rows)))
+    split: Any = SimpleNamespace(
+        tokens=rows,
+        labels=rows.labels,
+        examples=places,
+        index=np.arange(len(rows)),
+        place=lambda number: f"line {number}",
+    )
     split.taught = lambda number: int(rows.labels[number])
     seed_everything(derived(seed, "weights"))
     delta = method.attach(core.seams, name)
