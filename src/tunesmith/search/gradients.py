@@ -49,9 +49,10 @@ def told_apart(tokenizer: Any, words: Sequence[str]) -> list[str]:
         The others, in their order.
     """
     first: dict[tuple[int, ...], str] = {}
+    anchor = len(tokenizer(_ANCHOR, add_special_tokens=False)["input_ids"])  # it may be unknown itself
     for word in words:
-        ids = tuple(tokenizer(f"{_ANCHOR} {word}", add_special_tokens=False)["input_ids"])
-        if tokenizer.unk_token_id is None or tokenizer.unk_token_id not in ids:
+        ids = tuple(tokenizer(f"{_ANCHOR} {word}", add_special_tokens=False)["input_ids"][anchor:])
+        if ids and (tokenizer.unk_token_id is None or tokenizer.unk_token_id not in ids):
             first.setdefault(ids, word)
     return list(first.values())
 

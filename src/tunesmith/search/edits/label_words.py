@@ -43,6 +43,8 @@ class LabelWords(Edit):
         if self.name not in sources.seen:
             sources.seen[self.name] = self._ranked(prompt, sources)
         ranked = sources.seen[self.name]
+        if not all(len(words) >= len(sources.labels) for words in ranked.values()):
+            return None  # the model knows too few of the words
         if draw.random() < self.every:
             found = dict[str, list[str]]()
             for label in draw.permutation(sources.labels).tolist():
@@ -63,6 +65,8 @@ class LabelWords(Edit):
     def _ranked(self, prompt: Prompt, sources: Sources) -> dict[str, list[str]]:
         """Order the candidates for every label, the best first."""
         words, rows = self._words(sources), sources.sample(self.rows)
+        if len(words) < 2:
+            return {label: [] for label in sources.labels}
         listed = prompt.listed(sources.labels).replace("{", "{{").replace("}", "}}")
         template = prompt.template.replace("{labels}", listed)
         plain = prompt.changed(label_words={}, label_descriptions={}, template=template)
