@@ -53,13 +53,6 @@ class Rows:
     def __getitem__(self, number: int) -> Any:
         return self.rows[number]
 
-    @property
-    def wordings(self) -> "list[Rows]":
-        return [self]
-
-    def length(self, number: int) -> int:
-        return len(self.rows[number])
-
     def seen(self, number: int, draw: int) -> Seen:
         return Seen(self.rows[number], None)
 
