@@ -21,6 +21,7 @@ from tunesmith.methods.base import Method
 from tunesmith.methods.full import Full
 from tunesmith.models.convolution import ConvSettings, conv_encoder
 from tunesmith.models.seams import open_seams
+from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.training.optimizing import Optimizer
 
 SMALL = ConvSettings(size=8, blocks=2, channels=8, groups=2)
@@ -46,10 +47,8 @@ def trained(name: str, steps: int = 25) -> tuple[Learner, Learned, list[float]]:
     learner = find("learners", name)()
     learned = learned_by(learner)
     rows, labels = drawings(100, 6, seed=1)
-    optimizer = Optimizer(
-        [(learned.parameters(), 0.01)], weight_decay=0.0, total=steps, warmup_fraction=0.0, schedule="constant",
-        clip_norm=None,
-    )  # fmt: skip
+    settings = TrainingSettings(weight_decay=0.0, warmup_fraction=0.0, schedule="constant", clip_norm=None)
+    optimizer = Optimizer([(learned.parameters(), 0.01)], settings, steps)
     sampler = EpisodeSampler(labels, [str(n) for n in range(100)], EpisodeShape(5, 2, 3), 0)
     run = MetaTraining(learner, optimizer, sampler, 2).run(
         learned, ImageRows(learned.delta.seams.model, rows), steps, lambda *_: None

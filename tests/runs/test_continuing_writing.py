@@ -69,7 +69,7 @@ def first(tiny_writer: Path, tmp_path: Path) -> tunesmith.Run:
 def test_training_begins_where_the_run_ended(first: tunesmith.Run, tmp_path: Path) -> None:
     checked, earlier = inherit(load_recipe(more(first, tmp_path)))
     family = open_family(checked, earlier)
-    ((_, trial, _),) = prepare(checked, family, earlier)
+    trial = prepare(checked, family, earlier)[0].trial
     begins = family.validate(trial.tuned)
     ends = first.evaluate(str(tmp_path / "more.jsonl"))
     assert begins["perplexity"] == pytest.approx(ends["perplexity"].value, rel=1e-5)

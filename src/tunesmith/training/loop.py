@@ -106,7 +106,8 @@ class Loop:
             running = [trial for trial in running if not trial.over]
             stopping = bool(asked.by)
             kept = self._checkpoints
-            if kept is not None and (stopping or not running or kept.due(self.steps, bool(ended))):
+            lost = all(trial.trained.diverged for trial in self.trials)  # nothing that one could go on from
+            if kept is not None and not lost and (stopping or not running or kept.due(self.steps, bool(ended))):
                 kept.save(self.steps, self.state(), self._rows())
 
     def _rows(self) -> Rows | None:
