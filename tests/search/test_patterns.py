@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import transformers
 import yaml
 
 import tunesmith
-from tests.conftest import TEXTS, save_tiny_bert, write_jsonl
+from tests.conftest import TEXTS, write_jsonl
 from tunesmith.cli.main import app
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.prompts.prompt import Prompt
@@ -18,14 +17,6 @@ from tunesmith.search.patterns import taught
 
 Recipe = dict[str, Any]
 WORDS = {"greeting": "you", "parting": "now", "thanks": "so"}
-
-
-@pytest.fixture(scope="module")
-def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_tiny_bert(tmp_path_factory.mktemp("masked"), 0)
-    transformers.set_seed(0)
-    transformers.BertForMaskedLM(transformers.AutoConfig.from_pretrained(folder)).save_pretrained(folder)
-    return folder
 
 
 def test_what_is_taught() -> None:

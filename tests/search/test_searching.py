@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
 import yaml
 
 import tunesmith
-from tests.conftest import save_tiny_bert
 from tunesmith.cli.main import app
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.prompts.prompt import Prompt
@@ -17,14 +15,6 @@ from tunesmith.search.study import Study
 
 Recipe = dict[str, Any]
 WORDS = {"greeting": "hello", "parting": "goodbye", "thanks": "thanks"}
-
-
-@pytest.fixture(scope="module")
-def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_tiny_bert(tmp_path_factory.mktemp("masked"), 0)
-    transformers.set_seed(0)
-    transformers.BertForMaskedLM(transformers.AutoConfig.from_pretrained(folder)).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pydantic import field_validator
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
+from tunesmith.core.named import build_named
 from tunesmith.core.registry import find, register
 from tunesmith.core.settings import setting
 from tunesmith.methods.base import Method
@@ -59,7 +60,7 @@ class Fusion(Method):
     @property
     def methods(self) -> list[Method]:
         """The members, built."""
-        return [find("methods", m["name"])(**{k: v for k, v in m.items() if k != "name"}) for m in self.members]
+        return [build_named("methods", member) for member in self.members]
 
     def attach(self, seams: Seams, name: str = "default") -> Delta:
         """Attach all members as one delta.

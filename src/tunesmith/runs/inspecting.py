@@ -48,11 +48,9 @@ def inspect_recipe(
     session = open_reading(checked)
     corpus = read_corpus(checked, session)
     train = corpus.splits["train"]
-    longest = int(np.argmax(train.tokens.full_lengths))
-    shown = list(dict.fromkeys([*range(min(rows, len(train.tokens))), longest]))
     return {
         "splits": {name: split.audit.plain() for name, split in corpus.splits.items()},
-        "rows": [_shown(session, corpus, train, row) for row in shown],
+        "rows": [_shown(session, corpus, train, row) for row in _chosen(train, rows)],
         "warnings": [*corpus.warnings, *_left_out(checked)],
         "closing": [] if session.chat is None else session.chat.closing(),
     }
@@ -87,8 +85,6 @@ def preview_prompts(
     corpus = read_corpus(checked, session)
     assert isinstance(session.task, PromptClassification)
     bound, train = session.task.labels, corpus.splits["train"]
-    longest = int(np.argmax(train.tokens.full_lengths))
-    chosen = list(dict.fromkeys([*range(min(rows, len(train.tokens))), longest]))
     return {
         "prompt": bound.reader.prompt.to_yaml(),
         "limit": bound.reader.limit,
@@ -96,7 +92,7 @@ def preview_prompts(
             {"label": label, "texts": texts, "tokens": _word_tokens(session, number)}
             for number, (label, texts) in enumerate(zip(corpus.label_names, bound.texts, strict=True))
         ],
-        "rows": [_filled(bound, corpus, train, row) for row in chosen],
+        "rows": [_filled(bound, corpus, train, row) for row in _chosen(train, rows)],
         "splits": {name: split.audit.plain() for name, split in corpus.splits.items()},
         "warnings": corpus.warnings,
     }
@@ -126,6 +122,12 @@ def _filled(bound: Bound, corpus: Corpus, split: Split, row: int) -> dict[str, A
         "dropped": fitted.dropped,
         "lost_characters": fitted.lost,
     }
+
+
+def _chosen(split: Split, rows: int) -> list[int]:
+    """Return the first rows' numbers, and the longest one's."""
+    longest = int(np.argmax(split.tokens.full_lengths))
+    return list(dict.fromkeys([*range(min(rows, len(split.tokens))), longest]))
 
 
 def _left_out(checked: Checked) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tunesmith.core.registry import find
+from tunesmith.core.named import build_named
 from tunesmith.core.settings import Component, setting
 
 _WORD = re.compile(r"\S+")
@@ -66,4 +66,4 @@ def build_augmentations(given: Sequence[dict[str, Any]]) -> list[Augmentation]:
     Returns:
         In their order.
     """
-    return [find("augmentations", one["name"])(**{k: v for k, v in one.items() if k != "name"}) for one in given]
+    return [build_named("augmentations", one) for one in given]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tunesmith.core.registry import find
+from tunesmith.core.named import build_named
 from tunesmith.core.settings import Component
 
 
@@ -106,4 +106,4 @@ def build_steps(given: Sequence[Mapping[str, Any]]) -> list[Cleaning]:
     Returns:
         In their order.
     """
-    return [find("cleaning", one["name"])(**{k: v for k, v in one.items() if k != "name"}) for one in given]
+    return [build_named("cleaning", one) for one in given]
