@@ -139,7 +139,7 @@ def test_every_loss_trains(recipe: Recipe, name: str) -> None:
     reads = components("losses")[name].reads
     task = {"name": "text-classification", "head_kind": "prototypes" if reads == "features" else "cosine",
             "losses": [{"name": name, "weight": 0.5}]}  # fmt: skip
-    training = {**recipe["training"], "epochs": 12, "batch_size": 16, "learning_rate": 2e-2, "rows_per_label": 4}
+    training = {**recipe["training"], "epochs": 24, "batch_size": 16, "learning_rate": 2e-2, "rows_per_label": 4}
     run = tunesmith.train({**recipe, "task": task, "training": training})
     losses = [json.loads(line)["train loss"] for line in (run.folder / "history.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.9 * losses[0]
