@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
+import subprocess
+import sys
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +21,8 @@ import torch
 import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from tunesmith.cli import main
 
 TEXTS = {
     "greeting": ["hello there friend", "good morning to you", "hi how are you", "hey nice to meet you"],
@@ -146,6 +152,25 @@ def save_drawings(path: Path, classes: int = 8, each: int = 6, size: int = 8, gr
                 Image.fromarray(noisy).save(file, "PNG")
                 archive.writestr(f"{group}/class{number}/{copy}.png", file.getvalue())
     return path
+
+
+def run_command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`tunesmith WORDS` as a user meets it, in this process, for a new one spends seconds on imports."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.ExitStack() as around:
+        patch = around.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(sys, "argv", ["tunesmith", *words])
+        patch.setattr(main, "take_the_process", lambda: None)  # the process is pytest's
+        around.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("default")
+        around.enter_context(contextlib.chdir(cwd or "."))
+        around.enter_context(contextlib.redirect_stdout(out))
+        around.enter_context(contextlib.redirect_stderr(err))
+        try:
+            main.run()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+    return subprocess.CompletedProcess(["tunesmith", *words], code, out.getvalue(), err.getvalue())
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:

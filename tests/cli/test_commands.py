@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.conftest import run_command as tunesmith
 from tunesmith.cli import main
 
 Recipe = dict[str, Any]
 
 
-def tunesmith(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tunesmith", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=300)
 
@@ -29,8 +30,9 @@ def recipe_file(recipe: Recipe, data_folder: Path) -> Path:
 
 
 def test_the_whole_way(recipe_file: Path) -> None:
+    """The first command in a process of its own."""
     folder = recipe_file.parent
-    trained = tunesmith("train", str(recipe_file), "training.epochs=3", "--json", cwd=folder)
+    trained = process("train", str(recipe_file), "training.epochs=3", "--json", cwd=folder)
     assert trained.returncode == 0, trained.stderr
     found = json.loads(trained.stdout)
     for key in (
@@ -103,6 +105,8 @@ def test_mistakes_exit_with_2_and_no_traceback(recipe_file: Path) -> None:
         assert result.returncode == 2, words
         assert result.stderr.startswith("error: ") and "Traceback" not in result.stderr
     assert tunesmith("train").returncode == 2
+    alone = process("list", "mothods", cwd=recipe_file.parent)
+    assert alone.returncode == 2 and alone.stderr.startswith("error: ") and not alone.stdout
 
 
 def test_ctrl_c_before_the_first_step(
