@@ -14,8 +14,9 @@ from tunesmith import __version__
 from tunesmith.cli import prompts
 from tunesmith.cli import show as display
 from tunesmith.cli import talk as talking
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.importing import take_the_process
+from tunesmith.core.launch import launched
 
 app = typer.Typer(
     name="tunesmith",
@@ -48,7 +49,8 @@ def train(
     from tunesmith.api import train as carry_out
 
     run = carry_out(recipe, overrides or [], overwrite=overwrite, resume=resume)
-    _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
+    if launched().rank == 0:
+        _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
     if run.summary["interrupted"]:
         raise typer.Exit(1)
 
@@ -331,9 +333,15 @@ def demo(
 
 @app.callback(invoke_without_command=True)
 def version(
+    context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Fine-tune pretrained models with few parameters: from data to a proven, servable model."""
+    if context.invoked_subcommand not in (None, "train") and launched().count > 1:
+        raise RecipeError(
+            f"{launched().count} processes were started for `tunesmith {context.invoked_subcommand}`: only train knows "
+            "how to share its work out. Start it without torchrun."
+        )
     if show_version:
         print(f"tunesmith {__version__}")
         raise typer.Exit

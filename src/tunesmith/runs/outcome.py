@@ -44,6 +44,7 @@ class Outcome:
         choice: the ways that were tried where the recipe left the method to be chosen, and why one was taken; else
             empty.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
+        processes: how many trained together, and what each sent per step; empty for one process.
         scheme: what was learned from besides the labelled rows, and what that gained; empty without.
     """
 
@@ -67,6 +68,7 @@ class Outcome:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, str]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
+    processes: dict[str, int] = field(default_factory=dict)
     scheme: dict[str, Any] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
 

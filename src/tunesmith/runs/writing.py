@@ -153,6 +153,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "quantization": outcome.quantization,
         "candidates": outcome.candidates,
         "choice": outcome.choice,
+        "processes": outcome.processes,
         "forgetting": outcome.forgetting,
         "scheme": outcome.scheme,
         "samples": outcome.samples,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.core.seeds import derived
 from tunesmith.methods.base import Method
 from tunesmith.models.delta import Delta
@@ -113,11 +114,34 @@ class Trial:
         """Of what an epoch draws at random in the rows themselves, such as which tokens are masked."""
         return derived(self.seed, f"rows of epoch {self.epoch}")
 
-    def seed_dropout(self) -> None:
-        """Start the trial's own streams of dropout masks."""
+    def seed_dropout(self, where: str = "") -> None:
+        """Start the trial's own streams of dropout masks, and of noise.
+
+        Args:
+            where: names other streams than the first ones, as those of a process and step.
+        """
         source = self.tuned.backbone.seams.own_dropout(self.name)
-        source.seed(derived(self.seed, "dropout"))
-        self.tuned.seed_head(derived(self.seed, "head dropout"))
+        source.seed(derived(self.seed, f"dropout{where}"))
+        self.tuned.seed_head(derived(self.seed, f"head dropout{where}"))
+        if where:
+            self.regularizing.seed_noise(derived(self.seed, f"noise{where}"))
+
+    def check_shared(self) -> None:
+        """Refuse to share the rows of a step out among processes where they cannot be told apart.
+
+        Raises:
+            RecipeError: a loss or the head compares all rows of a step.
+        """
+        if not self.tuned.task.separable:
+            raise RecipeError(
+                "several processes: the head or a loss of the task compares all rows of a step, which no process has. "
+                "Train in one process, or choose a loss that is a mean over rows, for example cross-entropy."
+            )
+
+    def tensors(self) -> list[Tensor]:
+        """Return what trains and what else of delta and head is computed with, the same ones in every process."""
+        modules = [*self.tuned.delta.modules(), self.tuned.head]
+        return [*self.tuned.parameters(), *(buffer for module in modules for buffer in module.buffers())]
 
     # Rows -----------------------------------------------------------------------------------------------------
 
