@@ -10,7 +10,7 @@ import numpy as np
 
 from tunesmith.evaluation import plots
 from tunesmith.evaluation.metrics.base import is_share, number, worded, worded_gain
-from tunesmith.evaluation.page import page, pairs, safe, section, table, texts
+from tunesmith.evaluation.page import OPENINGS, page, pairs, safe, section, table, texts
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Difference, Estimate, Result
 from tunesmith.evaluation.written import Written
@@ -132,7 +132,7 @@ def _head(content: Content) -> str:
     shown = "".join(f"<div class=card><b>{safe(value)}</b><span>{safe(label)}</span></div>" for value, label in cards)
     lines = "".join(f"<p>{safe(sentence)}</p>" for sentence in content.summary)
     warnings = "".join(f"<p class=warn>{safe(warning)}</p>" for warning in content.warnings)
-    return f"<h1>{safe(content.title)}</h1>{lines}{warnings}<div class=cards>{shown}</div>"
+    return f"<h1>{safe(content.title)}</h1>{lines}{warnings}{OPENINGS}<div class=cards>{shown}</div>"
 
 
 def _comparison(content: Content) -> str:

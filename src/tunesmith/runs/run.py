@@ -19,6 +19,7 @@ from tunesmith.data.audit import align_labels
 from tunesmith.data.cleaned import clean_texts, read_cleaned
 from tunesmith.data.examples import Columns, Examples, find_reader, from_texts
 from tunesmith.data.tokens import TokenRows
+from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.statistics import (
     Bootstrap,
@@ -34,6 +35,7 @@ from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.folder import FINGERPRINT, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
+from tunesmith.runs.openings import note_opening, read_openings, worded
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.speaking import Speaking
 from tunesmith.tasks.ensemble import Ensemble
@@ -235,7 +237,11 @@ class Run(Speaking, Answering):
         Raises:
             DataError: the file cannot be used, or holds a label that the run does not know.
         """
-        return estimate(self.scored(path), metrics_by_name(metric_names(self.recipe)), self.bootstrap)
+        found, tokens = self._scored(path)
+        scores = estimate(found, self._metrics, self.bootstrap)
+        values = {name: one.value for name, one in scores.items()}
+        note_opening(self.folder, "evaluate", str(path), tokens, values)
+        return scores
 
     def compare(self, other: Run, path: str | Path) -> list[Difference]:
         """Compare with another run on the same rows by the paired bootstrap.
@@ -252,9 +258,18 @@ class Run(Speaking, Answering):
             raise DataError(f"a run is compared with a run (tunesmith.Run.load(folder)), not with {repr(other)[:80]}.")
         if self.labels != other.labels:
             raise DataError("the two runs know different labels, so their scores cannot be compared row by row.")
-        metrics = metrics_by_name(metric_names(self.recipe))
-        first, second = self.scored(path), other.scored(path)
-        return [paired_difference(first, second, metric, self.bootstrap) for metric in metrics]
+        first, second = self.looked("compare", path), other.looked("compare", path)
+        return [paired_difference(first, second, metric, self.bootstrap) for metric in self._metrics]
+
+    @property
+    def openings(self) -> list[dict[str, Any]]:
+        """Every look at the run's test rows so far: when, by what, how many of them, and the scores."""
+        return read_openings(self.folder)
+
+    @property
+    def opened_again(self) -> str:
+        """A sentence where the test rows were looked at more than once; else empty."""
+        return worded(len(self.openings))
 
     # Inside ---------------------------------------------------------------------------------------------------
 
@@ -343,34 +358,56 @@ class Run(Speaking, Answering):
                 f"{instead}."
             )
 
-    def scored(self, path: str | Path) -> Result:
-        """Answer rows whose right answers are known.
+    def looked(self, by: str, path: str | Path) -> Result:
+        """Answer rows whose right answers are known, and record it where they are the run's test rows.
 
         Args:
+            by: what looks at them, as a word.
             path: a file with the recipe's columns.
         Returns:
             What the run did, beside the references.
         """
+        found, tokens = self._scored(path)
+        self._note(by, path, found, tokens)
+        return found
+
+    def _note(self, by: str, path: str | Path, found: Result, tokens: TokenRows) -> None:
+        whole = found.sample()
+        note_opening(self.folder, by, str(path), tokens, {one.name: one.compute(whole) for one in self._metrics})
+
+    @property
+    def _metrics(self) -> list[Metric]:
+        return metrics_by_name(metric_names(self.recipe))
+
+    def _scored(self, path: str | Path) -> tuple[Result, TokenRows]:
         session, tuned = self._opened
         if session.chat is not None:
             return score_texts(self.recipe, session, tuned, path)
-        return self.labelled(path)
+        return self._labelled(path)
 
-    def labelled(self, path: str | Path) -> Predictions:
+    def labelled(self, path: str | Path, by: str = "") -> Predictions:
         """Answer labelled rows.
 
         Args:
             path: a file with the recipe's text and label columns.
+            by: what looks at them, recorded where they are the run's test rows; empty records nothing.
         Returns:
             Probabilities and references.
         Raises:
             CompatibilityError: the run writes text.
         """
+        found, tokens = self._labelled(path)
+        if by:
+            self._note(by, path, found, tokens)
+        return found
+
+    def _labelled(self, path: str | Path) -> tuple[Predictions, TokenRows]:
         self._check_labels("evaluate")
-        session, _ = self._opened
+        session, tuned = self._opened
         examples = read_labelled(path, self.recipe.recipe.data, session.template, Path.cwd())
         labels = align_labels("evaluation", examples, self.labels, self.recipe.recipe.data.out_of_scope)
-        return Predictions(self._probabilities(examples), labels)
+        tokens = self._tokens(examples)
+        return Predictions(tuned.probabilities(tokens).numpy(), labels), tokens
 
     def _worded(self, table: Array) -> list[Prediction]:
         return [Prediction.of(row, self.labels) for row in table]

@@ -22,6 +22,8 @@ from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
 from tunesmith.runs.comparing import Scored
 from tunesmith.runs.folder import BASE, FINGERPRINT, member_folder
+from tunesmith.runs.openings import FILE as OPENINGS
+from tunesmith.runs.openings import SPLITS, opening, row_hashes
 from tunesmith.runs.outcome import Outcome
 from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.prompted import used_prompt, write_prompt
@@ -55,7 +57,9 @@ def write_run(outcome: Outcome, folder: Path) -> None:
         write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
     write_text(folder / "recipe.yaml", to_yaml(settled(outcome.checked, outcome.session)))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
-    write_json(folder / "splits.json", split_rows(outcome.corpus))
+    write_json(folder / SPLITS, split_rows(outcome.corpus))
+    if "test" in outcome.judge.splits:
+        write_text(folder / OPENINGS, _first_opening(outcome))
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
     write_text(folder / "history.jsonl", "".join(lines))
     if checked.recipe.data.cleaning:
@@ -74,13 +78,20 @@ def _write_member(folder: Path, method: Method, tuned: Tuned, base: str) -> None
         save_tensors(folder / "head.safetensors", head)
 
 
+def _first_opening(outcome: Outcome) -> str:
+    """Record that training ends with a look at the test rows."""
+    test, scores = outcome.corpus.splits["test"], outcome.ours.scores["test"]
+    rows = len(test.tokens)
+    return opening("train", test.examples.path, rows, rows, {name: one.value for name, one in scores.items()})
+
+
 def split_rows(corpus: Corpus) -> dict[str, Any]:
     """Say which rows of which file each split holds, and when it was scored.
 
     Args:
         corpus: the data.
     Returns:
-        By split: file, the word and the numbers of its rows, and what opened it.
+        By split: file, the word and the numbers of its rows, and what opened it; of test the hashes of its rows too.
     """
     opened = {"validation": "after every epoch", "test": "once, after training"}
     return {
@@ -89,6 +100,7 @@ def split_rows(corpus: Corpus) -> dict[str, Any]:
             "rows": split.examples.where[0].rpartition(" ")[0],
             "numbers": [int(split.examples.where[int(row)].rpartition(" ")[2]) for row in split.index],
             "scored": opened.get(name, "trains"),
+            **({"hashes": row_hashes(split.tokens)} if name == "test" else {}),
         }
         for name, split in corpus.splits.items()
     }
