@@ -258,7 +258,7 @@ class Run(Speaking, Answering):
             raise DataError(f"a run is compared with a run (tunesmith.Run.load(folder)), not with {repr(other)[:80]}.")
         if self.labels != other.labels:
             raise DataError("the two runs know different labels, so their scores cannot be compared row by row.")
-        first, second = self.looked("compare", path), other.looked("compare", path)
+        first, second = self.scored(path, "compare"), other.scored(path, "compare")
         return [paired_difference(first, second, metric, self.bootstrap) for metric in self._metrics]
 
     @property
@@ -358,17 +358,18 @@ class Run(Speaking, Answering):
                 f"{instead}."
             )
 
-    def looked(self, by: str, path: str | Path) -> Result:
-        """Answer rows whose right answers are known, and record it where they are the run's test rows.
+    def scored(self, path: str | Path, by: str = "") -> Result:
+        """Answer rows whose right answers are known.
 
         Args:
-            by: what looks at them, as a word.
             path: a file with the recipe's columns.
+            by: what looks at them, recorded where they are the run's test rows; empty records nothing.
         Returns:
             What the run did, beside the references.
         """
         found, tokens = self._scored(path)
-        self._note(by, path, found, tokens)
+        if by:
+            self._note(by, path, found, tokens)
         return found
 
     def _note(self, by: str, path: str | Path, found: Result, tokens: TokenRows) -> None:
