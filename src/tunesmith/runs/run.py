@@ -33,7 +33,7 @@ from tunesmith.evaluation.statistics import (
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.folder import FINGERPRINT, count_members, member_folder, unfinished
+from tunesmith.runs.folder import FINGERPRINT, best_folder, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
 from tunesmith.runs.openings import note_opening, read_openings, worded
 from tunesmith.runs.session import Session, open_session
@@ -112,11 +112,13 @@ class Run(Speaking, Answering):
 
     Args:
         folder: that `train` left.
+        epoch: answer with the state after this one of the best epochs (training.keep_best); with what the run chose
+            when empty.
     Raises:
-        CheckpointError: not a complete run folder.
+        CheckpointError: not a complete run folder, or the epoch's state was not kept.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, epoch: int | None = None) -> None:
         if not isinstance(folder, str | Path):
             raise CheckpointError(f"a run is given by its folder, not by {repr(folder)[:80]}.")
         self.folder = Path(folder).expanduser().absolute()
@@ -132,6 +134,17 @@ class Run(Speaking, Answering):
             begun = look(self.folder) or {"step": 0, "facts": {}}
             self.fingerprint, self.labels = begun["facts"], []
             self.summary = {"unfinished": self.unfinished, "steps": begun["step"], "metrics": {}}
+        self._epoch = self._checked_epoch(epoch)
+
+    def _checked_epoch(self, epoch: int | None) -> int | None:
+        if epoch is not None and not best_folder(self.folder, 0, epoch).is_dir():
+            kept = self.summary.get("best_epochs", []) if self.summary.get("metrics") else []
+            kept = [one for one in kept if best_folder(self.folder, 0, one).is_dir()]
+            raise CheckpointError(
+                f"{self.folder} holds no state of epoch {epoch}. It holds: {', '.join(map(str, kept)) or 'none'}; "
+                "training.keep_best says how many of the best are kept."
+            )
+        return epoch
 
     def _read(self) -> None:
         """Read what a run folder says about itself."""
@@ -150,17 +163,18 @@ class Run(Speaking, Answering):
             raise CheckpointError(f"{self.folder / 'labels.json'} was changed: the labels are not those that trained.")
 
     @classmethod
-    def load(cls, folder: str | Path) -> Run:
+    def load(cls, folder: str | Path, epoch: int | None = None) -> Run:
         """Open a run folder.
 
         Args:
             folder: that `train` left.
+            epoch: one of the best epochs, to answer with its state.
         Returns:
             The run.
         Raises:
-            CheckpointError: not a complete run folder.
+            CheckpointError: not a complete run folder, or the epoch's state was not kept.
         """
-        return cls(folder)
+        return cls(folder, epoch)
 
     @cached_property
     def recipe(self) -> Checked:
@@ -302,6 +316,8 @@ class Run(Speaking, Answering):
     def _member(self, session: Session, number: int) -> Tuned:
         """Load one delta with its head."""
         folder = member_folder(self.folder, number)
+        if self._epoch is not None:
+            folder = best_folder(self.folder, number, self._epoch)
         name = f"member-{number:03d}" if number else "default"
         _, delta = load_delta(folder / "delta", session.backbone.seams, name)
         head: nn.Module = session.task.head(session.backbone.width, len(self.labels))

@@ -21,7 +21,7 @@ from tunesmith.methods.base import Method
 from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
 from tunesmith.runs.comparing import Scored
-from tunesmith.runs.folder import BASE, FINGERPRINT, member_folder
+from tunesmith.runs.folder import BASE, FINGERPRINT, best_folder, member_folder
 from tunesmith.runs.openings import FILE as OPENINGS
 from tunesmith.runs.openings import SPLITS, opening, row_hashes
 from tunesmith.runs.outcome import Outcome
@@ -50,6 +50,7 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     members = outcome.tuned.members if isinstance(outcome.tuned, Ensemble) else [outcome.tuned]
     for number, (method, member) in enumerate(zip(outcome.methods, members, strict=True)):
         _write_member(member_folder(folder, number), method, member, base)
+        _write_best(outcome, folder, number, base)
     write_json(folder / "labels.json", outcome.corpus.label_names)
     if session.task.family == "prompting":
         write_prompt(session, folder)
@@ -83,6 +84,21 @@ def _first_opening(outcome: Outcome) -> str:
     test, scores = outcome.corpus.splits["test"], outcome.ours.scores["test"]
     rows = len(test.tokens)
     return opening("train", test.examples.path, rows, rows, {name: one.value for name, one in scores.items()})
+
+
+def _write_best(outcome: Outcome, folder: Path, number: int, base: str) -> None:
+    """Write the states of a member's best epochs, where more than one was kept."""
+    states = outcome.rankings[number].states
+    if outcome.checked.recipe.training.keep_best == 1 or not states:
+        return
+    tuned = outcome.tuned.members[number] if isinstance(outcome.tuned, Ensemble) else outcome.tuned
+    own = tuned.state()
+    for one in states:
+        tuned.restore(one.state)
+        outcome.settle(tuned)
+        _write_member(best_folder(folder, number, one.epoch), outcome.methods[number], tuned, base)
+    tuned.restore(own)
+    outcome.settle(tuned)
 
 
 def split_rows(corpus: Corpus) -> dict[str, Any]:
@@ -158,6 +174,8 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "examples_per_second": outcome.examples / trained.seconds if trained.seconds else None,
         "steps": trained.steps,
         "best_epoch": trained.best_epoch,
+        "best_epochs": [one.epoch for one in outcome.rankings[0].states],
+        "averaged_epochs": trained.averaged,
         "interrupted": trained.interrupted,
         "fast_path": asdict(outcome.session.backbone.proof),
         "data": {name: split.audit.plain() for name, split in outcome.corpus.splits.items()},
@@ -259,6 +277,7 @@ def _content(outcome: Outcome) -> Content:
         history=outcome.trained.history,
         losses=outcome.trained.losses,
         best_epoch=outcome.trained.best_epoch,
+        averaged=outcome.trained.averaged,
         score=next((m.name for m in judge.metrics if m.reads != "answers"), "validation loss"),
         predictions=outcome.ours.predictions[split],
         label_names=outcome.corpus.label_names,
