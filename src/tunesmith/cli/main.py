@@ -78,9 +78,11 @@ def evaluate(
     """Score a run on labelled data, with intervals."""
     from tunesmith.api import Run
 
-    scores = Run.load(run).evaluate(data)
+    found = Run.load(run)
+    scores = found.evaluate(data)
     plain = {name: value.plain() for name, value in scores.items()}
-    _give({"run": run, "data": data, "metrics": plain}, as_json, display.scores(scores))
+    openings = len(found.openings)
+    _give({"run": run, "data": data, "metrics": plain, "test_openings": openings}, as_json, display.scores(scores))
 
 
 @app.command()

@@ -107,7 +107,7 @@ def trained(run: Run) -> str:
         else "Not a single step was made.",
         f"report: {run.report()}",
     ]
-    return "\n".join([table, *gains, *ends])
+    return "\n".join(filter(None, [table, *gains, *ends, run.opened_again]))
 
 
 def episodes(run: EpisodeRun) -> str:

@@ -307,7 +307,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
     found.extend(across_labels(recipe, task))
-    found.extend(across_training(recipe.training, task))
+    found.extend(across_training(recipe, task))
     found.extend(_across_candidates(recipe, task))
     return found
 

@@ -221,6 +221,16 @@ class TrainingSettings(Settings):
     best: str = setting(
         "auto", "What decides the best epoch: auto (the task's first metric), 'validation loss', 'last', or a metric."
     )
+    keep_best: int = setting(
+        1,
+        "How many of the best epochs' states the run keeps, in best/ where more than one.",
+        unit="count",
+        ge=1,
+        le=100,
+    )
+    average_best: bool = setting(
+        False, "Let the mean of those states answer where it is no worse on validation than the best of them."
+    )
     patience: int | None = setting(None, "Stop after so many epochs without a better one; never when empty.", ge=1)
     guard: GuardSettings = setting(GuardSettings(), "When a step that went wrong stops training.")
     checkpoint_every_steps: int | None = setting(

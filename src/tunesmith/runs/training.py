@@ -200,6 +200,8 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
         trained=best.trial.trained,
         tuned=tuned,
         methods=[item.checked.method for item in prepared if item.trial.tuned in members],
+        rankings=[item.trial.ranking for item in prepared if item.trial.tuned in members],
+        settle=family.settle,
         forgetting=lost,
         candidates=[
             compared(checked, item.checked, item.trial, item.facts, chosen=item.trial.tuned in members)

@@ -23,6 +23,7 @@ from tunesmith.training.corpus import Split
 from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
 from tunesmith.training.part_rates import delta_parts
+from tunesmith.training.ranking import Key, Ranked, Ranking, mean_state
 from tunesmith.training.regularizing import Regularizing
 from tunesmith.training.sampling import epoch_steps, rows_of_epoch
 from tunesmith.training.trained import Trained
@@ -74,8 +75,8 @@ class Trial:
         self._steps: list[list[int]] = []  # rows of each step of the present epoch
         self._taken = 0  # of them
         self._epoch_start = self._order.get_state()
-        self._kept: list[Tensor] | None = None
-        self._kept_key: tuple[float, float] | None = None
+        self.ranking = Ranking(settings.keep_best)
+        self._mean_key: Key | None = None  # of the mean of the best states, where that answers
         self._facts: dict[str, float] = {}
 
     @property
@@ -363,10 +364,7 @@ class Trial:
                 f"training.learning_rate (now {self.settings.learning_rate:g}), or set training.clip_norm."
             )
             return
-        key = (self._score(scores), loss)  # lower is better; equal scores are decided by the loss
-        if self._kept_key is None or key < self._kept_key:
-            self._kept_key = key
-            self._kept = self.tuned.state()
+        if self.ranking.add((self._score(scores), loss), self.epoch, self.tuned.parameters()):
             self.trained.best_epoch = self.epoch
 
     def _score(self, scores: dict[str, float]) -> float:
@@ -387,9 +385,10 @@ class Trial:
         return self.epoch_ended and (tired or self.epoch - self.stage[0] >= self.settings.epochs)
 
     @property
-    def key(self) -> tuple[float, float]:
+    def key(self) -> Key:
         """What trials are compared by, lower is better: the deciding score, then the validation loss."""
-        return (math.inf, math.inf) if self._kept_key is None else self._kept_key
+        best = self.ranking.best
+        return (math.inf, math.inf) if best is None else best.key if self._mean_key is None else self._mean_key
 
     # Checkpoints ----------------------------------------------------------------------------------------------
 
@@ -411,8 +410,7 @@ class Trial:
             "taken": self._taken,
             "order": self._epoch_start,
             "trained": vars(self.trained),
-            "kept": self._kept,
-            "key": self._kept_key,
+            "ranking": self.ranking.state(),
             "facts": self._facts,
             "token bytes": self.token_bytes,
             "most tokens": self.most_tokens,
@@ -450,12 +448,29 @@ class Trial:
         if self.epoch:
             self._begin()
         self.trained = Trained(**state["trained"])
-        self._kept, self._kept_key, self._facts = state["kept"], state["key"], state["facts"]
+        self.ranking.resume(state["ranking"])
+        self._facts = state["facts"]
         self.token_bytes, self.most_tokens = state["token bytes"], state["most tokens"]
 
     def finish(self) -> None:
-        """Go back to the best state; before the first epoch's end, to the average where something averages."""
-        best = self.answers() if self._kept is None else self._kept
-        if best is not None:
-            self.tuned.restore(best)
+        """Go back to the best state, or to the mean of the best ones where that is no worse on validation.
+
+        Before the first epoch's end, go to the average where something averages.
+        """
+        best = self.ranking.best
+        state = self.answers() if best is None else best.state
+        if state is not None:
+            self.tuned.restore(state)
         self.tuned.train(False)
+        alike = [one for one in self.ranking.states if one.epoch > self.stage[0]]  # of one start
+        if self.settings.average_best and best is not None and len(alike) > 1:
+            self._try_mean(best, alike)
+
+    def _try_mean(self, best: Ranked, states: list[Ranked]) -> None:
+        self.tuned.restore(mean_state(states))
+        scores = self.validate()
+        key = self._score(scores), scores["validation loss"]
+        if math.isfinite(key[1]) and key <= best.key:
+            self._mean_key, self.trained.averaged = key, sorted(one.epoch for one in states)
+        else:
+            self.tuned.restore(best.state)
