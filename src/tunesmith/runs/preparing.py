@@ -59,10 +59,10 @@ def prepare(
     prepared: list[Prepared] = []
     for number, (candidate, name) in enumerate(zip(candidates, names, strict=True)):
         try:
-            prepared.append(Prepared(candidate, *_one(candidate, name, family, earlier)))
+            prepared.append(Prepared(candidate, *prepare_one(candidate, name, family, earlier)))
             if candidate.scheme is not None and candidate.scheme.compare:
                 plain = replace(candidate, scheme=None)
-                prepared[-1].plain, _ = _one(plain, f"{name}-plain", family, earlier)
+                prepared[-1].plain, _ = prepare_one(plain, f"{name}-plain", family, earlier)
         except TunesmithError as error:
             if checked.candidates:
                 error.args = (f"candidates[{number}]: {error}",)
@@ -71,7 +71,19 @@ def prepare(
     return prepared
 
 
-def _one(checked: Checked, name: str, family: Family, earlier: Earlier | None) -> tuple[Trial, Preflight]:
+def prepare_one(checked: Checked, name: str, family: Family, earlier: Earlier | None) -> tuple[Trial, Preflight]:
+    """Attach one recipe's delta, and prove that a step would train it.
+
+    Args:
+        checked: the recipe.
+        name: of the delta.
+        family: its model and data.
+        earlier: run to go on from, or None.
+    Returns:
+        The trial, and what the probing step found.
+    Raises:
+        TunesmithError: it cannot be attached, or would train nothing.
+    """
     recipe, session, split = checked.recipe, family.session, family.corpus.splits["train"]
     backbone = session.backbone
     seed_everything(derived(recipe.seed, "weights"))
