@@ -56,6 +56,25 @@ def train(
 
 
 @app.command()
+def search(
+    recipe: Annotated[str, typer.Argument(help="Recipe with choices or ranges in place of values, a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for example method.rank=[4,8], or search.key=value.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to search (10m).")] = None,
+    trials: Annotated[int | None, typer.Option(help="Most trials; with a time, what ends first counts.")] = None,
+    strategy: Annotated[str, typer.Option(help="tunesmith list strategies")] = "tpe",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that was stopped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search the settings that a recipe leaves open; the best run is scored on test once."""
+    from tunesmith.api import search_settings
+
+    found = search_settings(recipe, overrides or [], budget=budget, trials=trials, resume=resume, strategy=strategy)
+    _give(found, as_json, display.studied(found))
+
+
+@app.command()
 def episodes(
     recipe: Annotated[str, typer.Argument(help="Recipe of meta-training, a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example learner=maml.")] = None,

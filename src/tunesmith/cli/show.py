@@ -315,6 +315,25 @@ def searched(found: dict[str, Any], folder: Path) -> str:
     return "\n".join([table, said, "", f"{folder / 'prompt.yaml'}:", text.rstrip()])
 
 
+def studied(found: dict[str, Any]) -> str:
+    """Say what a search of settings found.
+
+    Args:
+        found: its result.
+    Returns:
+        Several lines.
+    """
+    trials, metric = found["trials"], found["metric"]
+    rows = [["validation, which chose", _score(metric, found["chosen_by"])]]
+    rows += [] if found["score"] is None else [[f"{found['measured_on']}, scored once", _score(metric, found["score"])]]
+    said = (
+        f"{trials['all']} trials: {trials['complete']} complete, {trials['stopped']} stopped early, {trials['failed']} "
+        f"failed, {trials['repeated']} repeated; {found['seconds']:.0f} s, {found['trials_per_minute']:.1f} trials/min"
+    )
+    best = f"trial {found['best']} is the best: {' '.join(found['overrides'])}"
+    return "\n".join([said, best, "", _table(["rows", metric], rows), found["note"], "", f"run: {found['run']}"])
+
+
 def nearest(found: Sequence[Sequence[Near]]) -> str:
     """Draw virtual tokens as their nearest words.
 

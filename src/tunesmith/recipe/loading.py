@@ -89,8 +89,8 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     Raises:
         RecipeError: all mistakes in one message, each with its key and line.
     """
-    source, folder, values, lines = read_values(recipe, overrides, _expanded)
-    values = _expanded(with_file(inherit_values(values, folder), folder))
+    source, folder, values, lines = read_values(recipe, overrides, expanded)
+    values = expanded(with_file(inherit_values(values, folder), folder))
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if problems or checked is None:
@@ -141,9 +141,15 @@ def _read(path: Path) -> str:
         raise RecipeError(f"the recipe {path} cannot be read: {error}. A recipe is a YAML file in UTF-8.") from None
 
 
-def _expanded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a mapping at every depth, with `method: lora` written out as {name: lora}."""
-    copied = {key: _expanded(item) if isinstance(item, Mapping) else item for key, item in values.items()}
+def expanded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a mapping at every depth, with `method: lora` written out as {name: lora}.
+
+    Args:
+        values: keys of a recipe.
+    Returns:
+        The copy.
+    """
+    copied = {key: expanded(item) if isinstance(item, Mapping) else item for key, item in values.items()}
     for key in _SHORTHANDS:
         if isinstance(copied.get(key), str):
             copied[key] = {"name": copied[key]}
@@ -219,14 +225,14 @@ def _candidate(
         return None
     for key, value in variant.items():
         _set(own, str(key).split("."), value)
-    own = _expanded(own)
+    own = expanded(own)
     foreign = [key for key in own if key not in _VARIABLE]
     training = own.get("training", {})
     foreign += [f"training.{key}" for key in _COMMON if isinstance(training, dict) and key in training]
     if foreign:
         problems.append(f"{place}{foreign[0]}: candidates share it; a candidate may set method, training and seed.")
         return None
-    merged = _expanded({**values, "candidates": [], "combine": "best"})
+    merged = expanded({**values, "candidates": [], "combine": "best"})
     for key, value in own.items():
         alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
         together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)

@@ -62,10 +62,10 @@ def prepare(
     prepared: list[Prepared] = []
     for number, (candidate, name) in enumerate(zip(candidates, names, strict=True)):
         try:
-            prepared.append(Prepared(candidate, *_one(candidate, name, family, earlier, processes)))
+            prepared.append(Prepared(candidate, *prepare_one(candidate, name, family, earlier, processes)))
             if candidate.scheme is not None and candidate.scheme.compare:
                 plain = replace(candidate, scheme=None)
-                prepared[-1].plain, _ = _one(plain, f"{name}-plain", family, earlier, processes)
+                prepared[-1].plain, _ = prepare_one(plain, f"{name}-plain", family, earlier, processes)
         except TunesmithError as error:
             if checked.candidates:
                 error.args = (f"candidates[{number}]: {error}",)
@@ -74,9 +74,22 @@ def prepare(
     return prepared
 
 
-def _one(
-    checked: Checked, name: str, family: Family, earlier: Earlier | None, processes: Processes
+def prepare_one(
+    checked: Checked, name: str, family: Family, earlier: Earlier | None, processes: Processes = ALONE
 ) -> tuple[Trial, Preflight]:
+    """Attach one recipe's delta, and prove that a step would train it.
+
+    Args:
+        checked: the recipe.
+        name: of the delta.
+        family: its model and data.
+        earlier: run to go on from, or None.
+        processes: that train together; the first one scores states for all.
+    Returns:
+        The trial, and what the probing step found.
+    Raises:
+        TunesmithError: it cannot be attached, or would train nothing.
+    """
     recipe, session, split = checked.recipe, family.session, family.corpus.splits["train"]
     backbone = session.backbone
     seed_everything(derived(recipe.seed, "weights"))

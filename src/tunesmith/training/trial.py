@@ -71,6 +71,7 @@ class Trial:
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
         self.epoch = 0
+        self.stopped = False  # from outside: whoever compares trials has seen enough of this one
         self.stage = 0, 0  # the epoch and the step that the present stage of training began after
         self._steps: list[list[int]] = []  # rows of each step of the present epoch
         self._taken = 0  # of them
@@ -374,8 +375,8 @@ class Trial:
 
     @property
     def over(self) -> bool:
-        """Whether the last epoch has ended, patience ran out, or the loss is no number any more."""
-        return self.trained.diverged > 0 or self.stage_over
+        """Whether the last epoch has ended, patience ran out, it was stopped, or the loss is no number any more."""
+        return self.trained.diverged > 0 or self.stopped or self.stage_over
 
     @property
     def stage_over(self) -> bool:
