@@ -30,8 +30,8 @@ def asked(folder: Path, name: str, words: list[str], rows: int = 40) -> Path:
     return write_jsonl(folder / name, found)
 
 
-def prose(folder: Path, name: str, words: list[str]) -> Path:
-    lines = [f"the {words[n % len(words)]} bird sings to the {words[n % 3]} moon\n" for n in range(600)]
+def prose(folder: Path, name: str, words: list[str], count: int = 600) -> Path:
+    lines = [f"the {words[n % len(words)]} bird sings to the {words[n % 3]} moon\n" for n in range(count)]
     (folder / name).write_text("".join(lines))
     return folder / name
 
@@ -164,9 +164,9 @@ def test_models_of_two_parts_and_models_that_fill_in_go_on(tmp_path: Path, kind:
         folder = save_tiny_bert(tmp_path / "bert", seed=0)
         transformers.BertForMaskedLM(transformers.AutoConfig.from_pretrained(folder)).save_pretrained(folder)
         task = {"name": "text-generation", "objective": "masked"}
-        old = {"train": str(prose(tmp_path, "old.txt", OLD)), "max_tokens": 64}
+        old = {"train": str(prose(tmp_path, "old.txt", OLD, 150)), "max_tokens": 64}
         first = tunesmith.train(answering(folder, tmp_path, task=task, data=old, method="lora"))
-        data = {"train": str(prose(tmp_path, "new.txt", NEW)), "max_tokens": 32}
+        data = {"train": str(prose(tmp_path, "new.txt", NEW, 150)), "max_tokens": 32}
     found = tunesmith.train(more(first, tmp_path, data=data)).summary["forgetting"]
     then = first.metrics["validation"]["perplexity"]["value"]
     assert found["held_out"] and found["before"]["perplexity"]["value"] == pytest.approx(then, rel=1e-5)
