@@ -23,6 +23,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from tunesmith.cli import main
+from tunesmith.evaluation import plots
 
 TEXTS = {
     "greeting": ["hello there friend", "good morning to you", "hi how are you", "hey nice to meet you"],
@@ -41,6 +42,21 @@ def _one_thread() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What runs keep for later ones stays out of the user's cache folder."""
     os.environ["TUNESMITH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+_draw = plots._svg
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_pictures() -> None:
+    """Reports leave out the drawing of their pictures, a third of a tiny run's time; see `pictures`."""
+    plots._svg = lambda figure: "<svg></svg>"
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with their pictures, for tests that look at them or at odd content."""
+    monkeypatch.setattr(plots, "_svg", _draw)
 
 
 @pytest.fixture(scope="session")
@@ -198,13 +214,13 @@ def data_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe(data_folder: Path, tiny_folder: Path) -> dict[str, object]:
-    """A recipe that trains in about a second."""
+    """A recipe that trains in less than a second; without baselines, which a test of them asks for."""
     return {
         "model": str(tiny_folder),
         "data": {"train": str(data_folder / "train.csv"), "test": str(data_folder / "test.csv"), "validation": 0.2},
         "method": {"name": "lora", "rank": 4},
         "training": {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3},
-        "evaluation": {"resamples": 100},
+        "evaluation": {"resamples": 100, "baselines": False},
         "output": str(data_folder / "run"),
     }
 

@@ -13,6 +13,8 @@ import yaml
 from tests.conftest import run_command as tunesmith
 from tunesmith.cli import main
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 Recipe = dict[str, Any]
 
 
@@ -24,7 +26,8 @@ def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def recipe_file(recipe: Recipe, data_folder: Path) -> Path:
     path = data_folder / "recipe.yaml"
-    short = {**recipe, "data": {"train": "train.csv", "test": "test.csv", "validation": 0.2}, "output": "runs/first"}
+    data = {"train": "train.csv", "test": "test.csv", "validation": 0.2}
+    short = {**recipe, "data": data, "evaluation": {"resamples": 100}, "output": "runs/first"}
     path.write_text(yaml.safe_dump(short))
     return path
 

@@ -16,6 +16,8 @@ from tests.conftest import run_command, save_tiny_writer, write_jsonl
 from tunesmith.recipe.episodes import load_episodes
 from tunesmith.recipe.loading import load_recipe
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = Path(tunesmith.__file__).parent / "data" / "bundled" / "shop_intents"
 

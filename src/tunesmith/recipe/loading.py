@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
+from tunesmith.recipe.checking import validated, worded
 from tunesmith.recipe.data import across_data
 from tunesmith.recipe.labelling import across_labels
 from tunesmith.recipe.lines import parse
@@ -94,7 +94,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if problems or checked is None:
-        raise RecipeError(_worded(source, problems, lines))
+        raise RecipeError(worded(source, problems, lines))
     return checked
 
 
@@ -177,7 +177,7 @@ def _override(values: dict[str, Any], text: str) -> str:
 
 
 def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked | None:
-    recipe = _validated(Recipe, values, "", problems)
+    recipe = validated(Recipe, values, "", problems)
     parts = {}
     for key, kind in COMPONENTS.items():
         default = Recipe.model_fields[key].default
@@ -291,7 +291,7 @@ def _component(kind: str, key: str, values: dict[str, Any], problems: list[str])
     if not isinstance(name, str) or name not in available:
         problems.append(f"{key}: {unknown(kind.removesuffix('s'), str(name), available)}")
         return None
-    return _validated(available[name], settings, f"{key}.", problems)
+    return validated(available[name], settings, f"{key}.", problems)
 
 
 def _across(recipe: Recipe, task: Any) -> list[str]:
@@ -409,57 +409,6 @@ def _across_model(recipe: Recipe, task: Any) -> list[str]:
     return found
 
 
-def _validated(model: type[BaseModel], values: Any, prefix: str, problems: list[str]) -> Any:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        found: dict[str, list[str]] = {}
-        for item in error.errors():  # a value that may be of several kinds has an error for each
-            said, why = _sentence(model, item, prefix)
-            found.setdefault(said, []).append(why)
-        problems.extend(f"{said}{' Or: '.join(dict.fromkeys(why))}" for said, why in found.items())
-    return None
-
-
-def _sentence(model: type[BaseModel], item: Any, prefix: str) -> tuple[str, str]:
-    """Word what is wrong, and why."""
-    path = [str(part) for part in item["loc"]]
-    if item["type"] == "extra_forbidden":
-        parent = ".".join([prefix.rstrip("."), *path[:-1]]).strip(".")
-        where = f" (below '{parent}')" if parent else ""
-        return f"{prefix}{'.'.join(path)}: {unknown('key', path[-1], _keys(model, path[:-1]))}{where}", ""
-    if item["type"] == "missing":
-        return f"{prefix}{'.'.join(path)}: required and not given.", ""
-    known = [part for part in path if part.replace("_", "").isalnum() and part not in ("str", "float", "int")]
-    why = item["msg"].removeprefix("Value error, ")
-    if not path:  # about several keys together
-        return f"{prefix.rstrip('.') or 'recipe'}: ", f"{why}."
-    shown = "" if isinstance(item["input"], Mapping) and item["type"] == "value_error" else repr(item["input"])[:80]
-    said = f"{prefix}{'.'.join(known)}: " + (f"{shown} is not allowed. " if shown else "")
-    return said, f"{why}."
-
-
-def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        kinds = [annotation, *get_args(annotation)]  # a key that may be left empty is a union
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if inner is None:
-            return []
-        model = inner
-    return list(model.model_fields)
-
-
-def _worded(source: str, problems: list[str], lines: dict[str, int]) -> str:
-    rows = []
-    for problem in problems:
-        key = problem.split(":")[0]
-        place = {None: "", 0: "command line: "}.get(lines.get(key), f"line {lines.get(key)}: ")
-        rows.append(f"  {place}{problem}")
-    count = f"{len(rows)} mistake{'s' if len(rows) > 1 else ''}"
-    return "\n".join([f"{source}: {count}, nothing was loaded.", *rows])
-
-
 def build_component(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
     """Build one component with settings, with the same errors as in a recipe.
 
@@ -488,7 +437,7 @@ def build_settings(kind: type[Any], values: Mapping[str, Any], what: str) -> Any
         RecipeError: unknown setting, or a value out of bounds.
     """
     problems: list[str] = []
-    built = _validated(kind, dict(values), "", problems)
+    built = validated(kind, dict(values), "", problems)
     if problems:
-        raise RecipeError(_worded(what, [problem.removeprefix("recipe: ") for problem in problems], {}))
+        raise RecipeError(worded(what, [problem.removeprefix("recipe: ") for problem in problems], {}))
     return built
