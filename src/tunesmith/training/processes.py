@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +25,8 @@ from tunesmith.models.loading import choose_device
 
 _PATIENCE = timedelta(days=7)  # the others wait while the first one evaluates; one that dies is noticed at once
 _MOMENT = timedelta(seconds=5)  # for the first process to say that it met the same error
-_MESSAGE = "tunesmith ended"  # key of what the first process to fail says
+_MESSAGE = "tunesmith ended"  # beginning of the key of what the first process to fail says
+_turns = count()  # of work done together since this process began: each has a key of its own
 
 T = TypeVar("T")
 
@@ -39,6 +41,7 @@ class Processes:
 
     def __init__(self, place: Place | None = None, store: Any = None) -> None:
         self.place, self._store = place or Place(), store
+        self._key = f"{_MESSAGE} {next(_turns)}"
         self.reduced_bytes = 0  # gradients that the last step gave to the sums
         self.reductions = 0  # buffers that they were sent in
 
@@ -103,8 +106,8 @@ class Processes:
     def _ended(self) -> Ended:
         told = ""
         with suppress(RuntimeError):  # the store may be gone with the process that kept it
-            if self._store is not None and self._store.check([_MESSAGE]):
-                told = self._store.get(_MESSAGE).decode()
+            if self._store is not None and self._store.check([self._key]):
+                told = self._store.get(self._key).decode()
         why = f"it said: {told}" if told else "it left no message, as one that was killed or ran out of memory"
         return Ended(
             f"{self.words}: another process ended, so this one ends too; {why}. What the last checkpoint holds is "
@@ -232,9 +235,9 @@ class Processes:
         with suppress(RuntimeError):
             if not self.first:
                 with suppress(RuntimeError):
-                    self._store.wait([_MESSAGE], _MOMENT)
-                    return bool(self._store.get(_MESSAGE).decode() == message)
-            self._store.set(_MESSAGE, message)
+                    self._store.wait([self._key], _MOMENT)
+                    return bool(self._store.get(self._key).decode() == message)
+            self._store.set(self._key, message)
         return False
 
 
@@ -265,9 +268,9 @@ def joined() -> Iterator[Processes]:
     if place.count == 1:
         yield ALONE
         return
-    store, rank, count = next(iter(rendezvous("env://")))
+    store, rank, size = next(iter(rendezvous("env://")))
     kinds = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(kinds, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
+    dist.init_process_group(kinds, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     try:
         processes = Processes(place, store)
         with processes.ending_together():
