@@ -53,7 +53,7 @@ def test_fields_inside_an_option_are_open_with_it_only() -> None:
 @pytest.mark.parametrize(
     ("whole", "field", "count", "expected"),
     [
-        (True, {"low": 1, "high": 4}, 3, [1, 2, 4]),
+        (True, {"low": 1, "high": 4}, 3, [1, 3, 4]),
         (True, {"low": 1, "high": 3}, 9, [1, 2, 3]),
         (True, {"low": 4, "high": 64, "log": True}, 3, [4, 16, 64]),
         (True, {"low": 8, "high": 32, "step": 8}, 9, [8, 16, 24, 32]),
@@ -78,7 +78,7 @@ def test_a_grid_spreads_numbers(whole: bool, field: dict[str, Any], count: int, 
         ),
         ("training.learning_rate={low: 1}", "high is None"),
         ("training.learning_rate={low: 0, high: 1, log: true}", "needs low above 0"),
-        ("training.learning_rate={low: 0.1, high: 1, lgo: true}", "unknown key of a range 'lgo'; did you mean 'log'"),
+        ("training.learning_rate={low: 0.1, high: 1, logg: true}", "unknown key of a range 'logg'; did you mean 'log'"),
         ("training.epochs={low: 1, high: 2.5}", "training.epochs: whole numbers are wanted"),
         ("training.epochs={low: 1, high: 4, step: 5}", "training.epochs: step 5 does not fit"),
         ("data.validation=[0.1, 0.2]", "data.validation: it has to be the same in all trials"),

@@ -323,15 +323,9 @@ def studied(found: dict[str, Any]) -> str:
     Returns:
         Several lines.
     """
-    trials, metric = found["trials"], found["metric"]
-    rows = [["validation, which chose", _score(metric, found["chosen_by"])]]
-    rows += [] if found["score"] is None else [[f"{found['measured_on']}, scored once", _score(metric, found["score"])]]
-    said = (
-        f"{trials['all']} trials: {trials['complete']} complete, {trials['stopped']} stopped early, {trials['failed']} "
-        f"failed, {trials['repeated']} repeated; {found['seconds']:.0f} s, {found['trials_per_minute']:.1f} trials/min"
-    )
-    best = f"trial {found['best']} is the best: {' '.join(found['overrides'])}"
-    return "\n".join([said, best, "", _table(["rows", metric], rows), found["note"], "", f"run: {found['run']}"])
+    from tunesmith.search.study_report import sentences
+
+    return "\n".join([*sentences(found), "", f"run: {found['run']}", f"report: {found['report']}"])
 
 
 def nearest(found: Sequence[Sequence[Near]]) -> str:

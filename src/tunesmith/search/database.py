@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ _STATES = {"complete": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
 class Database:
     """A study on disk. Trials are added once their batch has ended, in order; what is there is never changed.
 
+    A folder in which nothing was tried yet, as after a mistake in the recipe, is begun anew.
+
     Args:
         folder: of the study.
         facts: that have to be the same when it goes on.
@@ -31,6 +35,8 @@ class Database:
 
     def __init__(self, folder: Path, facts: dict[str, Any], higher_is_better: bool, resume: bool) -> None:
         self.path = folder / _FILE
+        if not resume and _nothing_tried(folder):
+            self.path.unlink()
         if folder.exists() and any(folder.iterdir()) and not resume:
             raise CheckpointError(
                 f"the output folder {folder} exists. Go on with its study with --resume, or choose another with "
@@ -122,3 +128,14 @@ class Database:
                 raise CheckpointError(
                     f"cannot write {self.path}: {type(error).__name__}. Free space, then go on with --resume."
                 ) from None
+
+
+def _nothing_tried(folder: Path) -> bool:
+    """Say whether a folder holds a study without trials and nothing else."""
+    if not folder.is_dir() or [item.name for item in folder.iterdir()] != [_FILE]:
+        return False
+    try:
+        with closing(sqlite3.connect(folder / _FILE)) as file:
+            return bool(file.execute("select count(*) from trials").fetchone()[0] == 0)
+    except sqlite3.Error:
+        return False  # whatever it is, it is not ours to replace

@@ -12,6 +12,7 @@ from tunesmith.core.progress import Progress
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.database import Database
+from tunesmith.search.study_report import front, importances, write_report
 from tunesmith.search.trials import StudyTrial, best_of
 from tunesmith.search.tuning import Search, read_budget
 from tunesmith.search.wanted import TuningSettings, Wanted, facts_of, read_wanted
@@ -60,7 +61,11 @@ def search_settings(
         **_scores(run, wanted.metric),
         "run": str(run.folder),
         "database": str(database.path),
+        "importance": importances(search.live, search.trials),
+        "front": front(search.trials, wanted.higher_is_better),
+        "report": str(wanted.output / "report.html"),
     }
+    write_report(wanted.output, result, search.trials, wanted.space)
     write_json(wanted.output / _RESULT, result)
     return result
 

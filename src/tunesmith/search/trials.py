@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -61,6 +62,18 @@ class StudyTrial:
     same_as: int | None
     outcome: Outcome
 
+    def key(self, higher_is_better: bool) -> tuple[float, float, int]:
+        """Return what trials are compared by, lower is better: score, loss, number.
+
+        Args:
+            higher_is_better: of the score.
+        Returns:
+            The key.
+        """
+        value, loss = self.outcome.value, self.outcome.loss
+        sign = -1 if higher_is_better else 1
+        return math.inf if value is None else sign * value, math.inf if loss is None else loss, self.number
+
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
         return asdict(self)
@@ -87,6 +100,5 @@ def best_of(trials: list[StudyTrial], higher_is_better: bool) -> StudyTrial | No
     Returns:
         A complete one; None where none is.
     """
-    sign = -1 if higher_is_better else 1
-    able = [one for one in trials if one.outcome.state == "complete" and one.outcome.value is not None]
-    return min(able, key=lambda one: (sign * (one.outcome.value or 0.0), one.outcome.loss, one.number), default=None)
+    able = [one for one in trials if one.outcome.state == "complete"]
+    return min(able, key=lambda one: one.key(higher_is_better), default=None)

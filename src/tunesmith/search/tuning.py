@@ -15,12 +15,39 @@ from tunesmith.search.bookkeeping import optuna, quiet
 from tunesmith.search.budget import Budget
 from tunesmith.search.database import Database
 from tunesmith.search.passes import Passes
+from tunesmith.search.space import Space
+from tunesmith.search.strategies.sampling import Sampling
 from tunesmith.search.trials import Outcome, StudyTrial, best_of
 from tunesmith.search.wanted import Wanted
 
 _HOPELESS = 20  # trials that may fail before any succeeds
 _IDLE = 200  # trials in a row that were there before: the space has no more
 _SURE = 0.05  # share of the first trial after which its time is told in advance
+
+
+def begin(strategy: Sampling, space: Space, seed: int, higher_is_better: bool, epochs: int) -> tuple[Any, int | None]:
+    """Make the study in memory that draws candidates.
+
+    Args:
+        strategy: that searches.
+        space: that is searched.
+        seed: of everything random.
+        higher_is_better: direction of the score.
+        epochs: most of any trial. [count]
+    Returns:
+        A study of optuna, and how many points there are where they are known from the beginning.
+    """
+    points = strategy.points(space, derived(seed, "points"))
+    with quiet():
+        live = optuna().create_study(
+            study_name="search",
+            sampler=strategy.sampler(space, derived(seed, "search")),
+            pruner=strategy.stopper(epochs),
+            direction="maximize" if higher_is_better else "minimize",
+        )
+        for point in points or ():
+            live.enqueue_trial(point)
+    return live, None if points is None else len(points)
 
 
 @dataclass
@@ -48,7 +75,11 @@ class Search:
     first: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        self.passes = Passes(self.wanted.metric, self.progress, self._tick)
+        wanted = self.wanted
+        self.passes = Passes(wanted.metric, self.progress, self._tick)
+        self.live, self.points = begin(
+            wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs
+        )
 
     def run(self) -> None:
         """Try until the budget is spent, or the space.
@@ -58,15 +89,12 @@ class Search:
             TunesmithError: trial after trial fails.
         """
         kept = self.database.trials()
-        live = self._study()
-        points = self.wanted.strategy.points(self.wanted.space, derived(self.wanted.seed, "grid"))
-        for point in points or ():
-            live.enqueue_trial(point)
+        live, points = self.live, self.points
         self.budget.begin()
         while True:
             number = len(self.trials)
             again = kept[number : number + kept[number].size] if number < len(kept) else []
-            size = again[0].size if again else self._size(None if points is None else len(points) - number)
+            size = again[0].size if again else self._size(None if points is None else points - number)
             if not size:
                 return
             with quiet():
@@ -77,17 +105,6 @@ class Search:
                 except _TooShort as short:
                     raise too_short(self.budget, float(short.args[0])) from None
             self._tell()
-
-    def _study(self) -> Any:
-        """Make the study that draws; trials that ended are told to it again, in the same order."""
-        wanted, found = self.wanted, optuna()
-        with quiet():
-            return found.create_study(
-                study_name="search",
-                sampler=wanted.strategy.sampler(wanted.space, derived(wanted.seed, "search")),
-                pruner=wanted.strategy.stopper(wanted.epochs),
-                direction="maximize" if wanted.higher_is_better else "minimize",
-            )
 
     def _size(self, left: int | None) -> int:
         """Decide how many candidates come next; none when budget or space are spent."""
