@@ -14,6 +14,7 @@ import numpy as np
 from tunesmith.core.arrow import number_column, text_column
 from tunesmith.core.errors import DataError, nearest, unknown
 from tunesmith.core.files import Scratch
+from tunesmith.core.growing import full
 from tunesmith.core.registry import components
 from tunesmith.data.readers.base import Reader
 
@@ -94,10 +95,21 @@ class Examples:
             One mapping per row.
         """
         numbers = np.arange(len(self)) if index is None else np.fromiter(index, dtype=np.int64)
-        for start in range(0, len(numbers), _CHUNK):
-            for values in self.table.take(number_column(numbers[start : start + _CHUNK])).to_pylist():
+        for part, rows in self._by_part(numbers):
+            for values in part.take(number_column(rows)).to_pylist():
                 values.setdefault("text", values[self.columns.text])
                 yield values
+
+    def _by_part(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[tuple[pa.RecordBatch, Any]]:
+        """Cut rows where they leave a part of the table: taken from all of it, all of it would be read."""
+        parts = self.table.to_batches()
+        starts = np.cumsum([0, *(len(part) for part in parts)])
+        for begin in range(0, len(numbers), _CHUNK):
+            block = numbers[begin : begin + _CHUNK]
+            owners = np.searchsorted(starts, block, "right") - 1
+            for rows in np.split(np.arange(len(block)), np.flatnonzero(np.diff(owners)) + 1):
+                owner = int(owners[rows[0]])
+                yield parts[owner], block[rows] - starts[owner]
 
     def label(self, row: int) -> str:
         """Return one row's label.
@@ -292,7 +304,10 @@ class _Collector:
         import pyarrow as pa
 
         arrays = [text_column(self.chunk[name], large=True) for name in self.names]
-        self.writer.write_batch(pa.record_batch(arrays, schema=self.schema))
+        try:
+            self.writer.write_batch(pa.record_batch(arrays, schema=self.schema))
+        except OSError as error:
+            raise full(error) from None
         self.chunk = {name: [] for name in self.names}
 
     def finish(self, drop_empty: bool) -> Examples:
