@@ -154,8 +154,9 @@ def main() -> None:
         beyond = large["peak_anonymous_bytes"] - small["peak_anonymous_bytes"]
         found.append({"task": task, "small": small, "large": large, "beyond_bytes": beyond,
                       "beyond_bytes_per_row": round(beyond / large["rows"], 1)})  # fmt: skip
-        print(f"{task}: {large['bytes'] / 1e9:.2f} GB, {large['rows']:,} rows: {beyond / 1e6:,.0f} MB beyond program and "
-              f"model ({small['peak_anonymous_bytes'] / 1e6:,.0f} MB), {beyond / large['rows']:.0f} bytes per row")  # fmt: skip
+        held = small["peak_anonymous_bytes"] / 1e6
+        print(f"{task}: {large['bytes'] / 1e9:.2f} GB, {large['rows']:,} rows: {beyond / 1e6:,.0f} MB beyond program "
+              f"and model ({held:,.0f} MB), {beyond / large['rows']:.0f} bytes per row")  # fmt: skip
     PATH.write_text(json.dumps({"machine": common.machine(1), "runs": found}, indent=1) + "\n")
 
 
