@@ -46,6 +46,7 @@ def test_the_second_time_they_are_read_and_equal_those_made_anew(tokenizer: Any,
     for name in ("ids", "ends", "full_lengths"):
         ours, theirs = getattr(found, name), getattr(wanted, name)
         assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+        assert isinstance(ours.base, np.memmap), "mapped, not loaded"
     assert found.truncated == 1
 
 

@@ -151,7 +151,7 @@ def test_class_weights_have_mean_one_over_the_rows() -> None:
 def test_sampling_gives_every_label_as_many_rows() -> None:
     labels, draw = np.repeat([0, 1, 2], [7, 3, 2]), torch.Generator().manual_seed(0)
     for balance, each in (("oversample", 7), ("undersample", 2)):
-        orders = [balanced_order(labels, balance, draw) for _ in range(2)]
+        orders = [balanced_order(labels, balance, draw).tolist() for _ in range(2)]
         assert orders[0] != orders[1]
         for order in orders:
             assert len(order) == rows_of_epoch(labels, balance) == 3 * each

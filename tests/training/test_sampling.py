@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from tunesmith.core.errors import DataError
-from tunesmith.training.sampling import check_rows_per_label, together_by_label
+from tunesmith.training.sampling import Steps, check_rows_per_label, together_by_label
 
 
 def test_rows_of_a_label_stand_together() -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(12), 8))
-    orders = [together_by_label(labels, 4, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    orders = [together_by_label(labels, 4, torch.Generator().manual_seed(seed)).tolist() for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == list(range(96))
     for start in range(0, 96, 16):  # groups are whole here, so every batch holds its labels four times or more
         _, counts = np.unique(labels[orders[0][start : start + 16]], return_counts=True)
@@ -21,6 +21,13 @@ def test_left_over_rows_join_a_group() -> None:
     assert sorted(order) == list(range(9))
     runs = [len(run) for run in "".join(str(labels[row]) for row in order).replace("0", " ").split()]
     assert max(runs) >= 3  # the three rows of label 1 are one group
+
+
+def test_an_order_is_cut_into_steps() -> None:
+    steps = Steps(np.array([4, 0, 3, 1, 2]), 2)
+    assert list(steps) == [[4, 0], [3, 1], [2]] and len(steps) == 3 and steps[-1] == [2]
+    assert list(steps.first(2)) == [[4, 0], [3, 1]] and list(steps.first(9)) == list(steps)
+    assert all(type(row) is int for row in steps[0])
 
 
 def test_what_cannot_be_filled_is_refused() -> None:

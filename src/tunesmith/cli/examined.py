@@ -42,8 +42,9 @@ def examined(found: dict[str, Any]) -> str:
             "columns": "; ".join(one["why"]) or "-",
             **{kind: f"median {s['median']:,.0f}, p95 {s['p95']:,.0f}, most {s['most']:,.0f}"
                for kind, s in spreads.items()},
-            "languages": _shares(one["languages"]),
-            "scripts": _shares(one["scripts"]),
+            **{c["name"]: f"from {c['least']:.6g} to {c['most']:.6g}, mean {c['mean']:.6g}" for c in one["columns"]
+               if "least" in c},
+            **{kind: _shares(one[kind]) for kind in ("languages", "scripts") if one[kind]},
             **({"labels": f"{len(most):,}, from {most[-1][1]:,} to {most[0][1]:,} rows"} if most else {}),
             "duplicates": f"{one['duplicates']:,}",
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,6 +26,10 @@ class ColumnFacts:
         missing: empty or null cells. [count]
         characters: of all texts together. [count]
         values: different values, at most 1,001 of them.
+        least: of its numbers; infinite where there is none.
+        most: of its numbers.
+        total: of its numbers.
+        numbers: cells that hold one, those written as text aside. [count]
     """
 
     name: str
@@ -33,6 +38,10 @@ class ColumnFacts:
     missing: int = 0
     characters: int = 0
     values: set[str] = field(default_factory=set)
+    least: float = math.inf
+    most: float = -math.inf
+    total: float = 0.0
+    numbers: int = 0
 
     def add(self, value: Any, where: str) -> None:
         """Look at one cell.
@@ -50,6 +59,9 @@ class ColumnFacts:
         self.kinds[kind] += 1
         if isinstance(value, str):
             self.characters += len(value)
+        elif kind == "number":
+            self.least, self.most, self.total = min(self.least, value), max(self.most, value), self.total + value
+            self.numbers += 1
         if len(self.values) <= _MOST:
             self.values.add(str(value)[:200])
 
@@ -80,6 +92,11 @@ class ColumnFacts:
             "constant": different == 1 and not self.missing,
             "mixed": self.mixed,
             "first": self.first if self.mixed else {},
+            **(
+                {}
+                if math.isinf(self.least)
+                else {"least": self.least, "most": self.most, "mean": self.total / self.numbers}
+            ),
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy as np
 from tunesmith.core.arrow import number_column, text_column
 from tunesmith.core.errors import DataError, nearest, unknown
 from tunesmith.core.files import Scratch
+from tunesmith.core.growing import full
 from tunesmith.core.registry import components
 from tunesmith.data.readers.base import Reader
 
@@ -32,16 +34,18 @@ class Columns:
         label: column of the label; None when there is none to read.
         others: further columns that a template uses.
         kept: columns that rows are split by; cleaning does not change them.
+        nested: columns of lists or objects, as boxes or tags; `Examples.value` gives them back.
     """
 
     text: str
     label: str | None
     others: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
 
     def all(self) -> list[str]:
         """Return every column to read, each once."""
-        names = [self.text, *([self.label] if self.label else []), *self.others, *self.kept]
+        names = [self.text, *([self.label] if self.label else []), *self.others, *self.kept, *self.nested]
         return list(dict.fromkeys(names))
 
 
@@ -94,10 +98,32 @@ class Examples:
             One mapping per row.
         """
         numbers = np.arange(len(self)) if index is None else np.fromiter(index, dtype=np.int64)
-        for start in range(0, len(numbers), _CHUNK):
-            for values in self.table.take(number_column(numbers[start : start + _CHUNK])).to_pylist():
+        for part, rows in self._by_part(numbers):
+            for values in part.take(number_column(rows)).to_pylist():
                 values.setdefault("text", values[self.columns.text])
                 yield values
+
+    def _by_part(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[tuple[pa.RecordBatch, Any]]:
+        """Cut rows where they leave a part of the table: taken from all of it, all of it would be read."""
+        parts = self.table.to_batches()
+        starts = np.cumsum([0, *(len(part) for part in parts)])
+        for begin in range(0, len(numbers), _CHUNK):
+            block = numbers[begin : begin + _CHUNK]
+            owners = np.searchsorted(starts, block, "right") - 1
+            for rows in np.split(np.arange(len(block)), np.flatnonzero(np.diff(owners)) + 1):
+                owner = int(owners[rows[0]])
+                yield parts[owner], block[rows] - starts[owner]
+
+    def value(self, row: int, column: str) -> Any:
+        """Return a cell of a column of lists or objects.
+
+        Args:
+            row: 0 <= row < len(self).
+            column: one of `columns.nested`.
+        Returns:
+            As the file has it.
+        """
+        return json.loads(self.table.column(column)[row].as_py())
 
     def label(self, row: int) -> str:
         """Return one row's label.
@@ -142,8 +168,9 @@ def find_reader(
         DataError: no such file, or no reader for it.
     """
     path, readers = path_text(path), components("readers")
+    known = sorted(readers.values(), key=lambda reader: not reader.by_content)
     nameless = [reader for reader in readers.values() if columns and path.lower().endswith(reader.nameless or "\0")]
-    for reader in [*nameless, *(reader for reader in readers.values() if reader.reads(path))]:
+    for reader in [*nameless, *(reader for reader in known if reader.reads(path))]:
         if reader.suffixes and not Path(path).is_file():
             raise DataError(_missing(path))
         found: Reader = reader(path, encoding, max_characters, columns if reader in nameless else ())
@@ -276,6 +303,8 @@ class _Collector:
     def _cell(self, value: Any, name: str, where: str) -> str:
         if value is None or value != value:  # None, NaN
             return ""
+        if name in self.columns.nested and isinstance(value, dict | list):
+            value = json.dumps(value, ensure_ascii=False)
         if isinstance(value, dict | list | bytes):
             raise DataError(
                 f"{self.path}, {where}: column '{name}' holds a {type(value).__name__}; a text or a number is needed."
@@ -292,7 +321,10 @@ class _Collector:
         import pyarrow as pa
 
         arrays = [text_column(self.chunk[name], large=True) for name in self.names]
-        self.writer.write_batch(pa.record_batch(arrays, schema=self.schema))
+        try:
+            self.writer.write_batch(pa.record_batch(arrays, schema=self.schema))
+        except OSError as error:
+            raise full(error) from None
         self.chunk = {name: [] for name in self.names}
 
     def finish(self, drop_empty: bool) -> Examples:

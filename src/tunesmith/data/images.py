@@ -127,6 +127,56 @@ def decode(content: bytes, where: str, size: int, channels: int = 1, limits: Ima
         DataError: it is no image, damaged, too large, or holds several.
         MissingDependency: pillow is not installed.
     """
+
+    def scaled(upright: Image) -> Image:
+        from PIL import Image as Kind
+
+        return _plain(upright, channels).resize((size, size), Kind.Resampling.BILINEAR)
+
+    array = np.asarray(_opened(content, where, scaled, limits or ImageLimits()), np.uint8)
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def stored(content: bytes, where: str, limits: ImageLimits | None = None) -> Pixels:
+    """Decode one image in its own size.
+
+    Args:
+        content: of the file.
+        where: its name, for errors.
+        limits: of what is read.
+    Returns:
+        (3, height, width), uint8.
+    Raises:
+        DataError: it is no image, damaged, too large, or holds several.
+        MissingDependency: pillow is not installed.
+    """
+    found = _opened(content, where, lambda upright: _plain(upright, 3), limits or ImageLimits())
+    return np.asarray(found, np.uint8).transpose(2, 0, 1)
+
+
+def mask_classes(path: Path) -> np.ndarray[Any, Any]:
+    """Read the numbers of classes that the pixels of a mask are.
+
+    Args:
+        path: of the file.
+    Returns:
+        (height, width); of an image with a palette the places in it, not the colours.
+    Raises:
+        DataError: it cannot be decoded, or is in colour.
+    """
+
+    def numbers(upright: Image) -> Image:
+        if upright.mode not in ("1", "L", "P", "I", "I;16"):
+            raise ValueError(f"pixels of mode {upright.mode}, not one number each")
+        upright.load()
+        return upright
+
+    content = _read_file(path, str(path), ImageLimits())
+    return np.asarray(_opened(content, str(path), numbers, ImageLimits()))
+
+
+def _opened(content: bytes, where: str, use: Callable[[Image], Image], limits: ImageLimits) -> Image:
+    """Open an image, turn it upright, and use it."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
@@ -134,14 +184,12 @@ def decode(content: bytes, where: str, size: int, channels: int = 1, limits: Ima
     import io
     import warnings
 
-    limits = limits or ImageLimits()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours
-            stored = Image.open(io.BytesIO(content))
-            _check_image(stored, where, limits)
-            upright = ImageOps.exif_transpose(stored)
-            plain = _plain(upright, channels).resize((size, size), Image.Resampling.BILINEAR)
+            found = Image.open(io.BytesIO(content))
+            _check_image(found, where, limits)
+            return use(ImageOps.exif_transpose(found))
     except (
         UnidentifiedImageError,
         Image.DecompressionBombError,
@@ -154,8 +202,6 @@ def decode(content: bytes, where: str, size: int, channels: int = 1, limits: Ima
         raise DataError(
             f"{where}: the image cannot be decoded ({said}). Restore the file, or take it out of the data."
         ) from None
-    array = np.asarray(plain, np.uint8)
-    return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
 def _check_image(found: Image, where: str, limits: ImageLimits) -> None:

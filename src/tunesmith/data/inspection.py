@@ -7,11 +7,13 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tunesmith.core.errors import DataError, unknown
+from tunesmith.core.files import sha256_of
 from tunesmith.core.registry import components
 from tunesmith.data.audit import text_hashes
 from tunesmith.data.columns import ColumnFacts, guess_columns
@@ -25,7 +27,7 @@ from tunesmith.data.readers.base import Reader, Row
 _FIRST = 2000  # rows that columns are guessed from
 _BLOCK = 4096
 _TOLD, _EVERY = 20_000, 20  # the language of the first rows is told, and of every 20th row behind them
-_SHOWN = 5
+_SHOWN, _PICTURES = 5, 24
 _TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>|&[a-zA-Z]{2,8};|&#[0-9]{1,6};")
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\u202a-\u202e]")
 
@@ -43,7 +45,7 @@ class Inspection:
     """
 
     def __init__(self, reader: Reader, text: str | None = None, label: str | None = None, near: float = 0.9) -> None:
-        self.path, self.reader = reader.path, reader
+        self.path, self.reader, self.files = reader.path, reader, type(reader).file_column
         rows = reader.rows()
         first = list(islice(rows, _FIRST))
         if not first:
@@ -57,6 +59,7 @@ class Inspection:
         self._codes, self._names = array("i"), dict[str, int]()
         self.near, self._index = near, NearIndex(near) if near else None
         self._pending: list[str] = []
+        self.shown: list[str] = []  # the first files of images or sounds
         for where, values in chain(first, rows):
             self._add(where, values)
         self._flush()
@@ -64,6 +67,7 @@ class Inspection:
     def _settle(self, first: Sequence[Row], text: str | None, label: str | None) -> None:
         """Decide which columns are what from the first rows."""
         self.names = list(dict.fromkeys(name for _, values in first for name in values))
+        self.holds = type(self.reader).holds
         for wanted in (text, label):
             if wanted is not None and wanted not in self.names:
                 raise DataError(f"{self.path}: {unknown('column', wanted, map(str, self.names))}")
@@ -72,6 +76,9 @@ class Inspection:
             for column in looked:
                 column.add(values.get(column.name), where)
         guessed_text, guessed_label, self.why = guess_columns(looked, len(first))
+        if self.holds:
+            guessed_text, guessed_label = type(self.reader).text_column, type(self.reader).label_column
+            self.why = [f"{self.holds}: the reader says what its columns are"]
         self.text, self.label = text or guessed_text, label or guessed_label
         if self.label == self.text:
             self.label = None
@@ -85,24 +92,27 @@ class Inspection:
         for column in self.columns:
             column.add(values.get(column.name), where)
         if self.label is not None and values.get(self.label) is not None:
-            label = str(values[self.label])
-            self.labels[label] += 1
-            self._codes.append(self._names.setdefault(label, len(self._names)))
+            label = values[self.label]
+            listed = isinstance(label, list)
+            self.labels.update(map(str, label if listed else [label]))
+            self._codes.append(-1 if listed else self._names.setdefault(str(label), len(self._names)))
         else:
             self._codes.append(-1)
-        self._pending.append(_text(values, self.text))
+        if self.files and len(self.shown) < _PICTURES:
+            self.shown.append(str(values[self.files]))
+        self._pending.append(_content(values[self.files]) if self.files else _text(values, self.text))
         if len(self._pending) >= _BLOCK:
             self._flush()
 
     def _flush(self) -> None:
         texts, start = self._pending, len(self.lengths)
         self._pending = []
-        for number, text in enumerate(texts, start):
+        for number, text in enumerate([] if self.files else texts, start):
             self.lengths.append(len(text))
             self.words.append(text.count(" ") + 1 if text else 0)
             self._look(text, number)
         self.hashes.frombytes(text_hashes(texts).tobytes())
-        if self._index is not None and texts:
+        if self._index is not None and texts and not self.files:
             self._index.add(texts)
 
     def _look(self, text: str, number: int) -> None:
@@ -140,7 +150,7 @@ class Inspection:
         codes = np.frombuffer(self._codes, np.int32)
         _, start, numbers = np.unique(hashes, return_index=True, return_inverse=True)
         conflicts = int((codes != codes[start[numbers]]).sum())
-        near = self._index.near(np.sort(first)) if self._index is not None else None
+        near = self._index.near(np.sort(first)) if self._index is not None and not self.files else None
         return {
             "file": self.path,
             "reader": type(self.reader).name,
@@ -150,9 +160,9 @@ class Inspection:
             "text": self.text,
             "label": self.label,
             "why": self.why,
-            "characters": _spread(lengths),
-            "words": _spread(np.frombuffer(self.words, np.int64)),
-            "histogram": _histogram(lengths),
+            "characters": None if self.files else _spread(lengths),
+            "words": None if self.files else _spread(np.frombuffer(self.words, np.int64)),
+            "histogram": None if self.files else _histogram(lengths),
             "scripts": dict(self.scripts.most_common()),
             "languages": dict(self.languages.most_common()),
             "labels": dict(self.labels.most_common()),
@@ -162,10 +172,13 @@ class Inspection:
             "near_threshold": self.near,
             "personal": {kind: self.counts[kind] for kind in ("mail", "phone", "card", "iban", "id")},
             "found": {what: {"rows": self.counts[what], "first": places} for what, places in self.marks.items()},
-            "outliers": _outliers(lengths, self.where),
+            "outliers": [] if self.files else _outliers(lengths, self.where),
+            "files": self.shown,
         }
 
     def _what(self) -> str:
+        if self.holds:
+            return f"{self.holds}, {len(self.labels):,} labels" if self.labels else self.holds
         if self.form is not None and self.label is None:
             return f"conversations ({self.form})"
         if self.text is None:
@@ -177,8 +190,15 @@ def _text(values: Mapping[str, Any], column: str | None) -> str:
     """Return what of a row is read: the text column, or every text of a conversation."""
     if column is not None:
         value = values.get(column)
+        if isinstance(value, list):  # of tokens
+            return " ".join(map(str, value))
         return value if isinstance(value, str) else "" if value is None or value != value else str(value)
     return "\n".join(_texts(list(values.values())))
+
+
+def _content(path: str) -> str:
+    """Return a text that files of one content share."""
+    return sha256_of([Path(path)])
 
 
 def _texts(value: Any) -> list[str]:

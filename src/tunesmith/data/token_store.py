@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -123,15 +124,30 @@ def _name(parts: Iterable[str | None]) -> str | None:
 
 
 def _read(path: Path) -> Arrays | None:
-    """Read what is there; a damaged file is as good as none and is written anew."""
+    """Map what is there; a damaged file is as good as none and is written anew."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+        with zipfile.ZipFile(path) as file:
+            if file.testzip() is not None:
+                return None
+            found = {info.filename.removesuffix(".npy"): _mapped(path, info) for info in file.infolist()}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
     with suppress(OSError):  # a folder that others may only read serves as well
         os.utime(path)
     return found
+
+
+def _mapped(path: Path, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
+    """Map one array of an archive whose entries are not compressed, so that it need not fit into memory."""
+    with open(path, "rb") as file:
+        file.seek(info.header_offset + 26)  # the lengths of the name and of what follows it, then both, then the array
+        name, extra = struct.unpack("<HH", file.read(4))
+        file.seek(name + extra, os.SEEK_CUR)
+        version = np.lib.format.read_magic(file)
+        assert version == (1, 0)  # as `_write` leaves it
+        shape, _, kind = np.lib.format.read_array_header_1_0(file)
+        place = file.tell()
+    return np.memmap(path, kind, "r", place, shape).view(np.ndarray) if shape[0] else np.zeros(shape, kind)
 
 
 def _write(path: Path, arrays: Arrays) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import DataError
+from tunesmith.core.growing import Growing
 
 _CHUNK = 1024
+_BLOCK = 2**20  # tokens that are looked at together
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class TokenRows:
         self, ids: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], full_lengths: np.ndarray[Any, Any]
     ) -> None:
         self.ids, self.ends, self.full_lengths = ids, ends, full_lengths
+        self._lengths: np.ndarray[Any, np.dtype[np.int64]] | None = None
 
     def __len__(self) -> int:
         return len(self.full_lengths)
@@ -101,7 +103,9 @@ class TokenRows:
     @property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(rows,), tokens per row as the model reads it."""
-        return np.diff(self.ends)
+        if self._lengths is None:
+            self._lengths = np.diff(self.ends)
+        return self._lengths
 
     @property
     def truncated(self) -> int:
@@ -183,8 +187,13 @@ class LearnedRows(TokenRows):
     @cached_property
     def targets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(rows,), learned tokens per row."""
-        sums = np.concatenate([[0], np.cumsum(self.marks, dtype=np.int64)])
-        return sums[self.ends[1:]] - sums[self.ends[:-1]]
+        found = np.zeros(len(self), np.int64)
+        for start in range(0, len(self), _CHUNK):
+            ends = self.ends[start : start + _CHUNK + 1]
+            marks = self.marks[ends[0] : ends[-1]]
+            sums = np.concatenate([[0], np.cumsum(marks, dtype=np.int64)])[ends - ends[0]]
+            found[start : start + _CHUNK] = np.diff(sums)
+        return found
 
     def take(self, rows: np.ndarray[Any, Any]) -> LearnedRows:
         """Return some of the rows.
@@ -209,7 +218,8 @@ def unknown_tokens(rows: TokenRows, tokenizer: Any, name: str) -> list[str]:
         A sentence, or nothing where all is known.
     """
     unknown = getattr(tokenizer, "unk_token_id", None)
-    count = 0 if unknown is None else int((rows.ids == unknown).sum())
+    blocks = range(0, 0 if unknown is None else len(rows.ids), _BLOCK)
+    count = sum(int((rows.ids[start : start + _BLOCK] == unknown).sum()) for start in blocks)
     if not count:
         return []
     return [
@@ -230,7 +240,8 @@ def tokenize(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> TokenRows
     Raises:
         DataError: a text without any token.
     """
-    ids, ends, full = array("i"), array("q", [0]), array("q")
+    ids, ends, full = Growing("i"), Growing("q"), Growing("q")
+    ends.append(0)
     chunk: list[str] = []
 
     def flush() -> None:
@@ -259,8 +270,4 @@ def tokenize(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> TokenRows
         if len(chunk) >= _CHUNK:
             flush()
     flush()
-    return TokenRows(
-        np.frombuffer(ids, dtype=np.int32) if ids else np.zeros(0, np.int32),
-        np.frombuffer(ends, dtype=np.int64),
-        np.frombuffer(full, dtype=np.int64) if full else np.zeros(0, np.int64),
-    )
+    return TokenRows(ids.finish(), ends.finish(), full.finish())

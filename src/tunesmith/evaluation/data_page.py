@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from tunesmith.data.files import thumbnail
+from tunesmith.data.images import SUFFIXES
 from tunesmith.evaluation import plots
 from tunesmith.evaluation.page import page, pairs, safe, section, table, texts
 
@@ -48,20 +52,21 @@ def _file(one: dict[str, Any]) -> list[str]:
         "what it is": f"{one['what']}, {one['reader']}",
         "rows": f"{one['rows']:,}",
         "columns": "; ".join(one["why"]) or "no text column was found",
-        "characters: median / p95 / most": _spread(one["characters"]),
-        "words: median / p95 / most": _spread(one["words"]),
-        **({"tokens: median / p95 / most": _spread(one["tokens"])} if one.get("tokens") else {}),
+        **{f"{kind}: median / p95 / most": _spread(one[kind]) for kind in ("characters", "words", "tokens")
+           if one.get(kind)},
         "duplicates": f"{one['duplicates']:,}, with another label {one['conflicts']:,}",
         "near copies": near_words(one),
-    }
+    }  # fmt: skip
     found = [[finding(what), f"{some['rows']:,}", ", ".join(some["first"])] for what, some in one["found"].items()]
     odd = [[f"{some['characters']:,} characters", "", some["where"]] for outlier in one["outliers"]
            for some in outlier["first"]]  # fmt: skip
-    pictures = plots.lengths(one["histogram"]["counts"], one["histogram"]["edges"], "characters")
+    bars = one["histogram"]
+    pictures = plots.lengths(bars["counts"], bars["edges"], "characters") if bars else ""
     shares = [plots.shares(one[kind], 12) for kind in ("scripts", "languages") if len(one[kind]) > 1]
     suspects = [[some["where"], some["why"]] for some in one.get("suspicious", [])]
     return [
         section(name, pairs(facts) + pictures),
+        section(f"{name}: pictures", _pictures(one.get("files", []))),
         section(f"{name}: labels", plots.shares(one["labels"]) if one["labels"] else ""),
         section(f"{name}: scripts and languages", "".join(shares)),
         section(f"{name}: columns", _columns(one["columns"])),
@@ -70,10 +75,22 @@ def _file(one: dict[str, Any]) -> list[str]:
     ]
 
 
+def _pictures(files: Sequence[str]) -> str:
+    """Show the first images of a file."""
+    shown = []
+    for path in files:
+        if path.lower().endswith(SUFFIXES):
+            content = base64.b64encode(thumbnail(Path(path))).decode()
+            shown.append(f'<img src="data:image/png;base64,{content}" title="{safe(path)}" alt="{safe(path)}">')
+    return "".join(shown)
+
+
 def _columns(columns: Sequence[dict[str, Any]]) -> str:
     rows = []
     for one in columns:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in one["kinds"].items())
+        if "least" in one:
+            kinds += f" from {one['least']:.6g} to {one['most']:.6g}, mean {one['mean']:.6g}"
         cells = (kinds, one["different"], f"{one['missing']:,}", "constant" if one["constant"] else "")
         rows.append(f"<tr><td>{safe(one['name'])}</td>" + "".join(f"<td class=n>{safe(c)}</td>" for c in cells)
                     + "</tr>")  # fmt: skip

@@ -174,7 +174,7 @@ class SeveralTrial(SchemeTrial):
 
 
 def with_companions(
-    steps: list[list[int]], labelled: int, others: int, ratio: int, turns: tuple[int, int]
+    steps: Sequence[list[int]], labelled: int, others: int, ratio: int, turns: tuple[int, int]
 ) -> list[list[int]]:
     """Put unlabelled rows into every step; all come up before one comes again.
 

@@ -145,6 +145,9 @@ class TrainingSettings(Settings):
     """How the delta and the head are trained."""
 
     epochs: int = setting(3, "Passes over the training rows.", unit="count", ge=1)
+    max_steps: int | None = setting(
+        None, "Most optimizer steps: an epoch that reaches them ends there and is the last.", unit="count", ge=1
+    )
     batch_size: int = setting(32, "Rows per optimizer step.", unit="count", ge=1)
     label_rows: float = setting(
         0.0, "Rows of labels' own texts that train besides, for each training row.", ge=0, le=10

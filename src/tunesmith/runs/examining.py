@@ -108,7 +108,8 @@ def _suspicious(one: dict[str, Any], model: str, encoding: str) -> list[dict[str
 def _notes(one: dict[str, Any]) -> list[str]:
     """Say what is odd about a file, one sentence each."""
     name, rows = one["file"], one["rows"]
-    found = [] if one["text"] or one["what"].startswith("conversations") else ["no column holds texts."]
+    texts = one["text"] or one["files"] or one["what"].startswith("conversations")
+    found = [] if texts else ["no column holds texts."]
     for column in one["columns"]:
         if column["missing"]:
             found.append(f"column '{column['name']}': {column['missing']:,} of {rows:,} cells are empty or null.")
@@ -119,7 +120,8 @@ def _notes(one: dict[str, Any]) -> list[str]:
             found.append(f"column '{column['name']}' holds cells of several kinds: {kinds}.")
     found += _of_labels(one["labels"])
     if one["duplicates"]:
-        found.append(f"{one['duplicates']:,} rows repeat an earlier text, {one['conflicts']:,} of them with another "
+        what = "file" if one["files"] else "text"
+        found.append(f"{one['duplicates']:,} rows repeat an earlier {what}, {one['conflicts']:,} of them with another "
                      "label (data.cleaning: duplicates).")  # fmt: skip
     if one["near_duplicates"] and one["near_duplicates"]["rows"]:
         found.append(f"near copies: {near_words(one)} (data.cleaning: near-duplicates, or data.near_copies).")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tunesmith.core.files import finite, hash_of, write_json, write_text
+from tunesmith.core.files import finite, hash_of, write_atomic, write_json, write_text
 from tunesmith.core.registry import components
 from tunesmith.evaluation.report import Content, render
 from tunesmith.evaluation.written import Written
@@ -58,7 +58,7 @@ def write_run(outcome: Outcome, folder: Path) -> None:
         write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
     write_text(folder / "recipe.yaml", to_yaml(settled(outcome.checked, outcome.session)))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
-    write_json(folder / SPLITS, split_rows(outcome.corpus))
+    write_atomic(folder / SPLITS, lambda path: write_splits(path, outcome.corpus))
     if "test" in outcome.judge.splits:
         write_text(folder / OPENINGS, _first_opening(outcome))
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
@@ -101,25 +101,29 @@ def _write_best(outcome: Outcome, folder: Path, number: int, base: str) -> None:
     outcome.settle(tuned)
 
 
-def split_rows(corpus: Corpus) -> dict[str, Any]:
-    """Say which rows of which file each split holds, and when it was scored.
+def write_splits(path: Path, corpus: Corpus) -> None:
+    """Write which rows of which file each split holds, and when it was scored, as JSON; no list of them is held.
 
     Args:
+        path: to write to.
         corpus: the data.
-    Returns:
-        By split: file, the word and the numbers of its rows, and what opened it; of test the hashes of its rows too.
     """
     opened = {"validation": "after every epoch", "test": "once, after training"}
-    return {
-        name: {
-            "file": split.examples.path,
-            "rows": split.examples.where[0].rpartition(" ")[0],
-            "numbers": [int(split.examples.where[int(row)].rpartition(" ")[2]) for row in split.index],
-            "scored": opened.get(name, "trains"),
-            **({"hashes": row_hashes(split.tokens)} if name == "test" else {}),
-        }
-        for name, split in corpus.splits.items()
-    }
+    with open(path, "w", encoding="utf-8") as file:
+        begin = "{"
+        for name, split in corpus.splits.items():
+            facts = {
+                "file": split.examples.path,
+                "rows": split.examples.where[0].rpartition(" ")[0],
+                "scored": opened.get(name, "trains"),
+                **({"hashes": row_hashes(split.tokens)} if name == "test" else {}),
+            }
+            file.write(f'{begin}\n  {json.dumps(name)}: {json.dumps(facts, ensure_ascii=False)[:-1]}, "numbers": [')
+            places = (split.examples.where[int(row)].rpartition(" ")[2] for row in split.index)
+            file.writelines(f"{', ' if number else ''}{place}" for number, place in enumerate(places))
+            file.write("]}")
+            begin = ","
+        file.write("\n}\n")
 
 
 def settled(checked: Checked, session: Session) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import CheckpointError
+from tunesmith.core.growing import Growing
 from tunesmith.data.conversations import Conversation
 from tunesmith.data.tokens import LearnedRows
 from tunesmith.prompts.chat import Chat, Rendered, Span, special_tokens
@@ -64,8 +64,9 @@ class RowBuilder:
     """Rows on their way into flat arrays."""
 
     def __init__(self) -> None:
-        self.ids, self.marks, self.ends = array("i"), array("B"), array("q", [0])
-        self.full, self.characters = array("q"), array("q")
+        self.ids, self.marks, self.ends = Growing("i"), Growing("B"), Growing("q")
+        self.full, self.characters = Growing("q"), Growing("q")
+        self.ends.append(0)
 
     def add(self, ids: Sequence[int], marks: Sequence[int], full: int, characters: int) -> None:
         """Add a row.
@@ -85,11 +86,11 @@ class RowBuilder:
     def rows(self) -> LearnedRows:
         """Return what was added."""
         return LearnedRows(
-            np.array(self.ids, dtype=np.int32),
-            np.array(self.ends, dtype=np.int64),
-            np.array(self.full, dtype=np.int64),
-            np.array(self.marks, dtype=np.uint8),
-            np.array(self.characters, dtype=np.int64),
+            self.ids.finish(),
+            self.ends.finish(),
+            self.full.finish(),
+            self.marks.finish(),
+            self.characters.finish(),
         )
 
 
@@ -120,7 +121,7 @@ def encode_conversations(
         )
     builder, found = RowBuilder(), Encoded(RowBuilder().rows(), np.zeros(0, np.int64))
     encode = _pairs if chat.apart else _whole
-    kept, total, specials = list[int](), 0, special_tokens(chat.tokenizer)
+    kept, total, specials = Growing("q"), 0, special_tokens(chat.tokenizer)
     for chunk in _chunks(conversations):
         for conversation in chunk:
             found.spelled += any(token in m["content"] for m in conversation.messages for token in specials)
@@ -131,7 +132,7 @@ def encode_conversations(
             else:
                 found.silent.append(number)
         total += len(chunk)
-    found.rows, found.kept = builder.rows(), np.array(kept, dtype=np.int64)
+    found.rows, found.kept = builder.rows(), kept.finish()
     return found
 
 
@@ -280,7 +281,7 @@ def encode_endings(begin: Sequence[int], ends: Iterable[Sequence[int]], max_toke
 
 def encode_documents(
     texts: Iterable[Iterable[str]], tokenizer: Any, max_tokens: int
-) -> tuple[LearnedRows, list[tuple[int, int]]]:
+) -> tuple[LearnedRows, np.ndarray[Any, Any]]:
     """Turn texts into rows of at most `max_tokens`; every token but a text's first is learned exactly once.
 
     A text begins with the tokenizer's begin token and ends with its end token, where it has them. Rows of one text
@@ -291,26 +292,25 @@ def encode_documents(
         tokenizer: of the model.
         max_tokens: longest row, at least 2. [tokens]
     Returns:
-        The rows, and where each begins: number of the text and of the piece.
+        The rows, and where each begins: (rows, 2), number of the text and of the piece.
     """
-    builder, places = RowBuilder(), list[tuple[int, int]]()
+    builder, places = RowBuilder(), Growing("q")
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     last = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for number, pieces in enumerate(texts):
-        ids, characters, ends = flat_document(pieces, tokenizer, first)
-        ids.extend(last)
+        flat, characters, ends = flat_document(pieces, tokenizer, first)
+        flat.extend(last)
+        ids = flat.finish()
         starts = range(0, max(1, len(ids) - 1), max_tokens - 1)
         for start in starts:
-            row = ids[start : start + max_tokens]
+            row = ids[start : start + max_tokens].tolist()
             share = (len(row) - 1) / max(1, len(ids) - 1)
             builder.add(row, [0] + [1] * (len(row) - 1), len(row), round(share * characters))
-            places.append((number, min(bisect_right(ends, start), len(ends) - 1)))
-    return builder.rows(), places
+            places.extend((number, min(bisect_right(ends, start), len(ends) - 1)))
+    return builder.rows(), places.finish().reshape(-1, 2)
 
 
-def flat_document(
-    pieces: Iterable[str], tokenizer: Any, first: Sequence[int] = ()
-) -> tuple[array[int], int, list[int]]:
+def flat_document(pieces: Iterable[str], tokenizer: Any, first: Sequence[int] = ()) -> tuple[Growing, int, list[int]]:
     """Tokenise a text piece by piece.
 
     Args:
@@ -320,7 +320,8 @@ def flat_document(
     Returns:
         Its tokens, its characters, and where each piece ends in the tokens.
     """
-    ids, characters, ends = array("i", first), 0, list[int]()
+    ids, characters, ends = Growing("i"), 0, list[int]()
+    ids.extend(first)
     for piece in pieces:
         ids.extend(tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"])
         characters += len(piece)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import CheckpointError
+from tunesmith.core.growing import Growing
 from tunesmith.data.tokens import LearnedRows, Seen
 from tunesmith.tasks.encoding import RowBuilder, flat_document
 
@@ -82,7 +83,7 @@ class MaskedRows(LearnedRows):
 
 def encode_masked(
     texts: Iterable[Iterable[str]], tokenizer: Any, max_tokens: int, share: float
-) -> tuple[MaskedRows, list[tuple[int, int]]]:
+) -> tuple[MaskedRows, np.ndarray[Any, Any]]:
     """Turn texts into rows of at most `max_tokens`, each between the tokenizer's special tokens.
 
     Args:
@@ -91,7 +92,7 @@ def encode_masked(
         max_tokens: longest row, special tokens included. [tokens]
         share: of a row's tokens that are predicted. [fraction]
     Returns:
-        The rows, and where each begins: number of the text and of the piece.
+        The rows, and where each begins: (rows, 2), number of the text and of the piece.
     Raises:
         CheckpointError: the tokenizer has no mask token.
     """
@@ -102,15 +103,17 @@ def encode_masked(
         )
     begin, end = around(tokenizer)
     room = max_tokens - len(begin) - len(end)
-    builder, places = RowBuilder(), list[tuple[int, int]]()
+    builder, places = RowBuilder(), Growing("q")
     for number, pieces in enumerate(texts):
-        ids, characters, ends = flat_document(pieces, tokenizer)
+        flat, characters, ends = flat_document(pieces, tokenizer)
+        ids = flat.finish()
         for start in range(0, len(ids), room):
-            row = ids[start : start + room]
+            row = ids[start : start + room].tolist()
             marks = [*[0] * len(begin), *[1] * len(row), *[0] * len(end)]
             builder.add([*begin, *row, *end], marks, len(marks), round(len(row) / len(ids) * characters))
-            places.append((number, min(bisect_right(ends, start), len(ends) - 1)))
-    return MaskedRows(builder.rows(), Masking(share, tokenizer.mask_token_id, len(tokenizer))), places
+            places.extend((number, min(bisect_right(ends, start), len(ends) - 1)))
+    masking = Masking(share, tokenizer.mask_token_id, len(tokenizer))
+    return MaskedRows(builder.rows(), masking), places.finish().reshape(-1, 2)
 
 
 def around(tokenizer: Any) -> tuple[list[int], list[int]]:

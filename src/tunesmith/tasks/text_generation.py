@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import ValidationInfo, field_validator
 from torch import Tensor, nn
 
@@ -62,7 +63,7 @@ class TextGeneration(LanguageTask):
 
     def encode(
         self, texts: Iterable[Iterable[str]], tokenizer: Any, max_tokens: int
-    ) -> tuple[LearnedRows, list[tuple[int, int]]]:
+    ) -> tuple[LearnedRows, np.ndarray[Any, Any]]:
         """Turn texts into rows.
 
         Args:
@@ -70,7 +71,7 @@ class TextGeneration(LanguageTask):
             tokenizer: of the model.
             max_tokens: longest row. [tokens]
         Returns:
-            The rows, and where each begins: number of the text and of the piece.
+            The rows, and where each begins: (rows, 2), number of the text and of the piece.
         """
         if self.objective == "masked":
             return encode_masked(texts, tokenizer, max_tokens, self.masked_share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,39 @@ from tunesmith.recipe.schema import TrainingSettings
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def random_order(rows: int, generator: torch.Generator) -> list[int]:
+Order = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Steps(Sequence[list[int]]):
+    """An order cut into steps; the numbers become a list where a step is taken, not before.
+
+    Args:
+        order: numbers of rows.
+        size: rows of a step; the last one may have fewer. [count]
+    """
+
+    def __init__(self, order: Order, size: int) -> None:
+        self._order, self._size = order, size
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._size)
+
+    def __getitem__(self, step: Any) -> Any:
+        start = range(len(self))[step] * self._size
+        return self._order[start : start + self._size].tolist()
+
+    def first(self, count: int) -> Steps:
+        """Leave the last steps out.
+
+        Args:
+            count: of those that stay. [count]
+        Returns:
+            The first ones.
+        """
+        return Steps(self._order[: count * self._size], self._size)
+
+
+def random_order(rows: int, generator: torch.Generator) -> Order:
     """Draw an order.
 
     Args:
@@ -22,10 +55,10 @@ def random_order(rows: int, generator: torch.Generator) -> list[int]:
     Returns:
         Every row once.
     """
-    return torch.randperm(rows, generator=generator).tolist()
+    return torch.randperm(rows, generator=generator).numpy()
 
 
-def epoch_steps(rows: int, labels: Labels, settings: TrainingSettings, generator: torch.Generator) -> list[list[int]]:
+def epoch_steps(rows: int, labels: Labels, settings: TrainingSettings, generator: torch.Generator) -> Steps:
     """Draw the order of an epoch as the recipe wants it, and cut it into steps.
 
     Args:
@@ -42,11 +75,10 @@ def epoch_steps(rows: int, labels: Labels, settings: TrainingSettings, generator
         order = balanced_order(labels, settings.balance, generator)
     else:
         order = random_order(rows, generator)
-    size = settings.batch_size
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    return Steps(order, settings.batch_size)
 
 
-def together_by_label(labels: Labels, rows_per_label: int, generator: torch.Generator) -> list[int]:
+def together_by_label(labels: Labels, rows_per_label: int, generator: torch.Generator) -> Order:
     """Draw an order in which rows of a label stand together, so that a batch holds several of each of its labels.
 
     A label's rows are shuffled and cut into groups; what is left over joins the label's last group. The groups are
@@ -59,14 +91,14 @@ def together_by_label(labels: Labels, rows_per_label: int, generator: torch.Gene
     Returns:
         Every row once.
     """
-    groups: list[list[int]] = []
+    groups: list[Order] = []
     for code in np.unique(labels):
         own = np.flatnonzero(labels == code)
-        drawn = own[torch.randperm(len(own), generator=generator).numpy()].tolist()
+        drawn = own[torch.randperm(len(own), generator=generator).numpy()]
         whole = max(1, len(drawn) // rows_per_label)
         cuts = [number * rows_per_label for number in range(whole)]
         groups += [drawn[a:b] for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
-    return [row for number in random_order(len(groups), generator) for row in groups[number]]
+    return np.concatenate([groups[number] for number in random_order(len(groups), generator)])
 
 
 def rows_of_epoch(labels: Labels, balance: str) -> int:
@@ -84,7 +116,7 @@ def rows_of_epoch(labels: Labels, balance: str) -> int:
     return int(len(counts) * (counts.max() if balance == "oversample" else counts.min()))
 
 
-def balanced_order(labels: Labels, balance: str, generator: torch.Generator) -> list[int]:
+def balanced_order(labels: Labels, balance: str, generator: torch.Generator) -> Order:
     """Draw an order in which every label has as many rows.
 
     Args:
@@ -96,12 +128,13 @@ def balanced_order(labels: Labels, balance: str, generator: torch.Generator) -> 
         Rows, some of them several times, or not at all.
     """
     each = rows_of_epoch(labels, balance) // len(np.unique(labels))
-    chosen: list[int] = []
+    chosen: list[Order] = []
     for code in np.unique(labels):
         own = np.flatnonzero(labels == code)
         drawn = own[torch.randperm(len(own), generator=generator).numpy()]
-        chosen += np.resize(drawn, each).tolist()  # over and over, in the order drawn
-    return [chosen[place] for place in random_order(len(chosen), generator)]
+        chosen.append(np.resize(drawn, each))  # over and over, in the order drawn
+    found = np.concatenate(chosen)
+    return found[random_order(len(found), generator)]
 
 
 def check_rows_per_label(labels: Labels, names: list[str], rows_per_label: int, batch_size: int) -> None:

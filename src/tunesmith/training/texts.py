@@ -240,7 +240,7 @@ def _documents(part: Part, task: TextGeneration, chat: Chat, max_tokens: int) ->
     texts = (row["text"] for row in part.examples.rows(part.index))
     one = _is_one(task, part.examples)
     rows, places = task.encode([texts] if one else ([text] for text in texts), chat.tokenizer, max_tokens)
-    return Encoded(rows, np.array([piece if one else number for number, piece in places]))
+    return Encoded(rows, places[:, 1 if one else 0])
 
 
 def _check_silent(part: Part, silent: list[str], max_tokens: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,7 +74,7 @@ class Trial:
         self.epoch = 0
         self.stopped = False  # from outside: whoever compares trials has seen enough of this one
         self.stage = 0, 0  # the epoch and the step that the present stage of training began after
-        self._steps: list[list[int]] = []  # rows of each step of the present epoch
+        self._steps: Sequence[list[int]] = []  # rows of each step of the present epoch
         self._taken = 0  # of them
         self._epoch_start = self._order.get_state()
         self.ranking = Ranking(settings.keep_best)
@@ -102,7 +103,7 @@ class Trial:
         return Optimizer(
             [*parts, (head, settings.head_learning_rate or rate)],
             settings,
-            total=math.ceil(self.epoch_rows / settings.batch_size) * settings.epochs,
+            total=min(self.epoch_steps * settings.epochs, settings.max_steps or sys.maxsize),
             scaled=next(self.tuned.backbone.model.parameters()).dtype == torch.float16,
             head=head,
         )
@@ -160,7 +161,8 @@ class Trial:
     @property
     def all_rows(self) -> int:
         """How many rows all epochs are expected to read. [count]"""
-        return self.epoch_rows * self.tuned.task.copies * self.settings.epochs
+        rows, most = self.epoch_rows * self.settings.epochs, self.settings.max_steps
+        return min(rows, most * self.settings.batch_size if most else rows) * self.tuned.task.copies
 
     @property
     def splits(self) -> list[Split]:
@@ -219,6 +221,11 @@ class Trial:
         return rows_of_epoch(self.row_labels, self.settings.balance)
 
     @property
+    def epoch_steps(self) -> int:
+        """Steps of an epoch. [count]"""
+        return math.ceil(self.epoch_rows / self.settings.batch_size)
+
+    @property
     def epoch_ended(self) -> bool:
         """Whether all rows of the present epoch were taken, or none has begun."""
         return self._taken == len(self._steps)
@@ -226,7 +233,9 @@ class Trial:
     def _begin(self) -> None:
         """Draw the order of an epoch."""
         self._epoch_start = self._order.get_state()
-        self._steps = epoch_steps(self.rows, self.row_labels, self.settings, self._order)
+        steps = epoch_steps(self.rows, self.row_labels, self.settings, self._order)
+        before, most = (self.epoch - 1 - self.stage[0]) * len(steps), self.settings.max_steps
+        self._steps = steps if most is None else steps.first(most - before)
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
         """Put rows of the split into a batch of their own.
@@ -352,7 +361,7 @@ class Trial:
         self.tuned.train(False)
         losses = self.trained.losses[-len(self._steps) :]
         train_loss = sum(losses) / len(losses)
-        if self.epoch % self.settings.score_every and self.epoch < self.settings.epochs:
+        if self.epoch % self.settings.score_every and not self._used_up:
             self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **self._facts})
             return
         scores = self.validate()
@@ -383,7 +392,13 @@ class Trial:
         """Whether the stage's last epoch has ended, or patience ran out."""
         patience, best = self.settings.patience, max(self.trained.best_epoch, self.stage[0])
         tired = patience is not None and self.epoch - best >= patience
-        return self.epoch_ended and (tired or self.epoch - self.stage[0] >= self.settings.epochs)
+        return self.epoch_ended and (tired or self._used_up)
+
+    @property
+    def _used_up(self) -> bool:
+        """Whether the present epoch is the stage's last one."""
+        epochs, most = self.epoch - self.stage[0], self.settings.max_steps
+        return epochs >= self.settings.epochs or (most is not None and epochs * self.epoch_steps >= most)
 
     @property
     def key(self) -> Key:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
+
+_LOOKED = 1 << 16  # bytes of a file that are looked at
 
 # Where a row stands (for example "line 7") and its values by column.
 Row = tuple[str, dict[str, Any]]
@@ -23,6 +26,11 @@ class Reader:
     suffixes: ClassVar[tuple[str, ...]] = ()
     nameless: ClassVar[tuple[str, ...]] = ()  # suffixes of files that it reads without a header, columns given
     only_column: ClassVar[str | None] = None
+    by_content: ClassVar[bool] = False  # whether `reads` looks into the source; such readers are asked first
+    holds: ClassVar[str] = ""  # what its rows are, where that is no matter of guessing columns
+    text_column: ClassVar[str | None] = None  # of such rows: what is read as their text,
+    label_column: ClassVar[str | None] = None  # what as their label or labels,
+    file_column: ClassVar[str | None] = None  # and which holds the path of an image or a sound
 
     def __init__(
         self, path: str, encoding: str = "utf-8", max_characters: int = 1_000_000, columns: Sequence[str] = ()
@@ -52,3 +60,18 @@ class Reader:
             (where it stands, values by column) for each row.
         """
         raise NotImplementedError
+
+
+def beginning(path: str, suffix: str) -> bytes:
+    """Return how a file begins.
+
+    Args:
+        path: as the user wrote it.
+        suffix: that it must end in.
+    Returns:
+        Its first 64 KiB; nothing where there is no such file.
+    """
+    if not path.lower().endswith(suffix) or not Path(path).is_file():
+        return b""
+    with open(path, "rb") as file:
+        return file.read(_LOOKED)

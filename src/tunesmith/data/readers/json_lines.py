@@ -49,9 +49,22 @@ class JsonLines(Reader):
                 if line.strip():
                     yield f"line {number}", self._object(self._parsed(line, f", line {number}"), f"line {number}")
 
+    def whole(self) -> Any:
+        """Read a file that holds one value.
+
+        Returns:
+            The value.
+        Raises:
+            DataError: not JSON, or not in the encoding.
+        """
+        try:
+            with open(self.path, encoding=self.codec) as file:
+                return self._parsed(file.read(), "")
+        except UnicodeError as error:
+            raise not_decodable(self.path, self.encoding, error) from None
+
     def _list(self) -> Iterator[Row]:
-        with open(self.path, encoding=self.codec) as file:
-            values = self._parsed(file.read(), "")
+        values = self.whole()
         if not isinstance(values, list):
             raise DataError(f"{self.path}: expected a list of objects, found {type(values).__name__}.")
         for number, value in enumerate(values, 1):

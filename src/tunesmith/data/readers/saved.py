@@ -30,7 +30,7 @@ class Saved(Reader):
             Whether it is one.
         """
         if Path(path.partition(":")[0]).is_dir():
-            return True
+            return not any(reader.by_content and reader.reads(path) for reader in components("readers").values())
         suffixes = tuple(suffix for reader in components("readers").values() for suffix in reader.suffixes)
         return bool(_HUB_NAME.fullmatch(path)) and not path.lower().endswith(suffixes)
 

@@ -1,0 +1,128 @@
+"""Files of images and sounds in folders: found by their suffix, looked at, and labelled by the folder they lie in."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunesmith.core.errors import DataError
+from tunesmith.data.images import Pixels, stored
+
+
+def files_of(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """List the files of a folder and of those in it, hidden ones left out.
+
+    Args:
+        folder: that exists.
+        suffixes: that they end in, in small letters.
+    Returns:
+        Sorted by their names below the folder.
+    """
+    root = Path(folder)
+    found = (path for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+
+
+def holds_folders_of(path: str, suffixes: tuple[str, ...]) -> bool:
+    """Say whether a folder has folders with files of some kind, and no such file itself.
+
+    Args:
+        path: as the user wrote it.
+        suffixes: of the files.
+    Returns:
+        Whether it is one.
+    """
+    root = Path(path)
+    if not root.is_dir() or any(file.suffix.lower() in suffixes for file in root.iterdir()):
+        return False
+    return any(file.suffix.lower() in suffixes for file in root.glob("*/**/*"))
+
+
+def labelled(folder: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path, str]]:
+    """Go through the files of a folder with one folder per label.
+
+    Args:
+        folder: that exists.
+        suffixes: of the files.
+    Returns:
+        Where each stands ("file 7"), its path, and the folder that it lies in.
+    """
+    root = Path(folder)
+    for number, path in enumerate(files_of(root, suffixes), 1):
+        yield f"file {number}", path, path.parent.relative_to(root).as_posix()
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Decode an image and measure it.
+
+    Args:
+        path: of the file.
+    Returns:
+        Width and height. [pixels]
+    Raises:
+        DataError: it is missing, no image, damaged or too large.
+    """
+    _, height, width = image_pixels(path).shape
+    return width, height
+
+
+def image_pixels(path: Path) -> Pixels:
+    """Decode an image as it is stored.
+
+    Args:
+        path: of the file.
+    Returns:
+        (3, height, width), uint8.
+    Raises:
+        DataError: it is missing, no image, damaged or too large.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: the image cannot be read: {error.strerror}. Give the file, or take its row out of "
+                        "the data.") from None  # fmt: skip
+    return stored(content, str(path))
+
+
+def thumbnail(path: Path, size: int = 96) -> bytes:
+    """Write an image small, for a page.
+
+    Args:
+        path: of the file.
+        size: most height and width. [pixels]
+    Returns:
+        A PNG file.
+    Raises:
+        DataError: as `image_pixels`.
+    """
+    from PIL import Image
+
+    small = Image.fromarray(image_pixels(path).transpose(1, 2, 0))
+    small.thumbnail((size, size))
+    file = io.BytesIO()
+    small.save(file, "PNG")
+    return file.getvalue()
+
+
+def beside(root: Path, name: str, source: str) -> Path:
+    """Find an image by the name that a list of boxes gives it.
+
+    Args:
+        root: folder of the list.
+        name: of the image.
+        source: what to call the list in an error.
+    Returns:
+        Its path: in the folder, or in one called images, JPEGImages or as the list is.
+    Raises:
+        DataError: it is not there.
+    """
+    stem = Path(source).stem.removeprefix("instances_")
+    for place in (root, root / "images", root / "JPEGImages", root / stem, root.parent / "images",
+                  root.parent / "JPEGImages", root.parent / stem):  # fmt: skip
+        if name and (place / name).is_file():
+            return place / name
+    raise DataError(
+        f"{source}: there is no image '{name}', neither beside it nor in a folder images, JPEGImages or {stem}. Put it "
+        "there, or take it out of the data."
+    )

@@ -1,0 +1,212 @@
+"""Readers of sentences with tags, questions about texts, images, boxes, masks and sounds."""
+
+import json
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tunesmith.api import inspect_data
+from tunesmith.core.errors import DataError, SecurityError
+from tunesmith.data.examples import Columns, find_reader, read_examples
+from tunesmith.data.sounds import read_sound
+
+
+def image(path: Path, shade: int = 0, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, shade if mode != "RGB" else (shade, shade, shade)).save(path)
+    return path
+
+
+def sound(path: Path, samples: np.ndarray[Any, Any], rate: int = 8000, width: int = 2) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, width, rate, 0, "NONE", ""))
+        whole = np.round(samples * (2 ** (8 * width - 1) - 1)).astype("<i4")
+        file.writeframes(whole.view(np.uint8).reshape(-1, 4)[:, :width].tobytes())
+    return path
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [values for _, values in find_reader(path).rows()]
+
+
+def kind(path: Path) -> str:
+    return find_reader(path).name
+
+
+def test_conll(tmp_path: Path) -> None:
+    path = tmp_path / "train.conll"
+    path.write_text("-DOCSTART- O\n\nEU NNP B-ORG\nrejects VBZ O\n\n\n# NN O\n")
+    with pytest.raises(DataError, match=r"line 3: 3 columns; as many as the lines before"):
+        path.with_suffix(".bio").write_text("a O\n\nb\tX\tO\n"), rows(path.with_suffix(".bio"))
+    found = list(find_reader(path).rows())
+    assert found == [
+        ("line 3", {"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}),
+        ("line 7", {"tokens": ["#"], "tags": ["O"]}),
+    ]
+    examples = read_examples(find_reader(path), Columns("tokens", None, nested=("tokens", "tags")))
+    assert examples.value(0, "tags") == ["B-ORG", "O"] and examples.where[1] == "line 7"
+    facts = inspect_data([path])["files"][0]
+    assert facts["what"] == "sentences with tags, 2 labels" and facts["labels"] == {"O": 2, "B-ORG": 1}
+    assert facts["words"]["most"] == 2 and facts["text"] == "tokens"
+
+
+def test_conll_u_has_words_and_their_classes(tmp_path: Path) -> None:
+    path = tmp_path / "train.conllu"
+    lines = ["# text = al", "1-2\tal" + "\t_" * 8, "1\ta\ta\tADP" + "\t_" * 6, "2\tel\tel\tDET" + "\t_" * 6]
+    path.write_text("\n".join(lines))
+    assert rows(path) == [{"tokens": ["a", "el"], "tags": ["ADP", "DET"]}]
+
+
+def test_squad_rows_are_those_of_question_answering(tmp_path: Path) -> None:
+    asked = {"id": "1", "question": "who?", "answers": [{"text": "Ada", "answer_start": 0}]}
+    none = {"id": "2", "question": "why?", "answers": []}
+    whole = {"data": [{"title": "t", "paragraphs": [{"context": "Ada did.", "qas": [asked, none]}]}]}
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(whole))
+    assert kind(path) == "squad"
+    first, second = rows(path)
+    assert first == {"id": "1", "title": "t", "context": "Ada did.", "question": "who?",
+                     "answers": {"text": ["Ada"], "answer_start": [0]}}  # fmt: skip
+    assert second["answers"] == {"text": [], "answer_start": []}
+    assert inspect_data([path])["files"][0]["what"] == "questions about texts"
+    del asked["question"]
+    path.write_text(json.dumps(whole))
+    with pytest.raises(DataError, match=r"question 1: not as SQuAD has it \(KeyError: 'question'\)"):
+        rows(path)
+
+
+def test_a_list_of_objects_is_still_read_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"text": "one", "images": ["file_name"]}]')
+    assert kind(tmp_path / "a.json") == "json"
+
+
+def test_images_in_folders_of_their_labels(tmp_path: Path) -> None:
+    for name, shade in (("cat/1.png", 0), ("cat/2.png", 0), ("dog/1.jpg", 90)):
+        image(tmp_path / "pets" / name, shade)
+    assert kind(tmp_path / "pets") == "image-folder"
+    found = rows(tmp_path / "pets")
+    assert [row["label"] for row in found] == ["cat", "cat", "dog"] and found[0]["width"] == 6
+    examples = read_examples(find_reader(tmp_path / "pets"), Columns("image", "label"))
+    assert examples.label(2) == "dog" and examples.text(0).endswith("cat/1.png")
+    shown = inspect_data([tmp_path / "pets"], output=tmp_path / "seen")
+    facts = shown["files"][0]
+    assert facts["what"] == "images, 2 labels" and facts["duplicates"] == 1 and facts["characters"] is None
+    width = next(one for one in facts["columns"] if one["name"] == "width")
+    assert width["least"] == width["most"] == width["mean"] == 6
+    page = (tmp_path / "seen" / "inspection.html").read_text()
+    assert page.count("data:image/png;base64") >= 3 and "images, 2 labels" in page
+    (tmp_path / "pets" / "dog" / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(DataError, match=r"dog/2\.png: the image cannot be decoded"):
+        rows(tmp_path / "pets")
+
+
+def coco(folder: Path, **changed: Any) -> Path:
+    image(folder / "images" / "a.png")
+    whole = {
+        "images": [{"id": 5, "file_name": "a.png", "width": 6, "height": 4}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{"id": 1, "image_id": 5, "category_id": 1, "bbox": [1, 0, 3, 2]}],
+    } | changed
+    path = folder / "boxes.json"
+    path.write_text(json.dumps(whole))
+    return path
+
+
+def test_coco(tmp_path: Path) -> None:
+    path = coco(tmp_path)
+    assert kind(path) == "coco"
+    (found,) = rows(path)
+    assert found == {"image": str(tmp_path / "images" / "a.png"), "boxes": [[1, 0, 3, 2]], "labels": ["cell"],
+                     "width": 6, "height": 4}  # fmt: skip
+    assert inspect_data([path])["files"][0]["labels"] == {"cell": 1}
+    for changed, said in (
+        ({"annotations": [{"image_id": 6, "category_id": 1, "bbox": [1, 0, 3, 2]}]}, "there is no image 6"),
+        ({"annotations": [{"image_id": 5, "category_id": 2, "bbox": [1, 0, 3, 2]}]}, "there is no category 2"),
+        ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [1, 0, 0, 2]}]}, "0 x 2 pixels holds nothing"),
+        ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [1, 0]}]}, "a box is left, top"),
+        ({"images": [{"id": 5, "file_name": "b.png"}]}, r"there is no image 'b\.png'"),
+        ({"categories": None}, "a list 'categories' of objects is needed"),
+    ):
+        with pytest.raises(DataError, match=said):
+            rows(coco(tmp_path, **changed))
+
+
+def voc(folder: Path, box: str = "<xmin>1</xmin><ymin>0</ymin><xmax>4</xmax><ymax>2</ymax>", head: str = "") -> Path:
+    image(folder / "JPEGImages" / "a.png")
+    (folder / "Annotations").mkdir(exist_ok=True)
+    (folder / "Annotations" / "a.xml").write_text(
+        f"{head}<annotation><filename>a.png</filename><object><name>cell</name><bndbox>{box}</bndbox></object></annotation>"
+    )
+    return folder
+
+
+def test_voc_gives_the_rows_of_coco(tmp_path: Path) -> None:
+    assert kind(voc(tmp_path / "voc")) == "voc"
+    (theirs,), (ours,) = rows(coco(tmp_path / "coco")), rows(voc(tmp_path / "voc"))
+    assert ours | {"image": ""} == theirs | {"image": ""}
+    with pytest.raises(DataError, match=r"a\.xml: an object's bndbox holds numbers"):
+        rows(voc(tmp_path / "voc", box="<xmin>1</xmin>"))
+    with pytest.raises(DataError, match=r"a\.xml: not valid XML"):
+        rows(voc(tmp_path / "voc", head="<"))
+    with pytest.raises(SecurityError, match="declares entities"):
+        rows(voc(tmp_path / "voc", head='<!DOCTYPE a [<!ENTITY b "c">]>'))
+
+
+def test_masks(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.png")
+    image(tmp_path / "masks" / "a.png", 2, mode="L")
+    assert kind(tmp_path) == "masks"
+    (found,) = rows(tmp_path)
+    assert found["classes"] == [2] and found["mask"].endswith("masks/a.png") and found["height"] == 4
+    image(tmp_path / "masks" / "a.png", 2, (5, 4), "L")
+    with pytest.raises(DataError, match=r"masks/a\.png: 5 x 4 pixels, but its image has 6 x 4"):
+        rows(tmp_path)
+    image(tmp_path / "masks" / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: the image cannot be decoded \(pixels of mode RGB"):
+        rows(tmp_path)
+    image(tmp_path / "images" / "b.png")
+    with pytest.raises(DataError, match=r"images, b: there is no mask of this name"):
+        rows(tmp_path)
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+def test_sounds_of_every_width_are_the_same(tmp_path: Path, width: int) -> None:
+    wanted = np.sin(np.arange(80) / 3)
+    found = read_sound(sound(tmp_path / "a.wav", wanted, width=width))
+    assert found.samples.dtype == np.float32 and found.seconds == 0.01
+    assert np.allclose(found.samples, wanted, atol=2 ** (2 - 8 * width) + 1e-6)
+
+
+def test_sounds_in_folders_of_their_labels(tmp_path: Path) -> None:
+    sound(tmp_path / "words" / "one" / "a.wav", np.zeros(400))
+    sound(tmp_path / "words" / "two" / "b.wav", np.ones(1200) / 2)
+    assert kind(tmp_path / "words") == "audio-folder"
+    found = rows(tmp_path / "words")
+    assert [(row["label"], row["seconds"], row["rate"]) for row in found] == [("one", 0.05, 8000), ("two", 0.15, 8000)]
+    facts = inspect_data([tmp_path / "words"])["files"][0]
+    seconds = next(one for one in facts["columns"] if one["name"] == "seconds")
+    assert facts["what"] == "sounds, 2 labels" and (seconds["least"], seconds["most"]) == (0.05, 0.15)
+    sound(tmp_path / "words" / "one" / "c.wav", np.zeros(0))
+    with pytest.raises(DataError, match=r"one/c\.wav: the sound has length zero"):
+        rows(tmp_path / "words")
+    (tmp_path / "words" / "one" / "c.wav").write_bytes(b"no sound")
+    with pytest.raises(DataError, match=r"one/c\.wav: the sound cannot be read"):
+        rows(tmp_path / "words")
+
+
+def test_a_sound_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    path = sound(tmp_path / "a.wav", np.ones(400))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"a\.wav: the sound is cut short: 350 of 400 samples"):
+        read_sound(path)
+
+
+def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(DataError, match="is not a folder that datasets wrote"):
+        rows(tmp_path / "a")
