@@ -144,7 +144,7 @@ def find_reader(
     path, readers = path_text(path), components("readers")
     nameless = [reader for reader in readers.values() if columns and path.lower().endswith(reader.nameless or "\0")]
     for reader in [*nameless, *(reader for reader in readers.values() if reader.reads(path))]:
-        if reader.suffixes and not Path(path).is_file():
+        if path.lower().endswith(reader.suffixes or "\0") and not Path(path).is_file():
             raise DataError(_missing(path))
         found: Reader = reader(path, encoding, max_characters, columns if reader in nameless else ())
         return found

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.data import across_data
+from tunesmith.recipe.images import across_images
 from tunesmith.recipe.labelling import across_labels
 from tunesmith.recipe.lines import parse
 from tunesmith.recipe.listed import across_lists, build_lists
@@ -183,6 +184,7 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
     if recipe is not None and not problems:
         problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, recipe.data, parts["task"])])
         problems.extend(across_schemes(recipe, parts))
+        problems.extend(across_images(recipe, parts["task"], listed))
     if problems or recipe is None:
         return None
     scheme = parts.get("semi_supervised") or parts.get("dual_learning")

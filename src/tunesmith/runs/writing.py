@@ -220,7 +220,7 @@ def _version(package: str) -> str:
 def _content(outcome: Outcome) -> Content:
     checked, split = outcome.checked, outcome.split
     rows = outcome.corpus.splits[split]
-    judge, decode = outcome.judge, outcome.session.tokenizer.decode
+    judge, tokenizer = outcome.judge, outcome.session.tokenizer
     title = f"{checked.method.name} on {outcome.session.source.wanted}: {checked.task.name}"
     train = outcome.corpus.splits["train"].audit
     what = f"{train.learned:,} learned tokens" if train.learned else f"{len(outcome.corpus.label_names)} labels"
@@ -250,7 +250,7 @@ def _content(outcome: Outcome) -> Content:
         score=next((m.name for m in judge.metrics if m.reads != "answers"), "validation loss"),
         predictions=outcome.ours.predictions[split],
         label_names=outcome.corpus.label_names,
-        text=rows.text if outcome.session.chat is None else lambda row: str(decode(rows.tokens[row])),
+        text=rows.text if outcome.session.chat is None else lambda row: str(tokenizer.decode(rows.tokens[row])),
         audits={name: part.audit.plain() for name, part in outcome.corpus.splits.items()},
         warnings=outcome.warnings,
         recipe=to_yaml(settled(outcome.checked, outcome.session)),
