@@ -45,6 +45,7 @@ class Outcome:
             empty.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
         scheme: what was learned from besides the labelled rows, and what that gained; empty without.
+        unseen: how well classes without training rows are told by their attributes; empty without.
     """
 
     checked: Checked
@@ -68,6 +69,7 @@ class Outcome:
     samples: list[dict[str, str]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
     scheme: dict[str, Any] = field(default_factory=dict)
+    unseen: dict[str, Any] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
 
     @property

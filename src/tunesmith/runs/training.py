@@ -31,6 +31,7 @@ from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import Going, check_finished, find_checkpoint, is_finished
 from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
+from tunesmith.runs.unseen import UnseenClasses
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
@@ -105,6 +106,7 @@ class _Fitted:
     planned: Plan
     cost: Cost
     warnings: list[str]
+    unseen: UnseenClasses | None = None
 
 
 def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress: Progress) -> Outcome:
@@ -126,6 +128,7 @@ def _fitted(checked: Checked, earlier: Earlier | None, going: Going, progress: P
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
     family.look(names, meter, progress)
     baselines = family.baselines(names, meter, progress, recipe.seed)
+    unseen = UnseenClasses.open(checked, family)
     prepared = prepare(checked, family, earlier)
     old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
@@ -143,7 +146,7 @@ def _fitted(checked: Checked, earlier: Earlier | None, going: Going, progress: P
         with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
             checkpoints = going.begin(checked, facts, progress.say)
             cost = _train(prepared, trials, meter, (going, checkpoints), progress, warnings)
-    return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings)
+    return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings, unseen)
 
 
 def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
@@ -159,7 +162,8 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
     lost = _tell_forgotten(family, fitted.old, tuned, warnings, progress) if fitted.earlier else {}
     answers = _answer(tuned, family, progress)
     besides = learned_besides(best, answers, family)
-    warnings.extend(_told(besides, progress))
+    unseen = fitted.unseen.measure(best.trial.tuned, family) if fitted.unseen is not None else {}
+    warnings.extend([*_told(besides, progress), *_told(unseen, progress)])
     scored = Scored(best.checked.method.name, answers, best.facts.share, family.learned(fitted.cost))
     ours = family.judge.score(scored)
     return Outcome(
@@ -179,6 +183,7 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
             if checked.candidates
         ],
         scheme=besides,
+        unseen=unseen,
         ours=ours,
         baselines=fitted.baselines,
         gains=family.judge.gain(ours, fitted.baselines, family.judge.splits[-1]),

@@ -113,7 +113,11 @@ def settled(checked: Checked, session: Session) -> dict[str, Any]:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
     elif source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
-    for split in ("train", "validation", "test", "unlabelled", "label_descriptions"):
+    if values["attributes"] is not None:
+        values["attributes"]["table"] = str(
+            Path(resolve_path(values["attributes"]["table"], checked.folder)).absolute()
+        )
+    for split in ("train", "validation", "test", "unlabelled", "unseen", "label_descriptions"):
         path = values["data"][split]
         if isinstance(path, str):
             found = Path(resolve_path(path, checked.folder))
@@ -155,6 +159,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "choice": outcome.choice,
         "forgetting": outcome.forgetting,
         "scheme": outcome.scheme,
+        "unseen": outcome.unseen,
         "samples": outcome.samples,
         "signatures": _signatures(outcome),
         "warnings": outcome.warnings,

@@ -42,7 +42,8 @@ class ImageClassification(PooledTask):
         read = getattr(model, "main_input_name", "input_ids")
         if read != "pixel_values":
             raise CompatibilityError(
-                f"task image-classification: {type(model).__name__} reads '{read}', not images. Choose a vision encoder, for example a ViT."
+                f"task image-classification: {type(model).__name__} reads '{read}', not images. "
+                "Choose a vision encoder, for example a ViT."
             )
         names = (name.rpartition(".")[2] for name, _ in model.named_parameters())
         found: ImageClassification = self.settled(model, "cls" if "cls_token" in names else "mean")
