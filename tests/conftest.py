@@ -156,6 +156,19 @@ def save_tiny_writer(folder: Path, template: str | None = None) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_vision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random ViT of two layers that reads grey images of 8 x 8, saved without an image processor."""
+    folder = tmp_path_factory.mktemp("tiny-vit")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        image_size=8, patch_size=4, num_channels=1, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=48,
+    )  # fmt: skip
+    transformers.ViTModel(config).save_pretrained(folder)
+    return folder
+
+
 def save_drawings(path: Path, classes: int = 8, each: int = 6, size: int = 8, group: str = "drawings") -> Path:
     """A zip archive of small grey images: every class is a random pattern, drawn anew with noise."""
     draw = np.random.default_rng(zlib.crc32(group.encode()))

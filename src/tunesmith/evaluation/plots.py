@@ -334,11 +334,10 @@ def parallel_coordinates(
 
     figure, axes = _figure(max(7.2, 1.5 * len(heads)), 4.0)
     scores = [score for _, score in lines]
-    shades = ScalarMappable(
-        Normalize(min(scores), max(scores)), colormaps["viridis_r" if higher_is_better else "viridis"]
-    )
+    scaled, colours = Normalize(min(scores), max(scores)), colormaps["viridis_r" if higher_is_better else "viridis"]
+    shades = ScalarMappable(scaled, colours)
     for places, score in sorted(lines, key=lambda line: line[1], reverse=not higher_is_better):
-        axes.plot(range(len(heads)), places, "o-", markersize=3, linewidth=1.1, alpha=0.8, color=shades.to_rgba(score))
+        axes.plot(range(len(heads)), places, "o-", markersize=3, linewidth=1.1, alpha=0.8, color=colours(scaled(score)))
     for number, (_, ticks) in enumerate(heads):
         axes.axvline(number, color=_GRID, linewidth=1, zorder=0)
         for place, text in ticks:

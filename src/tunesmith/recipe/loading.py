@@ -13,6 +13,7 @@ from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.checking import validated, worded
 from tunesmith.recipe.data import across_data
+from tunesmith.recipe.images import across_images
 from tunesmith.recipe.labelling import across_labels
 from tunesmith.recipe.lines import parse
 from tunesmith.recipe.listed import across_lists, build_lists
@@ -21,6 +22,7 @@ from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.schemes import across_schemes
 from tunesmith.recipe.starting import inherit_values
 from tunesmith.recipe.training import across_training
+from tunesmith.recipe.unseen import across_unseen
 
 # The keys that name a component, and its kind; all but the first two may be left empty.
 COMPONENTS = {
@@ -28,6 +30,7 @@ COMPONENTS = {
     "method": "methods",
     "semi_supervised": "semi_supervised",
     "dual_learning": "dual_learning",
+    "attributes": "attributes",
 }
 _SHORTHANDS = ("model", *COMPONENTS)
 
@@ -45,6 +48,7 @@ class Checked:
         listed: components that are given as lists, by key below `data`.
         scheme: how more is learned from than the labelled rows, built from `semi_supervised` or `dual_learning`;
             None where both are empty.
+        attributes: how classes without a training row are told, built from `attributes`; None where it is empty.
     """
 
     recipe: Recipe
@@ -54,6 +58,7 @@ class Checked:
     candidates: tuple[Checked, ...] = ()
     listed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     scheme: Any = None
+    attributes: Any = None
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, as it will be saved in the run."""
@@ -62,6 +67,8 @@ class Checked:
         values["method"] = self.method.describe()
         if self.scheme is not None:
             values[type(self.scheme).section] = self.scheme.describe()
+        if self.attributes is not None:
+            values["attributes"] = self.attributes.describe()
         values["data"].update({key: [one.describe() for one in some] for key, some in self.listed.items()})
         return values
 
@@ -189,10 +196,13 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
     if recipe is not None and not problems:
         problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, recipe.data, parts["task"])])
         problems.extend(across_schemes(recipe, parts))
+        problems.extend(across_unseen(recipe, parts))
+        problems.extend(across_images(recipe, parts["task"], listed))
     if problems or recipe is None:
         return None
     scheme = parts.get("semi_supervised") or parts.get("dual_learning")
-    alone = Checked(recipe, parts["task"], parts["method"], folder, listed=listed, scheme=scheme)
+    more: dict[str, Any] = {"listed": listed, "scheme": scheme, "attributes": parts.get("attributes")}
+    alone = Checked(recipe, parts["task"], parts["method"], folder, **more)
     variants = tuple(
         _candidate(values, variant, f"candidates[{number}].", problems, folder)
         for number, variant in enumerate(recipe.candidates)

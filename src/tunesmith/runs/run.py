@@ -43,7 +43,7 @@ from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.checkpoints import look
 from tunesmith.training.cleaning import changes_of
-from tunesmith.training.corpus import read_labelled
+from tunesmith.training.corpus import placed_rows, read_labelled
 
 _log = logging.getLogger("tunesmith")
 
@@ -339,7 +339,7 @@ class Run(Speaking, Answering):
     def _tokens(self, examples: Examples) -> TokenRows:
         session, _ = self._opened
         session.template.check({*examples.columns.all(), "text"})
-        tokens, said = family_of(self.recipe).encode(session, examples.rows())
+        tokens, said = family_of(self.recipe).encode(session, placed_rows(session.reads, examples))
         for sentence in said:
             _log.warning(sentence)
         return tokens

@@ -32,6 +32,7 @@ from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, find_checkpoint, is_finished
 from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
+from tunesmith.runs.unseen import UnseenClasses
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
@@ -122,6 +123,7 @@ class _Fitted:
     planned: Plan
     cost: Cost
     warnings: list[str]
+    unseen: UnseenClasses | None = None
 
 
 def _carry_out(
@@ -154,6 +156,7 @@ def _fitted(
     names = names if processes.first else ()
     family.look(names, meter, progress)
     baselines = family.baselines(names, meter, progress, recipe.seed)
+    unseen = UnseenClasses.open(checked, family)
     prepared = prepare(checked, family, earlier, processes)
     old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier and processes.first else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
@@ -171,7 +174,7 @@ def _fitted(
         with kept_below(trials, splits, recipe.training, session.model_hash, progress.say, processes):
             checkpoints = going.begin(checked, facts, progress.say, processes.first)
             cost = _train(prepared, Loop(trials, processes), meter, (going, checkpoints), progress, warnings)
-    return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings)
+    return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings, unseen)
 
 
 def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
@@ -187,7 +190,8 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
     lost = _tell_forgotten(family, fitted.old, tuned, warnings, progress) if fitted.earlier else {}
     answers = _answer(tuned, family, progress)
     besides = learned_besides(best, answers, family)
-    warnings.extend(_told(besides, progress))
+    unseen = fitted.unseen.measure(best.trial.tuned, family) if fitted.unseen is not None else {}
+    warnings.extend([*_told(besides, progress), *_told(unseen, progress)])
     scored = Scored(best.checked.method.name, answers, best.facts.share, family.learned(fitted.cost))
     ours = family.judge.score(scored)
     return Outcome(
@@ -209,6 +213,7 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
             if checked.candidates
         ],
         scheme=besides,
+        unseen=unseen,
         ours=ours,
         baselines=fitted.baselines,
         gains=family.judge.gain(ours, fitted.baselines, family.judge.splits[-1]),

@@ -145,7 +145,11 @@ def settled(checked: Checked, session: Session) -> dict[str, Any]:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
     elif source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
-    for split in ("train", "validation", "test", "unlabelled", "label_descriptions"):
+    if values["attributes"] is not None:
+        values["attributes"]["table"] = str(
+            Path(resolve_path(values["attributes"]["table"], checked.folder)).absolute()
+        )
+    for split in ("train", "validation", "test", "unlabelled", "unseen", "label_descriptions"):
         path = values["data"][split]
         if isinstance(path, str):
             found = Path(resolve_path(path, checked.folder))
@@ -190,6 +194,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "processes": outcome.processes,
         "forgetting": outcome.forgetting,
         "scheme": outcome.scheme,
+        "unseen": outcome.unseen,
         "samples": outcome.samples,
         "signatures": _signatures(outcome),
         "warnings": outcome.warnings,
@@ -255,7 +260,7 @@ def _version(package: str) -> str:
 def _content(outcome: Outcome) -> Content:
     checked, split = outcome.checked, outcome.split
     rows = outcome.corpus.splits[split]
-    judge, decode = outcome.judge, outcome.session.tokenizer.decode
+    judge, tokenizer = outcome.judge, outcome.session.tokenizer
     title = f"{checked.method.name} on {outcome.session.source.wanted}: {checked.task.name}"
     train = outcome.corpus.splits["train"].audit
     what = f"{train.learned:,} learned tokens" if train.learned else f"{len(outcome.corpus.label_names)} labels"
@@ -286,7 +291,7 @@ def _content(outcome: Outcome) -> Content:
         score=next((m.name for m in judge.metrics if m.reads != "answers"), "validation loss"),
         predictions=outcome.ours.predictions[split],
         label_names=outcome.corpus.label_names,
-        text=rows.text if outcome.session.chat is None else lambda row: str(decode(rows.tokens[row])),
+        text=rows.text if outcome.session.chat is None else lambda row: str(tokenizer.decode(rows.tokens[row])),
         audits={name: part.audit.plain() for name, part in outcome.corpus.splits.items()},
         warnings=outcome.warnings,
         recipe=to_yaml(settled(outcome.checked, outcome.session)),
