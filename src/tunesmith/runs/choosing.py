@@ -42,10 +42,11 @@ def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any
     auto = checked.method
     if not isinstance(auto, Auto):
         return checked, {}
-    if not isinstance(checked.task, LabelTask) or checked.candidates or checked.recipe.start_from is not None:
+    headed = isinstance(checked.task, LabelTask) and checked.task.family == "labelling"
+    if not headed or checked.candidates or checked.recipe.start_from is not None:
         raise RecipeError(
-            "method auto: it chooses head, method and training of a task with a label per row, so it goes with neither "
-            "other tasks, nor candidates, nor start_from. Name a method."
+            "method auto: it chooses head, method and training of a task with a head for labels, as "
+            "text-classification, so it goes with neither other tasks, nor candidates, nor start_from. Name a method."
         )
     began = time.perf_counter()
     family = open_family(_changed(checked, {"method": {"name": "none"}}), None)
