@@ -75,6 +75,8 @@ def test_mistakes(recipe: Recipe, data_folder: Any) -> None:
         tunesmith.train({**recipe, "method": {"name": "auto", "fold": 3}})
     with pytest.raises(RecipeError, match="goes with neither"):
         tunesmith.train({**recipe, "method": "auto", "candidates": [{"seed": 1}, {"seed": 2}]})
+    with pytest.raises(RecipeError, match="goes with neither"):
+        tunesmith.train({**recipe, "method": "auto", "task": "prompt-classification"})
     train = write_csv(data_folder / "one.csv", [("a b", "x"), ("c d", "x"), ("e f", "y"), ("g h", "x")])
     data = {"train": str(train), "validation": None, "test": str(train)}
     with pytest.raises(DataError, match="the label 'y' has one training row"):

@@ -67,7 +67,7 @@ def test_shown_to_all_alike_and_written_down_they_are_the_same() -> None:
 def test_what_cannot_be_shown_is_refused() -> None:
     with pytest.raises(DataError, match="there are 8 training rows"):
         chooser("random", 9)
-    with pytest.raises(RecipeError, match="did you mean 'nearest'"):
+    with pytest.raises(RecipeError, match="prompt.demonstrations.strategy: unknown .* did you mean 'nearest'"):
         chooser("neerest", 1)
     prompt = Prompt(template="{text}", demonstrations={"examples": [{"text": "x"}]})
     with pytest.raises(RecipeError, match=r"examples\[0\]: it has no 'label'"):

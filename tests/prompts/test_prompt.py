@@ -81,6 +81,7 @@ def test_templates_that_cannot_ask_are_refused(values: dict[str, str], columns: 
     [
         ({"label_words": {"a": ["yes"], "b": ["Yes "]}}, "stands for 'a' and for 'b'"),
         ({"label_words": {"a": []}}, "has no word"),
+        ({"label_words": {"a": True}}, "YAML reads yes, no, on and off as a: True; put such words into quotes"),
         ({"label_words": {"a": ["  "]}}, "is empty"),
         ({"label_words": {"Card_Lost": "x", "card lost": "y"}}, "differ in spelling only"),
         ({"label_descriptions": {"a": " "}}, "description of the label 'a' is empty"),
@@ -142,3 +143,12 @@ def test_demonstrations_go_before_the_row_does() -> None:
     assert (short.shown, short.rendered.before, short.lost) == (0, "w1 w2 w3", 2)
     with pytest.raises(RecipeError, match="nothing is left for the row"):
         fit(lambda row, some: Rendered("a b c " + row["text"], "", ""), row, ["text"], [], count, 3)
+
+
+def test_what_is_said_of_other_labels_is_refused() -> None:
+    Prompt(label_descriptions={"a": "An a."}).check_labels(["a", "b"])
+    with pytest.raises(RecipeError, match=r"label_descriptions: unknown label 'goood'; did you mean 'good'"):
+        Prompt(label_descriptions={"goood": "Fine."}).check_labels(["good", "bad"])
+    shown = {"examples": [{"text": "x", "label": "bda"}]}
+    with pytest.raises(RecipeError, match=r"examples\[0\]: unknown label 'bda'; did you mean 'bad'"):
+        Prompt(demonstrations=shown).check_labels(["good", "bad"])

@@ -156,3 +156,32 @@ def test_a_long_text_ends_in_its_test_share(written: dict[str, Any], tmp_path: P
     (tmp_path / "prose.txt").write_text("short\n")
     with pytest.raises(DataError, match=r"too short to hold 0\.2 of it out for test: 1 pieces"):
         corpus_of(recipe, **data)
+
+
+def test_rows_of_test_that_choose_are_said(recipe: dict[str, Any]) -> None:
+    validation = recipe["data"]["test"]
+    assert any(
+        "12 rows of test also stand in validation" in said for said in corpus_of(recipe, validation=validation).warnings
+    )
+    with pytest.raises(DataError, match="12 rows of test also stand in validation"):
+        corpus_of(recipe, validation=validation, leakage="error")
+
+
+def test_groups_that_share_a_text_stay_in_one_split(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """A copy of a text is kept in train; the other rows of its group go with it."""
+    rows = [
+        {"text": f"hello {word} {group}" if word else "hi", "label": label, "customer": str(group)}
+        for group in range(12)
+        for word, label in (("there", "greeting"), ("friend", "greeting"), ("", "parting"), ("now", "parting"))
+        if word or group < 6
+    ]
+    path = str(write_jsonl(tmp_path / "rows.jsonl", rows))
+    for seed in range(5):
+        corpus = corpus_of({**recipe, "seed": seed}, train=path, group="customer", validation=0.3, test=None)
+        customers = [{rows[number]["customer"] for number in found} for found in indices(corpus).values()]
+        assert not customers[0] & customers[1]
+
+
+def test_a_fold_without_rows_is_refused(recipe: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"data.fold=99 of data.folds=100 has no row: the 60 rows make 60 groups"):
+        corpus_of(recipe, folds=100, fold=99)

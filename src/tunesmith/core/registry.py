@@ -107,12 +107,13 @@ def singular(kind: str) -> str:
     return kind
 
 
-def find(kind: str, name: str) -> type[Any]:
+def find(kind: str, name: str, key: str = "") -> type[Any]:
     """Return one component by name.
 
     Args:
         kind: one of the keys of KINDS.
         name: as the user wrote it.
+        key: of the recipe, where the user wrote it.
     Returns:
         The registered class.
     Raises:
@@ -120,7 +121,7 @@ def find(kind: str, name: str) -> type[Any]:
     """
     available = components(kind)
     if name not in available:
-        raise RecipeError(unknown(singular(kind), name, available))
+        raise RecipeError(f"{key}: " * bool(key) + unknown(singular(kind), name, available))
     return available[name]
 
 

@@ -293,7 +293,7 @@ class _Collector:
 
     def _key(self, column: str) -> str:
         if column in self.columns.others:
-            return ". It is a field of prompt.template."
+            return ". It is a field of prompt.template, or data.soft_labels."
         if column in self.columns.kept:
             return ". Set data.group or data.time to a column of the file."
         if column == self.columns.text:

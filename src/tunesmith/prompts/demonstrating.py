@@ -41,16 +41,16 @@ class Demonstrator:
         rate: Rate | None = None,
     ) -> None:
         self.prompt, self.settings = prompt, prompt.demonstrations
-        self.strategy = find("demonstrations", self.settings.strategy)()
+        self.strategy = find("demonstrations", self.settings.strategy, "prompt.demonstrations.strategy")()
         if self.settings.examples:
             rows, labels = _written(prompt)
         self.rows, self.labels = list(rows), list(labels)
         self.count = self.settings.count or len(self.settings.examples)
         self.pool = Pool([prompt.row_text(row) for row in self.rows], self.labels, seed, embed, rate)
         if self.count > len(self.rows):
+            what = "examples written in the prompt" if self.settings.examples else "training rows to show"
             raise DataError(
-                f"prompt.demonstrations.count={self.count}: there are {len(self.rows)} training rows to show. Lower "
-                "it, or add rows."
+                f"prompt.demonstrations.count={self.count}: there are {len(self.rows)} {what}. Lower it, or add some."
             )
 
     @property

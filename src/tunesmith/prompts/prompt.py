@@ -181,6 +181,21 @@ class Prompt(PromptFields):
                     )
         return [self.words(label) for label in labels]
 
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Refuse descriptions and demonstrations of labels that there are not.
+
+        Args:
+            labels: all of them.
+        Raises:
+            RecipeError: the first such label, with the nearest name.
+        """
+        named = [("label_descriptions", label) for label in self.label_descriptions]
+        for number, example in enumerate(self.demonstrations.examples):
+            named.append((f"demonstrations.examples[{number}]", example.get("label", "")))
+        for place, label in named:
+            if label and label not in labels:
+                raise RecipeError(f"prompt.{place}: {unknown('label', label, labels)}. Correct it, or leave it out.")
+
     def listed(self, labels: Sequence[str]) -> str:
         """Write what {labels} stands for.
 

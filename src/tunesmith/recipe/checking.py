@@ -43,6 +43,8 @@ def _sentence(model: type[BaseModel], item: Any, prefix: str) -> tuple[str, str]
         return f"{prefix}{'.'.join(path)}: required and not given.", ""
     known = [part for part in path if part.replace("_", "").isalnum() and part not in ("str", "float", "int")]
     why = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "string_type" and isinstance(item["input"], int | float):
+        why += "; YAML reads a text out of quotes"
     if not path:  # about several keys together
         return f"{prefix.rstrip('.') or 'recipe'}: ", f"{why}."
     shown = "" if isinstance(item["input"], Mapping) and item["type"] == "value_error" else repr(item["input"])[:80]

@@ -9,12 +9,16 @@ import yaml
 from tunesmith.core.errors import RecipeError
 
 
-def parse(text: str, source: str) -> tuple[dict[str, Any], dict[str, int]]:
+def parse(
+    text: str, source: str, what: str = "a recipe", example: str = "task: text-classification"
+) -> tuple[dict[str, Any], dict[str, int]]:
     """Read a YAML mapping.
 
     Args:
         text: the YAML.
         source: its file name, for errors.
+        what: the file is, for errors.
+        example: of a key and its value, for errors.
     Returns:
         The mapping, and the line of each dotted key.
     Raises:
@@ -28,9 +32,7 @@ def parse(text: str, source: str) -> tuple[dict[str, Any], dict[str, int]]:
         line = f", line {mark.line + 1}" if mark else ""
         raise RecipeError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(node, yaml.MappingNode):
-        raise RecipeError(
-            f"{source}: a recipe is a mapping of keys to values, for example 'task: text-classification'."
-        )
+        raise RecipeError(f"{source}: {what} is a mapping of keys to values, for example `{example}`.")
     lines: dict[str, int] = {}
     _walk(node, "", lines, source)
     return values, lines

@@ -16,8 +16,13 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 def _listed(value: Any) -> Any:
-    """Let one word be written without a list."""
+    """Let one word be written without a list, and say what YAML makes of yes and no."""
     if isinstance(value, Mapping):
+        for key, one in value.items():
+            if isinstance(key, bool) or any(
+                isinstance(word, bool) for word in (one if isinstance(one, list) else [one])
+            ):
+                raise ValueError(f"YAML reads yes, no, on and off as {key}: {one}; put such words into quotes")
         return {key: [one] if isinstance(one, str) else one for key, one in value.items()}
     return value
 
@@ -129,7 +134,7 @@ def read_fields(path: Path) -> dict[str, Any]:
         raise RecipeError(f"prompt.file: there is no prompt file {path}.{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"prompt.file: {path} cannot be read: {error}. It is a YAML file in UTF-8.") from None
-    return parse(text, str(path))[0]
+    return parse(text, str(path), "a prompt file", "template: '{text}'")[0]
 
 
 def _check_names(labels: list[str]) -> None:

@@ -42,8 +42,8 @@ def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any
     auto = checked.method
     if not isinstance(auto, Auto):
         return checked, {}
-    open_choice = isinstance(checked.task, LabelTask) and checked.task.family == "labelling"
-    if not open_choice or checked.candidates or checked.recipe.start_from is not None:
+    headed = isinstance(checked.task, LabelTask) and checked.task.family == "labelling"
+    if not headed or checked.candidates or checked.recipe.start_from is not None:
         raise RecipeError(
             "method auto: it chooses head, method and training of text-classification or image-classification, so it "
             "goes with neither other tasks, nor candidates, nor start_from. Name a method."

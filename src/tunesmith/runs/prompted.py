@@ -52,6 +52,7 @@ class Prompted(Labelling):
         train = corpus.splits["train"]
         for one in worded(recipe.prompt):
             one.check([*train.examples.columns.all(), "text"], recipe.data.label)
+        prompt.check_labels(corpus.label_names)
         names = [corpus.label_names[code] for code in train.labels]
         corpus.warnings += _unseen(corpus.label_names, names, session.task)
         rows = list(train.examples.rows(train.index))

@@ -43,6 +43,7 @@ def rank_prompts(
     found, notes = dict[str, Predictions](), dict[str, str]()
     for name, prompt in named.items():
         try:
+            prompt.check_labels(opened.labels)
             found[name] = answers(opened.score, prompt, rows.rows, opened.labels, rows.truth)
         except RecipeError as error:
             raise RecipeError(f"{name}: {error}") from None

@@ -137,6 +137,7 @@ def open_prompts(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str
     scorer = PromptScorer.open(checked)
     corpus = read_rows(checked, scorer.session)
     corpus.splits.pop("test", None)
+    Prompt.of(checked.recipe.prompt).check_labels(corpus.label_names)
     train, validation = (Table.of(corpus.splits[name]) for name in ("train", "validation"))
     if len(validation.rows) < _FEW:
         raise DataError(

@@ -457,12 +457,13 @@ def check_coverage(splits: Mapping[str, Split], names: Sequence[str], given: Seq
         names: labels, in the order of the codes.
         given: labels of the training file.
     Raises:
-        DataError: every row of a label was dropped.
+        DataError: every row of a label was held out or dropped.
     """
     present = set(np.unique(splits["train"].labels).tolist())
     lost = [name for code, name in enumerate(names) if code not in present and name in given]
     if lost:
         raise DataError(
-            f"no training row is left for the label '{lost[0]}' ({len(lost)} of {len(names)} labels) after rows "
-            "were dropped (data.leakage, data.cleaning). Add examples, or drop less."
+            f"no training row is left for the label '{lost[0]}' ({len(lost)} of {len(names)} labels) after rows were "
+            "held out (data.folds, data.time, data.group) or dropped (data.leakage, data.cleaning). Add examples of "
+            "it, or hold out or drop less."
         )

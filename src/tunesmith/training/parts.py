@@ -70,7 +70,7 @@ class Part:
 
 
 def separate(parts: dict[str, Part], leakage: str) -> list[str]:
-    """Deal with training rows that also stand in validation or test.
+    """Deal with training rows that also stand in validation or test, and remark on rows that stand in both of these.
 
     Args:
         parts: by split.
@@ -83,8 +83,9 @@ def separate(parts: dict[str, Part], leakage: str) -> list[str]:
     train = parts["train"]
     others = {name: part.hashes for name, part in parts.items() if name != "train"}
     found, counts = audit.leaked(train.hashes, others)
+    said = _chosen_on(parts, leakage)
     if not found.any():
-        return []
+        return said
     share = ", ".join(f"{count} rows of {name}" for name, count in counts.items() if count)
     first = train.examples.where[int(np.flatnonzero(found)[0])]
     sentence = (
@@ -96,8 +97,25 @@ def separate(parts: dict[str, Part], leakage: str) -> list[str]:
     if leakage == "drop":
         parts["train"] = train.only(np.flatnonzero(~found))
         train.dropped["in another split"] = int(found.sum())
-        return [f"{int(found.sum())} training rows that also stand in another split were dropped (data.leakage=drop)."]
-    return [f"{sentence}. data.leakage=drop removes them from train."]
+        dropped = int(found.sum())
+        return [f"{dropped} training rows that also stand in another split were dropped (data.leakage=drop).", *said]
+    return [f"{sentence}. data.leakage=drop removes them from train.", *said]
+
+
+def _chosen_on(parts: Mapping[str, Part], leakage: str) -> list[str]:
+    """Remark on rows of test that validation, which chooses, holds too."""
+    if not {"validation", "test"} <= parts.keys():
+        return []
+    both = int(np.isin(parts["test"].hashes, parts["validation"].hashes).sum())
+    if not both:
+        return []
+    sentence = (
+        f"{both} rows of test also stand in validation: what is chosen there, as the best epoch, makes scores on them "
+        "too good. Give the two splits rows of their own."
+    )
+    if leakage == "error":
+        raise DataError(sentence)
+    return [sentence]
 
 
 def shares(data: DataSettings) -> dict[str, float]:
@@ -124,6 +142,8 @@ def hold_out(parts: dict[str, Part], wanted: Mapping[str, float], seed: int) -> 
     """
     train = parts["train"]
     rows = len(train.labels)
+    if wanted and train.groups is not None:  # a text of two groups joins them, or a group would stand in two splits
+        train.groups = joined_groups(train.groups, np.unique(train.hashes, return_inverse=True)[1])
     for name, share in wanted.items():
         rest, draw = share * rows / len(train.labels), derived(seed, _DRAWS[name])
         if train.times is not None:
@@ -150,12 +170,20 @@ def hold_out_fold(parts: dict[str, Part], data: DataSettings, seed: int) -> None
         parts: with "train"; "validation" is added.
         data: the recipe's data settings, with folds.
         seed: of the draw.
+    Raises:
+        DataError: there are fewer rows, or groups, than folds, and this fold has none.
     """
     train = parts["train"]
     assert data.folds is not None
     copies = np.unique(train.hashes, return_inverse=True)[1]
     groups = copies if train.groups is None else joined_groups(train.groups, copies)
     held = stratified_folds(train.labels, data.folds, derived(seed, "folds"), groups) == data.fold
+    if not held.any():
+        raise DataError(
+            f"{train.examples.path}: data.fold={data.fold} of data.folds={data.folds} has no row: the {len(held)} rows "
+            f"make {len(np.unique(groups))} groups of equal texts, or of data.group, which stay together. Lower "
+            "data.folds."
+        )
     parts["validation"] = replace(train.only(np.flatnonzero(held)), dropped={})
     parts["train"] = train.only(np.flatnonzero(~held))
 
@@ -179,7 +207,8 @@ def split_by_columns(part: Part, data: DataSettings) -> list[str]:
     if data.time is not None:
         cells = _column(part, data.time)
         part.times = np.array([_time(cell, part, row, data.time) for row, cell in enumerate(cells)])
-        said.append(f"time: held out are the latest rows by '{data.time}', from {min(cells)} to {max(cells)} in all.")
+        ends = (cells[int(part.times.argmin())], cells[int(part.times.argmax())])
+        said.append(f"time: held out are the latest rows by '{data.time}', from {ends[0]} to {ends[1]} in all.")
     return said
 
 
