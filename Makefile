@@ -14,8 +14,8 @@ demo: .venv/.ready
 	$(BIN)/tunesmith demo
 
 test: .venv/.ready
-	$(BIN)/pytest -n auto --ignore tests/architecture
-	$(BIN)/pytest tests/architecture
+	$(BIN)/pytest -n auto --dist worksteal --ignore tests/architecture/test_quickness.py
+	$(BIN)/pytest tests/architecture/test_quickness.py
 
 check: .venv/.ready
 	$(BIN)/ruff format --check src tests benchmarks

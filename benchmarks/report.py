@@ -367,6 +367,27 @@ def chaos_table() -> list[str]:
     return [*lines, f"| together | {' | '.join(total)} |"]
 
 
+def processes_table() -> list[str]:
+    """Word how several processes' gradients differ from one's, and what a step sends."""
+    path = common.RESULTS / "processes.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    what = (
+        "MiniLM in float64, LoRA, {rows} rows of BANKING77 in steps of {batch}; differences relative to the largest "
+        "number of a tensor, bytes that every process gives to torch's all_reduce."
+    ).format(**found)
+    columns = ("processes", "steps", "largest difference: gradients of a step / delta at the end",
+               "bytes per step: gradients / loss", "bytes of the delta and the head")  # fmt: skip
+    lines = ["", "## Several processes", "", f"`python benchmarks/processes.py`. {what}", ""]
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for count, own in found["processes"].items():
+        sent = f"{own['gradient_bytes_per_step']:,.0f} / {own['other_bytes_per_step']:,.0f}"
+        far = f"{own['gradient_difference']:.1e} / {own['delta_difference']:.1e}"
+        lines.append(f"| {count} | {own['steps']} | {far} | {sent} | {own['delta_bytes']:,} |")
+    return lines
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     lines = [
@@ -394,7 +415,8 @@ def main() -> None:
     attribute_zero_shot(lines)
     lines += omniglot(FOLDER, draw)
     (FOLDER / "README.md").write_text(
-        "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table()]) + "\n", encoding="utf-8"
+        "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table(), *processes_table()]) + "\n",
+        encoding="utf-8",
     )
     print(f"written: {FOLDER / 'README.md'}")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
+import subprocess
+import sys
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +21,9 @@ import torch
 import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from tunesmith.cli import main
+from tunesmith.evaluation import plots
 
 TEXTS = {
     "greeting": ["hello there friend", "good morning to you", "hi how are you", "hey nice to meet you"],
@@ -35,6 +42,21 @@ def _one_thread() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What runs keep for later ones stays out of the user's cache folder."""
     os.environ["TUNESMITH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+_draw = plots._svg
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_pictures() -> None:
+    """Reports leave out the drawing of their pictures, a third of a tiny run's time; see `pictures`."""
+    plots._svg = lambda figure: "<svg></svg>"
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with their pictures, for tests that look at them or at odd content."""
+    monkeypatch.setattr(plots, "_svg", _draw)
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +156,19 @@ def save_tiny_writer(folder: Path, template: str | None = None) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_vision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random ViT of two layers that reads grey images of 8 x 8, saved without an image processor."""
+    folder = tmp_path_factory.mktemp("tiny-vit")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        image_size=8, patch_size=4, num_channels=1, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=48,
+    )  # fmt: skip
+    transformers.ViTModel(config).save_pretrained(folder)
+    return folder
+
+
 def save_drawings(path: Path, classes: int = 8, each: int = 6, size: int = 8, group: str = "drawings") -> Path:
     """A zip archive of small grey images: every class is a random pattern, drawn anew with noise."""
     draw = np.random.default_rng(zlib.crc32(group.encode()))
@@ -146,6 +181,25 @@ def save_drawings(path: Path, classes: int = 8, each: int = 6, size: int = 8, gr
                 Image.fromarray(noisy).save(file, "PNG")
                 archive.writestr(f"{group}/class{number}/{copy}.png", file.getvalue())
     return path
+
+
+def run_command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`tunesmith WORDS` as a user meets it, in this process, for a new one spends seconds on imports."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.ExitStack() as around:
+        patch = around.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(sys, "argv", ["tunesmith", *words])
+        patch.setattr(main, "take_the_process", lambda: None)  # the process is pytest's
+        around.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("default")
+        around.enter_context(contextlib.chdir(cwd or "."))
+        around.enter_context(contextlib.redirect_stdout(out))
+        around.enter_context(contextlib.redirect_stderr(err))
+        try:
+            main.run()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+    return subprocess.CompletedProcess(["tunesmith", *words], code, out.getvalue(), err.getvalue())
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -173,13 +227,13 @@ def data_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe(data_folder: Path, tiny_folder: Path) -> dict[str, object]:
-    """A recipe that trains in about a second."""
+    """A recipe that trains in less than a second; without baselines, which a test of them asks for."""
     return {
         "model": str(tiny_folder),
         "data": {"train": str(data_folder / "train.csv"), "test": str(data_folder / "test.csv"), "validation": 0.2},
         "method": {"name": "lora", "rank": 4},
         "training": {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3},
-        "evaluation": {"resamples": 100},
+        "evaluation": {"resamples": 100, "baselines": False},
         "output": str(data_folder / "run"),
     }
 

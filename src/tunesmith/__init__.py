@@ -28,6 +28,7 @@ _PUBLIC = {
     "mix": "tunesmith.api",
     "rank_prompts": "tunesmith.api",
     "search_prompts": "tunesmith.api",
+    "search_settings": "tunesmith.api",
     "prompt_words": "tunesmith.api",
     "exploit_patterns": "tunesmith.api",
     "Mix": "tunesmith.api",

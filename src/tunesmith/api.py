@@ -34,8 +34,10 @@ from tunesmith.search.comparing import rank_prompts as rank_files
 from tunesmith.search.patterns import PatternSettings, Taught
 from tunesmith.search.patterns import exploit_patterns as teach
 from tunesmith.search.ranking import Ranking
-from tunesmith.search.searching import read_options
+from tunesmith.search.searching import SearchSettings, read_options
 from tunesmith.search.searching import search_prompts as search
+from tunesmith.search.settings import search_settings as search_space
+from tunesmith.search.wanted import TuningSettings
 
 __all__ = [
     "Delta",
@@ -58,6 +60,7 @@ __all__ = [
     "rank_prompts",
     "route",
     "search_prompts",
+    "search_settings",
     "show_prompts",
     "train",
     "unmerge",
@@ -420,8 +423,37 @@ def search_prompts(
     Raises:
         TunesmithError: any mistake in recipe, data, model, budget or settings.
     """
-    rest, checked = read_options(overrides, settings)
+    rest, checked = read_options(overrides, settings, SearchSettings)
     return search(recipe, rest, budget, Path(output).expanduser(), checked, resume, progress)
+
+
+def search_settings(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    budget: str | int | None = None,
+    trials: int | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Search the fields of a recipe that hold choices or ranges; the best run is scored once on test, at the end.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; its output is the study folder.
+        overrides: `key=value` texts that win over the recipe; `search.key=value` ones are settings of the search.
+        budget: a time ("10m"), or a number of trials.
+        trials: most trials; with a time, what ends first counts. [count]
+        resume: go on with a study that was stopped; it ends as if it had not been.
+        progress: where to show progress; bars on a terminal when None.
+        **settings: strategy, strategy_settings, metric, width.
+    Returns:
+        The best trial, its scores with intervals, and where its run is.
+    Raises:
+        TunesmithError: any mistake in recipe, space, data, model, budget or settings.
+    """
+    rest, checked = read_options(overrides, settings, TuningSettings)
+    return search_space(recipe, rest, (budget, trials), checked, resume, progress)
 
 
 def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:

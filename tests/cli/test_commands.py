@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.conftest import run_command as tunesmith
 from tunesmith.cli import main
+
+pytestmark = pytest.mark.usefixtures("pictures")
 
 Recipe = dict[str, Any]
 
 
-def tunesmith(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tunesmith", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=300)
 
@@ -23,14 +26,16 @@ def tunesmith(*words: str, cwd: Path | None = None) -> subprocess.CompletedProce
 @pytest.fixture
 def recipe_file(recipe: Recipe, data_folder: Path) -> Path:
     path = data_folder / "recipe.yaml"
-    short = {**recipe, "data": {"train": "train.csv", "test": "test.csv", "validation": 0.2}, "output": "runs/first"}
+    data = {"train": "train.csv", "test": "test.csv", "validation": 0.2}
+    short = {**recipe, "data": data, "evaluation": {"resamples": 100}, "output": "runs/first"}
     path.write_text(yaml.safe_dump(short))
     return path
 
 
 def test_the_whole_way(recipe_file: Path) -> None:
+    """The first command in a process of its own."""
     folder = recipe_file.parent
-    trained = tunesmith("train", str(recipe_file), "training.epochs=3", "--json", cwd=folder)
+    trained = process("train", str(recipe_file), "training.epochs=3", "--json", cwd=folder)
     assert trained.returncode == 0, trained.stderr
     found = json.loads(trained.stdout)
     for key in (
@@ -103,6 +108,8 @@ def test_mistakes_exit_with_2_and_no_traceback(recipe_file: Path) -> None:
         assert result.returncode == 2, words
         assert result.stderr.startswith("error: ") and "Traceback" not in result.stderr
     assert tunesmith("train").returncode == 2
+    alone = process("list", "mothods", cwd=recipe_file.parent)
+    assert alone.returncode == 2 and alone.stderr.startswith("error: ") and not alone.stdout
 
 
 def test_ctrl_c_before_the_first_step(

@@ -14,6 +14,8 @@ from tunesmith.data.damage import damage_of
 from tunesmith.data.near import text_groups
 from tunesmith.data.near_index import NearIndex
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 WORDS = ("card", "order", "parcel", "refund", "account", "transfer", "money", "change", "cancel", "rate", "late")
 
 

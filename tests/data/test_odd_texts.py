@@ -19,6 +19,8 @@ from tunesmith.data.tokens import TokenRows, unknown_tokens
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.opening import open_family
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 MARK = b"\xef\xbb\xbf"
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import save_drawings, save_tiny_writer
+from tests.conftest import save_drawings, save_tiny_bert, save_tiny_writer
 from tests.docs.test_readme import ROOT, blocks, small_data
 from tunesmith.cli.main import app
+
+pytestmark = pytest.mark.usefixtures("pictures")
 
 PAGES = ["tutorial.md", *sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name != "tutorial.md")]
 RECIPE = """
 task: text-classification
-model: minilm
+model: tiny
 data: {train: train.csv, test: test.csv, text: text, label: category}
 method: {name: lora, rank: 8}
 training: {epochs: 1}
@@ -43,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "recipe.yaml").write_text(RECIPE)
     (place / "write.yaml").write_text(next(text for text in blocks("docs/tasks.md", "yaml") if "model: writer" in text))
     save_tiny_writer(place / "writer")
+    save_tiny_bert(place / "tiny", seed=0)
     save_drawings(place / "drawings.zip")
     drawn = next(text for text in blocks("docs/fewshot.md", "yaml") if "drawings.zip" in text)
     (place / "drawings.yaml").write_text(drawn)

@@ -5,8 +5,6 @@ import importlib.util
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,11 @@ import pytest
 import yaml
 
 import tunesmith
-from tests.conftest import save_tiny_writer, write_jsonl
+from tests.conftest import run_command, save_tiny_writer, write_jsonl
 from tunesmith.recipe.episodes import load_episodes
 from tunesmith.recipe.loading import load_recipe
+
+pytestmark = pytest.mark.usefixtures("pictures")
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = Path(tunesmith.__file__).parent / "data" / "bundled" / "shop_intents"
@@ -54,8 +54,7 @@ def test_readme_commands(folder: Path) -> None:
     lines = [line for line in blocks("README.md", "bash")[0].splitlines() if line.startswith("tunesmith ")]
     assert len(lines) >= 4
     for line in lines:
-        words = [sys.executable, "-m", *shlex.split(line)]
-        result = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
+        result = run_command(*shlex.split(line)[1:], cwd=folder)
         assert result.returncode == 0, f"{line}\n{result.stderr}"
         assert result.stdout.strip()
 

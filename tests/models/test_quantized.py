@@ -189,7 +189,8 @@ def test_what_cannot_be_quantised_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("bits", BITS)
 def test_a_run_on_a_quantised_base(recipe: dict[str, Any], bits: str) -> None:
-    run = tunesmith.train(recipe, [f"model.quantization={bits}"])
+    words = [f"model.quantization={bits}", "evaluation.baselines=[linear-probe]"]
+    run = tunesmith.train(recipe, words)
     facts = run.summary["quantization"]
     assert facts["bits"] == bits and facts["maps"] == 12 and facts["split"] == "validation"
     assert facts["bytes_after"] < facts["bytes_before"]

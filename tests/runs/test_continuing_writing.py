@@ -30,8 +30,8 @@ def asked(folder: Path, name: str, words: list[str], rows: int = 40) -> Path:
     return write_jsonl(folder / name, found)
 
 
-def prose(folder: Path, name: str, words: list[str]) -> Path:
-    lines = [f"the {words[n % len(words)]} bird sings to the {words[n % 3]} moon\n" for n in range(600)]
+def prose(folder: Path, name: str, words: list[str], count: int = 600) -> Path:
+    lines = [f"the {words[n % len(words)]} bird sings to the {words[n % 3]} moon\n" for n in range(count)]
     (folder / name).write_text("".join(lines))
     return folder / name
 
@@ -61,9 +61,9 @@ def more(first: tunesmith.Run, folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def first(tiny_writer: Path, tmp_path: Path) -> tunesmith.Run:
-    return tunesmith.train(answering(tiny_writer, tmp_path))
+@pytest.fixture(scope="module")
+def first(tiny_writer: Path, tmp_path_factory: pytest.TempPathFactory) -> tunesmith.Run:
+    return tunesmith.train(answering(tiny_writer, tmp_path_factory.mktemp("first")))
 
 
 def test_training_begins_where_the_run_ended(first: tunesmith.Run, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_training_begins_where_the_run_ended(first: tunesmith.Run, tmp_path: Pat
 def test_what_was_forgotten_is_measured_on_the_rows_held_out(first: tunesmith.Run, tmp_path: Path) -> None:
     run = tunesmith.train(more(first, tmp_path))
     found, change = run.summary["forgetting"], run.summary["forgetting"]["change"]
-    assert found["data"] == str(tmp_path / "old.jsonl") and found["held_out"] and found["also_in_train"] == 0
+    assert found["data"] == str(first.folder.parent / "old.jsonl") and found["held_out"] and found["also_in_train"] == 0
     assert found["rows"] == first.summary["data"]["validation"]["rows"]
     then = first.metrics["validation"]["perplexity"]
     assert found["before"]["perplexity"]["value"] == pytest.approx(then["value"], rel=1e-5)
@@ -115,14 +115,15 @@ def test_a_test_file_comes_first_and_is_cut_as_the_run_cut_it(tiny_writer: Path,
 
 def test_rows_that_train_now_are_counted(first: tunesmith.Run, tmp_path: Path) -> None:
     both = tmp_path / "both.jsonl"
-    both.write_text((tmp_path / "old.jsonl").read_text() + asked(tmp_path, "new.jsonl", NEW).read_text())
+    both.write_text((first.folder.parent / "old.jsonl").read_text() + asked(tmp_path, "new.jsonl", NEW).read_text())
     run = tunesmith.train(more(first, tmp_path, data={"train": str(both), "validation": 0.2}))
     found = run.summary["forgetting"]
     assert 0 < found["also_in_train"] <= found["rows"]
     assert any("also stand in the new training rows" in warning for warning in run.summary["warnings"])
 
 
-def test_a_changed_training_file_tells_nothing(first: tunesmith.Run, tmp_path: Path) -> None:
+def test_a_changed_training_file_tells_nothing(tiny_writer: Path, tmp_path: Path) -> None:
+    first = tunesmith.train(answering(tiny_writer, tmp_path))
     asked(tmp_path, "old.jsonl", OLD, 41)
     run = tunesmith.train(more(first, tmp_path))
     assert run.summary["forgetting"] == {}
@@ -164,9 +165,9 @@ def test_models_of_two_parts_and_models_that_fill_in_go_on(tmp_path: Path, kind:
         folder = save_tiny_bert(tmp_path / "bert", seed=0)
         transformers.BertForMaskedLM(transformers.AutoConfig.from_pretrained(folder)).save_pretrained(folder)
         task = {"name": "text-generation", "objective": "masked"}
-        old = {"train": str(prose(tmp_path, "old.txt", OLD)), "max_tokens": 64}
+        old = {"train": str(prose(tmp_path, "old.txt", OLD, 150)), "max_tokens": 64}
         first = tunesmith.train(answering(folder, tmp_path, task=task, data=old, method="lora"))
-        data = {"train": str(prose(tmp_path, "new.txt", NEW)), "max_tokens": 32}
+        data = {"train": str(prose(tmp_path, "new.txt", NEW, 150)), "max_tokens": 32}
     found = tunesmith.train(more(first, tmp_path, data=data)).summary["forgetting"]
     then = first.metrics["validation"]["perplexity"]["value"]
     assert found["held_out"] and found["before"]["perplexity"]["value"] == pytest.approx(then, rel=1e-5)

@@ -49,6 +49,7 @@ def recipe(folder: Path, train: Path, output: Path, **changes: Any) -> dict[str,
     return {**base, **changes}
 
 
+@pytest.mark.usefixtures("pictures")
 def test_questions_are_learned_answered_and_scored(tiny_writer: Path, questions: Path, tmp_path: Path) -> None:
     run = tunesmith.train(recipe(tiny_writer, questions, tmp_path / "run"))
     history = [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]

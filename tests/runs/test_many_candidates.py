@@ -13,6 +13,8 @@ from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.training.loop import Loop, Work
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 CANDIDATES = [
     {"training.learning_rate": 1e-3},
     {"method.rank": 2, "seed": 1},

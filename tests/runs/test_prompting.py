@@ -29,7 +29,8 @@ def masked(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
 
 
 def asked(recipe: dict[str, Any], model: Path | str, **changes: Any) -> dict[str, Any]:
-    return {**recipe, "task": "prompt-classification", "model": str(model), "prompt": PROMPT, **changes}
+    given = {**recipe, "evaluation": {"resamples": 100}}
+    return {**given, "task": "prompt-classification", "model": str(model), "prompt": PROMPT, **changes}
 
 
 def same_again(run: tunesmith.Run, data: Path) -> None:

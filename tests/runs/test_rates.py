@@ -15,6 +15,8 @@ from tunesmith.cli.main import app
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.runs.rates import suggest
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 RATES = [10 ** (-6 + step / 10) for step in range(60)]
 
 

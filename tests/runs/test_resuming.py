@@ -165,23 +165,20 @@ def stopped(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     return recipe
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
+def test_a_changed_recipe_is_named_with_both_values(stopped: Recipe) -> None:
+    for keys, message in (
         ({"seed": 3}, "made by another recipe: seed was 0 and is 3. Only output, training.epochs, .* may change"),
         ({"method": {"name": "lora", "rank": 5}}, "method.rank was 4 and is 5"),
         ({"training.batch_size": 9}, "training.batch_size was 8 and is 9"),
         ({"training.epochs": 1}, "training.epochs=1: .*step-00000008 is in epoch 2 already. Ask for 2 or more"),
         ({"candidates": [{}, {"seed": 1}]}, "candidates was .* and is "),
         ({"evaluation": {"metrics": ["log-loss"]}}, "evaluation.metrics was None and is ..log-loss"),
-    ],
-)
-def test_a_changed_recipe_is_named_with_both_values(stopped: Recipe, keys: dict[str, Any], message: str) -> None:
-    training = {key.partition(".")[2]: value for key, value in keys.items() if "." in key}
-    others = {key: value for key, value in keys.items() if "." not in key}
-    with pytest.raises(CheckpointError, match=message):
-        tunesmith.train({**changed(stopped, **training), **others}, resume=True)
-    assert (Path(stopped["output"]) / "checkpoints").is_dir()
+    ):
+        training = {key.partition(".")[2]: value for key, value in keys.items() if "." in key}
+        others = {key: value for key, value in keys.items() if "." not in key}
+        with pytest.raises(CheckpointError, match=message):
+            tunesmith.train({**changed(stopped, **training), **others}, resume=True)
+        assert (Path(stopped["output"]) / "checkpoints").is_dir()
 
 
 def test_epochs_places_and_logging_may_change(stopped: Recipe, capsys: pytest.CaptureFixture[str]) -> None:

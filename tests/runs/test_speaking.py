@@ -31,8 +31,9 @@ def wide(done: tunesmith.Run, held: Path, tmp_path: Path) -> dict[str, Any]:
     return tunesmith.train(given).summary
 
 
-@pytest.fixture
-def run(tiny_writer: Path, tmp_path: Path) -> tunesmith.Run:
+@pytest.fixture(scope="module")
+def run(tiny_writer: Path, tmp_path_factory: pytest.TempPathFactory) -> tunesmith.Run:
+    tmp_path = tmp_path_factory.mktemp("speaking")
     rows = [{"question": f"what comes after {n}?", "answer": f"{n + 1} comes then"} for n in range(24)]
     train = write_jsonl(tmp_path / "rows.jsonl", rows)
     data = {"train": str(train), "validation": 0.2, "max_tokens": 64}
@@ -184,13 +185,14 @@ def test_odd_calls_are_refused_in_words(run: tunesmith.Run, call: Any, error: ty
         call(run)
 
 
-def test_a_score_that_is_no_finite_number_is_shown(run: tunesmith.Run) -> None:
-    path = run.folder / "metrics.json"
+def test_a_score_that_is_no_finite_number_is_shown(run: tunesmith.Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.folder, tmp_path / "copy")
+    path = folder / "metrics.json"
     facts = json.loads(path.read_text())
     facts["metrics"]["validation"]["perplexity"] = {"value": None, "low": None, "high": None}
     facts["gain"][0] |= {"metric": "perplexity", "value": None, "low": None, "high": None}
     path.write_text(json.dumps(facts))
-    found = CliRunner().invoke(app, ["show", str(run.folder)])
+    found = CliRunner().invoke(app, ["show", str(folder)])
     assert found.exit_code == 0 and "the difference to the best baseline is no finite number" in found.stdout
 
 

@@ -22,13 +22,14 @@ from tunesmith.training.loop import Loop
 
 FILES = {
     "recipe.yaml", "fingerprint.json", "delta", "head.safetensors", "labels.json", "prompt.yaml", "metrics.json",
-    "predictions.parquet", "history.jsonl", "report.html", "splits.json",
+    "predictions.parquet", "history.jsonl", "openings.jsonl", "report.html", "splits.json",
 }  # fmt: skip
 Recipe = dict[str, Any]
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_leaves_everything(recipe: Recipe) -> None:
-    run = tunesmith.train(recipe)
+    run = tunesmith.train({**recipe, "evaluation": {"resamples": 100}})
     assert {item.name for item in run.folder.iterdir()} == FILES
     assert not [item for item in run.folder.parent.iterdir() if item.name.startswith(".")]
     assert set(run.metrics) == {"validation", "test"}
@@ -44,7 +45,7 @@ def test_a_run_leaves_everything(recipe: Recipe) -> None:
 
 
 def test_it_learns(recipe: Recipe) -> None:
-    run = tunesmith.train(recipe, ["training.epochs=8"])
+    run = tunesmith.train(recipe, ["training.epochs=8", "evaluation.baselines=[majority]"])
     assert run.metrics["test"]["accuracy"]["value"] > run.summary["baselines"]["majority"]["test"]["accuracy"]["value"]
 
 
@@ -96,6 +97,7 @@ def test_interrupt_leaves_a_loadable_run(recipe: Recipe, monkeypatch: pytest.Mon
     assert tunesmith.Run.load(run.folder).predict("hello friend")[0].label in run.labels
 
 
+@pytest.mark.usefixtures("pictures")
 def test_interrupt_in_the_first_epoch(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Loop.step
 
@@ -112,6 +114,7 @@ def test_interrupt_in_the_first_epoch(recipe: Recipe, monkeypatch: pytest.Monkey
     assert run.predict("hello")[0].label in run.labels
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_metric_where_lower_is_better(recipe: Recipe) -> None:
     run = tunesmith.train(
         {**recipe, "evaluation": {"resamples": 100, "metrics": ["log-loss", "accuracy"]}}, ["training.epochs=6"]

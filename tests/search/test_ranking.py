@@ -12,6 +12,8 @@ from tunesmith.evaluation.statistics import Bootstrap, holm
 from tunesmith.search.ensembles import average, diversity, kappa, vote, weighted
 from tunesmith.search.ranking import Judged, rank, rows_of, sentences, write_ranking
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 ROWS, CLASSES = 300, 4
 
 

@@ -11,6 +11,9 @@ import tunesmith
 from tunesmith.cli.main import app
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.prompts.prompt import Prompt
+from tunesmith.recipe.loading import load_recipe
+from tunesmith.runs.session import open_reading
+from tunesmith.search.opening import open_prompts, read_rows
 from tunesmith.search.study import Study
 
 Recipe = dict[str, Any]
@@ -134,3 +137,21 @@ def test_what_a_ranking_refuses(asked: Recipe, tmp_path: Path) -> None:
         tunesmith.rank_prompts(asked, [good, bad])
     with pytest.raises(CheckpointError, match="exists"):
         tunesmith.rank_prompts(asked, [good], output=tmp_path)
+
+
+def test_a_share_held_out_for_test_takes_no_part(asked: Recipe) -> None:
+    """Rows that a run of the same recipe scores at its end choose no prompt, propose none and are shown in none."""
+    asked["data"] |= {"test": 0.2, "validation": 0.4}
+    opened = open_prompts(asked, [])
+    checked = load_recipe(asked)
+    held = read_rows(checked, open_reading(checked)).splits["test"]
+    used = {row["text"] for row in [*opened.train.rows, *opened.validation.rows]}
+    assert len(held.index) == 12 and len(used) == 48
+    assert not used & {row["text"] for row in held.examples.rows(held.index)}
+
+
+def test_an_edit_that_costs_too_much_does_not_end_a_search(asked: Recipe, tmp_path: Path) -> None:
+    """label-words asks the model about more rows here than the budget allows; other edits ask nothing."""
+    words = ["search.edits=[label-words, wordings]", "search.strategy.proposals=3", "search.rows=6"]
+    found = tunesmith.search_prompts(asked, 4, tmp_path / "out", words, strategy="greedy")
+    assert found["candidates"] == 4 and found["evaluations"] == 4

@@ -97,11 +97,11 @@ def trial(core: Backbone, method: Method, name: str, seed: int, **settings: Any)
 
 CANDIDATES: dict[str, tuple[Method, int, dict[str, Any]]] = {
     "a": (Lora(rank=2), 0, {}),
-    "b": (Lora(rank=4, dropout=0.2), 1, {"learning_rate": 5e-3, "batch_size": 5, "epochs": 15}),
-    "c": (PrefixTuning(length=4), 2, {"schedule": "linear", "clip_norm": None}),
-    "d": (PromptTuning(length=3), 3, {"learning_rate": 1e-2}),
-    "e": (BitFit(), 4, {"weight_decay": 0.0}),
-    "f": (HeadOnly(), 5, {}),
+    "b": (Lora(rank=4, dropout=0.2), 1, {"learning_rate": 5e-3, "batch_size": 5, "epochs": 7}),
+    "c": (PrefixTuning(length=4), 2, {"schedule": "linear", "clip_norm": None, "epochs": 10}),
+    "d": (PromptTuning(length=3), 3, {"learning_rate": 1e-2, "epochs": 12}),
+    "e": (BitFit(), 4, {"weight_decay": 0.0, "epochs": 8}),
+    "f": (HeadOnly(), 5, {"epochs": 8}),
     "g": (Full(), 6, {"learning_rate": 3e-4, "patience": 2}),
     "h": (Lora(rank=2, layers=("query", "value")), 0, {"epochs": 3}),
 }

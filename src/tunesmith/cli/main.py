@@ -14,8 +14,9 @@ from tunesmith import __version__
 from tunesmith.cli import prompts
 from tunesmith.cli import show as display
 from tunesmith.cli import talk as talking
-from tunesmith.core.errors import TunesmithError
+from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.importing import take_the_process
+from tunesmith.core.launch import launched
 
 app = typer.Typer(
     name="tunesmith",
@@ -48,9 +49,29 @@ def train(
     from tunesmith.api import train as carry_out
 
     run = carry_out(recipe, overrides or [], overwrite=overwrite, resume=resume)
-    _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
+    if launched().rank == 0:
+        _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
     if run.summary["interrupted"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    recipe: Annotated[str, typer.Argument(help="Recipe with choices or ranges in place of values, a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for example method.rank=[4,8], or search.key=value.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to search (10m).")] = None,
+    trials: Annotated[int | None, typer.Option(help="Most trials; with a time, what ends first counts.")] = None,
+    strategy: Annotated[str, typer.Option(help="tunesmith list strategies")] = "tpe",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that was stopped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search the settings that a recipe leaves open; the best run is scored on test once."""
+    from tunesmith.api import search_settings
+
+    found = search_settings(recipe, overrides or [], budget=budget, trials=trials, resume=resume, strategy=strategy)
+    _give(found, as_json, display.studied(found))
 
 
 @app.command()
@@ -76,9 +97,11 @@ def evaluate(
     """Score a run on labelled data, with intervals."""
     from tunesmith.api import Run
 
-    scores = Run.load(run).evaluate(data)
+    found = Run.load(run)
+    scores = found.evaluate(data)
     plain = {name: value.plain() for name, value in scores.items()}
-    _give({"run": run, "data": data, "metrics": plain}, as_json, display.scores(scores))
+    openings = len(found.openings)
+    _give({"run": run, "data": data, "metrics": plain, "test_openings": openings}, as_json, display.scores(scores))
 
 
 @app.command()
@@ -331,9 +354,15 @@ def demo(
 
 @app.callback(invoke_without_command=True)
 def version(
+    context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Fine-tune pretrained models with few parameters: from data to a proven, servable model."""
+    if context.invoked_subcommand not in (None, "train") and launched().count > 1:
+        raise RecipeError(
+            f"{launched().count} processes were started for `tunesmith {context.invoked_subcommand}`: only train knows "
+            "how to share its work out. Start it without torchrun."
+        )
     if show_version:
         print(f"tunesmith {__version__}")
         raise typer.Exit

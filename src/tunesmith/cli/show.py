@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunesmith.runs.words import Near
     from tunesmith.search.ranking import Ranking
 
-_DATA = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt")
+_DATA = (".zip", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt")
 
 
 def give(value: dict[str, Any], as_json: bool, text: str) -> None:
@@ -40,11 +40,15 @@ def is_file(text: str) -> bool:
     Args:
         text: as given.
     Returns:
-        True for a path that exists, or that looks like a data file.
+        True for a path that exists, or that looks like a data file; a folder of images is one.
     Raises:
-        DataError: it is a folder.
+        DataError: it is another folder.
     """
     if text.strip() and len(text) < 4096 and (text.endswith("/") or Path(text).is_dir()):
+        from tunesmith.data.readers.pictures import holds_images
+
+        if holds_images(Path(text)):
+            return True
         raise DataError(f"'{text}' is a folder; give a text in quotes or a data file.")
     looks = text.lower().endswith(_DATA) and " " not in text
     return looks or (len(text) < 4096 and "\n" not in text and Path(text).is_file())
@@ -107,7 +111,7 @@ def trained(run: Run) -> str:
         else "Not a single step was made.",
         f"report: {run.report()}",
     ]
-    return "\n".join([table, *gains, *ends])
+    return "\n".join(filter(None, [table, *gains, *ends, run.opened_again]))
 
 
 def episodes(run: EpisodeRun) -> str:
@@ -313,6 +317,19 @@ def searched(found: dict[str, Any], folder: Path) -> str:
     )
     text = (folder / "prompt.yaml").read_text(encoding="utf-8")
     return "\n".join([table, said, "", f"{folder / 'prompt.yaml'}:", text.rstrip()])
+
+
+def studied(found: dict[str, Any]) -> str:
+    """Say what a search of settings found.
+
+    Args:
+        found: its result.
+    Returns:
+        Several lines.
+    """
+    from tunesmith.search.study_report import sentences
+
+    return "\n".join([*sentences(found), "", f"run: {found['run']}", f"report: {found['report']}"])
 
 
 def nearest(found: Sequence[Sequence[Near]]) -> str:

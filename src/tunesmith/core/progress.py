@@ -76,5 +76,15 @@ class Progress:
         print(text, file=sys.stderr, flush=True)
 
 
+class Silence(Progress):
+    """Says nothing, as a process does whose work another one tells of."""
+
+    def __init__(self) -> None:
+        super().__init__(shown=False)
+
+    def say(self, text: str) -> None:
+        """Keep silent."""
+
+
 def _silent(done: int, note: str = "") -> None:
     return

@@ -6,8 +6,10 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from tunesmith.core.errors import DataError
-from tunesmith.data.images import Pixels, stored
+from tunesmith.data.images import Pixels, open_image
 
 
 def files_of(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -82,7 +84,7 @@ def image_pixels(path: Path) -> Pixels:
     except OSError as error:
         raise DataError(f"{path}: the image cannot be read: {error.strerror}. Give the file, or take its row out of "
                         "the data.") from None  # fmt: skip
-    return stored(content, str(path))
+    return np.asarray(open_image(content, str(path)), np.uint8).transpose(2, 0, 1)
 
 
 def thumbnail(path: Path, size: int = 96) -> bytes:

@@ -96,7 +96,7 @@ def read_images(path: str | Path, size: int = 28, channels: int = 1, limits: Ima
     if size < 1 or channels not in (1, 3):
         raise DataError(f"images of size={size} and channels={channels}: a size of at least 1, and 1 or 3 channels.")
     path, limits = Path(path).expanduser(), limits or ImageLimits()
-    entries, skipped = _sorted_entries(path, limits)
+    entries, skipped = image_entries(path, limits)
     most = limits.total_bytes // (size * size * channels)
     if len(entries) > most:
         raise DataError(
@@ -127,31 +127,35 @@ def decode(content: bytes, where: str, size: int, channels: int = 1, limits: Ima
         DataError: it is no image, damaged, too large, or holds several.
         MissingDependency: pillow is not installed.
     """
-
-    def scaled(upright: Image) -> Image:
-        from PIL import Image as Kind
-
-        return _plain(upright, channels).resize((size, size), Kind.Resampling.BILINEAR)
-
-    array = np.asarray(_opened(content, where, scaled, limits or ImageLimits()), np.uint8)
+    array = np.asarray(open_image(content, where, channels, limits, size), np.uint8)
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def stored(content: bytes, where: str, limits: ImageLimits | None = None) -> Pixels:
-    """Decode one image in its own size.
+def open_image(
+    content: bytes, where: str, channels: int = 3, limits: ImageLimits | None = None, size: int | None = None
+) -> Image:
+    """Decode one image: upright, in grey or colour of 8 bits.
 
     Args:
         content: of the file.
         where: its name, for errors.
+        channels: 1 for grey, 3 for colour.
         limits: of what is read.
+        size: height and width to scale to; as it is stored when None. [pixels]
     Returns:
-        (3, height, width), uint8.
+        A pillow image.
     Raises:
         DataError: it is no image, damaged, too large, or holds several.
         MissingDependency: pillow is not installed.
     """
-    found = _opened(content, where, lambda upright: _plain(upright, 3), limits or ImageLimits())
-    return np.asarray(found, np.uint8).transpose(2, 0, 1)
+
+    def plain(upright: Image) -> Image:
+        from PIL import Image as Kind
+
+        found = _plain(upright, channels)
+        return found if size is None else found.resize((size, size), Kind.Resampling.BILINEAR)
+
+    return _opened(content, where, plain, limits or ImageLimits())
 
 
 def mask_classes(path: Path) -> np.ndarray[Any, Any]:
@@ -171,7 +175,7 @@ def mask_classes(path: Path) -> np.ndarray[Any, Any]:
         upright.load()
         return upright
 
-    content = _read_file(path, str(path), ImageLimits())
+    content = read_image_file(path, str(path), ImageLimits())
     return np.asarray(_opened(content, str(path), numbers, ImageLimits()))
 
 
@@ -230,8 +234,18 @@ def _plain(found: Image, channels: int) -> Image:
     return found.convert("L" if channels == 1 else "RGB")
 
 
-def _sorted_entries(path: Path, limits: ImageLimits) -> tuple[list[Entry], list[str]]:
-    """List the images of a source by name, and the names of what is no image."""
+def image_entries(path: Path, limits: ImageLimits) -> tuple[list[Entry], list[str]]:
+    """List the images of a source by name, and the names of what is no image.
+
+    Args:
+        path: a folder, or a `.zip`.
+        limits: of what is read.
+    Returns:
+        Name below the top and what reads it, of every image; and the names of other files.
+    Raises:
+        DataError: nothing there, no image, or a limit.
+        SecurityError: an archive whose names lead outside.
+    """
     if path.is_dir():
         found = list(_in_folder(path, limits))
     elif path.is_file() and zipfile.is_zipfile(path):
@@ -264,10 +278,21 @@ def _in_folder(path: Path, limits: ImageLimits) -> Iterator[Entry]:
             count += 1
             _check_count(count, path, limits)
             if not _hidden(name):
-                yield name, lambda whole=whole, name=name: _read_file(whole, f"{path}, {name}", limits)  # type: ignore[misc]
+                yield name, lambda whole=whole, name=name: read_image_file(whole, f"{path}, {name}", limits)  # type: ignore[misc]
 
 
-def _read_file(whole: Path, where: str, limits: ImageLimits) -> bytes:
+def read_image_file(whole: Path, where: str, limits: ImageLimits) -> bytes:
+    """Read a file that is not too large.
+
+    Args:
+        whole: where it is.
+        where: its name, for errors.
+        limits: of what is read.
+    Returns:
+        Its content.
+    Raises:
+        DataError: it is too large, or cannot be read.
+    """
     try:
         _check_bytes(whole.stat().st_size, where, limits)
         return whole.read_bytes()

@@ -67,7 +67,7 @@ def read_sound(path: str | Path) -> Sound:
 
 def _numbers(content: bytes, width: int) -> Samples:
     if width == 1:  # the only width without a sign
-        return (np.frombuffer(content, np.uint8).astype(np.float32) - 128) / 128
+        return (np.frombuffer(content, np.uint8).astype(np.float32) - np.float32(128)) / np.float32(128)
     parts = np.zeros((len(content) // width, 4), np.uint8)
     parts[:, 4 - width :] = np.frombuffer(content, np.uint8).reshape(-1, width)
     return (parts.view("<i4")[:, 0] / 2**31).astype(np.float32)

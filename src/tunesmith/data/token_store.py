@@ -17,7 +17,7 @@ import numpy as np
 
 from tunesmith.core.errors import CheckpointError
 from tunesmith.core.files import cache_folder, write_atomic
-from tunesmith.data.tokens import TokenRows, tokenize
+from tunesmith.data.tokens import RowMaker, TokenRows, tokenize
 
 _FORM = "1"  # of what is kept; another number where the same texts would give other arrays
 _LARGE = 2**20  # of texts, in bytes: less is tokenised in about a second
@@ -99,6 +99,8 @@ def tokenize_once(
     Raises:
         DataError: a text without any token.
     """
+    if isinstance(tokenizer, RowMaker):
+        return tokenizer.rows(texts()), None
 
     def made_of() -> Iterable[str | None]:
         yield from ("texts", rules_of(tokenizer), str(max_tokens))

@@ -207,6 +207,43 @@ class LearnedRows(TokenRows):
         return LearnedRows(ids, self._ends(rows), self.full_lengths[rows], marks, self.characters[rows])
 
 
+class RowMaker:
+    """What makes rows in a tokenizer's place, of cells that are no texts but name something, such as images."""
+
+    def rows(self, texts: Iterable[str]) -> TokenRows:
+        """Make rows of cells.
+
+        Args:
+            texts: the cells.
+        Returns:
+            The rows.
+        Raises:
+            DataError: what a cell names cannot be read.
+        """
+        raise NotImplementedError
+
+    def content(self, text: str) -> str:
+        """Return what tells apart what cells name.
+
+        Args:
+            text: a cell.
+        Returns:
+            The same for two cells that name the same.
+        """
+        raise NotImplementedError
+
+    def beside(self, text: str, path: str) -> str:
+        """Look up what a cell names, beside the file that holds the cell.
+
+        Args:
+            text: the cell.
+            path: of the data file.
+        Returns:
+            The cell as it is to be read.
+        """
+        raise NotImplementedError
+
+
 def unknown_tokens(rows: TokenRows, tokenizer: Any, name: str) -> list[str]:
     """Say how much of some rows the tokenizer does not know.
 
@@ -232,7 +269,7 @@ def tokenize(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> TokenRows
     """Turn texts into token ids, special tokens included, each row at most `max_tokens` long.
 
     Args:
-        tokenizer: a transformers tokenizer.
+        tokenizer: a transformers tokenizer, or what makes rows in its place.
         texts: any number; read once.
         max_tokens: the limit. [tokens]
     Returns:
@@ -240,6 +277,8 @@ def tokenize(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> TokenRows
     Raises:
         DataError: a text without any token.
     """
+    if isinstance(tokenizer, RowMaker):
+        return tokenizer.rows(texts)
     ids, ends, full = Growing("i"), Growing("q"), Growing("q")
     ends.append(0)
     chunk: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 
 _STYLE = """
@@ -28,6 +29,21 @@ pre { background: #f5f7fa; border: 1px solid var(--line); border-radius: 8px; pa
   font-size: 13px; }
 details summary { cursor: pointer; color: var(--soft); }
 """
+
+OPENINGS = "<!--openings--><!--/openings-->"  # place in a report for what is known only later
+
+
+def put_openings(written: str, said: str) -> str:
+    """Put a warning about looks at the test rows into a report that was written before.
+
+    Args:
+        written: the report's HTML.
+        said: a sentence; empty for none.
+    Returns:
+        The HTML with the sentence in its place; unchanged where it has no such place.
+    """
+    shown = f"<p class=warn>{safe(said)}</p>" if said else ""
+    return re.sub("<!--openings-->.*?<!--/openings-->", lambda _: f"<!--openings-->{shown}<!--/openings-->", written)
 
 
 def page(title: str, sections: Sequence[str]) -> str:

@@ -227,3 +227,124 @@ def shares(counts: Mapping[str, int], most: int = 40) -> str:
     axes.invert_yaxis()
     axes.set_xlabel("rows")
     return _svg(figure)
+
+
+_STATES = {"complete": _BLUE, "stopped": _ORANGE}
+
+
+def _by_state(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
+    for state, colour in _STATES.items():
+        own = [(x, y) for x, y, found in points if found == state]
+        if own:
+            axes.plot(*zip(*own, strict=True), "o", color=colour, markersize=4, alpha=0.75, label=state)
+
+
+def best_so_far(points: Sequence[tuple[float, float, str]], label: str, higher_is_better: bool) -> str:
+    """Draw the scores of a study's trials, and the best complete one so far, against time.
+
+    Args:
+        points: (seconds, score, "complete" or "stopped") of each trial, in order.
+        label: of the score.
+        higher_is_better: its direction.
+    Returns:
+        An SVG element.
+    """
+    figure, axes = _figure(7.2, 3.1)
+    _by_state(axes, points)
+    done = [(seconds, score) for seconds, score, state in points if state == "complete"]
+    if done:
+        pick = np.maximum if higher_is_better else np.minimum
+        best = pick.accumulate([score for _, score in done])
+        ends = [*(seconds for seconds, _ in done), max(seconds for seconds, _, _ in points)]
+        axes.step(ends, [*best, best[-1]], where="post", color=_INK, linewidth=1.2, label="best so far")
+    axes.set_xlabel("seconds of searching")
+    axes.set_ylabel(label)
+    axes.set_xlim(left=0)
+    axes.grid(axis="y", color=_GRID, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return _svg(figure)
+
+
+def score_against_cost(
+    points: Sequence[tuple[float, float, str]], front: Sequence[int], names: Sequence[str], label: str
+) -> str:
+    """Draw scores against what they cost, and the front of those that nothing cheaper reaches.
+
+    Args:
+        points: (seconds of training, score, "complete" or "stopped") of each trial.
+        front: places of the front's trials among the points, the cheapest first.
+        names: of the points.
+        label: of the score.
+    Returns:
+        An SVG element.
+    """
+    figure, axes = _figure(7.2, 3.1)
+    _by_state(axes, points)
+    axes.step(
+        [points[place][0] for place in front], [points[place][1] for place in front], where="post", color=_GREEN,
+        linewidth=1.4, label="front",
+    )  # fmt: skip
+    for place in front:
+        axes.annotate(names[place], points[place][:2], xytext=(4, -11), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("seconds of training (a trial's share of its pass)")
+    axes.set_ylabel(label)
+    axes.set_xlim(left=0)
+    axes.grid(axis="y", color=_GRID, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return _svg(figure)
+
+
+def importances(found: Mapping[str, float]) -> str:
+    """Draw what share of the scores' variance each field explains.
+
+    Args:
+        found: share by field.
+    Returns:
+        An SVG element.
+    """
+    items = sorted(found.items(), key=lambda item: -item[1])
+    figure, axes = _figure(7.2, 0.7 + 0.3 * len(items))
+    axes.barh(range(len(items)), [100 * share for _, share in items], color=_BLUE, height=0.6)
+    axes.set_yticks(range(len(items)), [name for name, _ in items])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the variance of scores, %")
+    return _svg(figure)
+
+
+def parallel_coordinates(
+    heads: Sequence[tuple[str, Sequence[tuple[float, str]]]],
+    lines: Sequence[tuple[Sequence[float], float]],
+    label: str,
+    higher_is_better: bool,
+) -> str:
+    """Draw each trial as a line through its settings, coloured by its score.
+
+    Args:
+        heads: of each axis its name, and its ticks: place from 0 to 1 and text.
+        lines: of each trial its place on every axis (not a number where it has none) and its score.
+        label: of the score.
+        higher_is_better: its direction; better trials are drawn darker and on top.
+    Returns:
+        An SVG element.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure, axes = _figure(max(7.2, 1.5 * len(heads)), 4.0)
+    scores = [score for _, score in lines]
+    scaled, colours = Normalize(min(scores), max(scores)), colormaps["viridis_r" if higher_is_better else "viridis"]
+    shades = ScalarMappable(scaled, colours)
+    for places, score in sorted(lines, key=lambda line: line[1], reverse=not higher_is_better):
+        axes.plot(range(len(heads)), places, "o-", markersize=3, linewidth=1.1, alpha=0.8, color=colours(scaled(score)))
+    for number, (_, ticks) in enumerate(heads):
+        axes.axvline(number, color=_GRID, linewidth=1, zorder=0)
+        for place, text in ticks:
+            axes.text(number + 0.03, place + 0.015, text[:24], fontsize=8, color=_INK)
+    axes.set_xticks(range(len(heads)), [name for name, _ in heads], rotation=12, ha="right", fontsize=8)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlim(-0.1, len(heads) - 1 + 0.5)
+    figure.colorbar(shades, ax=axes, label=label, pad=0.01)
+    return _svg(figure)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tunesmith.evaluation import plots
 from tunesmith.evaluation.metrics.base import is_share, number, worded, worded_gain
-from tunesmith.evaluation.page import page, pairs, safe, section, table, texts
+from tunesmith.evaluation.page import OPENINGS, page, pairs, safe, section, table, texts
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Difference, Estimate, Result
 from tunesmith.evaluation.written import Written
@@ -59,6 +59,7 @@ class Content:
         warnings: for the reader.
         recipe: resolved, as YAML.
         facts: versions and measurements, by name.
+        averaged: epochs whose states' mean was kept; empty where one epoch's state was.
         samples: what a language model was asked, with "right", "before" and "after"; empty for tasks with labels.
         candidates: trained beside each other, each with `chosen`, `what`, `history` and `best_epoch`; empty for one.
     """
@@ -82,6 +83,7 @@ class Content:
     facts: dict[str, str] = field(default_factory=dict)
     candidates: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, str]] = field(default_factory=list)
+    averaged: list[int] = field(default_factory=list)
 
 
 def render(content: Content) -> str:
@@ -132,7 +134,7 @@ def _head(content: Content) -> str:
     shown = "".join(f"<div class=card><b>{safe(value)}</b><span>{safe(label)}</span></div>" for value, label in cards)
     lines = "".join(f"<p>{safe(sentence)}</p>" for sentence in content.summary)
     warnings = "".join(f"<p class=warn>{safe(warning)}</p>" for warning in content.warnings)
-    return f"<h1>{safe(content.title)}</h1>{lines}{warnings}<div class=cards>{shown}</div>"
+    return f"<h1>{safe(content.title)}</h1>{lines}{warnings}{OPENINGS}<div class=cards>{shown}</div>"
 
 
 def _comparison(content: Content) -> str:
@@ -180,8 +182,11 @@ def _gain(item: Difference) -> str:
 def _curves(content: Content) -> str:
     if not content.history:
         return "<p class=soft>Training stopped before the end of the first epoch.</p>"
-    kept = f"<p class=soft>The state after epoch {content.best_epoch} was kept.</p>"
-    return kept + plots.learning_curves(content.losses, content.history, content.score, content.best_epoch)
+    which = f"mean of the states after epochs {', '.join(map(str, content.averaged))}" if content.averaged else ""
+    which = which or f"state after epoch {content.best_epoch}"
+    return f"<p class=soft>The {which} was kept.</p>" + plots.learning_curves(
+        content.losses, content.history, content.score, content.best_epoch
+    )
 
 
 def _candidates(content: Content) -> str:

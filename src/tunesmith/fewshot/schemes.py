@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.core.settings import Component, setting
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.tasks.tuned import Tuned
@@ -63,6 +64,17 @@ class Scheme(Component):
 
 class SchemeTrial(Trial):
     """A trial that can say what its scheme did."""
+
+    def check_shared(self) -> None:
+        """Refuse: what a scheme makes of a step hangs on all its rows.
+
+        Raises:
+            RecipeError: always.
+        """
+        raise RecipeError(
+            "several processes: semi_supervised and dual_learning compare and choose among all rows of a step, which "
+            "no process has. Train in one process."
+        )
 
     def findings(self, names: Sequence[str]) -> dict[str, Any]:
         """Return what the scheme did.

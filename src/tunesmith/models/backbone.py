@@ -191,11 +191,15 @@ class Backbone:
     ) -> Tensor:
         """Run rows without padding, at other positions than their own or from kept states where these are given."""
         positions = batch.layout.positions(offset).to(batch.ids.device) if places is None else places + offset
-        extra = {} if batch.segments is None else {"token_type_ids": batch.segments[None]}
         routing, below = self.seams.routing, self.below
         started = nullcontext() if given is None or below is None else below.standing_in(given)
         with self._sparingly(), started, flat_rows(routing, batch.layout):
-            output = self.body(input_ids=batch.ids[None], position_ids=positions[None], **extra, **self._no_cache)
+            return self._run_flat(batch, positions)
+
+    def _run_flat(self, batch: RaggedBatch, positions: Tensor) -> Tensor:
+        """Call the model without padding; positions are (N,), the answer (N, D)."""
+        extra = {} if batch.segments is None else {"token_type_ids": batch.segments[None]}
+        output = self.body(input_ids=batch.ids[None], position_ids=positions[None], **extra, **self._no_cache)
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
@@ -231,7 +235,7 @@ class Backbone:
         training = self.model.training
         self.model.eval()
         try:
-            return self._compare(_three_rows(self.model))
+            return self._compare(self.three_rows())
         finally:
             self.model.train(training)
 
@@ -259,7 +263,7 @@ class Backbone:
         ending = last_block(self.body, self.seams) if self.proof.fast else None
         if ending is None:
             return None
-        batch, training = _three_rows(self.model).to(self.device), self.model.training
+        batch, training = self.three_rows().to(self.device), self.model.training
         places = torch.tensor(batch.layout.starts[1:], device=self.device) - 1
         self.model.eval()
         try:
@@ -276,6 +280,13 @@ class Backbone:
         same = short.shape == whole.shape and (short - whole).abs().max() <= tolerance * whole.abs().max()
         return ending if same else None
 
+    def three_rows(self) -> RaggedBatch:
+        """Return rows to try the model with, of different, partly equal length where lengths may differ."""
+        vocabulary = int(self.model.config.vocab_size)  # type: ignore[union-attr,arg-type]
+        draw = torch.Generator().manual_seed(0)
+        low = min(10, vocabulary - 1)  # without special tokens if possible
+        return ragged([torch.randint(low, vocabulary, (length,), generator=draw) for length in (7, 5, 7)])
+
     def _tolerance(self, dtype: torch.dtype) -> float:
         """Return how far two right paths may lie apart; in 16 bits the rounding of every block adds up."""
         casting = dtype == torch.float64 and any(hasattr(module, "variance_epsilon") for module in self.model.modules())
@@ -283,15 +294,6 @@ class Backbone:
             return _CASTING_TOLERANCE
         blocks = max((len(stack) for stack in stacks(self.body)), default=0)
         return max(_TOLERANCE[dtype], blocks * torch.finfo(dtype).eps)
-
-
-def _three_rows(model: nn.Module) -> RaggedBatch:
-    """Rows of different, partly equal length over the vocabulary, without special tokens' ids if possible."""
-    vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr,arg-type]
-    draw = torch.Generator().manual_seed(0)
-    low = min(10, vocabulary - 1)
-    rows = [torch.randint(low, vocabulary, (length,), generator=draw) for length in (7, 5, 7)]
-    return ragged(rows)
 
 
 def pool(hidden: Tensor, layout: Layout, how: str) -> Tensor:

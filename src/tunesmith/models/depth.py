@@ -20,8 +20,6 @@ from tunesmith.models.recomputing import put_back
 from tunesmith.models.row_store import RowStore
 from tunesmith.models.structure import stacks
 
-_ROW = 3  # tokens of the probing row
-
 
 class Depth:
     """What the lowest blocks of a model give, row by row.
@@ -169,7 +167,7 @@ def _untouched(backbone: Backbone, blocks: Sequence[nn.Module], owners: Sequence
 
 
 def _probe(backbone: Backbone) -> RaggedBatch:
-    return ragged([torch.arange(1, 1 + _ROW)]).to(backbone.device)
+    return backbone.three_rows().part(0, 1).to(backbone.device)
 
 
 def _drops(module: nn.Module) -> bool:

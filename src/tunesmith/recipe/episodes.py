@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field
 from tunesmith.core.errors import RecipeError, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.core.settings import Settings, setting
-from tunesmith.recipe.loading import _validated, _worded, read_values
+from tunesmith.recipe.checking import validated, worded
+from tunesmith.recipe.loading import read_values
 from tunesmith.recipe.schema import Component
 
 _SHORTHANDS = ("learner", "method", "model")
@@ -151,7 +152,7 @@ def load_episodes(recipe: str | Path | Mapping[str, Any], overrides: Sequence[st
     problems: list[str] = []
     checked = _check(values, folder, problems)
     if problems or checked is None:
-        raise RecipeError(_worded(source, problems, lines))
+        raise RecipeError(worded(source, problems, lines))
     return checked
 
 
@@ -164,7 +165,7 @@ def _expanded(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(values: dict[str, Any], folder: Path, problems: list[str]) -> CheckedEpisodes | None:
-    recipe: EpisodesRecipe | None = _validated(EpisodesRecipe, values, "", problems)
+    recipe: EpisodesRecipe | None = validated(EpisodesRecipe, values, "", problems)
     if recipe is None:
         _component("learners", "learner", values.get("learner", {"name": "prototypical"}), problems)
         return None
@@ -183,7 +184,7 @@ def _component(kind: str, key: str, values: Any, problems: list[str]) -> Any:
     if name not in components(kind):
         problems.append(f"{key}: {unknown(key, str(name), components(kind))}")
         return None
-    return _validated(find(kind, name), settings, f"{key}.", problems)
+    return validated(find(kind, name), settings, f"{key}.", problems)
 
 
 def _decided(recipe: EpisodesRecipe, folder: Path) -> EpisodesRecipe:

@@ -42,7 +42,7 @@ def across_labels(recipe: Recipe, task: Any) -> list[str]:
 def _without_validation(recipe: Recipe, task: Any) -> list[str]:
     """What validation rows are for must not be asked without them."""
     asked = {
-        f"the task '{task.name}' reads them": task.family != "labelling",
+        f"the task '{task.name}' reads them": task.family == "generating",
         "data.test is empty too, so nothing could be scored": recipe.data.test is None,
         f"training.best={recipe.training.best} chooses by them": recipe.training.best not in ("auto", "last"),
         "training.schedule=plateau waits for them": recipe.training.schedule["name"] == "plateau",

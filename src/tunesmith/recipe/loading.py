@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
+from tunesmith.recipe.checking import validated, worded
 from tunesmith.recipe.data import across_data
+from tunesmith.recipe.images import across_images
 from tunesmith.recipe.labelling import across_labels
 from tunesmith.recipe.lines import parse
 from tunesmith.recipe.listed import across_lists, build_lists
@@ -21,6 +22,7 @@ from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.schemes import across_schemes
 from tunesmith.recipe.starting import inherit_values
 from tunesmith.recipe.training import across_training
+from tunesmith.recipe.unseen import across_unseen
 
 # The keys that name a component, and its kind; all but the first two may be left empty.
 COMPONENTS = {
@@ -28,6 +30,7 @@ COMPONENTS = {
     "method": "methods",
     "semi_supervised": "semi_supervised",
     "dual_learning": "dual_learning",
+    "attributes": "attributes",
 }
 _SHORTHANDS = ("model", *COMPONENTS)
 
@@ -45,6 +48,7 @@ class Checked:
         listed: components that are given as lists, by key below `data`.
         scheme: how more is learned from than the labelled rows, built from `semi_supervised` or `dual_learning`;
             None where both are empty.
+        attributes: how classes without a training row are told, built from `attributes`; None where it is empty.
     """
 
     recipe: Recipe
@@ -54,6 +58,7 @@ class Checked:
     candidates: tuple[Checked, ...] = ()
     listed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     scheme: Any = None
+    attributes: Any = None
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, as it will be saved in the run."""
@@ -62,6 +67,8 @@ class Checked:
         values["method"] = self.method.describe()
         if self.scheme is not None:
             values[type(self.scheme).section] = self.scheme.describe()
+        if self.attributes is not None:
+            values["attributes"] = self.attributes.describe()
         values["data"].update({key: [one.describe() for one in some] for key, some in self.listed.items()})
         return values
 
@@ -89,12 +96,12 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     Raises:
         RecipeError: all mistakes in one message, each with its key and line.
     """
-    source, folder, values, lines = read_values(recipe, overrides, _expanded)
-    values = _expanded(with_file(inherit_values(values, folder), folder))
+    source, folder, values, lines = read_values(recipe, overrides, expanded)
+    values = expanded(with_file(inherit_values(values, folder), folder))
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if problems or checked is None:
-        raise RecipeError(_worded(source, problems, lines))
+        raise RecipeError(worded(source, problems, lines))
     return checked
 
 
@@ -141,9 +148,15 @@ def _read(path: Path) -> str:
         raise RecipeError(f"the recipe {path} cannot be read: {error}. A recipe is a YAML file in UTF-8.") from None
 
 
-def _expanded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a mapping at every depth, with `method: lora` written out as {name: lora}."""
-    copied = {key: _expanded(item) if isinstance(item, Mapping) else item for key, item in values.items()}
+def expanded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a mapping at every depth, with `method: lora` written out as {name: lora}.
+
+    Args:
+        values: keys of a recipe.
+    Returns:
+        The copy.
+    """
+    copied = {key: expanded(item) if isinstance(item, Mapping) else item for key, item in values.items()}
     for key in _SHORTHANDS:
         if isinstance(copied.get(key), str):
             copied[key] = {"name": copied[key]}
@@ -171,7 +184,7 @@ def _override(values: dict[str, Any], text: str) -> str:
 
 
 def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked | None:
-    recipe = _validated(Recipe, values, "", problems)
+    recipe = validated(Recipe, values, "", problems)
     parts = {}
     for key, kind in COMPONENTS.items():
         default = Recipe.model_fields[key].default
@@ -183,10 +196,13 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
     if recipe is not None and not problems:
         problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, recipe.data, parts["task"])])
         problems.extend(across_schemes(recipe, parts))
+        problems.extend(across_unseen(recipe, parts))
+        problems.extend(across_images(recipe, parts["task"], listed))
     if problems or recipe is None:
         return None
     scheme = parts.get("semi_supervised") or parts.get("dual_learning")
-    alone = Checked(recipe, parts["task"], parts["method"], folder, listed=listed, scheme=scheme)
+    more: dict[str, Any] = {"listed": listed, "scheme": scheme, "attributes": parts.get("attributes")}
+    alone = Checked(recipe, parts["task"], parts["method"], folder, **more)
     variants = tuple(
         _candidate(values, variant, f"candidates[{number}].", problems, folder)
         for number, variant in enumerate(recipe.candidates)
@@ -219,14 +235,14 @@ def _candidate(
         return None
     for key, value in variant.items():
         _set(own, str(key).split("."), value)
-    own = _expanded(own)
+    own = expanded(own)
     foreign = [key for key in own if key not in _VARIABLE]
     training = own.get("training", {})
     foreign += [f"training.{key}" for key in _COMMON if isinstance(training, dict) and key in training]
     if foreign:
         problems.append(f"{place}{foreign[0]}: candidates share it; a candidate may set method, training and seed.")
         return None
-    merged = _expanded({**values, "candidates": [], "combine": "best"})
+    merged = expanded({**values, "candidates": [], "combine": "best"})
     for key, value in own.items():
         alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
         together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
@@ -285,7 +301,7 @@ def _component(kind: str, key: str, values: dict[str, Any], problems: list[str])
     if not isinstance(name, str) or name not in available:
         problems.append(f"{key}: {unknown(kind.removesuffix('s'), str(name), available)}")
         return None
-    return _validated(available[name], settings, f"{key}.", problems)
+    return validated(available[name], settings, f"{key}.", problems)
 
 
 def _across(recipe: Recipe, task: Any) -> list[str]:
@@ -307,7 +323,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_prompt(recipe, task))
     found.extend(_across_model(recipe, task))
     found.extend(across_labels(recipe, task))
-    found.extend(across_training(recipe.training, task))
+    found.extend(across_training(recipe, task))
     found.extend(_across_candidates(recipe, task))
     return found
 
@@ -403,57 +419,6 @@ def _across_model(recipe: Recipe, task: Any) -> list[str]:
     return found
 
 
-def _validated(model: type[BaseModel], values: Any, prefix: str, problems: list[str]) -> Any:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        found: dict[str, list[str]] = {}
-        for item in error.errors():  # a value that may be of several kinds has an error for each
-            said, why = _sentence(model, item, prefix)
-            found.setdefault(said, []).append(why)
-        problems.extend(f"{said}{' Or: '.join(dict.fromkeys(why))}" for said, why in found.items())
-    return None
-
-
-def _sentence(model: type[BaseModel], item: Any, prefix: str) -> tuple[str, str]:
-    """Word what is wrong, and why."""
-    path = [str(part) for part in item["loc"]]
-    if item["type"] == "extra_forbidden":
-        parent = ".".join([prefix.rstrip("."), *path[:-1]]).strip(".")
-        where = f" (below '{parent}')" if parent else ""
-        return f"{prefix}{'.'.join(path)}: {unknown('key', path[-1], _keys(model, path[:-1]))}{where}", ""
-    if item["type"] == "missing":
-        return f"{prefix}{'.'.join(path)}: required and not given.", ""
-    known = [part for part in path if part.replace("_", "").isalnum() and part not in ("str", "float", "int")]
-    why = item["msg"].removeprefix("Value error, ")
-    if not path:  # about several keys together
-        return f"{prefix.rstrip('.') or 'recipe'}: ", f"{why}."
-    shown = "" if isinstance(item["input"], Mapping) and item["type"] == "value_error" else repr(item["input"])[:80]
-    said = f"{prefix}{'.'.join(known)}: " + (f"{shown} is not allowed. " if shown else "")
-    return said, f"{why}."
-
-
-def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        kinds = [annotation, *get_args(annotation)]  # a key that may be left empty is a union
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if inner is None:
-            return []
-        model = inner
-    return list(model.model_fields)
-
-
-def _worded(source: str, problems: list[str], lines: dict[str, int]) -> str:
-    rows = []
-    for problem in problems:
-        key = problem.split(":")[0]
-        place = {None: "", 0: "command line: "}.get(lines.get(key), f"line {lines.get(key)}: ")
-        rows.append(f"  {place}{problem}")
-    count = f"{len(rows)} mistake{'s' if len(rows) > 1 else ''}"
-    return "\n".join([f"{source}: {count}, nothing was loaded.", *rows])
-
-
 def build_component(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
     """Build one component with settings, with the same errors as in a recipe.
 
@@ -482,7 +447,7 @@ def build_settings(kind: type[Any], values: Mapping[str, Any], what: str) -> Any
         RecipeError: unknown setting, or a value out of bounds.
     """
     problems: list[str] = []
-    built = _validated(kind, dict(values), "", problems)
+    built = validated(kind, dict(values), "", problems)
     if problems:
-        raise RecipeError(_worded(what, [problem.removeprefix("recipe: ") for problem in problems], {}))
+        raise RecipeError(worded(what, [problem.removeprefix("recipe: ") for problem in problems], {}))
     return built

@@ -63,6 +63,9 @@ class DataSettings(Settings):
     unlabelled: str | None = setting(
         None, "A file of rows without labels, to learn from besides (semi_supervised, dual_learning)."
     )
+    unseen: str | None = setting(
+        None, "A file of labelled rows of classes without training rows, which are told by their attributes."
+    )
     seed: int | None = setting(None, "Seed of the draw of shares; the recipe's when empty.", ge=0, le=2**32 - 1)
     group: str | None = setting(None, "Column whose rows of one value stay in one split when shares are held out.")
     time: str | None = setting(
@@ -224,6 +227,16 @@ class TrainingSettings(Settings):
     best: str = setting(
         "auto", "What decides the best epoch: auto (the task's first metric), 'validation loss', 'last', or a metric."
     )
+    keep_best: int = setting(
+        1,
+        "How many of the best epochs' states the run keeps, in best/ where more than one.",
+        unit="count",
+        ge=1,
+        le=100,
+    )
+    average_best: bool = setting(
+        False, "Let the mean of those states answer where it is no worse on validation than the best of them."
+    )
     patience: int | None = setting(None, "Stop after so many epochs without a better one; never when empty.", ge=1)
     guard: GuardSettings = setting(GuardSettings(), "When a step that went wrong stops training.")
     checkpoint_every_steps: int | None = setting(
@@ -262,6 +275,9 @@ class Recipe(Settings):
     )
     dual_learning: Component | None = setting(
         None, "Two views, networks or classifiers that teach each other, by name, or a mapping with its settings."
+    )
+    attributes: Component | None = setting(
+        None, "How classes without training rows are told, by name, or a mapping with its settings: rules, model, ..."
     )
     evaluation: EvaluationSettings = setting(EvaluationSettings(), "The evaluation.")
     start_from: str | None = setting(

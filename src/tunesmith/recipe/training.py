@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.core.registry import find
-from tunesmith.recipe.schema import TrainingSettings
+from tunesmith.recipe.schema import Recipe, TrainingSettings
 
 
-def across_training(training: TrainingSettings, task: Any) -> list[str]:
+def across_training(recipe: Recipe, task: Any) -> list[str]:
     """Check what one key of `training` alone cannot know.
 
     Args:
-        training: each key checked.
+        recipe: each key checked.
         task: that is trained.
     Returns:
         Sentences about what does not go together.
     """
-    found = []
+    found, training = [], recipe.training
     schedule, given = training.schedule["name"], training.model_fields_set
     averages = "optimizer" in given and find("optimizers", training.optimizer["name"]).averages
     if averages and schedule != "constant":
@@ -40,7 +40,22 @@ def across_training(training: TrainingSettings, task: Any) -> list[str]:
     twice = [name for number, name in enumerate(names) if name in names[:number]]
     if twice:
         found.append(f"training.regularizers: {twice[0]} stands there twice. Keep one.")
-    return [*found, *_across_labels(training, task)]
+    return [*found, *_across_best(recipe), *_across_labels(training, task)]
+
+
+def _across_best(recipe: Recipe) -> list[str]:
+    """Refuse a mean of one state, and one that nothing compares with the best epoch."""
+    training, found = recipe.training, []
+    if not training.average_best:
+        return []
+    if training.keep_best == 1:
+        found.append("training.average_best: one state has no mean. Set training.keep_best to 2 or more.")
+    if training.best == "last" or (recipe.data.validation is None and recipe.data.folds is None):
+        found.append(
+            "training.average_best: the mean must be no worse than the best epoch on validation rows, and nothing is "
+            "compared there (training.best=last, or data.validation empty). Leave it out, or let validation decide."
+        )
+    return found
 
 
 def _across_labels(training: TrainingSettings, task: Any) -> list[str]:

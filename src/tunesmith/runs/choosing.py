@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import derived
 from tunesmith.data.tokens import TokenRows, VariedRows
@@ -42,18 +42,26 @@ def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any
     auto = checked.method
     if not isinstance(auto, Auto):
         return checked, {}
-    if not isinstance(checked.task, LabelTask) or checked.candidates or checked.recipe.start_from is not None:
+    open_choice = isinstance(checked.task, LabelTask) and checked.task.family == "labelling"
+    if not open_choice or checked.candidates or checked.recipe.start_from is not None:
         raise RecipeError(
-            "method auto: it chooses head, method and training of a task with a label per row, so it goes with neither "
-            "other tasks, nor candidates, nor start_from. Name a method."
+            "method auto: it chooses head, method and training of text-classification or image-classification, so it "
+            "goes with neither other tasks, nor candidates, nor start_from. Name a method."
         )
     began = time.perf_counter()
     family = open_family(_changed(checked, {"method": {"name": "none"}}), None)
     assert isinstance(family, Labelling)
     trying = _Trying(checked, auto, family, progress)
     right, left_out = dict[str, Marks](), dict[str, str]()
-    for way in auto.ways(family.session.tokenizer is not None):
-        marks = trying.answered(way, began + auto.seconds)
+    ways = auto.ways(family.session.tokenizer is not None)
+    for way in ways:
+        try:
+            marks = trying.answered(way, began + auto.seconds)
+        except (CompatibilityError, RecipeError) as error:
+            if "name" not in way.changes()["task"]:
+                raise
+            left_out[way.name] = f"it does not go with this recipe ({error})"
+            continue
         if marks is None:
             left_out[way.name] = f"it did not answer all folds within {auto.seconds:g} s (method.seconds)"
         else:
@@ -61,14 +69,20 @@ def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any
             progress.say(f"method auto: {way.name} {100 * marks.mean():.1f} % of held-out training rows")
     choice = {**auto.decide(right, left_out), "seconds": time.perf_counter() - began}
     progress.say(choice["sentence"])
-    taken = next(way for way in auto.ways(True) if way.name == choice["way"])
+    taken = next(way for way in ways if way.name == choice["way"])
     return _changed(checked, taken.changes()), choice
 
 
 def _changed(checked: Checked, changes: dict[str, dict[str, Any]]) -> Checked:
     """Write changes into a recipe; its paths mean what they meant."""
-    values = checked.resolved()
-    values["task"] |= changes.get("task", {})
+    values, task = checked.resolved(), changes.get("task", {})
+    if "name" in task and checked.task.reject is not None:
+        raise RecipeError("the way to classify rejects no rows, which task.reject asks for")
+    values["task"] = task if "name" in task else values["task"] | task
+    if "name" in task and values["evaluation"]["baselines"]:  # a prompt that did not train is zero-shot
+        values["evaluation"]["baselines"] = [
+            "untuned" if name == "zero-shot" else name for name in values["evaluation"]["baselines"]
+        ]
     values["training"] |= changes.get("training", {})
     values["method"] = changes["method"]
     return replace(load_recipe(values), folder=checked.folder)
@@ -90,17 +104,34 @@ class _Trying:
 
     def answered(self, way: Way, until: float) -> Marks | None:
         """Say which held-out rows a way answers right; None where time ran out."""
+        if time.perf_counter() > until and way.trains:
+            return None
         changed = _changed(self.checked, way.changes())
-        task = self.family.session.task
-        task = type(task)(**{**task.model_dump(), **way.changes().get("task", {}), "reject": None})
+        family = self._family(changed, way.changes()["task"])
         right = np.zeros(len(self.fold), dtype=bool)
         for number in range(self.folds):
             if way.trains and time.perf_counter() > until:
                 return None
             kept, held = np.flatnonzero(self.fold != number), np.flatnonzero(self.fold == number)
-            found = self._tuned(changed, task, kept, held) if way.trains else self._frozen(task, kept, held)
+            found = (
+                self._tuned(changed, family, kept, held)
+                if way.trains
+                else self._frozen(family.session.task, kept, held)
+            )
             right[held] = found == self.split.labels[held]
         return right
+
+    def _family(self, changed: Checked, settings: dict[str, Any]) -> Labelling:
+        """Return model, task and rows of a way; one with a task of its own opens the model and reads the rows anew."""
+        if "name" in settings:
+            found = open_family(changed, None)
+            assert isinstance(found, Labelling)
+            assert np.array_equal(found.corpus.splits["train"].index, self.split.index), "the same rows in every way"
+            return found
+        session, corpus = self.family.session, self.family.corpus
+        task = type(session.task)(**{**session.task.model_dump(), **settings, "reject": None})
+        corpus = replace(corpus, label_names=corpus.label_names[: len(corpus.label_texts)])
+        return replace(self.family, session=replace(session, task=task), corpus=corpus)
 
     @torch.no_grad()
     def _frozen(self, task: Any, kept: Codes, held: Codes) -> Codes:
@@ -111,17 +142,12 @@ class _Trying:
         found: Codes = head.eval()(self.features[torch.from_numpy(held)]).argmax(1).numpy()
         return found
 
-    def _tuned(self, changed: Checked, task: Any, kept: Codes, held: Codes) -> Codes:
+    def _tuned(self, changed: Checked, family: Labelling, kept: Codes, held: Codes) -> Codes:
         """Train on rows and answer others."""
-        family = self.family
-        corpus = replace(
-            family.corpus,
-            splits={"train": _some(self.split, kept)},
-            label_names=family.corpus.label_names[: len(family.corpus.label_texts)],
-        )
-        session = replace(family.session, task=task)
-        part = Labelling(session, corpus, family.judge)
-        part.frozen = replace(family.frozen, features={"train": self.features[torch.from_numpy(kept)]})
+        split, session = family.corpus.splits["train"], family.session
+        part = replace(family, corpus=replace(family.corpus, splits={"train": _some(split, kept)}))
+        known = {"train": self.features[torch.from_numpy(kept)]} if split is self.split else {}
+        part.frozen = replace(family.frozen, features=known)
         trial = prepare(changed, part, None)[0].trial
         try:
             with self.progress.stage("a fold", changed.recipe.training.epochs * len(kept)) as bar:
@@ -129,7 +155,7 @@ class _Trying:
             if trial.trained.interrupted:
                 raise KeyboardInterrupt
             part.settle(trial.tuned)
-            found: Codes = trial.tuned.probabilities(_some(self.split, held).tokens).argmax(1).numpy()
+            found: Codes = trial.tuned.probabilities(_some(split, held).tokens).argmax(1).numpy()
         finally:
             session.backbone.seams.detach(trial.name)
         return found

@@ -17,6 +17,7 @@ from tunesmith.training.checkpoints import drop, found
 FINGERPRINT = "fingerprint.json"
 _WRITING = ".writing-"
 BASE = "base"  # folder in the run of a model that was made for it
+_BEST = "best"  # folder in the run, or in a member's, with the states of its best epochs
 _MEMBERS = "members"  # folder in the run with the second and further deltas of an ensemble
 
 
@@ -30,6 +31,19 @@ def member_folder(run: Path, number: int) -> Path:
         The folder.
     """
     return run / _MEMBERS / f"{number:03d}" if number else run
+
+
+def best_folder(run: Path, number: int, epoch: int) -> Path:
+    """Return where a member's delta and head lie as they were after one of its best epochs.
+
+    Args:
+        run: folder of the run.
+        number: of the member.
+        epoch: from 1.
+    Returns:
+        The folder.
+    """
+    return member_folder(run, number) / _BEST / f"epoch-{epoch:03d}"
 
 
 def count_members(run: Path) -> int:

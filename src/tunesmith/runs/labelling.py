@@ -53,7 +53,7 @@ class Labelling(Family):
         if getattr(checked.task, "reject", None) is not None:
             known = [label for label in known if label != OUTSIDE]
         recipe, template = checked.recipe, session.template
-        reading = template, session.tokenizer, session.max_tokens
+        reading = template, session.reads, session.max_tokens
         corpus = _with_outside(
             load_corpus(recipe.data, *reading, recipe.split_seed, checked.folder, known), session.task
         )
@@ -68,14 +68,14 @@ class Labelling(Family):
     def read_file(cls, path: str, checked: Checked, session: Session, labels: Sequence[str] = ()) -> Split:
         """Read labelled rows; every label must be known."""
         data = checked.recipe.data
-        return load_labelled(path, data, labels, session.template, session.tokenizer, session.max_tokens)
+        return load_labelled(path, data, labels, session.template, session.reads, session.max_tokens)
 
     @classmethod
     def encode(cls, session: Reading, rows: Iterable[Mapping[str, str]]) -> tuple[TokenRows, list[str]]:
         """Fill in the template and tokenise."""
         given = list(rows)
         tokens, *others = [
-            tokenize(session.tokenizer, map(one.render, given), session.max_tokens) for one in session.template.wordings
+            tokenize(session.reads, map(one.render, given), session.max_tokens) for one in session.template.wordings
         ]
         tokens = VariedRows([tokens, *others]) if others else tokens
         if not tokens.truncated:

@@ -68,7 +68,7 @@ class Mix(Answering):
         Returns:
             Metric to value and interval.
         """
-        found = [run.labelled(path) for run in self.runs]
+        found = [run.labelled(path, "mix") for run in self.runs]
         return _scores(self.runs[0], _predictions(found, self.weights))
 
 
@@ -99,7 +99,7 @@ def mix(runs: Sequence[Run | str | Path], data: str, output: str | Path | None =
             )
     if output is not None:
         check_free(Path(output).expanduser().absolute(), overwrite=False)
-    found = [run.labelled(data) for run in opened]
+    found = [run.labelled(data, "mix") for run in opened]
     weights = likeliest(found)
     facts = {
         "runs": [str(run.folder) for run in opened],

@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
-from tunesmith.data.tokens import unknown_tokens
+from tunesmith.data.tokens import TokenRows, unknown_tokens
 from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name
 from tunesmith.evaluation.written import Written
 from tunesmith.recipe.loading import Checked
@@ -106,7 +106,7 @@ def held_out_again(checked: Checked, session: Session, fingerprint: Mapping[str,
     return corpus.splits["validation" if data.test is None else "test"]
 
 
-def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str | Path) -> Written:
+def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str | Path) -> tuple[Written, TokenRows]:
     """Let a tuned language model answer the rows of a file.
 
     Args:
@@ -115,7 +115,7 @@ def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str | Pa
         tuned: with its delta.
         path: of the file.
     Returns:
-        Likelihoods and answers.
+        Likelihoods and answers, and the rows.
     Raises:
         DataError: the file cannot be used.
     """
@@ -126,7 +126,7 @@ def score_texts(checked: Checked, session: Session, tuned: Tuned, path: str | Pa
         warnings.warn(said, stacklevel=2)
     for said in (*split.remarks, *family.crowded("test")):
         _log.warning("%s: %s", path, said.removeprefix("test: "))
-    return family.answer(tuned, split)
+    return family.answer(tuned, split), split.tokens
 
 
 def metric_names(checked: Checked) -> list[str]:

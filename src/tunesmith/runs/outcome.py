@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from tunesmith.runs.session import Session
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus
 from tunesmith.training.preflight import Preflight
+from tunesmith.training.ranking import Ranking
 from tunesmith.training.trained import Trained
 from tunesmith.training.trial import Trial
 
@@ -31,6 +33,8 @@ class Outcome:
         trained: what training left behind.
         tuned: the model with the best state, or the ensemble of all candidates.
         methods: of the deltas that answer, in their order.
+        rankings: the states of their best epochs, in that order.
+        settle: brings what a head keeps of training rows up to date with another state.
         ours: the tuned model's scores.
         baselines: theirs.
         gains: the tuned model against the best baseline.
@@ -44,7 +48,9 @@ class Outcome:
         choice: the ways that were tried where the recipe left the method to be chosen, and why one was taken; else
             empty.
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
+        processes: how many trained together, and what each sent per step; empty for one process.
         scheme: what was learned from besides the labelled rows, and what that gained; empty without.
+        unseen: how well classes without training rows are told by their attributes; empty without.
     """
 
     checked: Checked
@@ -56,6 +62,8 @@ class Outcome:
     trained: Trained
     tuned: Tuned
     methods: list[Method]
+    rankings: list[Ranking]
+    settle: Callable[[Tuned], None]
     ours: Scored
     baselines: list[Scored]
     gains: list[Difference]
@@ -67,7 +75,9 @@ class Outcome:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, str]] = field(default_factory=list)
     quantization: dict[str, Any] = field(default_factory=dict)
+    processes: dict[str, int] = field(default_factory=dict)
     scheme: dict[str, Any] = field(default_factory=dict)
+    unseen: dict[str, Any] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
 
     @property

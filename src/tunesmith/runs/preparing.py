@@ -13,6 +13,7 @@ from tunesmith.runs.continuing import Earlier
 from tunesmith.runs.family import Family
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.preflight import Preflight, check
+from tunesmith.training.processes import ALONE, Processes
 from tunesmith.training.starting import show
 from tunesmith.training.trial import Trial
 
@@ -38,6 +39,7 @@ def prepare(
     checked: Checked,
     family: Family,
     earlier: Earlier | None,
+    processes: Processes = ALONE,
 ) -> list[Prepared]:
     """Attach every candidate's delta, or the recipe's own, and prove that a step would train it.
 
@@ -45,6 +47,7 @@ def prepare(
         checked: the recipe.
         family: its model and data, and how states are scored.
         earlier: run to go on from, or None.
+        processes: that train together; the first one scores states for all.
     Returns:
         Each candidate, in their order.
     """
@@ -59,10 +62,10 @@ def prepare(
     prepared: list[Prepared] = []
     for number, (candidate, name) in enumerate(zip(candidates, names, strict=True)):
         try:
-            prepared.append(Prepared(candidate, *_one(candidate, name, family, earlier)))
+            prepared.append(Prepared(candidate, *prepare_one(candidate, name, family, earlier, processes)))
             if candidate.scheme is not None and candidate.scheme.compare:
                 plain = replace(candidate, scheme=None)
-                prepared[-1].plain, _ = _one(plain, f"{name}-plain", family, earlier)
+                prepared[-1].plain, _ = prepare_one(plain, f"{name}-plain", family, earlier, processes)
         except TunesmithError as error:
             if checked.candidates:
                 error.args = (f"candidates[{number}]: {error}",)
@@ -71,7 +74,22 @@ def prepare(
     return prepared
 
 
-def _one(checked: Checked, name: str, family: Family, earlier: Earlier | None) -> tuple[Trial, Preflight]:
+def prepare_one(
+    checked: Checked, name: str, family: Family, earlier: Earlier | None, processes: Processes = ALONE
+) -> tuple[Trial, Preflight]:
+    """Attach one recipe's delta, and prove that a step would train it.
+
+    Args:
+        checked: the recipe.
+        name: of the delta.
+        family: its model and data.
+        earlier: run to go on from, or None.
+        processes: that train together; the first one scores states for all.
+    Returns:
+        The trial, and what the probing step found.
+    Raises:
+        TunesmithError: it cannot be attached, or would train nothing.
+    """
     recipe, session, split = checked.recipe, family.session, family.corpus.splits["train"]
     backbone = session.backbone
     seed_everything(derived(recipe.seed, "weights"))
@@ -89,7 +107,7 @@ def _one(checked: Checked, name: str, family: Family, earlier: Earlier | None) -
         "split": family.training_rows(checked),
         "settings": recipe.training,
         "seed": recipe.seed,
-        "validate": lambda: family.validate(tuned),
+        "validate": lambda: processes.of_first(lambda: family.validate(tuned)),
         "best": family.best(recipe.training.best),
         "method": checked.method,
     }

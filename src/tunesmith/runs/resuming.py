@@ -12,6 +12,7 @@ from typing import Any
 import tunesmith
 from tunesmith.core.errors import CheckpointError
 from tunesmith.core.files import read_json
+from tunesmith.core.launch import launched
 from tunesmith.recipe.lines import parse
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.folder import FINGERPRINT, check_free
@@ -28,7 +29,10 @@ MAY_CHANGE = (
 )  # fmt: skip
 _FILES = ("data.train", "data.validation", "data.test", "model.name")  # may move: their content is compared
 _SAME = ("base_model_hash", "tokenizer_hash", "labels_hash", "max_tokens")  # else the steps were made by another run
-_NAMED = ("code", "python", "torch", "transformers", "tokenizers", "safetensors", "numpy", "machine", "device")
+_NAMED = ("code", "python", "torch", "transformers", "tokenizers", "safetensors", "numpy", "machine", "device",
+          "processes")  # fmt: skip
+
+OF_A_PROCESS = ("created", "device", "machine")  # facts that may differ between processes that train together
 
 Say = Callable[[str], None]
 
@@ -63,18 +67,20 @@ class Going:
             check_same(self.checkpoint, facts, say)
         return facts
 
-    def begin(self, checked: Checked, facts: Mapping[str, Any], say: Say) -> Checkpoints:
+    def begin(self, checked: Checked, facts: Mapping[str, Any], say: Say, writes: bool = True) -> Checkpoints:
         """Open the folder of checkpoints; an older run's are removed when training starts anew.
 
         Args:
             checked: the recipe.
             facts: of what is trained.
             say: told what the user should know.
+            writes: whether this process is the one that writes.
         Returns:
             The checkpoints.
         """
         opened = Checkpoints(self.output, facts, checked.recipe.training.checkpoint_every_steps, say)
-        opened.begin(self.checkpoint)
+        if writes:
+            opened.begin(self.checkpoint)
         return opened
 
 
@@ -91,7 +97,8 @@ def facts_of(checked: Checked, session: Session, corpus: Corpus) -> dict[str, An
     recipe = checked.resolved()
     files = [name for name in ("train", "validation", "test", "unlabelled") if isinstance(recipe["data"][name], str)]
     data = dict(zip(files, corpus.content_hash.split("+"), strict=True))
-    return {**fingerprint(session, checked, corpus), "code": _code(), "recipe": recipe, "data": data}
+    made = {"code": _code(), "processes": launched().count}
+    return {**fingerprint(session, checked, corpus), **made, "recipe": recipe, "data": data}
 
 
 def is_finished(output: Path) -> bool:

@@ -19,6 +19,7 @@ from tunesmith.data.audit import align_labels
 from tunesmith.data.cleaned import clean_texts, read_cleaned
 from tunesmith.data.examples import Columns, Examples, find_reader, from_texts
 from tunesmith.data.tokens import TokenRows
+from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.statistics import (
     Bootstrap,
@@ -32,8 +33,9 @@ from tunesmith.evaluation.statistics import (
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.folder import FINGERPRINT, count_members, member_folder, unfinished
+from tunesmith.runs.folder import FINGERPRINT, best_folder, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
+from tunesmith.runs.openings import note_opening, read_openings, worded
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.speaking import Speaking
 from tunesmith.tasks.ensemble import Ensemble
@@ -41,7 +43,7 @@ from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.checkpoints import look
 from tunesmith.training.cleaning import changes_of
-from tunesmith.training.corpus import read_labelled
+from tunesmith.training.corpus import placed_rows, read_labelled
 
 _log = logging.getLogger("tunesmith")
 
@@ -110,11 +112,13 @@ class Run(Speaking, Answering):
 
     Args:
         folder: that `train` left.
+        epoch: answer with the state after this one of the best epochs (training.keep_best); with what the run chose
+            when empty.
     Raises:
-        CheckpointError: not a complete run folder.
+        CheckpointError: not a complete run folder, or the epoch's state was not kept.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, epoch: int | None = None) -> None:
         if not isinstance(folder, str | Path):
             raise CheckpointError(f"a run is given by its folder, not by {repr(folder)[:80]}.")
         self.folder = Path(folder).expanduser().absolute()
@@ -130,6 +134,17 @@ class Run(Speaking, Answering):
             begun = look(self.folder) or {"step": 0, "facts": {}}
             self.fingerprint, self.labels = begun["facts"], []
             self.summary = {"unfinished": self.unfinished, "steps": begun["step"], "metrics": {}}
+        self._epoch = self._checked_epoch(epoch)
+
+    def _checked_epoch(self, epoch: int | None) -> int | None:
+        if epoch is not None and not best_folder(self.folder, 0, epoch).is_dir():
+            kept = self.summary.get("best_epochs", []) if self.summary.get("metrics") else []
+            kept = [one for one in kept if best_folder(self.folder, 0, one).is_dir()]
+            raise CheckpointError(
+                f"{self.folder} holds no state of epoch {epoch}. It holds: {', '.join(map(str, kept)) or 'none'}; "
+                "training.keep_best says how many of the best are kept."
+            )
+        return epoch
 
     def _read(self) -> None:
         """Read what a run folder says about itself."""
@@ -148,17 +163,18 @@ class Run(Speaking, Answering):
             raise CheckpointError(f"{self.folder / 'labels.json'} was changed: the labels are not those that trained.")
 
     @classmethod
-    def load(cls, folder: str | Path) -> Run:
+    def load(cls, folder: str | Path, epoch: int | None = None) -> Run:
         """Open a run folder.
 
         Args:
             folder: that `train` left.
+            epoch: one of the best epochs, to answer with its state.
         Returns:
             The run.
         Raises:
-            CheckpointError: not a complete run folder.
+            CheckpointError: not a complete run folder, or the epoch's state was not kept.
         """
-        return cls(folder)
+        return cls(folder, epoch)
 
     @cached_property
     def recipe(self) -> Checked:
@@ -235,7 +251,11 @@ class Run(Speaking, Answering):
         Raises:
             DataError: the file cannot be used, or holds a label that the run does not know.
         """
-        return estimate(self.scored(path), metrics_by_name(metric_names(self.recipe)), self.bootstrap)
+        found, tokens = self._scored(path)
+        scores = estimate(found, self._metrics, self.bootstrap)
+        values = {name: one.value for name, one in scores.items()}
+        note_opening(self.folder, "evaluate", str(path), tokens, values)
+        return scores
 
     def compare(self, other: Run, path: str | Path) -> list[Difference]:
         """Compare with another run on the same rows by the paired bootstrap.
@@ -252,9 +272,18 @@ class Run(Speaking, Answering):
             raise DataError(f"a run is compared with a run (tunesmith.Run.load(folder)), not with {repr(other)[:80]}.")
         if self.labels != other.labels:
             raise DataError("the two runs know different labels, so their scores cannot be compared row by row.")
-        metrics = metrics_by_name(metric_names(self.recipe))
-        first, second = self.scored(path), other.scored(path)
-        return [paired_difference(first, second, metric, self.bootstrap) for metric in metrics]
+        first, second = self.scored(path, "compare"), other.scored(path, "compare")
+        return [paired_difference(first, second, metric, self.bootstrap) for metric in self._metrics]
+
+    @property
+    def openings(self) -> list[dict[str, Any]]:
+        """Every look at the run's test rows so far: when, by what, how many of them, and the scores."""
+        return read_openings(self.folder)
+
+    @property
+    def opened_again(self) -> str:
+        """A sentence where the test rows were looked at more than once; else empty."""
+        return worded(len(self.openings))
 
     # Inside ---------------------------------------------------------------------------------------------------
 
@@ -287,6 +316,8 @@ class Run(Speaking, Answering):
     def _member(self, session: Session, number: int) -> Tuned:
         """Load one delta with its head."""
         folder = member_folder(self.folder, number)
+        if self._epoch is not None:
+            folder = best_folder(self.folder, number, self._epoch)
         name = f"member-{number:03d}" if number else "default"
         _, delta = load_delta(folder / "delta", session.backbone.seams, name)
         head: nn.Module = session.task.head(session.backbone.width, len(self.labels))
@@ -308,7 +339,7 @@ class Run(Speaking, Answering):
     def _tokens(self, examples: Examples) -> TokenRows:
         session, _ = self._opened
         session.template.check({*examples.columns.all(), "text"})
-        tokens, said = family_of(self.recipe).encode(session, examples.rows())
+        tokens, said = family_of(self.recipe).encode(session, placed_rows(session.reads, examples))
         for sentence in said:
             _log.warning(sentence)
         return tokens
@@ -343,34 +374,57 @@ class Run(Speaking, Answering):
                 f"{instead}."
             )
 
-    def scored(self, path: str | Path) -> Result:
+    def scored(self, path: str | Path, by: str = "") -> Result:
         """Answer rows whose right answers are known.
 
         Args:
             path: a file with the recipe's columns.
+            by: what looks at them, recorded where they are the run's test rows; empty records nothing.
         Returns:
             What the run did, beside the references.
         """
+        found, tokens = self._scored(path)
+        if by:
+            self._note(by, path, found, tokens)
+        return found
+
+    def _note(self, by: str, path: str | Path, found: Result, tokens: TokenRows) -> None:
+        whole = found.sample()
+        note_opening(self.folder, by, str(path), tokens, {one.name: one.compute(whole) for one in self._metrics})
+
+    @property
+    def _metrics(self) -> list[Metric]:
+        return metrics_by_name(metric_names(self.recipe))
+
+    def _scored(self, path: str | Path) -> tuple[Result, TokenRows]:
         session, tuned = self._opened
         if session.chat is not None:
             return score_texts(self.recipe, session, tuned, path)
-        return self.labelled(path)
+        return self._labelled(path)
 
-    def labelled(self, path: str | Path) -> Predictions:
+    def labelled(self, path: str | Path, by: str = "") -> Predictions:
         """Answer labelled rows.
 
         Args:
             path: a file with the recipe's text and label columns.
+            by: what looks at them, recorded where they are the run's test rows; empty records nothing.
         Returns:
             Probabilities and references.
         Raises:
             CompatibilityError: the run writes text.
         """
+        found, tokens = self._labelled(path)
+        if by:
+            self._note(by, path, found, tokens)
+        return found
+
+    def _labelled(self, path: str | Path) -> tuple[Predictions, TokenRows]:
         self._check_labels("evaluate")
-        session, _ = self._opened
+        session, tuned = self._opened
         examples = read_labelled(path, self.recipe.recipe.data, session.template, Path.cwd())
         labels = align_labels("evaluation", examples, self.labels, self.recipe.recipe.data.out_of_scope)
-        return Predictions(self._probabilities(examples), labels)
+        tokens = self._tokens(examples)
+        return Predictions(tuned.probabilities(tokens).numpy(), labels), tokens
 
     def _worded(self, table: Array) -> list[Prediction]:
         return [Prediction.of(row, self.labels) for row in table]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.files import Scratch
 from tunesmith.core.threads import settle_threads
+from tunesmith.data.pictures import Pictures
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.dropout import set_dropout
 from tunesmith.models.loading import (
@@ -27,6 +29,7 @@ from tunesmith.models.loading import (
     sentence_settings,
 )
 from tunesmith.models.new import build_model
+from tunesmith.models.pictures import ImageBackbone, image_tokens, load_pictures
 from tunesmith.models.quantized import Quantised, quantise
 from tunesmith.models.sequences import open_language
 from tunesmith.prompts.chat import Chat
@@ -65,12 +68,13 @@ class Reading:
 
     Args:
         source: where the model comes from.
-        tokenizer: of the model.
+        tokenizer: of the model; None for a model of images.
         task: with every setting decided.
         template: of the prompt.
         chat: template of conversations; None for tasks that do not write.
         max_tokens: longest row. [tokens]
         made: the folder of a model that was made for this recipe; None for one that exists.
+        pictures: what reads the model's images; None for a model of texts.
     """
 
     source: Source
@@ -80,6 +84,12 @@ class Reading:
     chat: Chat | None
     max_tokens: int
     made: NewModel | None
+    pictures: Pictures | None
+
+    @property
+    def reads(self) -> Any:
+        """What makes rows of cells: the tokenizer, or what reads images."""
+        return self.tokenizer if self.pictures is None else self.pictures
 
 
 @dataclass
@@ -94,8 +104,9 @@ class Session(Reading):
         chat: as for `Reading`.
         max_tokens: as for `Reading`. [tokens]
         made: as for `Reading`.
+        pictures: as for `Reading`.
         model_hash: of its weights.
-        tokenizer_hash: of its vocabulary and rules.
+        tokenizer_hash: of its vocabulary and rules, or of how its images are scaled.
         backbone: the opened model.
         quantised: what quantising the model did; None for a model in full precision.
     """
@@ -117,9 +128,9 @@ def open_reading(checked: Checked) -> Reading:
         RecipeError: a pooling or a length that the model does not have.
         CheckpointError: the tokenizer or the model's config cannot be read.
     """
-    made, source, tokenizer = _found(checked)
+    made, source, reads = _found(checked)
     checked = _suited(checked, source)
-    return _reading(checked, made, source, tokenizer, hollow_model(source, checked.task.opens))
+    return _reading(checked, made, source, reads, hollow_model(source, checked.task.opens))
 
 
 def _suited(checked: Checked, source: Source) -> Checked:
@@ -128,26 +139,34 @@ def _suited(checked: Checked, source: Source) -> Checked:
 
 
 def _found(checked: Checked) -> tuple[NewModel | None, Source, Any]:
+    """Find the model, and what reads its input: a tokenizer, or `Pictures`."""
     recipe = checked.recipe
     made = None if recipe.model.new is None else NewModel(checked)
     source = locate(_model_path(recipe.model.name, checked.folder)) if made is None else made.source
-    return made, source, load_tokenizer(source)
+    images = checked.task.reads == "images"
+    return made, source, load_pictures(source, load_config(source)) if images else load_tokenizer(source)
 
 
-def _reading(
-    checked: Checked, made: NewModel | None, source: Source, tokenizer: Any, model: PreTrainedModel
-) -> Reading:
+def _reading(checked: Checked, made: NewModel | None, source: Source, reads: Any, model: PreTrainedModel) -> Reading:
     recipe, facts = checked.recipe, sentence_settings(source)
-    _check_vocabulary(tokenizer, model, source)
+    pictures = reads if isinstance(reads, Pictures) else None
+    tokenizer = reads if pictures is None else None
+    if pictures is None:
+        _check_vocabulary(tokenizer, model, source)
     task = checked.task.prepare(model, facts)
+    if pictures is None:
+        limit = _limit(recipe.data.max_tokens, model, tokenizer, facts)
+    else:
+        limit = pictures.length = image_tokens(model, pictures)
     return Reading(
         source=source,
         tokenizer=tokenizer,
         task=task,
         template=_template(recipe.prompt, task),
         chat=None if task.family != "generating" else _chat(tokenizer, recipe.prompt, model, task),
-        max_tokens=_limit(recipe.data.max_tokens, model, tokenizer, facts),
+        max_tokens=limit,
         made=made,
+        pictures=pictures,
     )
 
 
@@ -166,19 +185,19 @@ def open_session(checked: Checked) -> Session:
     recipe = checked.recipe
     settle_threads()
     device = choose_device(recipe.model.device)
-    made, source, tokenizer = _found(checked)
+    made, source, reads = _found(checked)
     checked = _suited(checked, source)
-    rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)
+    rules = _rules(reads)
     model = load_model(source, device, getattr(torch, recipe.model.dtype), checked.task.opens)
     model_hash = source.hash(model)
-    reading = _reading(checked, made, source, tokenizer, model)
+    reading = _reading(checked, made, source, reads, model)
     if recipe.training.dropout is not None:
         set_dropout(model, recipe.training.dropout)
     bits, methods = recipe.model.quantization, [checked.method, *(other.method for other in checked.candidates)]
     keep = any(method.wants_full_precision for method in methods)
     quantised = quantise(model, bits, keep) if bits else None
-    backbone = Backbone(model) if reading.task.opens == "body" else open_language(model)
-    backbone.seams.tokenizer = tokenizer
+    backbone = _opened(model, reading)
+    backbone.seams.tokenizer = reading.tokenizer
     return Session(
         **vars(reading),
         model_hash=model_hash,
@@ -186,6 +205,19 @@ def open_session(checked: Checked) -> Session:
         backbone=backbone,
         quantised=quantised,
     )
+
+
+def _opened(model: PreTrainedModel, reading: Reading) -> Backbone:
+    if reading.pictures is not None:
+        return ImageBackbone(model, reading.pictures)
+    return Backbone(model) if reading.task.opens == "body" else open_language(model)
+
+
+def _rules(reads: Any) -> str:
+    """Say by what rules cells are read, before anything changes them."""
+    if isinstance(reads, Pictures):
+        return json.dumps([reads.shape, reads.facts])
+    return str(reads.backend_tokenizer.to_str() if reads.is_fast else repr(reads))
 
 
 def _first_place(model: nn.Module) -> int:

@@ -11,10 +11,11 @@ from typing import Any
 
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.memory import restart_peak
-from tunesmith.core.progress import Progress
+from tunesmith.core.progress import Progress, Silence
 from tunesmith.core.seeds import seed_everything
 from tunesmith.data.tokens import unknown_tokens
 from tunesmith.evaluation.statistics import Result
+from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.models.loading import choose_device
 from tunesmith.models.products import narrow_named
 from tunesmith.recipe.loading import Checked, load_recipe
@@ -28,9 +29,10 @@ from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import Prepared, prepare
-from tunesmith.runs.resuming import Going, check_finished, find_checkpoint, is_finished
+from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, find_checkpoint, is_finished
 from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
+from tunesmith.runs.unseen import UnseenClasses
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
@@ -38,6 +40,7 @@ from tunesmith.training.caching import kept_below
 from tunesmith.training.checkpoints import Checkpoints
 from tunesmith.training.loop import Loop
 from tunesmith.training.planning import Plan, plan
+from tunesmith.training.processes import Processes, joined, take_device
 from tunesmith.training.trial import Trial
 
 ENDED = 128 + signal.SIGTERM  # exit code of a process that was asked to end, as shells have it
@@ -64,24 +67,39 @@ def train_recipe(
         TunesmithError: any of its kinds, each with what to do.
         SystemExit: the process was asked to end; a checkpoint was written.
     """
-    progress = progress or Progress()
-    checked, earlier = inherit(load_recipe(recipe, overrides))
+    with joined() as processes:
+        told = (progress or Progress()) if processes.first else Silence()
+        return _train_recipe(inherit(load_recipe(recipe, overrides)), (overwrite, resume), told, processes)
+
+
+def _train_recipe(
+    given: tuple[Checked, Earlier | None], wanted: tuple[bool, bool], progress: Progress, processes: Processes
+) -> Path:
+    (checked, earlier), (overwrite, resume) = given, wanted
     output = Path(checked.recipe.output).expanduser().absolute()
     if resume and overwrite:
         raise RecipeError("--resume goes on with a run, --overwrite replaces it: leave one of the two out.")
     if not resume:
         check_free(output, overwrite)
     check_apart(checked, output)
+    take_device(checked.recipe.model.device, processes.place)
     narrow_named(
         checked.recipe.training.precision, choose_device(checked.recipe.model.device)
     )  # refused before all work
+    if processes.several and isinstance(checked.method, Auto):
+        raise RecipeError(
+            "method auto is chosen by one process, as the time it may take is that of one. Train once without the "
+            "launcher, and name the method that it takes."
+        )
     checked, choice = choose(checked, progress)
     if resume and is_finished(output):
         check_finished(output, checked, progress.say)
         return output
     checkpoint = find_checkpoint(output, checked, progress.say) if resume else None
     try:
-        outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress)
+        outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress, processes)
+        if outcome is None:
+            return output
         outcome.choice = choice
         with completed(output, outcome.trained.interrupted) as folder:
             write_run(outcome, folder)
@@ -105,45 +123,58 @@ class _Fitted:
     planned: Plan
     cost: Cost
     warnings: list[str]
+    unseen: UnseenClasses | None = None
 
 
-def _carry_out(checked: Checked, earlier: Earlier | None, going: Going, progress: Progress) -> Outcome:
+def _carry_out(
+    checked: Checked, earlier: Earlier | None, going: Going, progress: Progress, processes: Processes
+) -> Outcome | None:
+    """Train, and judge what came out; of several processes the first one alone judges."""
     began = time.perf_counter()
     restart_peak()  # of an earlier run in this process
     seed_everything(checked.recipe.seed)
-    outcome = _judged(_fitted(checked, earlier, going, progress), progress)
+    fitted = _fitted(checked, earlier, going, progress, processes)
+    if not processes.first:
+        return None
+    outcome = _judged(fitted, progress)
+    outcome.processes = processes.facts()
     outcome.seconds = time.perf_counter() - began
     return outcome
 
 
-def _fitted(checked: Checked, earlier: Earlier | None, going: Going, progress: Progress) -> _Fitted:
+def _fitted(
+    checked: Checked, earlier: Earlier | None, going: Going, progress: Progress, processes: Processes
+) -> _Fitted:
     """Open model and data, carry baselines out, and train."""
     recipe, family = checked.recipe, open_family(checked, earlier)
     session, corpus = family.session, family.corpus
     meter, settings = Meter(session.backbone.device), recipe.evaluation
     facts = going.facts(checked, session, corpus, progress.say)
+    processes.check_alike({key: value for key, value in facts.items() if key not in OF_A_PROCESS})
     _tell_data(family, progress)
     names = session.task.baselines if settings.baselines is None else settings.baselines or ()
+    names = names if processes.first else ()
     family.look(names, meter, progress)
     baselines = family.baselines(names, meter, progress, recipe.seed)
-    prepared = prepare(checked, family, earlier)
-    old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier else None
+    unseen = UnseenClasses.open(checked, family)
+    prepared = prepare(checked, family, earlier, processes)
+    old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier and processes.first else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]
     if "test" not in corpus.splits and recipe.training.best != "last":
         warnings.append(
             "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
         )
-    planned = _planned(prepared, warnings, progress)
+    planned = _planned(prepared, warnings, progress, processes)
     splits = [split for name, split in corpus.splits.items() if name not in ("train", "test")]
     trials = [one for item in prepared for one in (item.trial, item.plain) if one is not None]
     splits = list({id(split): split for split in (*(s for one in trials for s in one.splits), *splits)}.values())
     cost = Cost()
     if checked.method.trains or checked.candidates:
-        with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
-            checkpoints = going.begin(checked, facts, progress.say)
-            cost = _train(prepared, trials, meter, (going, checkpoints), progress, warnings)
-    return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings)
+        with kept_below(trials, splits, recipe.training, session.model_hash, progress.say, processes):
+            checkpoints = going.begin(checked, facts, progress.say, processes.first)
+            cost = _train(prepared, Loop(trials, processes), meter, (going, checkpoints), progress, warnings)
+    return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings, unseen)
 
 
 def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
@@ -159,7 +190,8 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
     lost = _tell_forgotten(family, fitted.old, tuned, warnings, progress) if fitted.earlier else {}
     answers = _answer(tuned, family, progress)
     besides = learned_besides(best, answers, family)
-    warnings.extend(_told(besides, progress))
+    unseen = fitted.unseen.measure(best.trial.tuned, family) if fitted.unseen is not None else {}
+    warnings.extend([*_told(besides, progress), *_told(unseen, progress)])
     scored = Scored(best.checked.method.name, answers, best.facts.share, family.learned(fitted.cost))
     ours = family.judge.score(scored)
     return Outcome(
@@ -172,6 +204,8 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
         trained=best.trial.trained,
         tuned=tuned,
         methods=[item.checked.method for item in prepared if item.trial.tuned in members],
+        rankings=[item.trial.ranking for item in prepared if item.trial.tuned in members],
+        settle=family.settle,
         forgetting=lost,
         candidates=[
             compared(checked, item.checked, item.trial, item.facts, chosen=item.trial.tuned in members)
@@ -179,6 +213,7 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
             if checked.candidates
         ],
         scheme=besides,
+        unseen=unseen,
         ours=ours,
         baselines=fitted.baselines,
         gains=family.judge.gain(ours, fitted.baselines, family.judge.splits[-1]),
@@ -212,14 +247,14 @@ def _method_warnings(prepared: list[Prepared], session: Session) -> list[str]:
 
 def _train(
     prepared: list[Prepared],
-    everyone: list[Trial],
+    loop: Loop,
     meter: Meter,
     saving: tuple[Going, Checkpoints],
     progress: Progress,
     warnings: list[str],
 ) -> Cost:
     """Fit, and say so when the user stopped it."""
-    loop, trials, (going, checkpoints) = Loop(everyone), [item.trial for item in prepared], saving
+    trials, everyone, (going, checkpoints) = [item.trial for item in prepared], loop.trials, saving
     if going.checkpoint is not None:
         loop.resume(going.checkpoint, progress.say)
     with meter.stage() as cost, progress.stage("training", sum(trial.all_rows for trial in everyone)) as bar:
@@ -329,9 +364,10 @@ def _tell_data(family: Family, progress: Progress) -> None:
     progress.say(f"model: {session.source.wanted}, {session.backbone.parameters:,} parameters; batches: {path}")
 
 
-def _planned(prepared: list[Prepared], warnings: Sequence[str], progress: Progress) -> Plan:
+def _planned(prepared: list[Prepared], warnings: Sequence[str], progress: Progress, processes: Processes) -> Plan:
     """Plan the memory, and say what will train, before the first step."""
-    planned = plan([(one, item.facts) for item in prepared for one in (item.trial, item.plain) if one is not None])
+    found = [(one, item.facts) for item in prepared for one in (item.trial, item.plain) if one is not None]
+    planned = plan(found, processes)
     for number, item in enumerate(prepared):
         checked, trial, facts = item.checked, item.trial, item.facts
         copies = len(trial.tuned.delta.copies)
@@ -344,6 +380,8 @@ def _planned(prepared: list[Prepared], warnings: Sequence[str], progress: Progre
         who = "training" if len(prepared) == 1 else f"candidate {number}: {checked.method.name},"
         progress.say(f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}")
     progress.say(planned.sentence())
+    if processes.several:
+        progress.say(f"{processes.count} processes share the rows of every step; only what trains is sent")
     notes = dict.fromkeys(note for item in prepared for note in item.facts.notes)
     for note in (*notes, *warnings):
         progress.say(f"note: {note}")

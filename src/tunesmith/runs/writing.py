@@ -21,7 +21,9 @@ from tunesmith.methods.base import Method
 from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
 from tunesmith.runs.comparing import Scored
-from tunesmith.runs.folder import BASE, FINGERPRINT, member_folder
+from tunesmith.runs.folder import BASE, FINGERPRINT, best_folder, member_folder
+from tunesmith.runs.openings import FILE as OPENINGS
+from tunesmith.runs.openings import SPLITS, opening, row_hashes
 from tunesmith.runs.outcome import Outcome
 from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.prompted import used_prompt, write_prompt
@@ -48,6 +50,7 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     members = outcome.tuned.members if isinstance(outcome.tuned, Ensemble) else [outcome.tuned]
     for number, (method, member) in enumerate(zip(outcome.methods, members, strict=True)):
         _write_member(member_folder(folder, number), method, member, base)
+        _write_best(outcome, folder, number, base)
     write_json(folder / "labels.json", outcome.corpus.label_names)
     if session.task.family == "prompting":
         write_prompt(session, folder)
@@ -55,7 +58,9 @@ def write_run(outcome: Outcome, folder: Path) -> None:
         write_text(folder / "prompt.yaml", to_yaml(checked.recipe.prompt.model_dump()))
     write_text(folder / "recipe.yaml", to_yaml(settled(outcome.checked, outcome.session)))
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
-    write_atomic(folder / "splits.json", lambda path: write_splits(path, outcome.corpus))
+    write_atomic(folder / SPLITS, lambda path: write_splits(path, outcome.corpus))
+    if "test" in outcome.judge.splits:
+        write_text(folder / OPENINGS, _first_opening(outcome))
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
     write_text(folder / "history.jsonl", "".join(lines))
     if checked.recipe.data.cleaning:
@@ -74,6 +79,28 @@ def _write_member(folder: Path, method: Method, tuned: Tuned, base: str) -> None
         save_tensors(folder / "head.safetensors", head)
 
 
+def _first_opening(outcome: Outcome) -> str:
+    """Record that training ends with a look at the test rows."""
+    test, scores = outcome.corpus.splits["test"], outcome.ours.scores["test"]
+    rows = len(test.tokens)
+    return opening("train", test.examples.path, rows, rows, {name: one.value for name, one in scores.items()})
+
+
+def _write_best(outcome: Outcome, folder: Path, number: int, base: str) -> None:
+    """Write the states of a member's best epochs, where more than one was kept."""
+    states = outcome.rankings[number].states
+    if outcome.checked.recipe.training.keep_best == 1 or not states:
+        return
+    tuned = outcome.tuned.members[number] if isinstance(outcome.tuned, Ensemble) else outcome.tuned
+    own = tuned.state()
+    for one in states:
+        tuned.restore(one.state)
+        outcome.settle(tuned)
+        _write_member(best_folder(folder, number, one.epoch), outcome.methods[number], tuned, base)
+    tuned.restore(own)
+    outcome.settle(tuned)
+
+
 def write_splits(path: Path, corpus: Corpus) -> None:
     """Write which rows of which file each split holds, and when it was scored, as JSON; no list of them is held.
 
@@ -89,6 +116,7 @@ def write_splits(path: Path, corpus: Corpus) -> None:
                 "file": split.examples.path,
                 "rows": split.examples.where[0].rpartition(" ")[0],
                 "scored": opened.get(name, "trains"),
+                **({"hashes": row_hashes(split.tokens)} if name == "test" else {}),
             }
             file.write(f'{begin}\n  {json.dumps(name)}: {json.dumps(facts, ensure_ascii=False)[:-1]}, "numbers": [')
             places = (split.examples.where[int(row)].rpartition(" ")[2] for row in split.index)
@@ -117,7 +145,11 @@ def settled(checked: Checked, session: Session) -> dict[str, Any]:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
     elif source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
-    for split in ("train", "validation", "test", "unlabelled", "label_descriptions"):
+    if values["attributes"] is not None:
+        values["attributes"]["table"] = str(
+            Path(resolve_path(values["attributes"]["table"], checked.folder)).absolute()
+        )
+    for split in ("train", "validation", "test", "unlabelled", "unseen", "label_descriptions"):
         path = values["data"][split]
         if isinstance(path, str):
             found = Path(resolve_path(path, checked.folder))
@@ -150,6 +182,8 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "examples_per_second": outcome.examples / trained.seconds if trained.seconds else None,
         "steps": trained.steps,
         "best_epoch": trained.best_epoch,
+        "best_epochs": [one.epoch for one in outcome.rankings[0].states],
+        "averaged_epochs": trained.averaged,
         "interrupted": trained.interrupted,
         "fast_path": asdict(outcome.session.backbone.proof),
         "data": {name: split.audit.plain() for name, split in outcome.corpus.splits.items()},
@@ -157,8 +191,10 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "quantization": outcome.quantization,
         "candidates": outcome.candidates,
         "choice": outcome.choice,
+        "processes": outcome.processes,
         "forgetting": outcome.forgetting,
         "scheme": outcome.scheme,
+        "unseen": outcome.unseen,
         "samples": outcome.samples,
         "signatures": _signatures(outcome),
         "warnings": outcome.warnings,
@@ -224,7 +260,7 @@ def _version(package: str) -> str:
 def _content(outcome: Outcome) -> Content:
     checked, split = outcome.checked, outcome.split
     rows = outcome.corpus.splits[split]
-    judge, decode = outcome.judge, outcome.session.tokenizer.decode
+    judge, tokenizer = outcome.judge, outcome.session.tokenizer
     title = f"{checked.method.name} on {outcome.session.source.wanted}: {checked.task.name}"
     train = outcome.corpus.splits["train"].audit
     what = f"{train.learned:,} learned tokens" if train.learned else f"{len(outcome.corpus.label_names)} labels"
@@ -251,10 +287,11 @@ def _content(outcome: Outcome) -> Content:
         history=outcome.trained.history,
         losses=outcome.trained.losses,
         best_epoch=outcome.trained.best_epoch,
+        averaged=outcome.trained.averaged,
         score=next((m.name for m in judge.metrics if m.reads != "answers"), "validation loss"),
         predictions=outcome.ours.predictions[split],
         label_names=outcome.corpus.label_names,
-        text=rows.text if outcome.session.chat is None else lambda row: str(decode(rows.tokens[row])),
+        text=rows.text if outcome.session.chat is None else lambda row: str(tokenizer.decode(rows.tokens[row])),
         audits={name: part.audit.plain() for name, part in outcome.corpus.splits.items()},
         warnings=outcome.warnings,
         recipe=to_yaml(settled(outcome.checked, outcome.session)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +129,14 @@ def open_prompts(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str
         RecipeError: another task.
         DataError: too few validation rows.
     """
-    checked = load_recipe(recipe, [*overrides, "data.test=null"])
+    checked = _without_test_file(load_recipe(recipe, overrides))
     if checked.task.name != _TASK:
         raise RecipeError(
             f"task: {checked.task.name} has no prompt that could be scored without training. Set task={_TASK}."
         )
     scorer = PromptScorer.open(checked)
     corpus = read_rows(checked, scorer.session)
+    corpus.splits.pop("test", None)
     train, validation = (Table.of(corpus.splits[name]) for name in ("train", "validation"))
     if len(validation.rows) < _FEW:
         raise DataError(
@@ -143,6 +144,14 @@ def open_prompts(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str
             "data.validation, or give a file."
         )
     return Opened(checked, scorer, corpus.label_names, train, validation, corpus)
+
+
+def _without_test_file(checked: Checked) -> Checked:
+    """Let a test file be unread; a share of train stays held out, or its rows would choose prompts."""
+    data = checked.recipe.data
+    if not isinstance(data.test, str):
+        return checked
+    return replace(checked, recipe=checked.recipe.model_copy(update={"data": data.model_copy(update={"test": None})}))
 
 
 def read_rows(checked: Checked, session: Reading) -> Corpus:

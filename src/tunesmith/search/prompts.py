@@ -15,7 +15,7 @@ from tunesmith.evaluation.predictions import Array, Codes, Predictions
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.budget import Budget
 from tunesmith.search.edits.base import Edit
-from tunesmith.search.problem import Problem, Score
+from tunesmith.search.problem import BudgetSpent, Problem, Score
 from tunesmith.search.sources import Row, Scoring, Sources
 from tunesmith.search.study import Study, Tried
 
@@ -78,15 +78,18 @@ class PromptProblem(Problem[Prompt]):
         return hash_of(candidate.model_dump(mode="json"))
 
     def propose(self, candidate: Prompt, count: int, draw: np.random.Generator) -> list[Prompt]:
-        """Draw edits until so many different prompts are found."""
+        """Draw edits until so many different prompts are found; one that costs more than is left is given up."""
         found, own = dict[str, Prompt](), self.identity(candidate)
         for _ in range(_TRIES * count):
-            if len(found) == count:
+            if len(found) == count or not self.edits:
                 break
             edit = self.edits[int(draw.integers(len(self.edits)))]
             try:
                 new = edit.propose(candidate, self.sources, draw)
             except (RecipeError, ValidationError):  # no prompt; another draw gives one
+                continue
+            except BudgetSpent:  # by what the edit asks the model; others ask nothing
+                self.edits = [one for one in self.edits if one is not edit]
                 continue
             if new is not None:
                 found.setdefault(self.identity(new), new)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -29,7 +29,10 @@ from tunesmith.search.problem import BudgetSpent, Score
 from tunesmith.search.prompts import Choosing, PromptProblem, answers
 from tunesmith.search.ranking import Ranked, Ranking, rank, write_ranking
 from tunesmith.search.sources import Glossary, Sources, Writing
+from tunesmith.search.strategies.base import build_strategy
 from tunesmith.search.study import Study
+
+Found = TypeVar("Found", bound=Settings)
 
 _FOUND, _START = "found", "start"
 _OWN, _STRATEGY = "search.", "strategy."
@@ -75,7 +78,7 @@ def search_prompts(
         TunesmithError: anything wrong with recipe, data, model, budget or folder.
     """
     progress, allowed = progress or Progress(), Budget.read(budget)
-    strategy = build_component("strategies", settings.strategy, settings.strategy_settings)
+    strategy = build_strategy(settings.strategy, settings.strategy_settings, "prompts")
     names = settings.edits or tuple(components("edits"))
     edits = [build_component("edits", name, {}) for name in names]
     glossary = Glossary() if settings.glossary is None else Glossary.read(settings.glossary)
@@ -195,13 +198,14 @@ def _written(output: Path, problem: PromptProblem, score: Score, found: Prompt, 
     return result
 
 
-def read_options(options: Sequence[str], values: Mapping[str, Any]) -> tuple[list[str], SearchSettings]:
+def read_options(options: Sequence[str], values: Mapping[str, Any], kind: type[Found]) -> tuple[list[str], Found]:
     """Part words into overrides of the recipe and settings of the search.
 
     Args:
         options: "key=value" of the recipe; "search.key=value" of the search, "search.strategy.key=value" of its
             strategy.
         values: settings that are given already, by name.
+        kind: of the settings.
     Returns:
         Overrides, and the checked settings.
     Raises:
@@ -216,7 +220,7 @@ def read_options(options: Sequence[str], values: Mapping[str, Any]) -> tuple[lis
                 raise RecipeError(f"'{option}' is no setting; write search.key=value, for example search.rows=200.")
             into, name = (strategy, key.removeprefix(_STRATEGY)) if key.startswith(_STRATEGY) else (own, key)
             into[name] = yaml.safe_load(text)
-    found: SearchSettings = build_settings(SearchSettings, {**own, "strategy_settings": strategy}, "search")
-    for name in found.edits:
+    found: Found = build_settings(kind, {**own, "strategy_settings": strategy}, "search")
+    for name in getattr(found, "edits", ()):
         find("edits", name)  # refused before anything is loaded
     return rest, found

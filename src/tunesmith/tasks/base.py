@@ -19,6 +19,7 @@ class Task(Component):
     scored_by: ClassVar[tuple[str, ...]] = ("labels",)  # what its metrics and baselines read
     metrics: ClassVar[tuple[str, ...]] = ()
     baselines: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[str] = "text"  # or "images": what a cell of the text column is, or names
     family: ClassVar[str] = "labelling"  # "prompting" or "generating": how its recipes are carried out
 
     @property

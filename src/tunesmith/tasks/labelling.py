@@ -171,7 +171,8 @@ class LabelTask(Task):
     @property
     def reads_label_text(self) -> bool:
         """Whether the head starts from the labels' texts."""
-        return self.head_component.needs_label_text or self.head_start in _TEXT_STARTS
+        wanted = self.head_component.needs_label_text and self.reads == "text"  # of images, rows alone
+        return wanted or self.head_start in _TEXT_STARTS
 
     def start(self, head: nn.Module, features: Tensor, labels: Tensor, label_features: Tensor | None = None) -> None:
         """Start class vectors at mean directions, labels' texts or between them; give rows to heads that keep them.

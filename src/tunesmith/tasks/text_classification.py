@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.models.backbone import Backbone, pool
-from tunesmith.models.ending import row_ends
-from tunesmith.models.layout import Layout
 from tunesmith.models.structure import is_causal
-from tunesmith.tasks.labelling import LabelTask
+from tunesmith.tasks.pooled import PooledTask
 
 
 @register("tasks")
-class TextClassification(LabelTask):
+class TextClassification(PooledTask):
     """One label per text: a head on the pooled output of the model.
 
     The cosine head compares directions: logits = scale * cos(features, prototype of the class). It starts from the
@@ -27,16 +24,6 @@ class TextClassification(LabelTask):
     """
 
     name: ClassVar[str] = "text-classification"
-    metrics: ClassVar[tuple[str, ...]] = (
-        "accuracy",
-        "macro-f1",
-        "micro-f1",
-        "precision",
-        "recall",
-        "roc-auc",
-        "log-loss",
-        "calibration-error",
-    )
     baselines: ClassVar[tuple[str, ...]] = ("majority", "zero-shot", "linear-probe")
 
     pooling: Literal["auto", "mean", "cls", "last", "pooler"] = setting(
@@ -56,48 +43,22 @@ class TextClassification(LabelTask):
             CompatibilityError: the model does not read text, or has an encoder and a decoder.
         """
         _check_reads_text(model)
-        pooling = self.pooling
-        if pooling == "auto":
-            pooling = facts.get("pooling") or ("last" if is_causal(model) else "mean")
-        if pooling == "pooler" and (getattr(model, "pooler", None) is None or model.untrained_pooler):
-            raise RecipeError(
-                f"task.pooling: {type(model).__name__} has no trained pooler. Allowed: auto, mean, cls, last."
-            )
-        if pooling == "cls" and is_causal(model):
+        auto = facts.get("pooling") or ("last" if is_causal(model) else "mean")
+        if self.pooling == "cls" and is_causal(model):
             raise RecipeError(
                 f"task.pooling: in {type(model).__name__} the first token sees nothing of the rest, so 'cls' would "
                 "predict by chance. Allowed: auto, mean, last."
             )
-        if pooling != "pooler" and getattr(model, "pooler", None) is not None:
-            model.pooler = None  # type: ignore[assignment]
-        return self.model_copy(update={"pooling": pooling})
-
-    def features(self, backbone: Backbone, hidden: Tensor, layout: Layout) -> Tensor:
-        """Pool each row.
-
-        Args:
-            backbone: the model.
-            hidden: (N, D).
-            layout: of R rows.
-        Returns:
-            (R, D).
-        """
-        if self.pooling == "pooler":
-            first = pool(hidden, layout, "cls")
-            pooled: Tensor = backbone.model.pooler(first[:, None])  # type: ignore[operator]
-            return pooled
-        return pool(hidden, layout, self.pooling)
-
-    def places(self, layout: Layout) -> Tensor | None:
-        """Take the token that the pooling reads."""
-        return row_ends(layout, "cls" if self.pooling == "pooler" else self.pooling)
+        found: TextClassification = self.settled(model, auto)
+        return found
 
 
 def _check_reads_text(model: nn.Module) -> None:
     name = type(model).__name__
     if getattr(model, "main_input_name", "input_ids") != "input_ids":
         raise CompatibilityError(
-            f"task text-classification: {name} reads '{model.main_input_name}', not text. Choose a text model."
+            f"task text-classification: {name} reads '{model.main_input_name}', not text. Choose a text model, "
+            "or the task image-classification for images."
         )
     if getattr(model.config, "is_encoder_decoder", False):
         raise CompatibilityError(

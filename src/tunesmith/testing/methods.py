@@ -16,7 +16,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.testing.tiny import TinyModel
 
-_STEPS = 30
+_STEPS = 15
 
 
 def check_method(kind: type[Method], tiny: TinyModel) -> None:

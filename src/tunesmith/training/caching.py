@@ -14,6 +14,7 @@ from tunesmith.models.layout import ragged
 from tunesmith.models.row_store import RowStore
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.training.corpus import Split
+from tunesmith.training.processes import ALONE, Processes
 from tunesmith.training.trial import Trial
 
 _MIB = 2**20
@@ -26,6 +27,7 @@ def kept_below(
     settings: TrainingSettings,
     model_hash: str,
     say: Callable[[str], None],
+    processes: Processes = ALONE,
 ) -> Iterator[None]:
     """Keep what the blocks below all deltas give for each row, for the passes inside the block.
 
@@ -35,11 +37,16 @@ def kept_below(
         settings: of the recipe.
         model_hash: of the frozen weights.
         say: told what is kept, or why nothing is where that was asked for.
+        processes: that train together; several keep nothing.
     Raises:
         RecipeError: it was asked for and cannot be done.
     """
     backbone = trials[0].tuned.backbone
-    depth, told = _depth(trials, splits, settings, model_hash) if settings.cache != "off" else (None, "")
+    depth, told = None, ""
+    if processes.several:
+        told = "rows change their process from epoch to epoch" if settings.cache in ("memory", "disk") else ""
+    elif settings.cache != "off":
+        depth, told = _depth(trials, splits, settings, model_hash)
     if depth is None and settings.cache in ("memory", "disk"):
         raise RecipeError(f"training.cache={settings.cache}: {told}. Set it to auto or off.")
     if told:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.core.files import hash_of
 from tunesmith.data import audit
 from tunesmith.data.augmentations.base import build_augmentations
 from tunesmith.data.augmented import AugmentedRows
@@ -21,7 +22,7 @@ from tunesmith.data.readers.saved import Saved
 from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
-from tunesmith.data.tokens import TokenRows, VariedRows
+from tunesmith.data.tokens import RowMaker, TokenRows, VariedRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.rejecting import OUTSIDE
@@ -206,7 +207,7 @@ def load_corpus(
     names = sorted({*files["train"].label_names, *known})
     if data.out_of_scope is not None:
         names = _with_outside(names, data.out_of_scope, files["train"])
-    parts = {name: _part(name, examples, names, data.out_of_scope) for name, examples in files.items()}
+    parts = {name: _part(name, examples, names, data.out_of_scope, tokenizer) for name, examples in files.items()}
     warnings = [*_alike(names), *separate(parts, data.leakage)]
     warnings.extend(_hold_out(parts, data, seed))
     parts["train"], findings = filter_training(parts["train"], data, _texts, names, seed)
@@ -250,7 +251,7 @@ def load_labelled(
     Raises:
         DataError: the file cannot be used, or holds another label.
     """
-    part = _part("test", read_labelled(path, data, template, Path.cwd()), names, data.out_of_scope)
+    part = _part("test", read_labelled(path, data, template, Path.cwd()), names, data.out_of_scope, tokenizer)
     return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
 
 
@@ -310,6 +311,37 @@ def other_columns(template: Template, data: DataSettings) -> tuple[str, ...]:
     return tuple(name for name in template.fields if name not in ("text", data.text))
 
 
+def placed_rows(reads: Any, examples: Examples, index: Iterable[int] | None = None) -> Iterator[dict[str, str]]:
+    """Go through rows as they are read: what a cell names is looked up beside the file.
+
+    Args:
+        reads: a tokenizer, to which cells are texts, or a `RowMaker`, to which they are names.
+        examples: of the file.
+        index: which rows; all when None.
+    Returns:
+        Values by column, the text column under "text" too.
+    """
+    for row in examples.rows(index):
+        if isinstance(reads, RowMaker):
+            found = reads.beside(row["text"], examples.path)
+            row = {**row, "text": found, examples.columns.text: found}
+        yield row
+
+
+def row_hashes(reads: Any, examples: Examples, index: Iterable[int] | None = None) -> audit.Hashes:
+    """Hash what tells rows apart: their texts, or what their cells name.
+
+    Args:
+        reads: a tokenizer, or a `RowMaker`.
+        examples: of the file.
+        index: which rows; all when None.
+    Returns:
+        (rows,), uint64.
+    """
+    rows, names = placed_rows(reads, examples, index), isinstance(reads, RowMaker)
+    return audit.text_hashes(reads.content(row["text"]) if names else row["text"] for row in rows)
+
+
 def _with_outside(names: list[str], outside: str, train: Examples) -> list[str]:
     """Put what is out of scope behind the labels; such rows do not train."""
     for name in (outside, OUTSIDE):
@@ -323,11 +355,13 @@ def _with_outside(names: list[str], outside: str, train: Examples) -> list[str]:
     return [*(name for name in names if name != OUTSIDE), OUTSIDE]
 
 
-def _part(name: str, examples: Examples, names: Sequence[str], outside: str | None) -> Part:
+def _part(name: str, examples: Examples, names: Sequence[str], outside: str | None, reads: Any) -> Part:
     labels = audit.align_labels(name, examples, list(names), outside)
     dropped = {"empty": len(examples.dropped)} if examples.dropped else {}
-    texts = (row["text"] for row in examples.rows())
-    return Part(examples, np.arange(len(examples)), labels, dropped, audit.text_hashes(texts))
+    hashes = row_hashes(reads, examples)
+    if isinstance(reads, RowMaker):  # names stay where what they name changes
+        examples.content_hash = hash_of([examples.content_hash, hashes.tolist()])
+    return Part(examples, np.arange(len(examples)), labels, dropped, hashes)
 
 
 def _texts(part: Part) -> list[str]:
@@ -361,7 +395,7 @@ def _encode(
 
     def tokenized(one: Template) -> tuple[TokenRows, Path | None]:
         def texts() -> Iterator[str]:
-            return (one.render(row) for row in part.examples.rows(part.index))
+            return map(one.render, placed_rows(tokenizer, part.examples, part.index))
 
         return tokenize_once(tokenizer, texts, part.size, max_tokens)
 

@@ -15,12 +15,14 @@ from torch import Tensor
 from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
 from tunesmith.core.memory import give_back
 from tunesmith.core.progress import Bar
+from tunesmith.core.seeds import derived, seed_everything
 from tunesmith.models.dropout import drops_by_function
 from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.models.recomputing import recomputing
 from tunesmith.training.batching import joined
 from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows, newest
 from tunesmith.training.packing import random_state, set_random_state
+from tunesmith.training.processes import ALONE, Processes
 from tunesmith.training.regularizing import check_noise, noisy
 from tunesmith.training.stopping import Asked, heeding
 from tunesmith.training.trial import Trial
@@ -38,13 +40,15 @@ class Loop:
 
     Args:
         trials: at least one; all on the same backbone.
+        processes: that train them together; their rows of a step are shared out among them.
     Raises:
-        RecipeError: several trials on a model whose dropout is not drawn per trial, trials of different precision, or
-            a precision that this processor has no fast form for.
+        RecipeError: several trials on a model whose dropout is not drawn per trial, trials of different precision, a
+            precision that this processor has no fast form for, or several processes for what one alone can train.
     """
 
-    def __init__(self, trials: Sequence[Trial]) -> None:
+    def __init__(self, trials: Sequence[Trial], processes: Processes = ALONE) -> None:
         self.trials = sorted(trials, key=lambda trial: trial.name)
+        self.processes = processes
         self.backbone = self.trials[0].tuned.backbone
         self.steps = 0  # made so far, of all trials together
         self.interrupted = False
@@ -59,6 +63,9 @@ class Loop:
                 "candidate would not end where its own run ends. Set training.dropout=0, or train them one by one."
             )
         check_noise(self.backbone, self.trials)
+        if processes.several:
+            for trial in self.trials:
+                trial.check_shared()
         self._narrow = narrow_named(wanted.pop(), self.backbone.device)
         self._tight = self._is_tight()
 
@@ -69,13 +76,14 @@ class Loop:
 
         Args:
             bar: told about every step.
-            checkpoints: written between steps; None for none.
+            checkpoints: written between steps, by the first process; None for none.
             say: told what the user should know meanwhile.
         Raises:
             TunesmithError: the only trial's loss is no longer a number.
             CheckpointError: a checkpoint cannot be written.
         """
-        self._checkpoints = checkpoints
+        self._checkpoints = checkpoints if self.processes.first else None
+        self.processes.start_alike([tensor for trial in self.trials for tensor in trial.tensors()])
         if not self.steps:
             for trial in self.trials:
                 trial.seed_dropout()
@@ -104,6 +112,7 @@ class Loop:
                 trial.close_epoch()
                 self._check_best(trial)
             running = [trial for trial in running if not trial.over]
+            asked.by = self.processes.highest(asked.by)
             stopping = bool(asked.by)
             kept = self._checkpoints
             lost = all(trial.trained.diverged for trial in self.trials)  # nothing that one could go on from
@@ -156,7 +165,7 @@ class Loop:
 
     def _check_best(self, trial: Trial) -> None:
         """Give a trial that diverged before the first epoch's end the weights of its last checkpoint."""
-        if not trial.trained.diverged or trial.trained.best_epoch:
+        if not trial.trained.diverged or trial.trained.best_epoch or not self.processes.first:
             return
         written = self._checkpoints is not None and self._checkpoints.written is not None
         checkpoint = newest(self._checkpoints.folder.parent) if written and self._checkpoints else None
@@ -187,11 +196,11 @@ class Loop:
         Raises:
             TunesmithError: the only trial's loss is no longer a number; among others, a trial that diverges stops.
         """
-        passes = {trial: trial.passes(numbers) for trial, numbers in work}
-        whole = {trial: max(1, trial.items(numbers)) for trial, numbers in work}
-        values = dict.fromkeys(whole, 0.0)
+        own, whole = self._shared(work)
+        passes = {trial: trial.passes(numbers) for trial, numbers in own}
+        values: dict[Trial, float] = dict.fromkeys(whole, 0.0)
         with ExitStack() as prompts:
-            for trial, numbers in work:
+            for trial, numbers in own:
                 trial.regularizing.enter()
                 prompts.callback(trial.regularizing.leave)
                 if len(passes[trial]) > 1:
@@ -199,17 +208,43 @@ class Loop:
                     prompts.enter_context(self.backbone.ahead(trial.batch(numbers), trial.name))
             for turn in range(max(map(len, passes.values()))):
                 part = [(trial, rows[turn]) for trial, rows in passes.items() if turn < len(rows)]
-                self._pass(part, whole, values, turn == 0)
+                self._pass(part, whole, values, turn == 0 and self.processes.first)
                 if self._tight:
                     give_back()
+        self.processes.sum_gradients([one for trial in values for one in trial.optimizer.parameters])
+        values = dict(zip(values, self.processes.sums(list(values.values())), strict=True))
         for trial, numbers in work:
             wrong = trial.step(values[trial], len(numbers))
             if wrong:
                 self._diverged(trial, wrong, numbers)
         return list(values.values())
 
-    def _pass(self, work: Work, whole: dict[Trial, int], values: dict[Trial, float], first: bool) -> None:
-        """Send rows through the base once and add their gradients; `values` gathers the losses."""
+    def _shared(self, work: Work) -> tuple[Work, dict[Trial, float]]:
+        """Return this process's rows of each trial, and what the whole step's rows teach; alone, that is all of them.
+
+        A process that is left without rows of a trial sends one that counts nothing, so that all have the same
+        gradients to send. What is dropped at random is drawn anew for every step and process.
+        """
+        whole: dict[Trial, float] = {trial: max(1, trial.items(numbers)) for trial, numbers in work}
+        if not self.processes.several:
+            return work, whole
+        own, loads, where = list[tuple[Trial, list[int]]](), [0] * self.processes.count, self._where()
+        for trial, numbers in work:
+            trial.seed_dropout(where)
+            mine = self.processes.share(trial.row_lengths[numbers].tolist(), loads)
+            own.append((trial, [numbers[place] for place in mine] or numbers[:1]))
+            if not mine:
+                whole[trial] = math.inf
+        return own, whole
+
+    def _where(self) -> str:
+        """Seed what every process draws for all trials together, and name the place of what each trial draws."""
+        where = f" of {self.processes.words} in step {self.steps}"
+        seed_everything(derived(self.trials[0].seed, where))
+        return where
+
+    def _pass(self, work: Work, whole: dict[Trial, float], values: dict[Trial, float], penalised: bool) -> None:
+        """Send rows through the base once and add their gradients, and the penalties'; `values` gathers the losses."""
         total: Tensor | None = None
         for (trial, numbers), mean in zip(work, self.losses(work), strict=True):
             share = trial.items(numbers) / whole[trial]
@@ -217,7 +252,7 @@ class Loop:
             values[trial] += loss.item()
             if not math.isfinite(values[trial]):
                 continue
-            penalty = trial.penalty() if first else None
+            penalty = trial.penalty() if penalised else None
             loss = trial.optimizer.scale(loss if penalty is None else loss + penalty)
             total = loss if total is None else total + loss
         if total is not None:

@@ -12,6 +12,7 @@ from tunesmith.core.errors import RecipeError
 from tunesmith.core.memory import available_bytes
 from tunesmith.models.recomputing import Recomputing, recomputing
 from tunesmith.training.preflight import Preflight
+from tunesmith.training.processes import ALONE, Processes
 from tunesmith.training.trial import Trial
 
 _MIB = 2**20
@@ -49,11 +50,12 @@ class Plan:
         return ", ".join(parts)
 
 
-def plan(found: Sequence[tuple[Trial, Preflight]]) -> Plan:
+def plan(found: Sequence[tuple[Trial, Preflight]], processes: Processes = ALONE) -> Plan:
     """Cut the steps of a run so that it fits into training.memory_limit, or into what is free.
 
     Args:
         found: the trials of one pass, each with what its probing step found.
+        processes: that train them together; they share what is free of a machine, and take the narrowest plan of all.
     Returns:
         The plan; the trials and their backbone follow it.
     Raises:
@@ -62,7 +64,8 @@ def plan(found: Sequence[tuple[Trial, Preflight]]) -> Plan:
     step = _Step(found)
     backbone, settings = found[0][0].tuned.backbone, found[0][0].settings
     asked = settings.memory_limit
-    limit = step.held + available_bytes(backbone.device) if asked is None else asked * _MIB
+    sharers = processes.place.local_count if backbone.device.type == "cpu" else 1
+    limit = step.held + available_bytes(backbone.device) // sharers if asked is None else asked * _MIB
     if not any(trial.method.trains for trial, _ in found):
         return Plan(None, False, step.held, limit)
     chosen = _cut(step, limit, recomputing(backbone.seams, backbone.body))
@@ -72,6 +75,9 @@ def plan(found: Sequence[tuple[Trial, Preflight]]) -> Plan:
             f"longest row of {step.longest} tokens training would take {chosen.peak_bytes / _MIB:,.0f} MiB. Raise the "
             "limit, lower data.max_tokens, choose a smaller model or method, or set model.quantization."
         )
+    found_plans = processes.gathered((chosen.again, -(chosen.tokens or step.usual), chosen.tokens))
+    again, _, tokens = max(found_plans, key=lambda one: one[:2])
+    chosen = replace(chosen, again=again, tokens=tokens)
     backbone.again = recomputing(backbone.seams, backbone.body) if chosen.again else None
     for trial, _ in found:
         trial.most_tokens = chosen.tokens

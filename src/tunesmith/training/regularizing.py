@@ -47,6 +47,7 @@ class Regularizing:
         self._average = next(((one, own) for one, own in self._acting if one.averages), None)
         self._averaged = [one.detach().clone() for one in self._average[1]] if self._average else []
         self._draw = torch.Generator().manual_seed(seed)
+        self._noise: torch.Generator | None = None  # where it is not drawn from the same stream
         self._aside: list[tuple[nn.Parameter, Tensor, Tensor]] = []  # parameters, their values, derivatives
 
     @property
@@ -100,6 +101,14 @@ class Regularizing:
         """Return what the model should answer with in the place of parameters, by their ids."""
         return dict(zip(map(id, self._average[1]), self._averaged, strict=True)) if self._average else {}
 
+    def seed_noise(self, seed: int) -> None:
+        """Draw noise on embeddings from a stream of its own from now on, as processes do that have rows of their own.
+
+        Args:
+            seed: of the stream.
+        """
+        self._noise = torch.Generator().manual_seed(seed)
+
     def noise(self, shape: torch.Size, lengths: Tensor) -> Tensor:
         """Draw what is added to embeddings.
 
@@ -109,7 +118,7 @@ class Regularizing:
         Returns:
             (N, D), float32, on the CPU.
         """
-        return torch.stack([one.noise(shape, lengths, self._draw) for one in self._noisy]).sum(0)
+        return torch.stack([one.noise(shape, lengths, self._noise or self._draw) for one in self._noisy]).sum(0)
 
     def state(self) -> dict[str, Any]:
         """Return what later steps depend on.

@@ -20,6 +20,7 @@ class Trained:
         interrupted: whether the user stopped it.
         reason: why it stopped there, with the rows of that step.
         diverged: the step at which the loss was no longer a number or leapt, 0 when none was.
+        averaged: epochs whose states' mean was kept; empty where one epoch's state was.
         kept_step: whose checkpoint was kept when training stopped before the first epoch's end; 0 for none.
     """
 
@@ -33,3 +34,4 @@ class Trained:
     reason: str = ""
     diverged: int = 0
     kept_step: int = 0
+    averaged: list[int] = field(default_factory=list)

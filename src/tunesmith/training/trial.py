@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.core.seeds import derived
 from tunesmith.methods.base import Method
 from tunesmith.models.delta import Delta
@@ -23,6 +24,7 @@ from tunesmith.training.corpus import Split
 from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
 from tunesmith.training.part_rates import delta_parts
+from tunesmith.training.ranking import Key, Ranked, Ranking, mean_state
 from tunesmith.training.regularizing import Regularizing
 from tunesmith.training.sampling import epoch_steps, rows_of_epoch
 from tunesmith.training.trained import Trained
@@ -70,12 +72,13 @@ class Trial:
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
         self.epoch = 0
+        self.stopped = False  # from outside: whoever compares trials has seen enough of this one
         self.stage = 0, 0  # the epoch and the step that the present stage of training began after
         self._steps: Sequence[list[int]] = []  # rows of each step of the present epoch
         self._taken = 0  # of them
         self._epoch_start = self._order.get_state()
-        self._kept: list[Tensor] | None = None
-        self._kept_key: tuple[float, float] | None = None
+        self.ranking = Ranking(settings.keep_best)
+        self._mean_key: Key | None = None  # of the mean of the best states, where that answers
         self._facts: dict[str, float] = {}
 
     @property
@@ -114,11 +117,34 @@ class Trial:
         """Of what an epoch draws at random in the rows themselves, such as which tokens are masked."""
         return derived(self.seed, f"rows of epoch {self.epoch}")
 
-    def seed_dropout(self) -> None:
-        """Start the trial's own streams of dropout masks."""
+    def seed_dropout(self, where: str = "") -> None:
+        """Start the trial's own streams of dropout masks, and of noise.
+
+        Args:
+            where: names other streams than the first ones, as those of a process and step.
+        """
         source = self.tuned.backbone.seams.own_dropout(self.name)
-        source.seed(derived(self.seed, "dropout"))
-        self.tuned.seed_head(derived(self.seed, "head dropout"))
+        source.seed(derived(self.seed, f"dropout{where}"))
+        self.tuned.seed_head(derived(self.seed, f"head dropout{where}"))
+        if where:
+            self.regularizing.seed_noise(derived(self.seed, f"noise{where}"))
+
+    def check_shared(self) -> None:
+        """Refuse to share the rows of a step out among processes where they cannot be told apart.
+
+        Raises:
+            RecipeError: a loss or the head compares all rows of a step.
+        """
+        if not self.tuned.task.separable:
+            raise RecipeError(
+                "several processes: the head or a loss of the task compares all rows of a step, which no process has. "
+                "Train in one process, or choose a loss that is a mean over rows, for example cross-entropy."
+            )
+
+    def tensors(self) -> list[Tensor]:
+        """Return what trains and what else of delta and head is computed with, the same ones in every process."""
+        modules = [*self.tuned.delta.modules(), self.tuned.head]
+        return [*self.tuned.parameters(), *(buffer for module in modules for buffer in module.buffers())]
 
     # Rows -----------------------------------------------------------------------------------------------------
 
@@ -348,10 +374,7 @@ class Trial:
                 f"training.learning_rate (now {self.settings.learning_rate:g}), or set training.clip_norm."
             )
             return
-        key = (self._score(scores), loss)  # lower is better; equal scores are decided by the loss
-        if self._kept_key is None or key < self._kept_key:
-            self._kept_key = key
-            self._kept = self.tuned.state()
+        if self.ranking.add((self._score(scores), loss), self.epoch, self.tuned.parameters()):
             self.trained.best_epoch = self.epoch
 
     def _score(self, scores: dict[str, float]) -> float:
@@ -361,8 +384,8 @@ class Trial:
 
     @property
     def over(self) -> bool:
-        """Whether the last epoch has ended, patience ran out, or the loss is no number any more."""
-        return self.trained.diverged > 0 or self.stage_over
+        """Whether the last epoch has ended, patience ran out, it was stopped, or the loss is no number any more."""
+        return self.trained.diverged > 0 or self.stopped or self.stage_over
 
     @property
     def stage_over(self) -> bool:
@@ -378,9 +401,10 @@ class Trial:
         return epochs >= self.settings.epochs or (most is not None and epochs * self.epoch_steps >= most)
 
     @property
-    def key(self) -> tuple[float, float]:
+    def key(self) -> Key:
         """What trials are compared by, lower is better: the deciding score, then the validation loss."""
-        return (math.inf, math.inf) if self._kept_key is None else self._kept_key
+        best = self.ranking.best
+        return (math.inf, math.inf) if best is None else best.key if self._mean_key is None else self._mean_key
 
     # Checkpoints ----------------------------------------------------------------------------------------------
 
@@ -402,8 +426,7 @@ class Trial:
             "taken": self._taken,
             "order": self._epoch_start,
             "trained": vars(self.trained),
-            "kept": self._kept,
-            "key": self._kept_key,
+            "ranking": self.ranking.state(),
             "facts": self._facts,
             "token bytes": self.token_bytes,
             "most tokens": self.most_tokens,
@@ -441,12 +464,29 @@ class Trial:
         if self.epoch:
             self._begin()
         self.trained = Trained(**state["trained"])
-        self._kept, self._kept_key, self._facts = state["kept"], state["key"], state["facts"]
+        self.ranking.resume(state["ranking"])
+        self._facts = state["facts"]
         self.token_bytes, self.most_tokens = state["token bytes"], state["most tokens"]
 
     def finish(self) -> None:
-        """Go back to the best state; before the first epoch's end, to the average where something averages."""
-        best = self.answers() if self._kept is None else self._kept
-        if best is not None:
-            self.tuned.restore(best)
+        """Go back to the best state, or to the mean of the best ones where that is no worse on validation.
+
+        Before the first epoch's end, go to the average where something averages.
+        """
+        best = self.ranking.best
+        state = self.answers() if best is None else best.state
+        if state is not None:
+            self.tuned.restore(state)
         self.tuned.train(False)
+        alike = [one for one in self.ranking.states if one.epoch > self.stage[0]]  # of one start
+        if self.settings.average_best and best is not None and len(alike) > 1:
+            self._try_mean(best, alike)
+
+    def _try_mean(self, best: Ranked, states: list[Ranked]) -> None:
+        self.tuned.restore(mean_state(states))
+        scores = self.validate()
+        key = self._score(scores), scores["validation loss"]
+        if math.isfinite(key[1]) and key <= best.key:
+            self._mean_key, self.trained.averaged = key, sorted(one.epoch for one in states)
+        else:
+            self.tuned.restore(best.state)

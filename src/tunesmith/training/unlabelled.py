@@ -18,7 +18,7 @@ from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.training.cleaning import changes_of
-from tunesmith.training.corpus import Corpus, Split, Unlabelled, labelled_reader, other_columns
+from tunesmith.training.corpus import Corpus, Split, Unlabelled, labelled_reader, other_columns, placed_rows, row_hashes
 
 _REASONS = {
     "in validation or test": "also stand in validation or test",
@@ -57,12 +57,12 @@ def load_unlabelled(
     reader = labelled_reader(data.unlabelled, data, folder)
     columns = Columns(reader.only_column or data.text, data.label if audited else None, other_columns(template, data))
     examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
-    hashes = audit.text_hashes(row["text"] for row in examples.rows())
-    kept, dropped = _kept(examples, hashes, corpus, data.leakage)
+    known = {name: row_hashes(tokenizer, split.examples, split.index) for name, split in corpus.splits.items()}
+    kept, dropped = _kept(examples, row_hashes(tokenizer, examples), known, data.leakage)
 
     def tokenized(one: Template) -> tuple[TokenRows, Path | None]:
         def texts() -> Iterator[str]:
-            return (one.render(row) for row in examples.rows(kept))
+            return map(one.render, placed_rows(tokenizer, examples, kept))
 
         return tokenize_once(tokenizer, texts, examples.table.nbytes, max_tokens)
 
@@ -83,10 +83,10 @@ def load_unlabelled(
     return Unlabelled(split, rows, dropped, truth, _remarks(split, rows))
 
 
-def _kept(examples: Examples, hashes: audit.Hashes, corpus: Corpus, leakage: str) -> tuple[Index, dict[str, int]]:
+def _kept(
+    examples: Examples, hashes: audit.Hashes, known: dict[str, audit.Hashes], leakage: str
+) -> tuple[Index, dict[str, int]]:
     """Choose rows whose text is new; count the others by reason."""
-    known = {name: audit.text_hashes(row["text"] for row in split.examples.rows(split.index))
-             for name, split in corpus.splits.items()}  # fmt: skip
     scored = np.isin(hashes, np.concatenate([found for name, found in known.items() if name != "train"]))
     if leakage == "error" and scored.any():
         where = examples.where[int(np.flatnonzero(scored)[0])]

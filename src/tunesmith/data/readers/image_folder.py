@@ -32,10 +32,10 @@ class ImageFolder(Reader):
         """Go through the images.
 
         Returns:
-            ("file 7", {image, label, width, height}) for each.
+            ("file 7", {text, image, label, width, height}) for each; its path is the text too, which a task reads.
         Raises:
             DataError: an image that cannot be decoded.
         """
         for where, path, label in labelled(self.path, SUFFIXES):
             width, height = image_size(path)
-            yield where, {"image": str(path), "label": label, "width": width, "height": height}
+            yield where, {"text": str(path), "image": str(path), "label": label, "width": width, "height": height}

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from tunesmith.core.errors import DataError, MissingDependency, unknown
 from tunesmith.core.registry import components, register
 from tunesmith.data.readers.base import Reader, Row
+from tunesmith.data.readers.pictures import holds_images
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
@@ -29,8 +30,10 @@ class Saved(Reader):
         Returns:
             Whether it is one.
         """
-        if Path(path.partition(":")[0]).is_dir():
-            return not any(reader.by_content and reader.reads(path) for reader in components("readers").values())
+        folder = Path(path.partition(":")[0])
+        if folder.is_dir():
+            others = (reader for reader in components("readers").values() if reader.by_content)
+            return not holds_images(folder) and not any(reader.reads(path) for reader in others)
         suffixes = tuple(suffix for reader in components("readers").values() for suffix in reader.suffixes)
         return bool(_HUB_NAME.fullmatch(path)) and not path.lower().endswith(suffixes)
 

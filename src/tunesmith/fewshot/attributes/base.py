@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from tunesmith.core.settings import Component
+from tunesmith.core.settings import Component, setting
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Codes = np.ndarray[Any, np.dtype[np.int64]]
@@ -20,6 +20,17 @@ class AttributeWay(Component):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     reads: ClassVar[Literal["measurements", "features", "parts"]]  # what `fit` takes of a row
+
+    table: str = setting("", "In a recipe: attribute table of all classes, a .csv or .yaml file; required there.")
+
+    def check(self, attributes: tuple[str, ...]) -> None:
+        """Refuse settings that do not fit a table; by default none.
+
+        Args:
+            attributes: of the table, in order.
+        Raises:
+            RecipeError: they do not fit.
+        """
 
     def fit(self, rows: Array, codes: Codes, signatures: Array, seed: int = 0) -> Fitted:
         """Learn from rows of seen classes.

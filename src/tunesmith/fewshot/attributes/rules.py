@@ -7,7 +7,7 @@ import re
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import field_serializer, field_validator
 
 from tunesmith.core.errors import RecipeError, unknown
 from tunesmith.core.named import build_named
@@ -42,6 +42,10 @@ class Rules(AttributeWay):
     @classmethod
     def _build(cls, value: Any) -> Any:
         return value if isinstance(value, Measurements) else build_named("measurements", value)
+
+    @field_serializer("measurements")
+    def _named(self, value: Measurements) -> dict[str, Any]:
+        return value.describe()
 
     def check(self, attributes: tuple[str, ...]) -> None:
         """Refuse attributes without a rule, rules without an attribute, and rules that cannot be read.

@@ -35,7 +35,8 @@ class Auto(Component):
         Returns:
             At least one.
         """
-        found = [kind() for kind in components("ways").values() if reads_text or not kind.reads_text]
+        unfit = "reads_images" if reads_text else "reads_text"
+        found = [kind() for kind in components("ways").values() if not getattr(kind, unfit)]
         return sorted(found, key=lambda way: (way.effort, way.name))
 
     def parts(self, labels: Codes, names: Sequence[str], seed: int) -> Codes:

@@ -86,11 +86,11 @@ class DualNetworkTrial(SeveralTrial):
         """Of both networks."""
         return [*super().head_parameters(), *self.peer.head.parameters()]
 
-    def seed_dropout(self) -> None:
+    def seed_dropout(self, where: str = "") -> None:
         """Start the streams of both networks."""
-        super().seed_dropout()
-        self.tuned.backbone.seams.own_dropout(self.peer.delta.name).seed(derived(self.seed, "peer's dropout"))
-        self.peer.seed_head(derived(self.seed, "peer's head dropout"))
+        super().seed_dropout(where)
+        self.tuned.backbone.seams.own_dropout(self.peer.delta.name).seed(derived(self.seed, f"peer's dropout{where}"))
+        self.peer.seed_head(derived(self.seed, f"peer's head dropout{where}"))
 
     def loss(self, outputs: Tensor, batch: RaggedBatch) -> Tensor:
         """Compute the pass's part of both losses."""

@@ -15,6 +15,7 @@ class Measurements(Component):
     """Base of every family. Its file registers one subclass with `@register("measurements")`."""
 
     name: ClassVar[str]
+    reads: ClassVar[str] = "text"  # or "images"
 
     def names(self) -> list[str]:
         """Return what is measured.

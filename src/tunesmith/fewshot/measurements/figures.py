@@ -31,6 +31,7 @@ class Figures(Measurements):
     """
 
     name: ClassVar[str] = "figures"
+    reads: ClassVar[str] = "images"
 
     ink: float = setting(0.4, "Least brightness of ink, of the brightest pixel.", unit="fraction", gt=0, lt=1)
     smallest_hole: int = setting(2, "Fewer pixels are no hole.", unit="pixels", ge=1)

@@ -193,14 +193,15 @@ def label_mix(start: Start, like: Tensor, share: float) -> Tensor:
     """Mix the directions of the class means and of the labels' texts.
 
     Args:
-        start: with the labels' texts.
+        start: with the labels' texts where the model reads text.
         like: (C, D), whose type and device the answer has.
-        share: of the texts. [fraction]
+        share: of the texts, where there are any. [fraction]
     Returns:
         (C, D), of length one.
     """
-    assert start.label_features is not None
     means = unit(class_sums(unit(start.features.to(like)), start.labels, len(like)))
+    if start.label_features is None:
+        return means
     return unit((1 - share) * means + share * unit(start.label_features.to(like)))
 
 

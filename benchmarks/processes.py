@@ -1,0 +1,112 @@
+"""The gradients of 1, 2 and 4 processes that train together, and what they send.
+
+    TUNESMITH_DATA=... python benchmarks/processes.py
+
+MiniLM in float64 with LoRA on rows of BANKING77, nothing dropped at random; torchrun starts the processes, gloo sums on
+the CPU. Every step's gradient, clipped, is compared with that of one process, and so is the delta at the end. What goes
+through torch's all_reduce is counted there, beside what the run itself reports: gradients, which are the delta's bytes
+(the head's among them), and the loss, one number per step. The flag that ends all after the same step is gathered by
+another call and not counted. Results go to benchmarks/results/processes.json.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+
+ROWS, BATCH = 96, 16
+COUNTS = (1, 2, 4)
+
+
+def recipe_of(folder: Path, count: int) -> dict[str, Any]:
+    """Return the recipe of one run."""
+    return {
+        "model": {"name": "minilm", "dtype": "float64", "device": "cpu"},
+        "task": {"name": "text-classification", "head_dropout": 0.0},
+        "data": {"train": str(folder / "train.csv"), "validation": None, "label": "category"},
+        "method": {"name": "lora"},
+        "training": {"epochs": 1, "batch_size": BATCH, "dropout": 0.0},
+        "evaluation": {"resamples": 100, "baselines": False},
+        "output": str(folder / f"run-{count}"),
+    }
+
+
+def worker(folder: Path) -> None:
+    """Train as one of several processes; the first keeps its steps' gradients and what it gave to all_reduce."""
+    import torch
+    import torch.distributed as dist
+    from safetensors.torch import save_file
+
+    import tunesmith
+    from tunesmith.core.launch import launched
+    from tunesmith.training.optimizing import Optimizer
+
+    place, gradients, given = launched(), dict[str, torch.Tensor](), list[int]()
+    stepped, reduced = Optimizer.step, dist.all_reduce
+
+    def step(self: Optimizer, *words: Any) -> dict[str, float]:
+        found = stepped(self, *words)
+        gradients[str(len(gradients))] = torch.cat([one.grad.flatten() for one in self.parameters])
+        return found
+
+    def all_reduce(tensor: torch.Tensor, *words: Any, **more: Any) -> Any:
+        given.append(tensor.nbytes)
+        return reduced(tensor, *words, **more)
+
+    Optimizer.step, dist.all_reduce = step, all_reduce
+    run = tunesmith.train(recipe_of(folder, place.count))
+    if place.rank == 0:
+        save_file(gradients, folder / f"gradients-{place.count}")
+        steps, largest = run.summary["steps"], max(given, default=0)
+        found = {
+            "steps": steps,
+            "delta_bytes": 8 * run.summary["trainable_parameters"],
+            "gradient_bytes_per_step": sum(one for one in given if one == largest) / steps,
+            "other_bytes_per_step": sum(one for one in given if one != largest) / steps,
+            "reported": run.summary["processes"],
+        }
+        (folder / f"found-{place.count}.json").write_text(json.dumps(found))
+
+
+def furthest(ours: Path, theirs: Path) -> float:
+    """Return the largest difference of two files' tensors, relative to the largest number of each tensor."""
+    from safetensors.torch import load_file
+
+    first, second = load_file(ours), load_file(theirs)
+    if first.keys() != second.keys():
+        sys.exit(f"{ours} and {theirs} hold other tensors")
+    return max(float((first[key] - second[key]).abs().max() / second[key].abs().max()) for key in second)
+
+
+def main() -> None:
+    source = common.place("TUNESMITH_DATA") / "banking77" / "train.csv"
+    folder = Path(tempfile.mkdtemp(prefix="processes-"))
+    with open(source, newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    with open(folder / "train.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows[:: len(rows) // ROWS][:ROWS]])
+    table: dict[str, Any] = {}
+    for count in COUNTS:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        subprocess.run([*command, __file__, "worker", str(folder)], check=True,
+                       env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+        found = json.loads((folder / f"found-{count}.json").read_text())
+        found["gradient_difference"] = furthest(folder / f"gradients-{count}", folder / "gradients-1")
+        delta = "delta/adapter_model.safetensors"
+        found["delta_difference"] = furthest(folder / f"run-{count}" / delta, folder / "run-1" / delta)
+        table[str(count)] = found
+        print(json.dumps({count: found}))
+    (common.RESULTS / "processes.json").write_text(json.dumps({"rows": ROWS, "batch": BATCH, "processes": table},
+                                                              indent=1) + "\n")  # fmt: skip
+
+
+if __name__ == "__main__":
+    worker(Path(sys.argv[2])) if sys.argv[1:2] == ["worker"] else main()

@@ -1,0 +1,38 @@
+"""Whether this process is one of several that a launcher such as torchrun started for one piece of work."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+_KEYS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # by which launchers tell a process its place
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process among those started together.
+
+    Args:
+        rank: its number, from 0.
+        count: of all. [count]
+        local_rank: its number on its machine.
+        local_count: of those on its machine. [count]
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+    local_count: int = 1
+
+
+def launched() -> Place:
+    """Read this process's place from its environment.
+
+    Returns:
+        The place; that of a process alone where no launcher says otherwise.
+    """
+    if not all(os.environ.get(key) for key in _KEYS):
+        return Place()
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    own = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    return Place(rank, count, *own)

@@ -1,0 +1,63 @@
+"""Image files: an archive in which every class has a folder of its own, a folder of images, or a single image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from tunesmith.core.registry import register
+from tunesmith.data.images import SUFFIXES, ImageLimits, image_entries
+from tunesmith.data.readers.base import Reader, Row
+
+_SAVED = ("dataset_info.json", "dataset_dict.json")  # in folders that the library datasets wrote
+
+
+@register("readers")
+class ImageFiles(Reader):
+    """A .zip with a folder of images per class, a folder of images without labels, or one image."""
+
+    name: ClassVar[str] = "images"
+    suffixes: ClassVar[tuple[str, ...]] = (".zip", *SUFFIXES)
+
+    @classmethod
+    def reads(cls, path: str) -> bool:
+        """Take archives, image files, and folders that hold an image.
+
+        Args:
+            path: as the user wrote it.
+        Returns:
+            Whether it is one.
+        """
+        return super().reads(path) or holds_images(Path(path))
+
+    def rows(self) -> Iterator[Row]:
+        """Go through the images, sorted by name.
+
+        Returns:
+            ("image 7", values) for each: its name under "text" and "image", its folder under "label"; empty for an
+            image outside of every folder.
+        Raises:
+            DataError: no image, or a file too many.
+            SecurityError: an archive whose names lead outside.
+        """
+        place = Path(self.path).expanduser()
+        single = place.is_file() and place.suffix.lower() in SUFFIXES
+        names = [""] if single else [name for name, _ in image_entries(place, ImageLimits())[0]]
+        for number, name in enumerate(names, 1):
+            whole, folder = str(place / name if name else place), PurePosixPath(name).parent.as_posix()
+            yield f"image {number}", {"text": whole, "image": whole, "label": "" if folder == "." else folder}
+
+
+def holds_images(path: Path) -> bool:
+    """Say whether a folder holds images, and is none that the library datasets wrote.
+
+    Args:
+        path: any.
+    Returns:
+        True when an image is found at any depth.
+    """
+    if not path.is_dir() or any((path / name).exists() for name in _SAVED):
+        return False
+    return any(file.lower().endswith(SUFFIXES) for _, _, files in os.walk(path) for file in files)

@@ -1,0 +1,141 @@
+"""The study database: an SQLite file that optuna writes, with every trial that ended."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import CheckpointError
+from tunesmith.search.bookkeeping import optuna, quiet
+from tunesmith.search.trials import StudyTrial
+
+FORMAT = 1  # of what stands in the study besides optuna's own
+_FILE, _NAME = "study.db", "search"
+_STATES = {"complete": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
+
+
+class Database:
+    """A study on disk. Trials are added once their batch has ended, in order; what is there is never changed.
+
+    A folder in which nothing was tried yet, as after a mistake in the recipe, is begun anew.
+
+    Args:
+        folder: of the study.
+        facts: that have to be the same when it goes on.
+        higher_is_better: direction of the score.
+        resume: go on with a study that is there.
+    Raises:
+        CheckpointError: there is one and it shall not go on, or none and it shall, or it is damaged, of another
+            version, or of another search.
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any], higher_is_better: bool, resume: bool) -> None:
+        self.path = folder / _FILE
+        if not resume and _nothing_tried(folder):
+            self.path.unlink()
+        if folder.exists() and any(folder.iterdir()) and not resume:
+            raise CheckpointError(
+                f"the output folder {folder} exists. Go on with its study with --resume, or choose another with "
+                "output=FOLDER."
+            )
+        if resume and not self.path.exists():
+            raise CheckpointError(f"{folder} holds no study to go on with ({_FILE} is missing). Leave --resume out.")
+        own = {**json.loads(json.dumps(facts)), "format": FORMAT, "optuna": optuna().__version__}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"the output folder {folder} cannot be made: {error.strerror}.") from None
+        self._study = self._open(higher_is_better)
+        kept = self._study.user_attrs.get("facts")
+        if kept is None and not self._study.get_trials(deepcopy=False):
+            self._study.set_user_attr("facts", own)
+        else:
+            self._check(kept, own)
+
+    def _open(self, higher_is_better: bool) -> Any:
+        found = optuna()
+        try:
+            with quiet():
+                return found.create_study(
+                    storage=f"sqlite:///{self.path}", study_name=_NAME, load_if_exists=True,
+                    direction="maximize" if higher_is_better else "minimize",
+                )  # fmt: skip
+        except Exception as error:  # noqa: BLE001 (optuna, alembic and SQLAlchemy each have errors of their own)
+            why = str(error).splitlines()[0][:200]
+            raise CheckpointError(
+                f"{self.path} cannot be read as a study: it is damaged, or of another version of optuna than "
+                f"{found.__version__} ({type(error).__name__}: {why}). Go on with the version that wrote it, or "
+                "choose another output."
+            ) from None
+
+    def _check(self, kept: Any, own: dict[str, Any]) -> None:
+        if not isinstance(kept, dict):
+            raise CheckpointError(f"{self.path} was not written by `tunesmith search`. Choose another output.")
+        differ = sorted(key for key in own.keys() | kept.keys() if own.get(key) != kept.get(key))
+        versions = [key for key in ("format", "optuna") if key in differ]
+        if versions:
+            key = versions[0]
+            raise CheckpointError(
+                f"{self.path} is of another version: {key} {kept.get(key)}, and this is {own[key]}. Go on with the "
+                "version that wrote it, or choose another output."
+            )
+        if differ:
+            key = differ[0]
+            more = f" ({len(differ)} differences)" if len(differ) > 1 else ""
+            raise CheckpointError(
+                f"{self.path} is the study of another search: {key} is {str(own.get(key))[:200]}, there it was "
+                f"{str(kept.get(key))[:200]}{more}. Go on with the same words, or choose another output."
+            )
+
+    def trials(self) -> list[StudyTrial]:
+        """Read the trials.
+
+        Returns:
+            In order; those of a batch that was not written whole are there too.
+        Raises:
+            CheckpointError: one is damaged.
+        """
+        try:
+            kept = [json.loads(one.user_attrs["trial"]) for one in self._study.get_trials(deepcopy=False)]
+            return [StudyTrial.of(values) for values in kept]
+        except (KeyError, TypeError, ValueError):
+            raise CheckpointError(f"{self.path} holds trials that no search wrote. Choose another output.") from None
+
+    def add(self, trials: Sequence[StudyTrial], live: Sequence[Any]) -> None:
+        """Keep trials.
+
+        Args:
+            trials: in order, the first one's number that of the trials that are there.
+            live: optuna's own, with their distributions.
+        Raises:
+            CheckpointError: the disk is full or the folder is gone.
+        """
+        found = optuna()
+        for one, drawn in zip(trials, live, strict=True):
+            state = getattr(found.trial.TrialState, _STATES[one.outcome.state])
+            frozen = found.trial.create_trial(
+                state=state, value=one.outcome.value, params=drawn.params, distributions=drawn.distributions,
+                intermediate_values={epoch: score for _, epoch, score in one.reports},
+                user_attrs={"trial": json.dumps(one.plain()), "reason": one.outcome.reason},
+            )  # fmt: skip
+            try:
+                self._study.add_trial(frozen)
+            except Exception as error:  # noqa: BLE001 (of optuna, SQLAlchemy and SQLite)
+                raise CheckpointError(
+                    f"cannot write {self.path}: {type(error).__name__}. Free space, then go on with --resume."
+                ) from None
+
+
+def _nothing_tried(folder: Path) -> bool:
+    """Say whether a folder holds a study without trials and nothing else."""
+    if not folder.is_dir() or [item.name for item in folder.iterdir()] != [_FILE]:
+        return False
+    try:
+        with closing(sqlite3.connect(folder / _FILE)) as file:
+            return bool(file.execute("select count(*) from trials").fetchone()[0] == 0)
+    except sqlite3.Error:
+        return False  # whatever it is, it is not ours to replace

@@ -1,0 +1,116 @@
+"""Search settings from a recipe to a study folder: database, best run, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import TunesmithError
+from tunesmith.core.files import read_json, write_json
+from tunesmith.core.progress import Progress
+from tunesmith.runs.run import Run
+from tunesmith.runs.training import train_recipe
+from tunesmith.search.database import Database
+from tunesmith.search.study_report import front, importances, write_report
+from tunesmith.search.trials import StudyTrial, best_of
+from tunesmith.search.tuning import Search, read_budget
+from tunesmith.search.wanted import TuningSettings, Wanted, facts_of, read_wanted
+
+_BEST, _RESULT = "best", "result.json"
+
+
+def search_settings(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str],
+    limits: tuple[str | int | None, int | None],
+    settings: TuningSettings,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Search the open fields of a recipe; the recipe's output is the study folder.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; fields are open that hold choices or a range.
+        overrides: `key=value` texts that win over the recipe.
+        limits: a time or number of trials, and a number of trials.
+        settings: of the search.
+        resume: go on with a study that was stopped.
+        progress: for the user.
+    Returns:
+        What was found, as in result.json.
+    Raises:
+        TunesmithError: anything wrong with recipe, space, data, model, budget or folder.
+    """
+    progress, budget = progress or Progress(), read_budget(*limits)
+    wanted = read_wanted(recipe, overrides, settings)
+    database = Database(wanted.output, facts_of(wanted, settings), wanted.higher_is_better, resume)
+    search = Search(wanted, budget, settings.width, database, progress)
+    search.run()
+    seconds = budget.elapsed
+    best = best_of(search.trials, wanted.higher_is_better)
+    if best is None:
+        reasons = [one.outcome.reason for one in search.trials if one.outcome.state == "failed"]
+        why = f"The first reason: {reasons[0]}" if reasons else "All were stopped early; lower the strategy's factor."
+        raise TunesmithError(f"none of {len(search.trials)} trials was carried out to its end. {why}")
+    run = _best_run(wanted, best, progress)
+    result = {
+        **_told(wanted, best, search.trials),
+        "seconds": seconds,
+        "trials_per_minute": 60 * sum(one.same_as is None for one in search.trials) / max(seconds, 1e-9),
+        **_scores(run, wanted.metric),
+        "run": str(run.folder),
+        "database": str(database.path),
+        "importance": importances(search.live, search.trials),
+        "front": front(search.trials, wanted.higher_is_better),
+        "report": str(wanted.output / "report.html"),
+    }
+    write_report(wanted.output, result, search.trials, wanted.space)
+    write_json(wanted.output / _RESULT, result)
+    return result
+
+
+def _best_run(wanted: Wanted, best: StudyTrial, progress: Progress) -> Run:
+    """Carry the best trial's recipe out alone: the same training, and then baselines and, for the first time, test."""
+    folder, kept = wanted.output / _BEST, wanted.output / _RESULT
+    another = kept.exists() and read_json(kept, dict).get("overrides") != best.overrides
+    progress.say(f"trial {best.number} is the best on validation; it is carried out alone, and scored")
+    words = [*wanted.overrides, *best.overrides, f"output={folder}"]
+    fresh = another or not folder.exists()
+    return Run(train_recipe(wanted.recipe, words, overwrite=fresh and folder.exists(), progress=progress,
+                            resume=not fresh))  # fmt: skip
+
+
+def _told(wanted: Wanted, best: StudyTrial, trials: Sequence[StudyTrial]) -> dict[str, Any]:
+    states = [one.outcome.state for one in trials]
+    return {
+        "metric": wanted.metric,
+        "higher_is_better": wanted.higher_is_better,
+        "strategy": wanted.strategy.describe(),
+        "trials": {"all": len(trials), **{state: states.count(state) for state in ("complete", "stopped", "failed")},
+                   "repeated": sum(one.same_as is not None for one in trials)},
+        "batches": trials[-1].batch + 1,
+        "best": best.number,
+        "parameters": best.parameters,
+        "overrides": best.overrides,
+        "chosen_by": {"split": "validation", "value": best.outcome.value,
+                      **{end: best.outcome.scores.get(wanted.metric, {}).get(end) for end in ("low", "high")}},
+    }  # fmt: skip
+
+
+def _scores(run: Run, metric: str) -> dict[str, Any]:
+    """Return what the best run scored on rows that did not choose it, and a word about the score that did."""
+    metrics = run.metrics
+    fresh = "test" if "test" in metrics else None
+    note = (
+        "The validation score chose this trial among all, so it flatters; test was scored once, after the choice."
+        if fresh
+        else "The validation score chose this trial among all, so it flatters, and no row is left that did not choose: "
+        "give data.test for a score that can be trusted."
+    )
+    return {
+        "measured_on": fresh,
+        "score": None if fresh is None else metrics[fresh].get(metric),
+        "again_on_validation": metrics.get("validation", {}).get(metric),
+        "note": note,
+    }

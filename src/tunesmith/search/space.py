@@ -1,0 +1,347 @@
+"""A space: a recipe in which some fields are choices or ranges."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import yaml
+
+from tunesmith.core.errors import RecipeError, unknown
+from tunesmith.recipe.loading import expanded, read_values
+from tunesmith.search.fields import Field, field_at
+
+_RANGE, _CHOICES = ("low", "high", "log", "step"), "choices"
+# What has to be the same in all trials: scores are compared, and rows that choose must not change.
+_FIXED = ("output", "candidates", "combine", "evaluation", "training.best", "data.validation", "data.test",
+          "data.seed", "data.folds", "data.fold")  # fmt: skip
+
+
+class Draws(Protocol):
+    """What gives every open field a value: a trial of optuna, or a grid's point."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        """Choose one of several."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Choose a whole number."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Choose a number."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high, both included.
+
+    Args:
+        name: of the parameter.
+        low: the smallest.
+        high: the largest.
+        log: whether equal ratios, not equal differences, are alike.
+        step: between neighbours; None for any number.
+        whole: whether only whole numbers are meant.
+    """
+
+    name: str
+    low: float
+    high: float
+    log: bool
+    step: float | None
+    whole: bool
+
+    def value(self, draws: Draws) -> Any:
+        """Choose a number.
+
+        Args:
+            draws: chooses.
+        Returns:
+            It.
+        """
+        if self.whole:
+            low, high, step = int(self.low), int(self.high), int(self.step or 1)
+            return draws.suggest_int(self.name, low, high, step=step, log=self.log)
+        return draws.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+
+    def ends(self) -> list[Any]:
+        """Return the values that are checked before anything is loaded: both ends."""
+        return [int(self.low), int(self.high)] if self.whole else [self.low, self.high]
+
+    def spread(self, count: int) -> list[Any]:
+        """Return evenly spread numbers, for a grid.
+
+        Args:
+            count: so many at most. [count]
+        Returns:
+            They, both ends included; every number of a range with steps that has no more of them.
+        """
+        step = self.step or (1 if self.whole else None)
+        if step is not None and not self.log:
+            steps = int((self.high - self.low) / step + 1e-9)
+            places = np.unique(np.linspace(0, steps, min(count, steps + 1)).round())
+            found = [self.low + step * place for place in places]
+        else:
+            spaced = np.geomspace if self.log else np.linspace
+            found = [float(number) for number in spaced(self.low, self.high, count)]
+        return list(dict.fromkeys(round(number) for number in found)) if self.whole else found
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of several values, which may hold open fields themselves.
+
+    Args:
+        name: of the parameter.
+        options: by label.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+
+    def value(self, draws: Draws) -> Any:
+        """Choose an option, and values for what is open in it.
+
+        Args:
+            draws: chooses.
+        Returns:
+            A plain value.
+        """
+        return _filled(self.options[draws.suggest_categorical(self.name, list(self.options))], draws)
+
+    def ends(self) -> list[Any]:
+        """Return every option with what is open in it at its first value."""
+        return [_filled(option, _First()) for option in self.options.values()]
+
+
+class _First:
+    """Takes the first of everything."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        return choices[0]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return low
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return low
+
+
+def _filled(tree: Any, draws: Draws) -> Any:
+    if isinstance(tree, Range | Choices):
+        return tree.value(draws)
+    return {key: _filled(value, draws) for key, value in tree.items()} if isinstance(tree, Mapping) else tree
+
+
+@dataclass(frozen=True)
+class Space:
+    """The open fields of a recipe.
+
+    Args:
+        nodes: by the dotted key of the recipe.
+    """
+
+    nodes: Mapping[str, Range | Choices]
+
+    def overrides(self, draws: Draws) -> list[str]:
+        """Give every open field a value.
+
+        Args:
+            draws: chooses.
+        Returns:
+            `key=value` texts, as the command line takes them.
+        """
+        return [written(path, node.value(draws)) for path, node in self.nodes.items()]
+
+    def ends(self) -> Iterator[tuple[str, list[str]]]:
+        """Vary one field after the other over what it allows, the others at their first value.
+
+        Returns:
+            The field, and overrides of all fields.
+        """
+        first = {path: node.ends()[0] for path, node in self.nodes.items()}
+        for path, node in self.nodes.items():
+            for value in node.ends():
+                yield path, [written(one, value if one == path else other) for one, other in first.items()]
+
+    def points(self, each: int) -> Iterator[dict[str, Any]]:
+        """Enumerate a grid; what is open inside an option is enumerated with that option only.
+
+        Args:
+            each: numbers of a range. [count]
+        Returns:
+            Values by parameter.
+        """
+        return _product(list(self.nodes.values()), each)
+
+    def parameters(self) -> dict[str, Range | Choices]:
+        """Return every open field, those inside of options too, by parameter."""
+        return {node.name: node for tree in self.nodes.values() for node in _inside(tree)}
+
+
+def _inside(tree: Any) -> Iterator[Range | Choices]:
+    if isinstance(tree, Range | Choices):
+        yield tree
+    inner = tree.options.values() if isinstance(tree, Choices) else tree.values() if isinstance(tree, Mapping) else ()
+    for value in inner:
+        yield from _inside(value)
+
+
+def _product(trees: Sequence[Any], each: int) -> Iterator[dict[str, Any]]:
+    for parts in itertools.product(*(list(_of(tree, each)) for tree in trees)):
+        yield {name: value for part in parts for name, value in part.items()}
+
+
+def _of(tree: Any, each: int) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, Range):
+        yield from ({tree.name: value} for value in tree.spread(each))
+    elif isinstance(tree, Choices):
+        for label, option in tree.options.items():
+            yield from ({tree.name: label, **inner} for inner in _of(option, each))
+    elif isinstance(tree, Mapping):
+        yield from _product(list(tree.values()), each)
+    else:
+        yield {}
+
+
+def written(path: str, value: Any) -> str:
+    """Write a value as an override.
+
+    Args:
+        path: dotted key of the recipe.
+        value: plain.
+    Returns:
+        `key=value`.
+    Example:
+        >>> written("method", {"name": "lora", "rank": 8}), written("training.learning_rate", 1e-5)
+        ('method={name: lora, rank: 8}', 'training.learning_rate=1.0e-05')
+    """
+    text = yaml.safe_dump([value], default_flow_style=True, width=10**9, sort_keys=False, allow_unicode=True)
+    return f"{path}={text.strip()[1:-1]}"
+
+
+def read_space(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> tuple[Space, dict[str, Any]]:
+    """Find the open fields of a recipe.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts; they win, and may be open themselves.
+    Returns:
+        The space, and the recipe's values as written.
+    Raises:
+        RecipeError: none is open, one is that cannot be, or a range is upside down.
+    """
+    source, _, values, _ = read_values(recipe, overrides, expanded)
+    nodes: dict[str, Range | Choices] = {}
+    _Reader(values).collect(values, "", nodes)
+    if not nodes:
+        raise RecipeError(
+            f"{source}: nothing to search. Write choices or a range in place of a value, for example "
+            "method.rank=[4, 8] or training.learning_rate={low: 1.0e-4, high: 1.0e-2, log: true}."
+        )
+    for path in nodes:
+        fixed = next((key for key in _FIXED if path == key or path.startswith(f"{key}.")), None)
+        if fixed is not None:
+            raise RecipeError(
+                f"{path}: it has to be the same in all trials, whose scores on the same rows are compared. Give it one "
+                "value."
+            )
+    return Space(nodes), values
+
+
+class _Reader:
+    """Reads open fields; the recipe's own types say what a list and a mapping mean."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+
+    def collect(self, values: Mapping[str, Any], above: str, nodes: dict[str, Range | Choices]) -> None:
+        """Find the open fields below a key."""
+        for key, value in values.items():
+            path = f"{above}{key}"
+            found = self._node(value, path, path)
+            if isinstance(found, Range | Choices):
+                nodes[path] = found
+            elif isinstance(value, Mapping):
+                self.collect(value, f"{path}.", nodes)
+
+    def _node(self, value: Any, path: str, name: str) -> Any:
+        """Read one value; itself where it is not open."""
+        field = field_at(path, self.values)
+        if isinstance(value, Mapping) and set(value) == {_CHOICES} and isinstance(value[_CHOICES], list):
+            return self._choices(value[_CHOICES], path, name)
+        if isinstance(value, list) and not field.lists:
+            return self._choices(value, path, name)
+        if isinstance(value, Mapping) and not field.mappings and {"low", "high"} & set(value):
+            return _range(value, path, name, field)
+        return value
+
+    def _choices(self, options: Sequence[Any], path: str, name: str) -> Choices:
+        if not options:
+            raise RecipeError(f"{path}: an empty list of choices. Give at least one.")
+        found: dict[str, Any] = {}
+        names = [_label(option, named=True) for option in options]
+        for option, own in zip(options, names, strict=True):
+            label = own if names.count(own) == 1 else _label(option, named=False)
+            if label in found:
+                raise RecipeError(f"{path}: the choice {label} stands there twice. Keep one.")
+            found[label] = self._tree(option, path, f"{name}[{label}]")
+        return Choices(name, found)
+
+    def _tree(self, value: Any, path: str, name: str) -> Any:
+        """Read what is open inside an option."""
+        if not isinstance(value, Mapping):
+            return value
+        inner = {}
+        for key, item in value.items():
+            own = _Reader(_with(self.values, path, value))._node(item, f"{path}.{key}", f"{name}.{key}")
+            inner[key] = self._tree(item, f"{path}.{key}", f"{name}.{key}") if own is item else own
+        return inner
+
+
+def _with(values: Mapping[str, Any], path: str, option: Any) -> dict[str, Any]:
+    """Put an option in its place, so that the fields below it are those of the component it names."""
+    key, _, rest = path.partition(".")
+    inner = values.get(key)
+    return {**values, key: _with(inner if isinstance(inner, Mapping) else {}, rest, option) if rest else option}
+
+
+def _label(option: Any, named: bool) -> str:
+    """Name an option: a component by its name where that is enough."""
+    if named and isinstance(option, Mapping) and isinstance(option.get("name"), str):
+        return str(option["name"])
+    return written("", option).removeprefix("=")
+
+
+def _range(value: Mapping[str, Any], path: str, name: str, field: Field) -> Range:
+    wrong = [key for key in value if key not in _RANGE]
+    if wrong:
+        raise RecipeError(f"{path}: {unknown('key of a range', str(wrong[0]), _RANGE)}")
+    low, high, step = value.get("low"), value.get("high"), value.get("step")
+    for key, number in (("low", low), ("high", high), ("step", step)):
+        if (number is None and key != "step") or isinstance(number, bool) or not isinstance(number, int | float | None):
+            raise RecipeError(f"{path}: a range has numbers as low and high, for example {{low: 1, high: 8}}; "
+                              f"{key} is {number!r}.")  # fmt: skip
+    assert low is not None and high is not None
+    if low >= high:
+        raise RecipeError(f"{path}: the range is upside down: low {low} is not below high {high}. Exchange them.")
+    log = value.get("log", False)
+    if not isinstance(log, bool):
+        raise RecipeError(f"{path}: log is true or false, not {log!r}.")
+    if log and (low <= 0 or step is not None):
+        why = f"low is {low}" if low <= 0 else "it has a step"
+        raise RecipeError(f"{path}: a range with log: true needs low above 0 and no step; {why}.")
+    if step is not None and not 0 < step <= high - low:
+        raise RecipeError(f"{path}: step {step} does not fit between low {low} and high {high}.")
+    numbers = [number for number in (low, high, step) if number is not None]
+    whole = all(float(number).is_integer() for number in numbers) and field.whole(numbers)
+    if field.only_whole and not whole:
+        raise RecipeError(f"{path}: whole numbers are wanted; low, high and step are {numbers}.")
+    return Range(name, low, high, log, step, whole)

@@ -1,0 +1,35 @@
+"""A genetic algorithm over choices and numbers alike."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from tunesmith.core.registry import register
+from tunesmith.core.settings import setting
+from tunesmith.search.bookkeeping import optuna
+from tunesmith.search.space import Space
+from tunesmith.search.strategies.sampling import Sampling
+
+
+@register("strategies")
+class Genetic(Sampling):
+    """A population whose best members' fields are crossed and now and then drawn anew.
+
+    Source: Deb et al. 2002 (NSGA-II), of one score; optuna's form of it.
+    """
+
+    name: ClassVar[str] = "genetic"
+    paper: ClassVar[str] = "Deb et al. 2002, IEEE TEC 6(2)"
+    batch: ClassVar[int | None] = 8
+
+    population: int = setting(12, "Members of a generation.", unit="count", ge=2)
+    crossing: float = setting(0.9, "Share of children with two parents.", unit="fraction", ge=0, le=1)
+    mutation: float | None = setting(
+        None, "How often a field is drawn anew; once per child when empty.", unit="fraction", ge=0, le=1
+    )
+
+    def sampler(self, space: Space, seed: int) -> Any:
+        """Breed."""
+        return optuna().samplers.NSGAIISampler(
+            population_size=self.population, crossover_prob=self.crossing, mutation_prob=self.mutation, seed=seed
+        )

@@ -1,0 +1,104 @@
+"""What a trial of a study was, and what came out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+State = Literal["complete", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a trial.
+
+    Args:
+        state: complete; stopped early, because others were better; or failed.
+        reason: why it failed; empty otherwise.
+        value: the deciding score on validation, of the best epoch; None where it failed.
+        loss: validation loss there; decides among equal values.
+        scores: on validation, by metric: value, low, high.
+        best_epoch: whose state was scored. [count]
+        epochs: trained. [count]
+        trainable: numbers trained. [count]
+        seconds: of training, its share of its pass by rows.
+    """
+
+    state: State
+    reason: str = ""
+    value: float | None = None
+    loss: float | None = None
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    best_epoch: int = 0
+    epochs: int = 0
+    trainable: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class StudyTrial:
+    """One trial of a study.
+
+    Args:
+        number: from 0.
+        batch: number of the batch it was drawn in, from 0.
+        size: trials of that batch. [count]
+        parameters: value or label by parameter.
+        overrides: `key=value` texts that make the trial's recipe of the study's.
+        reports: (order within the batch, epoch, score) of every epoch that was scored.
+        ended: seconds of searching when its batch had ended.
+        same_as: number of the earlier trial with the same recipe, whose outcome it has; None for most.
+        outcome: what came out.
+    """
+
+    number: int
+    batch: int
+    size: int
+    parameters: dict[str, Any]
+    overrides: list[str]
+    reports: list[tuple[int, int, float]]
+    ended: float
+    same_as: int | None
+    outcome: Outcome
+
+    def key(self, higher_is_better: bool) -> tuple[float, float, int]:
+        """Return what trials are compared by, lower is better: score, loss, number.
+
+        Args:
+            higher_is_better: of the score.
+        Returns:
+            The key.
+        """
+        value, loss = self.outcome.value, self.outcome.loss
+        sign = -1 if higher_is_better else 1
+        return math.inf if value is None else sign * value, math.inf if loss is None else loss, self.number
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> StudyTrial:
+        """Read it from plain values.
+
+        Args:
+            values: from `plain`.
+        Returns:
+            The trial.
+        """
+        reports = [(int(order), int(epoch), float(score)) for order, epoch, score in values["reports"]]
+        return cls(**{**values, "reports": reports, "outcome": Outcome(**values["outcome"])})
+
+
+def best_of(trials: list[StudyTrial], higher_is_better: bool) -> StudyTrial | None:
+    """Choose the best trial: by its score, then by its loss, then the earliest.
+
+    Args:
+        trials: any.
+        higher_is_better: of the deciding score.
+    Returns:
+        A complete one; None where none is.
+    """
+    able = [one for one in trials if one.outcome.state == "complete"]
+    return min(able, key=lambda one: one.key(higher_is_better), default=None)

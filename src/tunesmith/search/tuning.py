@@ -1,0 +1,280 @@
+"""Search settings: draw candidates, train them together, tell the strategy how they did, again and again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.core.errors import RecipeError, TunesmithError
+from tunesmith.core.progress import Progress
+from tunesmith.core.seeds import derived
+from tunesmith.recipe.loading import Checked
+from tunesmith.search.bookkeeping import optuna, quiet
+from tunesmith.search.budget import Budget
+from tunesmith.search.database import Database
+from tunesmith.search.passes import Passes
+from tunesmith.search.space import Space
+from tunesmith.search.strategies.sampling import Sampling
+from tunesmith.search.trials import Outcome, StudyTrial, best_of
+from tunesmith.search.wanted import Wanted
+
+_HOPELESS = 20  # trials that may fail before any succeeds
+_IDLE = 200  # trials in a row that were there before: the space has no more
+_SURE = 0.05  # share of the first trial after which its time is told in advance
+
+
+def begin(strategy: Sampling, space: Space, seed: int, higher_is_better: bool, epochs: int) -> tuple[Any, int | None]:
+    """Make the study in memory that draws candidates.
+
+    Args:
+        strategy: that searches.
+        space: that is searched.
+        seed: of everything random.
+        higher_is_better: direction of the score.
+        epochs: most of any trial. [count]
+    Returns:
+        A study of optuna, and how many points there are where they are known from the beginning.
+    """
+    points = strategy.points(space, derived(seed, "points"))
+    with quiet():
+        live = optuna().create_study(
+            study_name="search",
+            sampler=strategy.sampler(space, derived(seed, "search")),
+            pruner=strategy.stopper(epochs),
+            direction="maximize" if higher_is_better else "minimize",
+        )
+        for point in points or ():
+            live.enqueue_trial(point)
+    return live, None if points is None else len(points)
+
+
+@dataclass
+class Search:
+    """A search that is under way.
+
+    Args:
+        wanted: what is searched.
+        budget: that is left.
+        width: most candidates that train together. [count]
+        database: with the trials that ended.
+        progress: for the user.
+        trials: that ended, in order.
+        slowest: seconds that a trial took in its batch, at most.
+        first: seconds and share of the first trial when it was looked at first.
+    """
+
+    wanted: Wanted
+    budget: Budget
+    width: int
+    database: Database
+    progress: Progress
+    trials: list[StudyTrial] = field(default_factory=list)
+    slowest: float = 0.0
+    first: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        wanted = self.wanted
+        self.passes = Passes(wanted.metric, self.progress, self._tick)
+        self.live, self.points = begin(
+            wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs
+        )
+
+    def run(self) -> None:
+        """Try until the budget is spent, or the space.
+
+        Raises:
+            RecipeError: the budget is shorter than a trial.
+            TunesmithError: trial after trial fails.
+        """
+        kept = self.database.trials()
+        live, points = self.live, self.points
+        self.budget.begin()
+        while True:
+            number = len(self.trials)
+            again = kept[number : number + kept[number].size] if number < len(kept) else []
+            size = again[0].size if again else self._size(None if points is None else points - number)
+            if not size:
+                return
+            with quiet():
+                drawn = [live.ask() for _ in range(size)]
+                overrides = [self.wanted.space.overrides(one) for one in drawn]
+                try:
+                    self._batch(live, drawn, overrides, again)
+                except _TooShort as short:
+                    raise too_short(self.budget, float(short.args[0])) from None
+            self._tell()
+
+    def _size(self, left: int | None) -> int:
+        """Decide how many candidates come next; none when budget or space are spent."""
+        done, budget = len(self.trials), self.budget
+        self._check_hope()
+        idle = self.trials[-_IDLE:]
+        if len(idle) == _IDLE and all(one.same_as is not None for one in idle):
+            self.progress.say("the strategy finds nothing new: the space is searched")
+            return 0
+        size = min(self.width, self.wanted.strategy.batch or self.width)
+        if left is not None:
+            size = min(size, left)
+        if budget.evaluations is not None:
+            size = min(size, int(budget.evaluations) - done)
+        if budget.seconds is not None:
+            if not done:
+                return 1  # alone, to know how long one takes
+            room = budget.seconds - budget.elapsed - self._alone
+            size = min(size, int(room / self.slowest) if self.slowest else size)
+        return max(size, 0)
+
+    @property
+    def _alone(self) -> float:
+        """Seconds that the best run will take by itself: as the first trial, which trained alone."""
+        return self.trials[0].ended
+
+    def _check_hope(self) -> None:
+        failed = [one.outcome for one in self.trials]
+        if len(failed) >= _HOPELESS and all(one.state == "failed" for one in failed):
+            raise TunesmithError(
+                f"all of the first {len(failed)} trials failed, so the space seems to hold no point that can be "
+                f"carried out. The last reason: {failed[-1].reason}"
+            )
+
+    def _batch(
+        self, live: Any, drawn: Sequence[Any], overrides: Sequence[list[str]], again: Sequence[StudyTrial]
+    ) -> None:
+        """Train a batch, or take it from the database, and tell the study."""
+        first = len(self.trials)
+        whole = len(again) == len(drawn)
+        if whole:
+            found = list(again)
+            self._replay(drawn, overrides, again)
+        else:
+            found = self._trained(first, drawn, overrides)
+        states = optuna().trial.TrialState
+        for one, trial in zip(found, drawn, strict=True):
+            state, value = one.outcome.state, one.outcome.value
+            told = {"complete": states.COMPLETE, "stopped": states.PRUNED, "failed": states.FAIL}[state]
+            live.tell(trial, None if told != states.COMPLETE else value, state=told)
+        if not whole:
+            self.database.add(found[len(again) :], drawn[len(again) :])
+        self.trials.extend(found)
+        self.budget.spent = len(self.trials)
+        if whole:
+            self.budget.resume_at(found[-1].ended)
+        before = self.trials[first - 1].ended if first else 0.0
+        new = sum(one.same_as is None for one in found)
+        self.slowest = max(self.slowest, (found[-1].ended - before) / new) if new else self.slowest
+
+    def _replay(self, drawn: Sequence[Any], overrides: Sequence[list[str]], again: Sequence[StudyTrial]) -> None:
+        for one, own in zip(again, overrides, strict=True):
+            if one.overrides != own:
+                raise TunesmithError(
+                    f"{self.database.path}: trial {one.number} is {' '.join(one.overrides)}, and the strategy draws "
+                    f"{' '.join(own)} in its place: another version of a package wrote the study. Choose another "
+                    "output."
+                )
+        order = [(at, place, epoch, score) for place, one in enumerate(again) if one.same_as is None
+                 for at, epoch, score in one.reports]  # fmt: skip
+        for _, place, epoch, score in sorted(order):
+            drawn[place].report(score, epoch)
+            drawn[place].should_prune()
+
+    def _trained(self, first: int, drawn: Sequence[Any], overrides: Sequence[list[str]]) -> list[StudyTrial]:
+        """Train what is new in a batch."""
+        known = {tuple(one.overrides): one for one in self.trials if one.same_as is None}
+        outcomes, same = dict[int, Outcome](), dict[int, int]()
+        recipes = dict[int, Checked]()
+        reports: dict[int, list[tuple[int, int, float]]] = {first + place: [] for place in range(len(drawn))}
+        for number, own in enumerate(overrides, first):
+            earlier = next((one for one in range(first, number) if overrides[one - first] == own), None)
+            if tuple(own) in known:
+                same[number], outcomes[number] = known[tuple(own)].number, known[tuple(own)].outcome
+            elif earlier is not None:
+                same[number] = earlier
+            else:
+                try:
+                    recipes[number] = self.wanted.load(own)
+                except TunesmithError as error:
+                    outcomes[number] = Outcome("failed", str(error))
+
+        def listen(number: int, epoch: int, score: float) -> bool:
+            trial, heard = drawn[number - first], reports[number]
+            if math.isfinite(score) and all(epoch != one for _, one, _ in heard):
+                heard.append((sum(map(len, reports.values())), epoch, score))
+                trial.report(score, epoch)
+            return bool(trial.should_prune())
+
+        outcomes |= self.passes.carry_out(recipes, listen)
+        outcomes |= {number: outcomes[earlier] for number, earlier in same.items()}
+        batch = self.trials[-1].batch + 1 if self.trials else 0
+        ended = self.budget.elapsed
+        return [
+            StudyTrial(
+                number=number, batch=batch, size=len(drawn), parameters=dict(trial.params), overrides=own,
+                reports=reports[number], ended=ended, same_as=same.get(number), outcome=outcomes[number],
+            )
+            for number, (trial, own) in enumerate(zip(drawn, overrides, strict=True), first)
+        ]  # fmt: skip
+
+    def _tick(self, share: float) -> None:
+        """Refuse a budget that the first trial alone would outlast, as soon as that is known."""
+        if self.trials or self.budget.seconds is None:
+            return
+        elapsed = self.budget.elapsed
+        self.first = self.first or (elapsed, share)
+        began, done = self.first
+        if share - done >= _SURE or elapsed > self.budget.seconds:
+            whole = began + (elapsed - began) * (1 - done) / max(share - done, 1e-9) if share > done else elapsed
+            if whole > self.budget.seconds:
+                raise _TooShort(whole)
+
+    def _tell(self) -> None:
+        best = best_of(self.trials, self.wanted.higher_is_better)
+        failed = sum(one.outcome.state == "failed" for one in self.trials)
+        shown = "none yet" if best is None else f"{best.outcome.value:.4f} (trial {best.number})"
+        self.progress.say(
+            f"{len(self.trials)} trials, {failed} failed, {self.budget.elapsed:.0f} s; best {self.wanted.metric} on "
+            f"validation {shown}"
+        )
+
+
+def read_budget(budget: str | int | None, trials: int | None) -> Budget:
+    """Read how much may be tried.
+
+    Args:
+        budget: a time ("10m"), or a number of trials.
+        trials: most trials; as many as the time allows when None. [count]
+    Returns:
+        The budget; where both are given, what ends first counts.
+    Raises:
+        RecipeError: neither is given, or one allows nothing.
+    """
+    if budget is None and trials is None:
+        raise RecipeError(
+            "a search needs an end. Give a time (--budget 10m), a number of trials (--trials 50), or both."
+        )
+    found = Budget.read(budget if budget is not None else f"{trials}")
+    if budget is not None and trials is not None:
+        more = Budget.read(f"{trials}").evaluations
+        found.evaluations = more if found.evaluations is None else min(found.evaluations, more or math.inf)
+    return found
+
+
+def too_short(budget: Budget, needed: float) -> RecipeError:
+    """Word that a budget is shorter than one trial.
+
+    Args:
+        budget: it.
+        needed: seconds that one trial takes, opening included.
+    Returns:
+        The error.
+    """
+    return RecipeError(
+        f"budget: {budget.seconds:.0f} s is shorter than one trial, which takes about {math.ceil(needed)} s here (the "
+        f"best one is trained once more at the end). Give at least {math.ceil(2 * needed)}s, or make trials shorter: "
+        "training.epochs, fewer rows."
+    )
+
+
+class _TooShort(Exception):
+    """Carries an error through a pass, which would take it for a trial's own."""

@@ -1,0 +1,150 @@
+"""What a search of settings is asked for: a recipe with open fields, a strategy, a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import RecipeError
+from tunesmith.core.files import hash_of
+from tunesmith.core.registry import find
+from tunesmith.core.settings import Settings, setting
+from tunesmith.fewshot.choosers.auto import Auto
+from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.search.space import Space, read_space
+from tunesmith.search.strategies.base import build_strategy
+from tunesmith.search.strategies.sampling import Sampling
+
+
+class TuningSettings(Settings):
+    """How settings are searched."""
+
+    strategy: str = setting("tpe", "Registered strategy for settings.")
+    strategy_settings: dict[str, Any] = setting({}, "Its settings.")
+    metric: str | None = setting(None, "What decides; the recipe's training.best when empty.")
+    width: int = setting(8, "Candidates that train together, where they fit into memory.", unit="count", ge=1)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is searched.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts of every trial.
+        space: the open fields.
+        strategy: that searches.
+        metric: that decides.
+        higher_is_better: its direction.
+        epochs: most of any trial. [count]
+        seed: of the search.
+        output: study folder.
+        identity: hash of the recipe as written, but for its output.
+    """
+
+    recipe: str | Path | Mapping[str, Any]
+    overrides: Sequence[str]
+    space: Space
+    strategy: Sampling
+    metric: str
+    higher_is_better: bool
+    epochs: int
+    seed: int
+    output: Path
+    identity: str
+
+    def load(self, own: Sequence[str]) -> Checked:
+        """Check the recipe of a trial.
+
+        Args:
+            own: overrides of the trial.
+        Returns:
+            The recipe.
+        Raises:
+            RecipeError: it cannot be carried out.
+        """
+        checked = load_recipe(self.recipe, [*self.overrides, *own])
+        if isinstance(checked.method, Auto):
+            raise RecipeError("method: auto searches by itself. Name methods.")
+        return checked
+
+
+def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str], settings: TuningSettings) -> Wanted:
+    """Read what is searched, and refuse what no trial could be.
+
+    Args:
+        recipe: with open fields.
+        overrides: `key=value` texts.
+        settings: of the search.
+    Returns:
+        What is searched.
+    Raises:
+        RecipeError: nothing is open, a choice cannot be, no point can be carried out, or the task lacks the metric.
+    """
+    strategy = build_strategy(settings.strategy, settings.strategy_settings, "settings")
+    space, values = read_space(recipe, overrides)
+    seed = values.get("seed", 0) if "seed" not in space.nodes else 0
+    data = values.get("data")
+    fixed = list(overrides)
+    if "seed" in space.nodes and isinstance(data, Mapping) and data.get("seed") is None:
+        fixed.append(f"data.seed={seed}")  # trials share the rows that choose
+    if values.get("candidates"):
+        raise RecipeError("candidates: a search makes candidates itself. Leave them out.")
+    if settings.metric is not None:
+        fixed.append(f"training.best={settings.metric}")
+    draft = Wanted(recipe, fixed, space, strategy, "", True, 1, 0, Path(), "")
+    able = _able(draft, settings.metric)
+    first = able[0]
+    metric = settings.metric or (first.task.metrics[0] if first.recipe.training.best in ("auto", "last")
+                                 else first.recipe.training.best)  # fmt: skip
+    higher = metric != "validation loss" and find("metrics", metric).higher_is_better
+    return replace(
+        draft,
+        metric=metric,
+        higher_is_better=higher,
+        epochs=max(one.recipe.training.epochs for one in able),
+        seed=seed,
+        output=Path(first.recipe.output).expanduser().absolute(),
+        identity=hash_of({key: value for key, value in values.items() if key != "output"}),
+    )
+
+
+def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
+    """Try every end of every open field; refuse values that are wrong by themselves."""
+    able, said = list[Checked](), ""
+    for path, own in wanted.space.ends():
+        try:
+            able.append(wanted.load(own))
+        except RecipeError as error:
+            said = str(error)
+            problems = [line.strip().removeprefix("command line: ") for line in said.splitlines()]
+            mine = [line for line in problems if line.startswith((f"{path}:", f"{path}."))]
+            if mine:
+                raise RecipeError(f"a value of the space is wrong, nothing was loaded.\n  {mine[0]}") from None
+            if metric is not None and any(line.startswith("training.best:") for line in problems):
+                line = next(line for line in problems if line.startswith("training.best:"))
+                raise RecipeError(f"search.metric: {line.removeprefix('training.best: ')}") from None
+    if not able:
+        raise RecipeError(f"every point of the space fails, nothing was loaded. One of them: {said}")
+    return able
+
+
+def facts_of(wanted: Wanted, settings: TuningSettings) -> dict[str, Any]:
+    """Return what has to be the same when a study goes on.
+
+    Args:
+        wanted: what is searched.
+        settings: of the search.
+    Returns:
+        Plain values.
+    """
+    return {
+        "recipe": wanted.identity,
+        "space": {path: str(node) for path, node in wanted.space.nodes.items()},
+        "strategy": wanted.strategy.describe(),
+        "metric": wanted.metric,
+        "seed": wanted.seed,
+        "width": settings.width,
+    }

@@ -1,0 +1,91 @@
+"""Classes without training rows, from the recipe: every way, on texts and images, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import tunesmith
+from tests.conftest import write_csv
+from tunesmith.cli.main import app
+from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.recipe.loading import load_recipe
+
+TABLE = "class,friend,night\nplain,0,0\nfriend,1,0\nnight,0,1\nboth,1,1\nneither,0,0.5\n"
+SAID = {
+    "plain": ["hi how are you", "thank you so much", "see you then"],
+    "friend": ["hello there friend", "goodbye my friend", "thanks a lot friend"],
+    "night": ["good night to you", "farewell and good night", "so night now"],
+    "both": ["good night my friend", "friend good night", "night friend hello"],
+}
+RULES = {
+    "name": "rules", "rules": {"friend": "friends > 0", "night": "nights > 0"},
+    "measurements": {"name": "words", "lists": {"friends": ["friend"], "nights": ["night*"]}},
+}  # fmt: skip
+
+
+def rows_of(labels: list[str], ends: str) -> list[tuple[str, str]]:
+    return [(f"{text} {end}", label) for label in labels for text in SAID[label] for end in ends]
+
+
+@pytest.fixture
+def given(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    seen = ["plain", "friend", "night"]
+    (tmp_path / "table.csv").write_text(TABLE.replace("neither,0,0.5\n", ""))
+    unseen = write_csv(tmp_path / "unseen.csv", rows_of(["both"], "abcd"))
+    train, test = (
+        write_csv(tmp_path / "seen.csv", rows_of(seen, "abc")),
+        write_csv(tmp_path / "seen_test.csv", rows_of(seen, "de")),
+    )
+    return {
+        **recipe, "data": {"train": str(train), "validation": None, "test": str(test), "unseen": str(unseen)},
+        "method": "none", "attributes": {**RULES, "table": str(tmp_path / "table.csv")},
+    }  # fmt: skip
+
+
+def test_rules_tell_an_unseen_class(given: dict[str, Any]) -> None:
+    run = tunesmith.train(given)
+    found = run.summary["unseen"]
+    assert found["classes"] == ["both"] and found["unseen"]["value"] == 1.0 and found["seen"]["value"] == 1.0
+    assert found["harmonic"]["low"] <= found["harmonic"]["value"] <= found["harmonic"]["high"]
+    assert any("unseen classes by attributes (rules)" in said for said in run.summary["warnings"])
+    assert tunesmith.Run.load(run.folder).predict("hello there friend a")[0].label in SAID
+
+
+@pytest.mark.parametrize("way", ["model", {"name": "clusters", "clusters": 8}])
+def test_other_ways_read_the_tuned_model(given: dict[str, Any], way: Any, tmp_path: Path) -> None:
+    settings = way if isinstance(way, dict) else {"name": way}
+    run = tunesmith.train({
+        **given, "method": {"name": "lora", "rank": 4}, "attributes": {**settings, "table": str(tmp_path / "table.csv")}
+    })  # fmt: skip
+    found = run.summary["unseen"]
+    assert found["name"] == settings["name"] and 0 <= found["unseen"]["low"] <= found["unseen"]["high"] <= 1
+
+
+def test_the_command_line_takes_them(given: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(
+        json.dumps({**given, "attributes": None, "data": {**given["data"], "unseen": None}})
+    )
+    words = ["attributes.name=model", f"attributes.table={tmp_path}/table.csv", f"data.unseen={tmp_path}/unseen.csv"]
+    said = CliRunner().invoke(app, ["train", str(tmp_path / "recipe.json"), *words, "--json"])
+    assert json.loads(said.stdout)["unseen"]["name"] == "model", said.output
+
+
+def test_mistakes(given: dict[str, Any], tmp_path: Path) -> None:
+    bare = {**given, "attributes": RULES}
+    with pytest.raises(RecipeError, match="attributes.table: required"):
+        load_recipe(bare)
+    with pytest.raises(RecipeError, match="data.unseen: nothing reads it"):
+        load_recipe({**given, "attributes": None})
+    with pytest.raises(RecipeError, match="data.unseen: attributes are measured"):
+        load_recipe({**given, "data": {**given["data"], "unseen": None}})
+    with pytest.raises(DataError, match="'friend' has training rows, so it is not unseen"):
+        tunesmith.train({**given, "data": {**given["data"], "unseen": given["data"]["test"]}})
+    wrong = {**given["attributes"], "measurements": "figures", "rules": {"friend": "holes > 0", "night": "holes > 0"}}
+    with pytest.raises(RecipeError, match="figures is of images, and the task 'text-classification' reads text"):
+        tunesmith.train({**given, "attributes": wrong})
+    (tmp_path / "table.csv").write_text(TABLE)
+    with pytest.raises(DataError, match="the table has the class 'neither', which the data lacks"):
+        tunesmith.train(given)

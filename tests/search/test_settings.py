@@ -1,0 +1,202 @@
+"""A search of settings from end to end: together as alone, resumed as never stopped, mistakes and failures named."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunesmith
+from tests.conftest import TEXTS, write_csv
+from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
+from tunesmith.search.database import Database
+from tunesmith.search.passes import Passes
+from tunesmith.search.trials import StudyTrial
+
+pytest.importorskip("optuna", reason="the extra 'search' is not installed")
+
+RATE = {"low": 1e-4, "high": 2e-2, "log": True}
+
+
+@pytest.fixture(scope="module")
+def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("search")
+    train = [(f"{text} {extra}", label) for label, texts in TEXTS.items() for text in texts for extra in "abcd"]
+    write_csv(folder / "train.csv", train)
+    write_csv(folder / "test.csv", [(f"well {text}", label) for label, texts in TEXTS.items() for text in texts])
+    return {
+        "model": str(tiny_folder),
+        "data": {"train": str(folder / "train.csv"), "test": str(folder / "test.csv"), "validation": 0.25},
+        "method": {"name": ["lora", "bitfit"]},
+        "training": {"epochs": 2, "batch_size": 8, "learning_rate": RATE},
+        "evaluation": {"resamples": 100, "baselines": False},
+    }
+
+
+def kept(folder: Path) -> list[StudyTrial]:
+    with sqlite3.connect(folder / "study.db") as file:
+        found = file.execute("select value_json from trial_user_attributes where key = 'trial' order by trial_id")
+        return [StudyTrial.of(json.loads(json.loads(row[0]))) for row in found]
+
+
+def told(trials: list[StudyTrial]) -> list[Any]:
+    """What must not depend on time."""
+    return [(one.overrides, one.outcome.state, one.outcome.value, one.outcome.loss, one.reports) for one in trials]
+
+
+@pytest.fixture(scope="module")
+def study(base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("study") / "study"
+    settings = {"strategy": "random", "width": 3}
+    return folder, tunesmith.search_settings({**base, "output": str(folder)}, trials=6, **settings)
+
+
+def test_every_trial_is_what_it_would_be_alone(study: tuple[Path, dict[str, Any]], base: dict[str, Any]) -> None:
+    folder, _ = study
+    trials = kept(folder)
+    assert [one.batch for one in trials] == [0, 0, 0, 1, 1, 1]
+    assert {one.overrides[0] for one in trials} == {"method.name=lora", "method.name=bitfit"}
+    for one in trials[:2]:
+        run = tunesmith.train(base, [*one.overrides, f"output={folder.parent / str(one.number)}"])
+        assert run.metrics["validation"]["accuracy"] == one.outcome.scores["accuracy"]
+        rows = (run.folder / "history.jsonl").read_text().splitlines()
+        row = json.loads(rows[one.outcome.best_epoch - 1])
+        assert row["validation loss"] == pytest.approx(one.outcome.loss, rel=1e-5)
+
+
+def test_the_best_on_validation_is_kept_and_scored_once_on_test(study: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = study
+    trials = kept(folder)
+    best = min(trials, key=lambda one: (-(one.outcome.value or 0), one.outcome.loss))
+    assert found["best"] == best.number and found["overrides"] == best.overrides
+    run = tunesmith.Run(folder / "best")
+    assert found["score"] == run.metrics["test"]["accuracy"]
+    assert found["again_on_validation"]["value"] == found["chosen_by"]["value"] == best.outcome.value
+    assert json.loads((folder / "result.json").read_text()) == found
+    assert "flatters" in found["note"]
+
+
+def test_test_rows_do_not_choose(study: tuple[Path, dict[str, Any]], base: dict[str, Any], tmp_path: Path) -> None:
+    write_csv(tmp_path / "other.csv", [(text, "thanks") for texts in TEXTS.values() for text in texts])
+    other = {**base, "data": {**base["data"], "test": str(tmp_path / "other.csv")}, "output": str(tmp_path / "study")}
+    found = tunesmith.search_settings(other, trials=6, strategy="random", width=3)
+    assert told(kept(tmp_path / "study")) == told(kept(study[0])) and found["score"] != study[1]["score"]
+
+
+def torn(add: Any) -> Any:
+    """The process ends while the second batch is written: one of its trials is there, the others are not."""
+
+    def adding(self: Database, trials: Any, live: Any) -> None:
+        add(self, trials[:1] if trials[0].number else trials, live[:1] if trials[0].number else live)
+        if trials[0].number:
+            raise KeyboardInterrupt
+
+    return adding
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "asha"])
+def test_a_study_that_was_killed_ends_as_one_that_was_not(
+    strategy: str, base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {**base, "training": {**base["training"], "epochs": 3}}
+    settings: dict[str, Any] = {"strategy": strategy, "width": 3, "trials": 6}
+    if strategy == "tpe":
+        settings["strategy_settings"] = {"startup": 3}
+    whole = tunesmith.search_settings(recipe, [f"output={tmp_path / 'whole'}"], **settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Database, "add", torn(Database.add))
+        tunesmith.search_settings(recipe, [f"output={tmp_path / 'killed'}"], **settings)
+    assert len(kept(tmp_path / "killed")) == 4
+    found = tunesmith.search_settings(recipe, [f"output={tmp_path / 'killed'}"], resume=True, **settings)
+    assert told(kept(tmp_path / "killed")) == told(kept(tmp_path / "whole"))
+    assert found["best"] == whole["best"] and found["score"] == whole["score"]
+    if strategy == "asha":
+        stopped = [one.outcome for one in kept(tmp_path / "whole") if one.outcome.state == "stopped"]
+        assert stopped and all(one.epochs < 3 for one in stopped)
+
+
+def test_a_trial_that_fails_is_recorded_and_the_others_go_on(base: dict[str, Any], tmp_path: Path) -> None:
+    recipe = {
+        **base,
+        "method": {"name": "lora", "layers": {"choices": ["auto", "nothing-like-it"]}},
+        "output": str(tmp_path / "s"),
+    }
+    recipe["training"] = {**base["training"], "learning_rate": 5e-3}
+    found = tunesmith.search_settings(recipe, budget=2, strategy="grid")
+    failed = next(one.outcome for one in kept(tmp_path / "s") if one.outcome.state == "failed")
+    assert found["trials"] == {"all": 2, "complete": 1, "stopped": 0, "failed": 1, "repeated": 0}
+    assert "nothing-like-it" in failed.reason
+
+
+def test_a_pass_that_breaks_is_tried_one_by_one(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = Passes._fit
+
+    def broken(self: Passes, loop: Any, rows: int) -> None:
+        if len(loop.trials) > 1:
+            raise RuntimeError("out of memory")
+        fit(self, loop, rows)
+
+    monkeypatch.setattr(Passes, "_fit", broken)
+    found = tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], trials=2, strategy="random")
+    assert found["trials"]["complete"] == 2
+
+
+def test_a_space_whose_every_point_fails(base: dict[str, Any], tmp_path: Path) -> None:
+    recipe = {
+        **base,
+        "method": {"name": "lora", "layers": {"choices": ["no-such", "nor-this"]}},
+        "output": str(tmp_path / "s"),
+    }
+    recipe["training"] = {**base["training"], "learning_rate": 1e-3}
+    with pytest.raises(TunesmithError, match=r"none of 2 trials was carried out.*no-such|nor-this"):
+        tunesmith.search_settings(recipe, trials=5, strategy="grid")
+    with pytest.raises(RecipeError, match=r"every point of the space fails.*needs at least two candidates"):
+        tunesmith.search_settings({**recipe, "combine": "average"}, trials=5)
+
+
+def test_a_budget_shorter_than_a_trial_says_how_long_one_takes(base: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"budget: 3 s is shorter than one trial, which takes about \d+ s"):
+        tunesmith.search_settings(base, ["training.epochs=100000", f"output={tmp_path / 's'}"], budget="3s")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "settings", "message"),
+    [
+        ([], {"trials": 2, "metric": "bleu"}, "search.metric: unknown choice 'bleu'"),
+        ([], {}, "a search needs an end"),
+        ([], {"trials": 0}, "allows nothing to be tried"),
+        ([], {"trials": 2, "strategy": "beam"}, "unknown strategy for settings 'beam'"),
+        (["training.epochs=[2, x]"], {"trials": 2}, r"training.epochs: 'x' is not allowed"),
+        (["candidates=[{seed: 1}]"], {"trials": 2}, "candidates: a search makes candidates itself"),
+        ([], {"trials": 2, "strategy": "cma-es"}, "evolves at least two ranges, and the space has 1"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_loaded(
+    base: dict[str, Any], tmp_path: Path, overrides: list[str], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        tunesmith.search_settings(base, [f"output={tmp_path / 's'}", *overrides], **settings)
+
+
+def test_a_study_of_another_version_or_search_is_refused(
+    study: tuple[Path, dict[str, Any]], base: dict[str, Any]
+) -> None:
+    folder, _ = study
+    again = [f"output={folder}"]
+    settings: dict[str, Any] = {"trials": 6, "strategy": "random"}
+    with pytest.raises(CheckpointError, match="exists. Go on with its study with --resume"):
+        tunesmith.search_settings(base, again, **settings, width=3)
+    with pytest.raises(CheckpointError, match="another search: width is 2, there it was 3"):
+        tunesmith.search_settings(base, again, resume=True, **settings, width=2)
+    with sqlite3.connect(folder / "study.db") as file:
+        file.execute(
+            """update study_user_attributes set value_json = replace(value_json, '"format": 1', '"format": 0')"""
+        )
+    with pytest.raises(CheckpointError, match="of another version: format 0, and this is 1"):
+        tunesmith.search_settings(base, again, resume=True, **settings, width=3)
+    (folder / "study.db").write_bytes(b"no database" * 100)
+    with pytest.raises(CheckpointError, match="cannot be read as a study"):
+        tunesmith.search_settings(base, again, resume=True, **settings, width=3)

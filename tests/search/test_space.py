@@ -1,0 +1,90 @@
+"""Choices and ranges in recipes: told from values, checked before anything is loaded."""
+
+from typing import Any
+
+import pytest
+
+from tunesmith.core.errors import RecipeError
+from tunesmith.search.space import Choices, Range, read_space
+
+RATE = {"low": 1e-4, "high": 1e-2, "log": True}
+
+
+def recipe(**keys: Any) -> dict[str, Any]:
+    return {"data": {"train": "x.csv"}, **keys}
+
+
+def test_the_type_of_a_field_says_what_a_list_and_a_mapping_mean() -> None:
+    space, _ = read_space(
+        recipe(
+            method={"name": "lora", "rank": [4, 8], "dropout": {"low": 0, "high": 1}},
+            training={
+                "learning_rate": RATE,
+                "epochs": {"low": 1, "high": 4},
+                "regularizers": ["l2"],
+                "class_weights": {"low": 1, "high": 2},  # two labels
+                "optimizer": ["adamw", "lion"],
+            },
+            evaluation={"metrics": ["accuracy", "macro-f1"]},
+        ),
+        ["training.regularizers={choices: [[], [l1, l2]]}"],
+    )
+    assert dict(space.nodes) == {
+        "method.rank": Choices("method.rank", {"4": 4, "8": 8}),
+        "method.dropout": Range("method.dropout", 0, 1, False, None, whole=False),
+        "training.learning_rate": Range("training.learning_rate", 1e-4, 1e-2, True, None, whole=False),
+        "training.epochs": Range("training.epochs", 1, 4, False, None, whole=True),
+        "training.regularizers": Choices("training.regularizers", {"[]": [], "[l1, l2]": ["l1", "l2"]}),
+        "training.optimizer": Choices("training.optimizer", {"adamw": "adamw", "lion": "lion"}),
+    }
+
+
+def test_fields_inside_an_option_are_open_with_it_only() -> None:
+    space, _ = read_space(recipe(method=[{"name": "lora", "rank": {"low": 2, "high": 8, "log": True}}, "bitfit"]), [])
+    assert list(space.points(3)) == [
+        {"method": "lora", "method[lora].rank": 2},
+        {"method": "lora", "method[lora].rank": 4},
+        {"method": "lora", "method[lora].rank": 8},
+        {"method": "bitfit"},
+    ]
+    assert [own for _, own in space.ends()] == [["method={name: lora, rank: 2}"], ["method=bitfit"]]
+
+
+@pytest.mark.parametrize(
+    ("whole", "field", "count", "expected"),
+    [
+        (True, {"low": 1, "high": 4}, 3, [1, 3, 4]),
+        (True, {"low": 1, "high": 3}, 9, [1, 2, 3]),
+        (True, {"low": 4, "high": 64, "log": True}, 3, [4, 16, 64]),
+        (True, {"low": 8, "high": 32, "step": 8}, 9, [8, 16, 24, 32]),
+        (False, {"low": 0, "high": 1}, 3, [0, 0.5, 1]),
+    ],
+)
+def test_a_grid_spreads_numbers(whole: bool, field: dict[str, Any], count: int, expected: list[float]) -> None:
+    key = "epochs" if whole else "weight_decay"
+    space, _ = read_space(recipe(training={key: field}), [])
+    assert [point[f"training.{key}"] for point in space.points(count)] == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=1", "nothing to search"),
+        ("method.rank=[]", "method.rank: an empty list of choices"),
+        ("method.rank=[4, 4]", "method.rank: the choice 4 stands there twice"),
+        (
+            "training.learning_rate={low: 1, high: 0.1}",
+            "training.learning_rate: the range is upside down: low 1 is not",
+        ),
+        ("training.learning_rate={low: 1}", "high is None"),
+        ("training.learning_rate={low: 0, high: 1, log: true}", "needs low above 0"),
+        ("training.learning_rate={low: 0.1, high: 1, logg: true}", "unknown key of a range 'logg'; did you mean 'log'"),
+        ("training.epochs={low: 1, high: 2.5}", "training.epochs: whole numbers are wanted"),
+        ("training.epochs={low: 1, high: 4, step: 5}", "training.epochs: step 5 does not fit"),
+        ("data.validation=[0.1, 0.2]", "data.validation: it has to be the same in all trials"),
+        ("output=[a, b]", "output: it has to be the same in all trials"),
+    ],
+)
+def test_mistakes_in_a_space_are_named(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message.replace("[", r"\[")):
+        read_space(recipe(), [override])

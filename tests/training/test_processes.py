@@ -1,0 +1,200 @@
+"""Several processes train what one trains: the same gradients, sums of deltas only, and an end that they share."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import TEXTS, write_csv
+from tests.runs.test_resuming import files_of, writing
+from tests.training.several import carry_out
+from tunesmith.core.launch import Place
+from tunesmith.training.checkpoints import newest
+from tunesmith.training.processes import ALONE, Processes
+
+Found = dict[str, Any]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at now."""
+    open_ones = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in open_ones]
+    for one in open_ones:
+        one.close()
+    return ports
+
+
+def together(count: int, folder: Path, jobs: list[Found]) -> list[list[Found]]:
+    """Start processes that do the jobs; what each of them found."""
+    folder.mkdir()
+    for job, port in zip(jobs, free_ports(len(jobs)), strict=True):
+        job["port"] = port
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    shared = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    words = [sys.executable, "-m", "tests.training.several", str(folder)]
+    own = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]), "OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen(words, env={**shared, **own, "RANK": str(rank)}) for rank in range(count)]
+    for one in running:
+        one.wait(timeout=300)
+    found = [folder / f"found-{rank}.jsonl" for rank in range(count)]
+    return [[json.loads(line) for line in path.read_text().splitlines()] for path in found]
+
+
+def changed(recipe: Found, output: str, **keys: Any) -> Found:
+    training = {**recipe["training"], **keys.pop("training", {})}
+    return {**recipe, **keys, "training": training, "output": str(Path(recipe["output"]).parent / output)}
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """A recipe in float64 in which nothing is dropped; the last step of an epoch has one row."""
+    folder = tmp_path_factory.mktemp("several")
+    rows = [(f"{text} {extra}", label) for label, texts in TEXTS.items() for text in texts for extra in "abc"]
+    write_csv(folder / "train.csv", [*rows, ("good morning my friend", "greeting")])
+    write_csv(folder / "test.csv", rows[::5])
+    return {
+        "model": {"name": str(tiny_folder), "dtype": "float64"},
+        "task": {"name": "text-classification", "head_dropout": 0.0},
+        "data": {"train": str(folder / "train.csv"), "validation": str(folder / "test.csv")},
+        "method": {"name": "lora", "rank": 2},
+        "training": {"epochs": 2, "batch_size": 12, "dropout": 0.0, "tokens_per_pass": 40},
+        "evaluation": {"resamples": 100, "baselines": False},
+        "output": str(folder / "run"),
+    }
+
+
+CANDIDATES = [{}, {"method": "bitfit", "training.epochs": 1}, {"training.batch_size": 5, "seed": 1}]
+
+
+@pytest.fixture(scope="module")
+def writer(tiny_writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """A recipe whose rows teach different numbers of tokens."""
+    folder = tmp_path_factory.mktemp("several-writers")
+    given: Found = writing(folder, tiny_writer, method={"name": "lora", "rank": 2})
+    model = {"name": str(tiny_writer), "dtype": "float64"}
+    return {**given, "model": model, "evaluation": {"resamples": 100, "baselines": False}}
+
+
+@pytest.fixture(scope="module")
+def found(recipe: Found, writer: Found, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Found]]:
+    """What two processes found in jobs done one after the other; the last one leaves only the first process."""
+    folder = tmp_path_factory.mktemp("jobs") / "two"
+    dropping = {"task": "text-classification", "training": {"dropout": 0.1, "checkpoint_every_steps": 1}}
+    compared = {"name": "text-classification", "losses": ["cross-entropy", "supervised-contrastive"]}
+    often = {"training": {"checkpoint_every_steps": 1}}
+    jobs: dict[str, Found] = {
+        "plain": {"recipe": changed(recipe, "two"), "gradients": str(folder / "gradients-")},
+        "writer": {"recipe": changed(writer, "two")},
+        "candidates": {"recipe": changed(recipe, "two-candidates", candidates=CANDIDATES)},
+        "whole": {"recipe": changed(recipe, "whole", **dropping)},
+        "killed": {"recipe": changed(recipe, "again", **dropping), "at": 6, "what": "killed"},
+        "resumed": {"recipe": changed(recipe, "again", **dropping), "resume": True},
+        "compared": {"recipe": changed(recipe, "compared", task=compared)},
+        "ended": {"recipe": changed(recipe, "ended"), "at": 3, "what": "asked to end"},
+        "gone": {"recipe": changed(recipe, "gone", **often), "at": 3, "what": "gone"},
+    }
+    first, second = together(2, folder, list(jobs.values()))
+    return {name: [first[turn], *second[turn : turn + 1]] for turn, name in enumerate(jobs)}
+
+
+def folder_of(recipe: Found, name: str) -> Path:
+    return Path(recipe["output"]).parent / name
+
+
+def furthest(first: Path, second: Path, name: str = "delta/adapter_model.safetensors") -> float:
+    """The largest difference between two runs' tensors, relative to the largest number."""
+    ours, theirs = load_file(first / name), load_file(second / name)
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[key] - theirs[key]).abs().max() / theirs[key].abs().max()) for key in ours)
+
+
+def test_gradients_equal_those_of_one_process(recipe: Found, found: Found, tmp_path: Path) -> None:
+    alone = changed(recipe, "one")
+    carry_out({"recipe": alone, "gradients": str(tmp_path / "one-")}, 0)
+    four = together(4, tmp_path / "four", [{"recipe": changed(recipe, "four"), "gradients": str(tmp_path / "four-")}])
+    assert [one[0]["processes"]["count"] for one in four] == [4] * 4
+    theirs = load_file(tmp_path / "one-0")
+    two = Path(found["plain"][0]["gradients"])
+    for path in (two / "gradients-0", two / "gradients-1", tmp_path / "four-0", tmp_path / "four-3"):
+        ours = load_file(path)
+        assert len(ours) == len(theirs) == 8
+        for step, gradient in theirs.items():
+            assert float((ours[step] - gradient).abs().max()) <= 1e-10 * float(gradient.abs().max())
+    for name in ("two", "four"):
+        assert furthest(folder_of(recipe, name), folder_of(recipe, "one")) <= 1e-10
+        assert furthest(folder_of(recipe, name), folder_of(recipe, "one"), "head.safetensors") <= 1e-10
+
+
+def test_the_loss_is_divided_by_the_tokens_of_the_whole_step(writer: Found, found: Found) -> None:
+    carry_out({"recipe": changed(writer, "one")}, 0)
+    assert found["writer"][0]["processes"]["count"] == 2
+    assert furthest(folder_of(writer, "two"), folder_of(writer, "one")) <= 1e-4  # Llama's norms compute in float32
+
+
+def test_a_step_sends_the_delta_and_nothing_else(recipe: Found, found: Found) -> None:
+    run = folder_of(recipe, "two")
+    trained = json.loads((run / "metrics.json").read_text())["trainable_parameters"]
+    for one in found["plain"]:
+        assert one["processes"] == {"count": 2, "reduced_bytes_per_step": trained * 8, "reductions_per_step": 1}
+
+
+def test_candidates_end_where_they_end_in_one_process(recipe: Found, found: Found) -> None:
+    carry_out({"recipe": changed(recipe, "one-candidates", candidates=CANDIDATES)}, 0)
+    ours, theirs = (
+        json.loads((folder_of(recipe, name) / "metrics.json").read_text())
+        for name in ("two-candidates", "one-candidates")
+    )
+    assert [one["steps"] for one in ours["candidates"]] == [one["steps"] for one in theirs["candidates"]]
+    assert furthest(folder_of(recipe, "two-candidates"), folder_of(recipe, "one-candidates")) <= 1e-10
+
+
+def test_a_resumed_run_of_two_equals_an_uninterrupted_one(recipe: Found, found: Found) -> None:
+    assert [one["error"] for one in found["killed"]] == ["killed", "killed"]
+    whole, again = files_of(folder_of(recipe, "whole")), files_of(folder_of(recipe, "again"))
+    assert whole.keys() == again.keys()
+    assert not [name for name in whole if whole[name] != again[name]]
+
+
+def test_losses_that_compare_rows_are_refused(found: Found) -> None:
+    first, second = found["compared"]
+    assert "compares all rows of a step" in first["error"]
+    assert second == {"code": 2}  # one of them says it
+
+
+def test_one_that_is_asked_to_end_ends_all_after_the_same_step(recipe: Found, found: Found) -> None:
+    assert found["ended"] == [{"code": 143}, {"code": 143}]
+    checkpoint = newest(folder_of(recipe, "ended"))
+    assert checkpoint is not None
+    assert checkpoint.step == 4
+
+
+def test_a_process_that_dies_ends_the_others(recipe: Found, found: Found) -> None:
+    (first,) = found["gone"]
+    assert "process 0 of 2: another process ended, so this one ends too" in first["error"]
+    checkpoint = newest(folder_of(recipe, "gone"))
+    assert checkpoint is not None
+    assert checkpoint.step == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_rows_are_shared_out_evenly_and_each_once(count: int) -> None:
+    lengths = [9, 3, 14, 3, 8, 2, 7, 5, 11, 4, 4, 6]
+    everyone = [Processes(Place(rank, count)) for rank in range(count)]
+    parts = [one.share(lengths, [0] * count) for one in everyone]
+    assert sorted(row for part in parts for row in part) == list(range(len(lengths)))
+    tokens = [sum(lengths[row] for row in part) for part in parts]
+    assert max(tokens) - min(tokens) <= min(lengths) + 1
+
+
+def test_a_process_alone_sends_nothing() -> None:
+    assert ALONE.sums([1.5]) == [1.5]
+    assert ALONE.of_first(lambda: "x") == "x"
+    assert ALONE.facts() == {}
