@@ -1,6 +1,7 @@
 """Every mistake in the data is met with what, where, what is allowed and what to do."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,8 @@ from pyarrow import parquet
 from tests.conftest import write_csv
 from tunesmith.core.errors import DataError
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
+from tunesmith.data.inspection import Inspection
+from tunesmith.data.readers.base import Row
 
 TEXT_LABEL = Columns("text", "label")
 
@@ -185,3 +188,47 @@ def test_named_columns_are_for_delimited_files(tmp_path: Path) -> None:
     assert read_headless(tmp_path / "a.jsonl", ["p", "q"]).text(0) == "one"
     with pytest.raises(DataError, match=r"there is no data file .*b\.txt"):
         read_headless(tmp_path / "b.txt", ["p", "q"])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        parquet.write_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text", "text"]), path)
+    else:
+        path.write_text("text,text\na,b\n" if name.endswith("csv") else '{"text": "a", "label": "x", "text": "b"}\n')
+    with pytest.raises(DataError, match=r"'text' stands twice.*rename one"):
+        read(path)
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_csv(tmp_path / "train.csv", [("one", "x"), ("two", "y")])
+    reader = find_reader(path)
+    whole = reader.rows
+
+    def growing() -> Iterator[Row]:
+        yield from whole()
+        with open(path, "a") as file:
+            file.write("three,x\n")
+
+    monkeypatch.setattr(reader, "rows", growing)
+    with pytest.raises(
+        DataError, match=r"train\.csv changed while it was read \(\d+ bytes before, \d+ now\).*start again"
+    ):
+        read_examples(reader, TEXT_LABEL)
+    with pytest.raises(DataError, match="changed while it was read"):
+        Inspection(reader)
+    assert len(read(path)) == 4, "read whole once it is quiet"
+
+
+def test_mixed_column_types(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    values = [("a", 1), ("b", "1"), (3, True), ("d", "2")]
+    path.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in values))
+    found = read(path)
+    assert found.text(2) == "3" and found.label_names == ["1", "True", "2"], "a number is the text that writes it"
+    columns = {one["name"]: one for one in Inspection(find_reader(path)).plain()["columns"]}
+    assert columns["label"]["mixed"] and columns["label"]["first"] == {"number": "line 1", "truth value": "line 3"}
+    path.write_text(path.read_text() + '\n{"text": ["e"], "label": "2"}')
+    with pytest.raises(DataError, match=r"line 5: column 'text' holds a list; a text or a number is needed"):
+        read(path)

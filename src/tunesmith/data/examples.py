@@ -17,7 +17,7 @@ from tunesmith.core.errors import DataError, nearest, unknown
 from tunesmith.core.files import Scratch
 from tunesmith.core.growing import full
 from tunesmith.core.registry import components
-from tunesmith.data.readers.base import Reader
+from tunesmith.data.readers.base import Reader, steady_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa  # it takes 35 MB, which a delta attached without a recipe does not need
@@ -204,7 +204,7 @@ def read_examples(reader: Reader, columns: Columns, drop_empty: bool = False) ->
         DataError: no rows, a missing column, empty or null cells.
     """
     collector = _Collector(reader.path, columns, reader.max_characters)
-    for where, values in reader.rows():
+    for where, values in steady_rows(reader):
         collector.add(where, values)
     return collector.finish(drop_empty)
 

@@ -22,7 +22,7 @@ from tunesmith.data.examples import Lines
 from tunesmith.data.language import language_of, script_of
 from tunesmith.data.near_index import NearIndex
 from tunesmith.data.personal import find_personal
-from tunesmith.data.readers.base import Reader, Row
+from tunesmith.data.readers.base import Reader, Row, steady_rows
 
 _FIRST = 2000  # rows that columns are guessed from
 _BLOCK = 4096
@@ -46,7 +46,7 @@ class Inspection:
 
     def __init__(self, reader: Reader, text: str | None = None, label: str | None = None, near: float = 0.9) -> None:
         self.path, self.reader, self.files = reader.path, reader, type(reader).file_column
-        rows = reader.rows()
+        rows = steady_rows(reader)
         first = list(islice(rows, _FIRST))
         if not first:
             raise DataError(f"{reader.path} holds no examples: there is a header at most.")

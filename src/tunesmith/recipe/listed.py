@@ -59,6 +59,11 @@ def across_lists(listed: Mapping[str, Sequence[Any]], data: DataSettings, task: 
         *_of_splits(data, task),
         *([f"data.augmentation: it is for tasks with labels, not for '{task.name}'."] if augmenting else []),
         *(
+            f"data.augmentation: {step.name} is for {step.of}, and the task '{task.name}' reads texts. Leave it out."
+            for step in listed["augmentation"]
+            if step.of != "texts"
+        ),
+        *(
             f"data.cleaning: {step.name} compares labels, and the task '{task.name}' has none. Leave it out."
             for step in listed["cleaning"]
             if getattr(step, "needs_features", False) and task.opens != "body"

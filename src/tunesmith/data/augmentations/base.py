@@ -1,24 +1,27 @@
-"""What an augmentation is: it draws another form of a text."""
+"""What an augmentation is: it draws another form of a text, an image or a sound."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tunesmith.core.named import build_named
 from tunesmith.core.settings import Component, setting
+from tunesmith.data.images import Pixels
+from tunesmith.data.sounds import Samples, Sound
 
 _WORD = re.compile(r"\S+")
 PLACEHOLDER = re.compile(r"<[A-Z]+_[0-9]+>")  # what redaction writes stays as it is
 
 
 class Augmentation(Component):
-    """Base of every augmentation. Its file registers one subclass with `@register("augmentations")`."""
+    """Base of every augmentation of texts. Its file registers one subclass with `@register("augmentations")`."""
 
     name: ClassVar[str]
+    of: ClassVar[str] = "texts"
     rate: float = setting(0.1, "Share of the words that are changed, on average.", unit="fraction", gt=0, le=1)
 
     def words(self, words: list[str], draw: np.random.Generator) -> list[str]:
@@ -58,7 +61,73 @@ class Augmentation(Component):
         return found
 
 
-def build_augmentations(given: Sequence[dict[str, Any]]) -> list[Augmentation]:
+class ImageAugmentation(Component):
+    """Base of every augmentation of images, registered as those of texts are."""
+
+    name: ClassVar[str]
+    of: ClassVar[str] = "images"
+    rate: float = setting(0.5, "Share of the images that are changed.", unit="fraction", gt=0, le=1)
+
+    def pixels(self, image: Pixels, draw: np.random.Generator) -> Pixels:
+        """Draw another form of an image.
+
+        Args:
+            image: (channels, height, width), uint8; one channel or three.
+            draw: the numbers to draw from, the image's own.
+        Returns:
+            Of the same shape.
+        """
+        raise NotImplementedError
+
+    def mixed(self, image: Pixels, other: Callable[[], Pixels], draw: np.random.Generator) -> tuple[Pixels, float]:
+        """Draw another form of an image, perhaps with parts of another one.
+
+        Args:
+            image: (channels, height, width), uint8.
+            other: gives another image of the same shape.
+            draw: the numbers to draw from.
+        Returns:
+            The form, and how much of it is of the image itself; 1 unless the augmentation mixes.
+        """
+        return self.pixels(image, draw), 1.0
+
+
+class SoundAugmentation(Component):
+    """Base of every augmentation of sounds, registered as those of texts are."""
+
+    name: ClassVar[str]
+    of: ClassVar[str] = "sounds"
+    rate: float = setting(0.5, "Share of the sounds that are changed.", unit="fraction", gt=0, le=1)
+
+    def samples(self, sound: Sound, draw: np.random.Generator) -> Samples:
+        """Draw another form of a sound.
+
+        Args:
+            sound: any.
+            draw: the numbers to draw from, the sound's own.
+        Returns:
+            (channels, T), float32; another T where the speed changes.
+        """
+        raise NotImplementedError
+
+
+def on_canvas(image: Pixels, change: Callable[[Any], Any]) -> Pixels:
+    """Change an image through pillow.
+
+    Args:
+        image: (channels, height, width), uint8.
+        change: of a pillow image, to one of the same size and mode.
+    Returns:
+        (channels, height, width), uint8.
+    """
+    from PIL import Image
+
+    plain = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+    found = np.asarray(change(plain), np.uint8)
+    return found[None] if len(image) == 1 else found.transpose(2, 0, 1)
+
+
+def build_augmentations(given: Sequence[dict[str, Any]]) -> list[Any]:
     """Build the augmentations of a checked recipe.
 
     Args:

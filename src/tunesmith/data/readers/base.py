@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tunesmith.core.errors import DataError
+
 _LOOKED = 1 << 16  # bytes of a file that are looked at
 
 # Where a row stands (for example "line 7") and its values by column.
@@ -60,6 +62,36 @@ class Reader:
             (where it stands, values by column) for each row.
         """
         raise NotImplementedError
+
+
+def steady_rows(reader: Reader) -> Iterator[Row]:
+    """Go through a reader's rows, and refuse a file that changed meanwhile: half of it may be of another state.
+
+    Args:
+        reader: of a file or of anything else.
+    Returns:
+        Its rows.
+    Raises:
+        DataError: as the reader; and at the end where size or time of the file are others than at the beginning.
+    """
+    before = _state(reader.path)
+    yield from reader.rows()
+    after = _state(reader.path)
+    if before != after:
+        told = "it is gone" if after is None else f"{(before or after)[0]:,} bytes before, {after[0]:,} now"
+        raise DataError(
+            f"{reader.path} changed while it was read ({told}), so its rows may be of two states. Wait until it is "
+            "written, or copy it, and start again."
+        )
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    """Size and time of a file; None for what is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns) if Path(path).is_file() else None
 
 
 def beginning(path: str, suffix: str) -> bytes:

@@ -12,6 +12,18 @@ from tunesmith.data.readers.base import Reader, Row
 from tunesmith.data.readers.delimited import not_decodable
 
 
+class _TwiceError(Exception):
+    """A key that stands twice in an object."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
 @register("readers")
 class JsonLines(Reader):
     """One JSON object per line, or a JSON file that holds a list of objects or, too, one per line."""
@@ -72,9 +84,13 @@ class JsonLines(Reader):
 
     def _parsed(self, text: str, where: str) -> Any:
         try:
-            return json.loads(text)
+            return json.loads(text, object_pairs_hook=_once)
         except RecursionError:
             raise DataError(f"{self.path}{where}: lists or objects stand too deep inside each other.") from None
+        except _TwiceError as error:
+            raise DataError(
+                f"{self.path}{where}: the column or key '{error}' stands twice in one object; rename one."
+            ) from None
         except json.JSONDecodeError as error:
             hint = " A file with one object per line is named .jsonl." if not where else ""
             where = where or f", line {error.lineno}"

@@ -30,7 +30,10 @@ class Parquet(Reader):
 
         try:
             with parquet.ParquetFile(self.path) as file:
-                number = 0
+                names, number = file.schema_arrow.names, 0
+                if len(set(names)) < len(names):
+                    twice = next(name for name in names if names.count(name) > 1)
+                    raise DataError(f"{self.path}: the column '{twice}' stands twice; rename one.")
                 for batch in file.iter_batches(batch_size=4096):
                     for values in batch.to_pylist():
                         number += 1
