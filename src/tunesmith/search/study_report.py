@@ -18,6 +18,7 @@ from tunesmith.search.trials import StudyTrial
 
 HEADS = ("trial", "settings", "score on validation", "best epoch", "trained numbers", "seconds", "state")
 _ENOUGH = 8  # complete trials below which nothing can be said about importance
+_BROKEN = "<p class=soft>A line is broken where a trial has no such setting.</p>"
 _MOST = 400  # lines of the page's table; all are in trials.json
 
 
@@ -165,7 +166,7 @@ def _pictures(result: Mapping[str, Any], trials: Sequence[StudyTrial], space: Sp
     return [
         section("Best so far against time", plots.best_so_far(time, label, higher)),
         section("What mattered", plots.importances(found) + _fanova() if found else few),
-        section("Settings of all trials", plots.parallel_coordinates(heads, lines, label, higher)),
+        section("Settings of all trials", plots.parallel_coordinates(heads, lines, label, higher) + _BROKEN),
         section("Score against time of training", plots.score_against_cost(cost, places, names, label)),
     ]
 
