@@ -31,6 +31,7 @@ from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import Going, check_finished, find_checkpoint, is_finished
 from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
+from tunesmith.runs.tracking import Tracking, trackers_of
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
@@ -75,6 +76,7 @@ def train_recipe(
     narrow_named(
         checked.recipe.training.precision, choose_device(checked.recipe.model.device)
     )  # refused before all work
+    trackers_of(checked)
     checked, choice = choose(checked, progress)
     if resume and is_finished(output):
         check_finished(output, checked, progress.say)
@@ -142,7 +144,7 @@ def _fitted(checked: Checked, earlier: Earlier | None, going: Going, progress: P
     if checked.method.trains or checked.candidates:
         with kept_below(trials, splits, recipe.training, session.model_hash, progress.say):
             checkpoints = going.begin(checked, facts, progress.say)
-            cost = _train(prepared, trials, meter, (going, checkpoints), progress, warnings)
+            cost = _train(checked, prepared, trials, meter, (going, checkpoints), progress, warnings)
     return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings)
 
 
@@ -213,6 +215,7 @@ def _method_warnings(prepared: list[Prepared], session: Session) -> list[str]:
 
 
 def _train(
+    checked: Checked,
     prepared: list[Prepared],
     everyone: list[Trial],
     meter: Meter,
@@ -226,7 +229,11 @@ def _train(
         loop.resume(going.checkpoint, progress.say)
     with meter.stage() as cost, progress.stage("training", sum(trial.all_rows for trial in everyone)) as bar:
         bar(sum(trial.trained.examples for trial in everyone))
-        loop.fit(bar, checkpoints, progress.say)
+        tracking = Tracking(everyone, checked, going.output, progress.say)
+        try:
+            loop.fit(tracking.watching(bar), checkpoints, progress.say)
+        finally:
+            tracking.close(loop.interrupted)
     if loop.ended:
         progress.say(
             f"training was ended after step {loop.steps}; its checkpoint is in {checkpoints.folder}. Go on with the "

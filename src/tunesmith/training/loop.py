@@ -23,6 +23,7 @@ from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows, newest
 from tunesmith.training.packing import random_state, set_random_state
 from tunesmith.training.regularizing import check_noise, noisy
 from tunesmith.training.stopping import Asked, heeding
+from tunesmith.training.synthesizing import check_inside, mixing
 from tunesmith.training.trial import Trial
 
 _SHOWN = 8  # rows of a diverged step that are named
@@ -59,6 +60,7 @@ class Loop:
                 "candidate would not end where its own run ends. Set training.dropout=0, or train them one by one."
             )
         check_noise(self.backbone, self.trials)
+        check_inside(self.backbone, self.trials)
         self._narrow = narrow_named(wanted.pop(), self.backbone.device)
         self._tight = self._is_tight()
 
@@ -244,7 +246,8 @@ class Loop:
         if not several:
             seams.use(names[0])
         routed = seams.route(batch.layout.names or ()) if several else nullcontext()
-        with routed, noisy(self.backbone, [trial for trial, _ in work]):
+        training = [trial for trial, _ in work]
+        with routed, noisy(self.backbone, training), mixing(self.backbone, training):
             outputs = work[0][0].tuned.task.read(self.backbone, batch)
         found, item = [], 0
         for (trial, _), own in zip(work, owns, strict=True):
