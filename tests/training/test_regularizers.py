@@ -20,7 +20,7 @@ from tunesmith.recipe.loading import load_recipe
 from tunesmith.training.checkpoints import Checkpoint
 from tunesmith.training.loop import Loop
 from tunesmith.training.packing import packed, unpacked
-from tunesmith.training.regularizing import Regularizing
+from tunesmith.training.regularizing import Regularizing, zero_share
 from tunesmith.training.trial import Trial
 
 
@@ -120,6 +120,8 @@ CASES: dict[str, list[Any]] = {
     "l2-start": ["l2-start"],
     "mixout": ["mixout"],
     "embedding-noise": ["embedding-noise"],
+    "l0": ["l0", "mixout"],
+    "sparse": [{"name": "sparse", "zeros": 0.3}],
     "ema": ["ema", "l2"],
     "weight-averaging": [{"name": "weight-averaging", "start": 0.3}, "mixout"],
 }
@@ -230,7 +232,7 @@ def test_what_averages_answers_and_training_goes_on_from_the_parameters() -> Non
     ("training", "said"),
     [
         ({"regularizers": ["emma"]}, "unknown regularizer 'emma'; did you mean 'ema'"),
-        ({"regularizers": ["ema", "weight-averaging"]}, "ema and weight-averaging would each answer"),
+        ({"regularizers": ["ema", "weight-averaging"]}, "ema and weight-averaging would each answer with parameters"),
         ({"regularizers": ["ema"], "optimizer": "schedule-free", "schedule": "constant"}, "ema and schedule-free"),
         ({"regularizers": ["l1", "l1"]}, "l1 stands there twice"),
         ({"regularizers": [{"name": "mixout", "probability": 1.0}]}, "mixout.probability: 1.0 is not allowed"),
@@ -253,3 +255,82 @@ def test_rates_of_parts() -> None:
         assert rates[id(parameter)] == (1e-4 if "query" in name else 5e-3)
     with pytest.raises(Exception, match="'nothing' fits no parameter of the delta"):
         trial(backbone(0.0), BitFit(), "b", 0, **SHORT, part_learning_rates={"nothing": 1e-4})
+
+
+def test_gates_are_their_formulas() -> None:
+    """Values and gradients of hard concrete gates, per number and per row, against autograd of eq. 10 to 13."""
+    for per in ("number", "row"):
+        own = parameters((3, 2), (4,))
+        found = Regularizing([{"name": "l0", "per": per, "strength": 0.3, "open": 0.6}], own, [], 0)
+        gates = found.gates
+        assert gates is not None
+        shapes = [(3, 2), (4,)] if per == "number" else [(3, 1), (4,)]
+        draw = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for log_a in gates.logs:
+                log_a.add_(torch.randn(log_a.shape, generator=draw, dtype=log_a.dtype))
+        penalty = found.penalty()
+        assert penalty is not None
+        penalty.backward()
+        uniform = torch.Generator().manual_seed(0)
+        found.enter()
+        values = [one.detach().clone() for one in own]
+        torch.stack([one.pow(3).sum() for one in own]).sum().backward()
+        found.leave()
+        plain = [one.detach().clone().requires_grad_() for one in own]
+        logs = [
+            log_a.detach().clone().view(shape).requires_grad_() for log_a, shape in zip(gates.logs, shapes, strict=True)
+        ]
+        loss, expected = torch.zeros((), dtype=torch.float64), 0.0
+        for one, log_a, value in zip(plain, logs, values, strict=True):
+            u = torch.rand(log_a.shape, generator=uniform, dtype=torch.float64)
+            s = torch.sigmoid((torch.log(u) - torch.log(1 - u) + log_a) / (2 / 3))
+            gated = one * torch.clamp(s * 1.2 - 0.1, 0, 1)
+            torch.testing.assert_close(value, gated.detach(), rtol=1e-9, atol=1e-12)
+            share = torch.sigmoid(log_a - 2 / 3 * math.log(0.1 / 1.1)).expand_as(one).sum() * 0.3 / 10
+            loss, expected = loss + gated.pow(3).sum() + share, expected + share.item()
+        loss.backward()
+        assert penalty.item() == pytest.approx(expected, rel=1e-12)
+        for one, other in zip([*own, *gates.logs], [*plain, *logs], strict=True):
+            torch.testing.assert_close(one.grad.flatten(), other.grad.flatten(), rtol=1e-7, atol=1e-12)
+        for answer, one, log_a in zip(gates.answers(), plain, logs, strict=True):
+            settled = torch.clamp(torch.sigmoid(log_a) * 1.2 - 0.1, 0, 1)
+            torch.testing.assert_close(answer, (one * settled).detach(), rtol=1e-12, atol=0)
+
+
+def test_a_strong_l0_penalty_shuts_gates_and_the_share_of_zeros_is_in_the_history() -> None:
+    shares = []
+    for strength in (1e-3, 20.0):
+        written = [{"name": "l0", "strength": strength, "on": "delta", "per": "row", "rate": 0.5}]
+        one = fresh(regularizers=written)
+        run([one])
+        row = one.trained.history[one.trained.best_epoch - 1]
+        assert row["zero share"] == pytest.approx(zero_share(one.tuned.delta.parameters()))
+        shares.append(one.trained.history[-1]["zero share"])
+    assert shares[0] < 0.1 and shares[1] > 0.9
+
+
+def test_sparse_training_keeps_so_many_zeros() -> None:
+    for which in ("smallest", "drawn"):
+        own = parameters((8, 4), (10,))
+        found = Regularizing([{"name": "sparse", "zeros": 0.5, "which": which, "rising_fraction": 0.5}], own, [], 0)
+        assert zero_share(own) == pytest.approx(0.0 if which == "smallest" else 21 / 42)
+        first = [one.detach() == 0 for one in own]
+        shares = []
+        for step in range(1, 11):
+            with torch.no_grad():
+                for one in own:
+                    one.add_(0.1 * step)
+            before = [one.detach().clone() for one in own]
+            found.thin(step, 10)
+            shares.append(zero_share(own))
+            for one, old in zip(own, before, strict=True):
+                gone = (one == 0).flatten()
+                if which == "smallest" and gone.any():
+                    assert old.abs().flatten()[gone].max() <= old.abs().flatten()[~gone].min()
+        if which == "smallest":
+            wanted = [0.5 * (1 - (1 - min(1.0, step / 5)) ** 3) for step in range(1, 11)]
+            assert shares == pytest.approx([(int(32 * s) + int(10 * s)) / 42 for s in wanted])
+        else:
+            assert all(torch.equal(one == 0, zeros) for one, zeros in zip(own, first, strict=True))
+            assert set(shares) == {0.5}

@@ -35,6 +35,8 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "optimizers": "tunesmith.training.optimizers",
     "schedules": "tunesmith.training.schedules",
     "regularizers": "tunesmith.training.regularizers",
+    "synthetic": "tunesmith.training.synthetic",
+    "trackers": "tunesmith.training.trackers",
     "strategies": "tunesmith.search.strategies",
     "edits": "tunesmith.search.edits",
     "verbalizers": "tunesmith.tasks.verbalizers",

@@ -111,7 +111,9 @@ class SchemeTrial(Trial):
         order = rows.argsort()
         rows, labels, ends = rows[order], labels[order], batch.layout.starts
         parts = [batch.ids[ends[number] : ends[number + 1]] for number in rows.tolist()]
-        own = ragged(parts, batch.index[rows].tolist(), labels.tolist())  # of rising length already: in this order
+        weights = None if batch.weights is None else batch.weights[rows].tolist()
+        numbers = batch.index[rows].tolist()
+        own = ragged(parts, numbers, labels.tolist(), weights=weights)  # of rising length already: in this order
         return (tuned or self.tuned).loss_of(outputs[rows], own.to(outputs.device), self.settings.label_smoothing)
 
 

@@ -340,6 +340,7 @@ class RaggedBatch:
         segments: (N,) or None, token type ids where the tokenizer makes them.
         learned: (N,) bool or None, the tokens that a language model learns to predict.
         hidden: (N,) or None, what stands at the learned tokens where the model reads something else.
+        weights: (R,) or None, factor of each row's loss.
     """
 
     ids: Tensor
@@ -349,6 +350,7 @@ class RaggedBatch:
     segments: Tensor | None = None
     learned: Tensor | None = None
     hidden: Tensor | None = None
+    weights: Tensor | None = None
 
     @cached_property
     def places(self) -> Tensor:
@@ -386,6 +388,7 @@ class RaggedBatch:
             segments=None if self.segments is None else self.segments[start:end],
             learned=None if self.learned is None else self.learned[start:end],
             hidden=None if self.hidden is None else self.hidden[start:end],
+            weights=None if self.weights is None else self.weights[first:last],
         )
 
     def to(self, device: torch.device) -> RaggedBatch:
@@ -417,6 +420,7 @@ def ragged(
     names: Sequence[str | None] | None = None,
     learned: Sequence[Any] | None = None,
     hidden: Sequence[Any] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> RaggedBatch:
     """Make a ragged batch; rows are sorted by delta, then by length so that attention meets few groups.
 
@@ -427,6 +431,7 @@ def ragged(
         names: one delta name (or None) per row, in the order of `rows`.
         learned: per row, which of its tokens are learned, (T,) bool, in the order of `rows`.
         hidden: per row, the tokens that are to be predicted, (T,), where the model reads others.
+        weights: factor of each row's loss, in the order of `rows`.
     Returns:
         The batch; `index` says which row came from where.
     Example:
@@ -443,4 +448,5 @@ def ragged(
         labels=None if labels is None else torch.tensor([labels[i] for i in order]),
         learned=None if learned is None else torch.cat([torch.as_tensor(learned[i], dtype=torch.bool) for i in order]),
         hidden=None if hidden is None else torch.cat([torch.as_tensor(hidden[i], dtype=torch.int64) for i in order]),
+        weights=None if weights is None else torch.tensor([weights[i] for i in order], dtype=torch.float64),
     )

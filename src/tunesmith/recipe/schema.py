@@ -16,6 +16,8 @@ from tunesmith.recipe.prompt import PromptFields
 Component = Annotated[dict[str, Any], BeforeValidator(named)]
 OptimizerKind = Annotated[dict[str, Any], OfKind("optimizers")]
 ScheduleKind = Annotated[dict[str, Any], OfKind("schedules")]
+TrackerKind = Annotated[dict[str, Any], OfKind("trackers")]
+SyntheticKind = Annotated[dict[str, Any], OfKind("synthetic")]
 RegularizerKind = Annotated[dict[str, Any], OfKind("regularizers")]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Weight = Annotated[float, Field(gt=0)]
@@ -97,6 +99,9 @@ class DataSettings(Settings):
         "Column of train with a probability for every label, as a JSON object in the cell; what is learned then. The "
         "label column holds the likeliest.",
     )
+    row_weights: str | None = setting(
+        None, "Column of train with a weight of 0 or more per row: how much its loss counts; only proportions matter."
+    )
     columns: list[str] = setting(
         [], "Names of the columns, in order, of a csv or tsv without a header, or of a txt with tabs between cells."
     )
@@ -170,6 +175,10 @@ class TrainingSettings(Settings):
         "Rows of an epoch: oversample has every label as often as the most frequent one, undersample as often as the "
         "rarest one, drawn anew in every epoch.",
     )
+    synthetic: SyntheticKind | None = setting(
+        None,
+        "Rows made of others while training, by name, or a mapping with its settings: mixup, manifold-mixup, smote.",
+    )
     class_weights: Literal["balanced", "root"] | dict[str, Weight] | None = setting(
         None,
         "Factor of the loss of a label's rows: balanced is 1 over its rows, root the square root of that, or factors "
@@ -239,6 +248,9 @@ class TrainingSettings(Settings):
     )
     patience: int | None = setting(None, "Stop after so many epochs without a better one; never when empty.", ge=1)
     guard: GuardSettings = setting(GuardSettings(), "When a step that went wrong stops training.")
+    trackers: list[TrackerKind] = setting(
+        [], "Who is told the numbers while training goes on, by name, or mappings with settings: tensorboard, mlflow."
+    )
     checkpoint_every_steps: int | None = setting(
         None,
         "Steps between two checkpoints that a killed run goes on from; when empty, after every epoch, but at most one "

@@ -31,16 +31,59 @@ def across_training(recipe: Recipe, task: Any) -> list[str]:
             "(rising_fraction). Leave it out."
         )
     names = [one["name"] for one in training.regularizers]
-    averaging = [name for name in names if find("regularizers", name).averages]
+    averaging = [name for name in names if find("regularizers", name).averages or find("regularizers", name).gates]
     averaging += [training.optimizer["name"]] if averages else []
     if len(averaging) > 1:
         found.append(
-            f"training.regularizers: {' and '.join(averaging)} would each answer with an average of its own. Keep one."
+            f"training.regularizers: {' and '.join(averaging)} would each answer with parameters of its own. Keep one."
         )
     twice = [name for number, name in enumerate(names) if name in names[:number]]
     if twice:
         found.append(f"training.regularizers: {twice[0]} stands there twice. Keep one.")
-    return [*found, *_across_best(recipe), *_across_labels(training, task)]
+    return [
+        *found,
+        *_across_best(recipe),
+        *_across_labels(training, task),
+        *_across_weights(recipe, task),
+        *_across_synthetic(recipe, task),
+    ]
+
+
+def _across_synthetic(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse rows made of others where nothing could learn them, or where classes are evened out twice."""
+    written, losses = recipe.training.synthetic, getattr(task, "loss_components", [])
+    if written is None:
+        return []
+    how, found = find("synthetic", written["name"]), []
+    hard = [loss.name for loss in losses if (how.mixes_labels and not loss.learns_soft) or loss.copies > 1]
+    if not losses or hard or getattr(task, "compares_rows", False):
+        what = f"the loss {hard[0]}" if hard else "a head that keeps rows" if losses else f"the task '{task.name}'"
+        found.append(
+            f"training.synthetic: {what} cannot learn what {how.name} makes. Take the loss cross-entropy and a head "
+            "with class vectors, or leave it out."
+        )
+    if recipe.semi_supervised is not None or recipe.dual_learning is not None:
+        found.append("training.synthetic: semi_supervised and dual_learning make their own steps. Leave one out.")
+    if how.balances and recipe.training.balance != "none":
+        found.append(f"training.synthetic: {how.name} evens classes out, as training.balance does. Leave one out.")
+    if not how.balances and recipe.training.class_weights is not None:
+        found.append("training.class_weights: a mixed row has two labels, so no one weight. Leave one of both out.")
+    return found
+
+
+def _across_weights(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse weights that no loss of the task would read."""
+    losses = getattr(task, "loss_components", [])
+    unweighted = [loss.name for loss in losses if not loss.weighable]
+    if losses and not unweighted:
+        return []
+    what = f"the loss {unweighted[0]} has" if unweighted else f"the task '{task.name}' has"
+    asked = {"training.class_weights": recipe.training.class_weights, "data.row_weights": recipe.data.row_weights}
+    keys = [key for key, value in asked.items() if value is not None and task.family != "generating"]
+    keys += ["data.row_weights"] if task.family == "generating" and recipe.data.row_weights is not None else []
+    lighter = [one for one in recipe.data.cleaning if one["name"] == "label-errors" and one.get("do") == "weight"]
+    keys += ["data.cleaning: label-errors.do=weight"] if lighter else []
+    return [f"{key}: {what} no rows that could weigh more. Leave it out." for key in keys]
 
 
 def _across_best(recipe: Recipe) -> list[str]:
@@ -68,10 +111,6 @@ def _across_labels(training: TrainingSettings, task: Any) -> list[str]:
     ]
     if training.balance != "none" and training.rows_per_label is not None:
         found.append("training.balance: training.rows_per_label orders the rows already; leave one of the two out.")
-    unweighted = [loss.name for loss in losses if not loss.weighable]
-    if training.class_weights is not None and not found and (unweighted or not losses):
-        what = f"the loss {unweighted[0]} has" if unweighted else f"the task '{task.name}' has"
-        found.append(f"training.class_weights: {what} no rows that could weigh more. Leave it out.")
     if training.label_smoothing and losses and not any(loss.smooths for loss in losses):
         found.append(
             f"training.label_smoothing: the losses {', '.join(loss.name for loss in losses)} do not read it. Leave it "

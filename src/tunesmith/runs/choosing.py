@@ -166,7 +166,8 @@ def _some(split: Split, rows: Codes) -> Split:
     soft = None if split.soft is None else split.soft[rows]
     wordings = [_taken(one, rows) for one in split.tokens.wordings]
     tokens = wordings[0] if len(wordings) == 1 else VariedRows(wordings)
-    return replace(split, index=split.index[rows], labels=split.labels[rows], tokens=tokens, soft=soft)
+    weights = None if split.weights is None else split.weights[rows]
+    return replace(split, index=split.index[rows], labels=split.labels[rows], tokens=tokens, soft=soft, weights=weights)
 
 
 def _taken(tokens: TokenRows, rows: Codes) -> TokenRows:

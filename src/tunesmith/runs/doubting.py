@@ -50,8 +50,12 @@ def clean_by_features(checked: Checked, session: Session, corpus: Corpus) -> Cor
 
 
 def _without(split: Split, verdicts: dict[int, Verdict], step: str, names: list[str]) -> Split:
-    """Drop rows, and correct labels."""
-    labels = split.labels.copy()
+    """Drop rows, correct labels, and let rows weigh less."""
+    labels, weights, soft = split.labels.copy(), split.weights, split.soft
+    lighter = {row: verdict.weight for row, verdict in verdicts.items() if verdict.what == "weighted"}
+    if lighter:
+        weights = np.ones(len(labels)) if weights is None else weights.copy()
+        weights[list(lighter)] *= list(lighter.values())
     for row, verdict in verdicts.items():
         if verdict.label is not None:
             labels[row] = verdict.label
@@ -61,4 +65,12 @@ def _without(split: Split, verdicts: dict[int, Verdict], step: str, names: list[
     facts = replace(split.audit, rows=len(kept), dropped=dropped)
     if len(kept):
         facts = replace(facts, classes=class_counts(labels[kept], names))
-    return replace(split, index=split.index[kept], labels=labels[kept], tokens=split.tokens.take(kept), audit=facts)
+    return replace(
+        split,
+        index=split.index[kept],
+        labels=labels[kept],
+        tokens=split.tokens.take(kept),
+        audit=facts,
+        soft=None if soft is None else soft[kept],
+        weights=None if weights is None else weights[kept],
+    )

@@ -114,7 +114,9 @@ class Labelling(Family):
         if training.rows_per_label is not None:
             names, size = self.corpus.label_names, training.batch_size
             check_rows_per_label(split.labels, names, training.rows_per_label, size)
-        plain(head).known_classes = classes_of(split.labels, self.corpus.label_names, training)  # type: ignore[assignment]
+        plain(head).known_classes = classes_of(  # type: ignore[assignment]
+            split.labels, self.corpus.label_names, training, split.weights
+        )
         if task.starts_from_features:
             labels = torch.from_numpy(split.labels).to(session.backbone.device)
             texts = self._label_features() if task.reads_label_text else None

@@ -24,8 +24,8 @@ from tunesmith.training.corpus import Corpus
 
 # Keys that decide nothing about the steps already made. Of others the message tells both values.
 MAY_CHANGE = (
-    "output", "training.epochs", "training.patience", "training.checkpoint_every_steps", "evaluation.resamples",
-    "evaluation.confidence", "evaluation.baselines",
+    "output", "training.epochs", "training.patience", "training.checkpoint_every_steps", "training.trackers",
+    "evaluation.resamples", "evaluation.confidence", "evaluation.baselines",
 )  # fmt: skip
 _FILES = ("data.train", "data.validation", "data.test", "model.name")  # may move: their content is compared
 _SAME = ("base_model_hash", "tokenizer_hash", "labels_hash", "max_tokens")  # else the steps were made by another run

@@ -32,6 +32,7 @@ from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, find_checkpoint, is_finished
 from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
+from tunesmith.runs.tracking import Tracking, trackers_of
 from tunesmith.runs.unseen import UnseenClasses
 from tunesmith.runs.writing import write_run
 from tunesmith.tasks.ensemble import Ensemble
@@ -91,6 +92,7 @@ def _train_recipe(
             "method auto is chosen by one process, as the time it may take is that of one. Train once without the "
             "launcher, and name the method that it takes."
         )
+    trackers_of(checked)
     checked, choice = choose(checked, progress)
     if resume and is_finished(output):
         check_finished(output, checked, progress.say)
@@ -173,7 +175,7 @@ def _fitted(
     if checked.method.trains or checked.candidates:
         with kept_below(trials, splits, recipe.training, session.model_hash, progress.say, processes):
             checkpoints = going.begin(checked, facts, progress.say, processes.first)
-            cost = _train(prepared, Loop(trials, processes), meter, (going, checkpoints), progress, warnings)
+            cost = _train(checked, prepared, Loop(trials, processes), meter, (going, checkpoints), progress, warnings)
     return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings, unseen)
 
 
@@ -246,6 +248,7 @@ def _method_warnings(prepared: list[Prepared], session: Session) -> list[str]:
 
 
 def _train(
+    checked: Checked,
     prepared: list[Prepared],
     loop: Loop,
     meter: Meter,
@@ -259,7 +262,11 @@ def _train(
         loop.resume(going.checkpoint, progress.say)
     with meter.stage() as cost, progress.stage("training", sum(trial.all_rows for trial in everyone)) as bar:
         bar(sum(trial.trained.examples for trial in everyone))
-        loop.fit(bar, checkpoints, progress.say)
+        tracking = Tracking(everyone, checked, going.output, progress.say)
+        try:
+            loop.fit(tracking.watching(bar), checkpoints, progress.say)
+        finally:
+            tracking.close(loop.interrupted)
     if loop.ended:
         progress.say(
             f"training was ended after step {loop.steps}; its checkpoint is in {checkpoints.folder}. Go on with the "

@@ -218,8 +218,7 @@ class LabelTask(Task):
         logits = head.learn(outputs, batch.index.to(outputs.device)) if rows else head(outputs)  # type: ignore[operator]
         known = getattr(plain(head), "known_classes", None)
         counts = known.counts.to(outputs.device) if isinstance(known, Classes) else None
-        weighted = isinstance(known, Classes) and known.weights is not None
-        weights = known.weights.to(logits)[labels] if weighted else None  # type: ignore[union-attr]
+        weights = _factors(known if isinstance(known, Classes) else None, labels, batch.weights, logits)
         learned = Learned(outputs, labels, logits, getattr(head, "weight", None), smoothing, soft, counts, weights)
         losses = self.loss_components
         hard = [loss.name for loss in losses if soft is not None and not loss.learns_soft]
@@ -229,3 +228,12 @@ class LabelTask(Task):
             )
         found = [loss.weight * loss.compute(learned) for loss in losses]
         return found[0] if len(found) == 1 else torch.stack(found).sum()
+
+
+def _factors(known: Classes | None, labels: Tensor, rows: Tensor | None, like: Tensor) -> Tensor | None:
+    """Multiply the factors of the rows' classes with the rows' own, (R,); None where all weigh the same."""
+    found = None if known is None or known.weights is None else known.weights.to(like)[labels]
+    if rows is None:
+        return found
+    own = rows.to(like)
+    return own if found is None else own * found

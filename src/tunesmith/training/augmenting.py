@@ -121,4 +121,6 @@ def _with_label_rows(split: Split, share: float, label_texts: Sequence[Sequence[
         if split.soft is None
         else np.concatenate([split.soft, np.eye(split.soft.shape[1], dtype=np.float32)[codes]])
     )
-    return replace(split, tokens=JoinedRows(split.tokens, added), labels=labels, soft=soft)
+    own = split.weights  # a label's text weighs as much as a row does on average
+    weights = None if own is None else np.concatenate([own, np.full(count, own.mean())])
+    return replace(split, tokens=JoinedRows(split.tokens, added), labels=labels, soft=soft, weights=weights)

@@ -56,7 +56,10 @@ def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] |
     seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
     owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
     labels = [split.taught(number) for split, number in places]
-    return seen_together(seen, [number for _, number in places], labels, owners)
+    weights = None
+    if any(getattr(split, "weights", None) is not None for split, _, _ in parts):
+        weights = [1.0 if split.weights is None else float(split.weights[number]) for split, number in places]
+    return seen_together(seen, [number for _, number in places], labels, owners, weights)
 
 
 def seen_together(
@@ -64,6 +67,7 @@ def seen_together(
     numbers: Sequence[int],
     labels: Sequence[int | list[float]] | None = None,
     names: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> RaggedBatch:
     """Put rows into a batch.
 
@@ -72,6 +76,7 @@ def seen_together(
         numbers: of the rows.
         labels: of the rows, or C probabilities each; used where no tokens are learned.
         names: of each row's delta.
+        weights: factor of each row's loss; None where all weigh the same.
     Returns:
         The batch, with labels or learned tokens.
     """
@@ -83,4 +88,5 @@ def seen_together(
         names,
         None if whole else [row.learned for row in rows],
         None if plain else [row.hidden for row in rows],
+        weights,
     )

@@ -26,7 +26,7 @@ class Finding:
         step: its name.
         file: of the row.
         where: it stands there.
-        what: changed, dropped, relabelled or listed.
+        what: changed, dropped, relabelled, weighted or listed.
         why: in a few words; empty for changed rows.
     """
 

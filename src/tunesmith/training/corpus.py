@@ -23,6 +23,7 @@ from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
 from tunesmith.data.tokens import RowMaker, TokenRows, VariedRows
+from tunesmith.data.weights import row_weights
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.rejecting import OUTSIDE
@@ -54,6 +55,7 @@ class Split:
         remarks: sentences for the user.
         kept_in: file of an earlier run that the tokens were read from; None where they were made now.
         soft: (rows, C), probabilities that are learned in place of the labels; None where the labels are.
+        weights: (rows,), factor of each row's loss, of any mean; None where all weigh the same.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Split:
     remarks: list[str] = field(default_factory=list)
     kept_in: Path | None = None
     soft: np.ndarray[Any, np.dtype[np.float32]] | None = None
+    weights: np.ndarray[Any, np.dtype[np.float64]] | None = None
 
     def taught(self, row: int) -> int | list[float]:
         """Return what one row teaches.
@@ -197,7 +200,8 @@ def load_corpus(
         )
     soft = () if data.soft_labels is None else (data.soft_labels,)
     kept = tuple(name for name in (data.group, data.time) if name is not None)
-    files = {"train": read_labelled(data.train, data, template, folder, soft, kept)}
+    more = (*soft, *(() if data.row_weights is None else (data.row_weights,)))
+    files = {"train": read_labelled(data.train, data, template, folder, more, kept)}
     if isinstance(data.validation, str):
         files["validation"] = read_labelled(data.validation, data, template, folder)
     if isinstance(data.test, str):
@@ -214,8 +218,7 @@ def load_corpus(
     warnings.extend(cleaning_sentences(steps_without_model(data), list(files.values()), findings))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
     splits = {name: _encode(name, parts, names, template, tokenizer, max_tokens) for name in order}
-    for column in soft:
-        splits["train"].soft = soft_labels(files["train"], column, names)[splits["train"].index]
+    _read_teaching(splits["train"], data, names)
     for split in splits.values():
         warnings.extend(_remarks(split))
     if data.augmentation:
@@ -428,6 +431,14 @@ def _augmented(split: Split, data: DataSettings, template: Template, tokenizer: 
 
     steps = build_augmentations(data.augmentation)
     return replace(split, tokens=AugmentedRows(split.tokens, tokenizer, write, steps, max_tokens))
+
+
+def _read_teaching(split: Split, data: DataSettings, names: Sequence[str]) -> None:
+    """Read what rows teach besides their labels: probabilities of all labels, and how much each row counts."""
+    if data.soft_labels is not None:
+        split.soft = soft_labels(split.examples, data.soft_labels, names)[split.index]
+    if data.row_weights is not None:
+        split.weights = row_weights(split.examples, data.row_weights, split.index)
 
 
 def _remarks(split: Split) -> list[str]:

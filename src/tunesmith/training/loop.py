@@ -25,6 +25,7 @@ from tunesmith.training.packing import random_state, set_random_state
 from tunesmith.training.processes import ALONE, Processes
 from tunesmith.training.regularizing import check_noise, noisy
 from tunesmith.training.stopping import Asked, heeding
+from tunesmith.training.synthesizing import check_inside, mixing
 from tunesmith.training.trial import Trial
 
 _SHOWN = 8  # rows of a diverged step that are named
@@ -66,6 +67,7 @@ class Loop:
         if processes.several:
             for trial in self.trials:
                 trial.check_shared()
+        check_inside(self.backbone, self.trials)
         self._narrow = narrow_named(wanted.pop(), self.backbone.device)
         self._tight = self._is_tight()
 
@@ -279,7 +281,8 @@ class Loop:
         if not several:
             seams.use(names[0])
         routed = seams.route(batch.layout.names or ()) if several else nullcontext()
-        with routed, noisy(self.backbone, [trial for trial, _ in work]):
+        training = [trial for trial, _ in work]
+        with routed, noisy(self.backbone, training), mixing(self.backbone, training):
             outputs = work[0][0].tuned.task.read(self.backbone, batch)
         found, item = [], 0
         for (trial, _), own in zip(work, owns, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import CheckpointError, CompatibilityError
 from tunesmith.core.named import build_named
+from tunesmith.core.seeds import derived
 from tunesmith.models.backbone import Backbone
+from tunesmith.training.gates import Gates
 from tunesmith.training.regularizers.base import OnParameters, Regularizer
+from tunesmith.training.regularizers.l0 import L0
 
 if TYPE_CHECKING:
     from tunesmith.training.trial import Trial
@@ -46,9 +49,25 @@ class Regularizing:
         self._start = {key: one.detach().clone() for key, one in read.items()}
         self._average = next(((one, own) for one, own in self._acting if one.averages), None)
         self._averaged = [one.detach().clone() for one in self._average[1]] if self._average else []
+        gated = [(one, own) for one, own in self._acting if isinstance(one, L0)]
+        self.gates = Gates(*gated[0]) if gated else None
+        self.sparsifies = any(one.sparsifies for one, _ in self._acting)
+        ranks = torch.Generator().manual_seed(derived(seed, "ranks"))
+        self._thinning = [
+            (one, p, torch.rand(p.shape, generator=ranks).to(p.device))
+            for one, own in self._acting
+            if one.sparsifies and not one.gates
+            for p in own
+        ]
         self._draw = torch.Generator().manual_seed(seed)
         self._noise: torch.Generator | None = None  # where it is not drawn from the same stream
+        self.thin(0, 1)
         self._aside: list[tuple[nn.Parameter, Tensor, Tensor]] = []  # parameters, their values, derivatives
+
+    @property
+    def parts(self) -> list[tuple[list[nn.Parameter], float]]:
+        """What trains besides delta and head, with its learning rate: the gates."""
+        return [] if self.gates is None else [(list(self.gates.logs), self.gates.how.rate)]
 
     @property
     def makes_noise(self) -> bool:
@@ -61,7 +80,7 @@ class Regularizing:
     def penalty(self) -> Tensor | None:
         """Return what is added to the loss of a step, or None."""
         found = [one.penalty(own, self._starts(own)) for one, own in self._acting]
-        given = [one for one in found if one is not None]
+        given = [one for one in [*found, None if self.gates is None else self.gates.penalty()] if one is not None]
         return torch.stack(given).sum() if given else None
 
     @torch.no_grad()
@@ -73,10 +92,14 @@ class Regularizing:
                 if given is not None:
                     self._aside.append((one, one.detach().clone(), given[1]))
                     one.copy_(given[0])
+        if self.gates is not None:
+            self.gates.enter(self._draw)
 
     @torch.no_grad()
     def leave(self) -> None:
         """After a step's passes: put parameters back, and make the gradients theirs."""
+        if self.gates is not None:
+            self.gates.leave()
         for one, value, slope in reversed(self._aside):
             one.copy_(value)
             if one.grad is not None:
@@ -97,8 +120,21 @@ class Regularizing:
             for averaged, one in zip(self._averaged, own, strict=True):
                 averaged.lerp_(one.detach(), share)
 
+    @torch.no_grad()
+    def thin(self, step: int, total: int) -> None:
+        """After an update: set numbers to zero where a regularizer wants that.
+
+        Args:
+            step: just made; 0 before the first.
+            total: steps of the run. [count]
+        """
+        for regularizer, one, rank in self._thinning:
+            regularizer.thin(one, rank, step / max(1, total))
+
     def answers(self) -> dict[int, Tensor]:
         """Return what the model should answer with in the place of parameters, by their ids."""
+        if self.gates is not None:
+            return self.gates.by_id()
         return dict(zip(map(id, self._average[1]), self._averaged, strict=True)) if self._average else {}
 
     def seed_noise(self, seed: int) -> None:
@@ -126,7 +162,8 @@ class Regularizing:
         Returns:
             A state for `resume`.
         """
-        return {"averaged": self._averaged, "draw": self._draw.get_state()}
+        gates = {} if self.gates is None else self.gates.state()
+        return {"averaged": self._averaged, "draw": self._draw.get_state(), "gates": gates}
 
     def resume(self, state: Mapping[str, Any], where: str) -> None:
         """Go on from a state.
@@ -141,6 +178,20 @@ class Regularizing:
             raise CheckpointError(f"{where} holds an average of other parameters than the recipe trains.")
         self._averaged = [new.to(old) for new, old in zip(state["averaged"], self._averaged, strict=True)]
         self._draw.set_state(state["draw"])
+        if self.gates is not None:
+            self.gates.resume(state["gates"])
+
+
+def zero_share(parameters: Iterable[Tensor]) -> float:
+    """Return the share of numbers that are exactly zero.
+
+    Args:
+        parameters: any.
+    Returns:
+        Between 0 and 1; 0 where there are none. [fraction]
+    """
+    counts = [(int((one == 0).sum()), one.numel()) for one in parameters]
+    return sum(zeros for zeros, _ in counts) / max(1, sum(size for _, size in counts))
 
 
 def check_noise(backbone: Backbone, trials: Sequence[Trial]) -> None:

@@ -18,6 +18,8 @@ from tunesmith.methods.base import Method
 from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch
 from tunesmith.recipe.schema import TrainingSettings
+from tunesmith.tasks.loss import Classes
+from tunesmith.tasks.rejecting import plain
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.batching import Sent, joined
 from tunesmith.training.corpus import Split
@@ -25,8 +27,9 @@ from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
 from tunesmith.training.part_rates import delta_parts
 from tunesmith.training.ranking import Key, Ranked, Ranking, mean_state
-from tunesmith.training.regularizing import Regularizing
+from tunesmith.training.regularizing import Regularizing, zero_share
 from tunesmith.training.sampling import epoch_steps, rows_of_epoch
+from tunesmith.training.synthesizing import Synthesizing
 from tunesmith.training.trained import Trained
 
 _PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
@@ -63,11 +66,12 @@ class Trial:
         self.method, self.seed = method, seed
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
-        self.optimizer = self.new_optimizer() if method.trains else NoOptimizer()
         deltas = [parameter for delta in self.deltas for parameter in delta.parameters()]
         self.regularizing = Regularizing(
             settings.regularizers, deltas, self.head_parameters(), derived(seed, "regularizers")
         )
+        self.optimizer = self.new_optimizer() if method.trains else NoOptimizer()
+        self.synthesizing = Synthesizing(settings.synthetic, split.labels, derived(seed, "synthetic"))
         self.trained = Trained()
         self.token_bytes = 0.0  # that a pass keeps per token, once that was measured
         self.most_tokens: int | None = None  # of a pass, where memory is planned
@@ -101,7 +105,7 @@ class Trial:
             for part in delta_parts(self.method, delta, rate, settings.part_learning_rates)
         ]
         return Optimizer(
-            [*parts, (head, settings.head_learning_rate or rate)],
+            [*parts, (head, settings.head_learning_rate or rate), *self.regularizing.parts],
             settings,
             total=min(self.epoch_steps * settings.epochs, settings.max_steps or sys.maxsize),
             scaled=next(self.tuned.backbone.model.parameters()).dtype == torch.float16,
@@ -133,8 +137,13 @@ class Trial:
         """Refuse to share the rows of a step out among processes where they cannot be told apart.
 
         Raises:
-            RecipeError: a loss or the head compares all rows of a step.
+            RecipeError: a loss or the head compares all rows of a step, or they are mixed.
         """
+        if self.synthesizing.how is not None:
+            raise RecipeError(
+                "several processes: training.synthetic mixes all rows of a step, which no process has. Train in one "
+                "process, or leave it out."
+            )
         if not self.tuned.task.separable:
             raise RecipeError(
                 "several processes: the head or a loss of the task compares all rows of a step, which no process has. "
@@ -198,7 +207,14 @@ class Trial:
         Returns:
             A scalar that carries gradients: the mean over the rows' items.
         """
+        outputs, batch = self.synthesizing.made(outputs, batch, self._classes, self.trained.steps)
         return self.tuned.loss_of(outputs, batch, self.settings.label_smoothing)
+
+    @property
+    def _classes(self) -> int:
+        """How many classes the head knows. [count]"""
+        known = getattr(plain(self.tuned.head), "known_classes", None)
+        return len(known.counts) if isinstance(known, Classes) else int(self.split.labels.max()) + 1
 
     def take(self) -> list[int]:
         """Return the rows of the next step; a new epoch begins where one has ended.
@@ -252,7 +268,7 @@ class Trial:
     @property
     def pass_tokens(self) -> int:
         """Most tokens that go through the model at once; 0 for any number."""
-        if not self.tuned.task.separable:
+        if not self.tuned.task.separable or self.synthesizing.how is not None:  # its rows are compared or mixed
             return 0
         if self.most_tokens is not None:
             return self.most_tokens
@@ -312,6 +328,7 @@ class Trial:
             return f"the loss {wrong}" if wrong else f"the norm of the gradients is {facts['gradient_norm']}"
         self._facts = facts
         self.trained.steps += 1
+        self.regularizing.thin(self.trained.steps, self.optimizer.total)
         self.regularizing.average(self.trained.steps, self.optimizer.total)
         for delta in self.deltas:
             self.method.adjust(delta, self.trained.steps - self.stage[1], self.optimizer.total)
@@ -361,6 +378,8 @@ class Trial:
         self.tuned.train(False)
         losses = self.trained.losses[-len(self._steps) :]
         train_loss = sum(losses) / len(losses)
+        if self.regularizing.sparsifies:
+            self._facts["zero share"] = zero_share([*self.tuned.delta.parameters()] or self.tuned.parameters())
         if self.epoch % self.settings.score_every and not self._used_up:
             self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **self._facts})
             return
@@ -420,6 +439,7 @@ class Trial:
             "method": self.method.training_state(self.tuned.delta),
             "optimizer": self.optimizer.state(),
             "regularizing": self.regularizing.state(),
+            "synthesizing": self.synthesizing.state(),
             "dropout": self.tuned.streams(),
             "epoch": self.epoch,
             "stage": self.stage,
@@ -458,6 +478,7 @@ class Trial:
         self.method.resume(self.tuned.delta, state["method"])
         self.optimizer.resume(state["optimizer"])
         self.regularizing.resume(state["regularizing"], where)
+        self.synthesizing.resume(state["synthesizing"], self.tuned.head_tensor())
         self.tuned.set_streams(state["dropout"])
         self.epoch, self.stage, self._taken = state["epoch"], state["stage"], state["taken"]
         self._order.set_state(state["order"])

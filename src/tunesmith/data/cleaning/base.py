@@ -37,15 +37,17 @@ class Verdict:
 
     Args:
         why: in a few words.
-        what: "dropped", "relabelled" or "listed", which leaves the row as it is.
+        what: "dropped", "relabelled", "weighted" or "listed", which leaves the row as it is.
         label: code of the new label of a relabelled row.
         other: row that the reason ends with.
+        weight: factor of a weighted row's loss.
     """
 
     why: str
     what: str = "dropped"
     label: int | None = None
     other: int | None = None
+    weight: float = 1.0
 
 
 class Cleaning(Component):

@@ -12,14 +12,16 @@ from tunesmith.data.label_errors import out_of_fold, suspicious
 
 @register("cleaning")
 class LabelErrors(Filter):
-    """Find training rows whose label is contradicted by a probe that never saw them: drop, correct or list them."""
+    """Find training rows whose label a probe that never saw them contradicts: drop, correct, weigh or list them."""
 
     name: ClassVar[str] = "label-errors"
-    where: ClassVar[str] = "drops or relabels training rows; reads the frozen model's features"
+    where: ClassVar[str] = "drops, relabels or weighs training rows; reads the frozen model's features"
     paper: ClassVar[str] = "Northcutt et al. 2021, arXiv:1911.00068"
     needs_features: ClassVar[bool] = True
-    do: Literal["drop", "correct", "list"] = setting(
-        "drop", "Drop the rows, give them the label that the probe suggests, or list them only."
+    do: Literal["drop", "correct", "weight", "list"] = setting(
+        "drop",
+        "Drop the rows, give them the label that the probe suggests, let them weigh less (by the given label's "
+        "probability over the suggested one's), or list them only.",
     )
     odds: float = setting(
         5.0, "How many times as far above its usual probability the suggested label is than the given one.", ge=1
@@ -31,13 +33,14 @@ class LabelErrors(Filter):
         assert rows.features is not None
         table = out_of_fold(rows.features(), rows.labels, len(rows.label_names), self.folds, rows.seed)
         found = suspicious(table, rows.labels, self.odds)
-        what = {"drop": "dropped", "correct": "relabelled", "list": "listed"}[self.do]
+        what = {"drop": "dropped", "correct": "relabelled", "weight": "weighted", "list": "listed"}[self.do]
         return {
             row: Verdict(
                 f"given {rows.label_names[rows.labels[row]]}, suggested {rows.label_names[code]}, "
                 f"p {table[row, rows.labels[row]]:.2g} against {table[row, code]:.2g}",
                 what,
                 int(code) if self.do == "correct" else None,
+                weight=float(table[row, rows.labels[row]] / table[row, code]) if self.do == "weight" else 1.0,
             )
             for row, code in enumerate(found.tolist())
             if code >= 0

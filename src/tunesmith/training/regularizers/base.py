@@ -23,6 +23,8 @@ class Regularizer(Component):
     reads_start: ClassVar[bool] = False  # where parameters began
     averages: ClassVar[bool] = False  # it answers with an average of the steps
     makes_noise: ClassVar[bool] = False  # on embeddings
+    gates: ClassVar[bool] = False  # parameters have gates that learn, and answer through them
+    sparsifies: ClassVar[bool] = False  # numbers become exactly zero
 
     def penalty(self, now: Sequence[Tensor], start: Sequence[Tensor]) -> Tensor | None:
         """Return what is added to the loss of a step.
@@ -69,6 +71,15 @@ class Regularizer(Component):
             (N, D), float32.
         """
         raise NotImplementedError
+
+    def thin(self, now: Tensor, rank: Tensor, progress: float) -> None:
+        """Set numbers of a parameter to zero after an update, in place.
+
+        Args:
+            now: the parameter.
+            rank: of the same shape, uniform numbers that were drawn once.
+            progress: share of the steps made. [fraction]
+        """
 
 
 class OnParameters(Regularizer):

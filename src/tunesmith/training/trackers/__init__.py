@@ -1,0 +1,1 @@
+"""Trackers of training, one per file."""
