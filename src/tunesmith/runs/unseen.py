@@ -59,13 +59,13 @@ class UnseenClasses:
             DataError: table or rows cannot be used, or do not fit the data's classes.
             RecipeError: rules that do not fit the table or the rows.
         """
-        if checked.attributes is None:
+        if checked.attributes is None or checked.recipe.data.unseen is None:
             return None
         way, data, session = checked.attributes, checked.recipe.data, family.session
         table = read_table(resolve_path(way.table, checked.folder))
         way.check(table.attributes)
         _check_measured(way, session.task)
-        examples = read_labelled(data.unseen, data, session.template, checked.folder)
+        examples = read_labelled(checked.recipe.data.unseen, data, session.template, checked.folder)
         known = [name for name in family.corpus.label_names if name != OUTSIDE]
         both = next((name for name in examples.label_names if name in known), None)
         if both is not None:
