@@ -1,6 +1,7 @@
 """Classes without training rows, from the recipe: every way, on texts and images, and what is refused."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tunesmith
-from tests.conftest import write_csv
+from tests.conftest import save_drawings, write_csv
 from tunesmith.cli.main import app
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.recipe.loading import load_recipe
@@ -65,12 +66,34 @@ def test_other_ways_read_the_tuned_model(given: dict[str, Any], way: Any, tmp_pa
 
 
 def test_the_command_line_takes_them(given: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "recipe.json").write_text(
-        json.dumps({**given, "attributes": None, "data": {**given["data"], "unseen": None}})
-    )
+    bare = {key: value for key, value in given.items() if key != "attributes"}
+    bare["data"] = {key: value for key, value in given["data"].items() if key != "unseen"}
+    (tmp_path / "recipe.json").write_text(json.dumps(bare))
     words = ["attributes.name=model", f"attributes.table={tmp_path}/table.csv", f"data.unseen={tmp_path}/unseen.csv"]
     said = CliRunner().invoke(app, ["train", str(tmp_path / "recipe.json"), *words, "--json"])
-    assert json.loads(said.stdout)["unseen"]["name"] == "model", said.output
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["unseen"]["name"] == "model"
+
+
+def test_unseen_drawings(tiny_vision: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(save_drawings(tmp_path / "all.zip", classes=4, each=8)) as archive:
+        archive.extractall(tmp_path / "all")
+    (tmp_path / "unseen").mkdir()
+    (tmp_path / "all" / "drawings" / "class3").rename(tmp_path / "unseen" / "class3")
+    (tmp_path / "table.csv").write_text("class,one,two\nclass0,0,0\nclass1,1,0\nclass2,0,1\nclass3,1,1\n")
+    run = tunesmith.train({
+        "task": "image-classification", "model": str(tiny_vision), "method": "none", "output": str(tmp_path / "run"),
+        "data": {
+            "train": str(tmp_path / "all" / "drawings"), "validation": None, "test": 0.3,
+            "unseen": str(tmp_path / "unseen"),
+        },
+        "attributes": {
+            "name": "rules", "table": str(tmp_path / "table.csv"),
+            "rules": {"one": "holes >= 1", "two": "aspect > 0.9"},
+        },
+    })  # fmt: skip
+    found = run.summary["unseen"]
+    assert found["classes"] == ["class3"] and 0 <= found["seen"]["low"] <= found["seen"]["high"] <= 1
 
 
 def test_mistakes(given: dict[str, Any], tmp_path: Path) -> None:
@@ -81,7 +104,7 @@ def test_mistakes(given: dict[str, Any], tmp_path: Path) -> None:
         load_recipe({**given, "attributes": None})
     with pytest.raises(RecipeError, match="data.unseen: attributes are measured"):
         load_recipe({**given, "data": {**given["data"], "unseen": None}})
-    with pytest.raises(DataError, match="'friend' has training rows, so it is not unseen"):
+    with pytest.raises(DataError, match="'plain' has training rows, so it is not unseen"):
         tunesmith.train({**given, "data": {**given["data"], "unseen": given["data"]["test"]}})
     wrong = {**given["attributes"], "measurements": "figures", "rules": {"friend": "holes > 0", "night": "holes > 0"}}
     with pytest.raises(RecipeError, match="figures is of images, and the task 'text-classification' reads text"):

@@ -201,8 +201,7 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
     if problems or recipe is None:
         return None
     scheme = parts.get("semi_supervised") or parts.get("dual_learning")
-    more: dict[str, Any] = {"listed": listed, "scheme": scheme, "attributes": parts.get("attributes")}
-    alone = Checked(recipe, parts["task"], parts["method"], folder, **more)
+    alone = Checked(recipe, parts["task"], parts["method"], folder, (), listed, scheme, parts.get("attributes"))
     variants = tuple(
         _candidate(values, variant, f"candidates[{number}].", problems, folder)
         for number, variant in enumerate(recipe.candidates)
