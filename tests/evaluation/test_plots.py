@@ -7,7 +7,7 @@ from tunesmith.evaluation import plots
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
-ODD = ["$x_", "<b>&", "名前 🙂", "a" * 60, "", r"\frac{$1}$"]
+ODD = ["$x_", "<b>&", "名前 🙂", "a" * 60, "", r"\frac{$1}$", "from $5 to $6"]
 NAN, INF = float("nan"), float("inf")
 
 
@@ -19,7 +19,7 @@ def test_odd_names() -> None:
         plots.scores_with_intervals(bars, "accuracy"),
         plots.shares(dict.fromkeys(ODD, 2)),
     ):
-        assert svg.startswith("<svg") and "<b>&" not in svg and "&lt;b&gt;&amp;" in svg
+        assert svg.startswith("<svg") and "<b>&" not in svg and "&lt;b&gt;&amp;" in svg and "from $5 to $6" in svg
 
 
 def test_odd_numbers() -> None:

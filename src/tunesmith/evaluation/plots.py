@@ -37,6 +37,11 @@ def _svg(figure: Any) -> str:
     return svg[svg.index("<svg") :]
 
 
+def _plain(name: str) -> str:
+    """Keep dollar signs of a name from being read as the bounds of a formula."""
+    return name.replace("$", r"\$")
+
+
 def candidate_curves(histories: Sequence[Sequence[dict[str, Any]]], score: str) -> str:
     """Draw the validation score of several candidates per epoch.
 
@@ -119,7 +124,7 @@ def scores_with_intervals(rows: Sequence[tuple[str, float, float, float]], label
         axes.barh(place, 100 * value, color=colour, height=0.62)
         axes.plot([100 * low, 100 * high], [place, place], color=_INK, linewidth=1.4)
         axes.text(100 * high + 1, place, f"{100 * value:.1f}", va="center", fontsize=9, color=_INK)
-    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.set_yticks(range(len(rows)), [_plain(row[0]) for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 107)
     axes.set_xlabel(f"{label}, %")
@@ -141,8 +146,9 @@ def confusion(matrix: np.ndarray[Any, Any], names: Sequence[str]) -> str:
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     if classes <= 40:
-        axes.set_xticks(range(classes), names, rotation=60, ha="right", fontsize=8)
-        axes.set_yticks(range(classes), names, fontsize=8)
+        shown = [_plain(name) for name in names]
+        axes.set_xticks(range(classes), shown, rotation=60, ha="right", fontsize=8)
+        axes.set_yticks(range(classes), shown, fontsize=8)
     else:
         axes.set_xticks([])
         axes.set_yticks([])
@@ -223,7 +229,7 @@ def shares(counts: Mapping[str, int], most: int = 40) -> str:
         items = [*items[: most - 1], (f"{len(rest):,} others", sum(count for _, count in rest))]
     figure, axes = _figure(7.2, 0.5 + 0.24 * len(items))
     axes.barh(range(len(items)), [count for _, count in items], color=_BLUE, height=0.7)
-    axes.set_yticks(range(len(items)), [name[:40] for name, _ in items], fontsize=8)
+    axes.set_yticks(range(len(items)), [_plain(name[:40]) for name, _ in items], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("rows")
     return _svg(figure)

@@ -110,7 +110,7 @@ def _check_gradients(model: nn.Module, delta: Delta, inputs: dict[str, Tensor]) 
 
 
 def _check_training(model: nn.Module, delta: Delta, inputs: dict[str, Tensor]) -> None:
-    optimizer = torch.optim.Adam(delta.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(delta.parameters(), lr=1e-2)
     first = _loss(model, inputs).item()
     for _ in range(_STEPS):
         optimizer.zero_grad()
