@@ -65,7 +65,7 @@ class UnseenClasses:
         table = read_table(resolve_path(way.table, checked.folder))
         way.check(table.attributes)
         _check_measured(way, session.task)
-        examples = read_labelled(checked.recipe.data.unseen, data, session.template, checked.folder)
+        examples = read_labelled(data.unseen, data, session.template, checked.folder)
         known = [name for name in family.corpus.label_names if name != OUTSIDE]
         both = next((name for name in examples.label_names if name in known), None)
         if both is not None:

@@ -13,6 +13,9 @@ from tunesmith.training.corpus import Split
 if TYPE_CHECKING:
     from tunesmith.data.tokens import Seen
 
+_PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
+_PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
+
 
 class Sent(NamedTuple):
     """Rows of one split that a step sends through the base.
@@ -90,3 +93,35 @@ def seen_together(
         None if plain else [row.hidden for row in rows],
         weights,
     )
+
+
+def usual_pass(token_bytes: float) -> int:
+    """Return most tokens that go through a CPU at once.
+
+    Args:
+        token_bytes: that a pass keeps per token; 0 where that was not measured. [bytes]
+    Returns:
+        Their number. [tokens]
+    """
+    fewest, most = _PASS
+    return max(fewest, min(most, int(_PASS_BYTES / token_bytes))) if token_bytes else most
+
+
+def cut_by_length(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Cut rows into passes of like lengths.
+
+    Args:
+        lengths: of the rows' own tokens; what they share would run again in every further pass. [tokens]
+        limit: most of them in a pass. [tokens]
+    Returns:
+        Places of the rows of each pass; at least one row each.
+    """
+    found: list[list[int]] = []
+    room = 0
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not found or lengths[place] > room:
+            found.append([])
+            room = limit
+        found[-1].append(place)
+        room -= lengths[place]
+    return found

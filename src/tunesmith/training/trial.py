@@ -21,7 +21,7 @@ from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.loss import Classes
 from tunesmith.tasks.rejecting import plain
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.batching import Sent, joined
+from tunesmith.training.batching import Sent, cut_by_length, joined, usual_pass
 from tunesmith.training.corpus import Split
 from tunesmith.training.guarding import objection
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
@@ -31,9 +31,6 @@ from tunesmith.training.regularizing import Regularizing, zero_share
 from tunesmith.training.sampling import epoch_steps, rows_of_epoch
 from tunesmith.training.synthesizing import Synthesizing
 from tunesmith.training.trained import Trained
-
-_PASS = 512, 1024  # fewest and most tokens that go through a CPU at once: more hold memory and are no faster
-_PASS_BYTES = 2**27  # that a pass on a CPU may keep where it has more than the fewest tokens
 
 # Scores after an epoch, by name; "validation loss" among them.
 Validate = Callable[[], dict[str, float]]
@@ -274,8 +271,7 @@ class Trial:
             return self.most_tokens
         if self.settings.tokens_per_pass or self.tuned.backbone.device.type != "cpu":
             return self.settings.tokens_per_pass or 0
-        fewest, most = _PASS
-        return max(fewest, min(most, int(_PASS_BYTES / self.token_bytes))) if self.token_bytes else most
+        return usual_pass(self.token_bytes)
 
     def passes(self, numbers: list[int]) -> list[list[int]]:
         """Cut the rows of a step into passes of at most `training.tokens_per_pass` tokens, like lengths together.
@@ -285,21 +281,11 @@ class Trial:
         Returns:
             The rows of each pass; at least one row each.
         """
-        backbone, lengths = self.tuned.backbone, self.row_lengths
-        limit = self.pass_tokens
-        if not limit or lengths[numbers].sum() <= limit:
+        lengths, limit = self.row_lengths[numbers], self.pass_tokens
+        if not limit or lengths.sum() <= limit:
             return [numbers]
-        spared = backbone.spared(self.batch(numbers))
-        found: list[list[int]] = []
-        room = 0
-        for number in sorted(numbers, key=lambda number: int(lengths[number])):
-            size = int(lengths[number]) - spared
-            if not found or size > room:
-                found.append([])
-                room = limit  # of the rows' own tokens: what they share would run again in every further pass
-            found[-1].append(number)
-            room -= size
-        return found
+        spared = self.tuned.backbone.spared(self.batch(numbers))
+        return [[numbers[place] for place in part] for part in cut_by_length((lengths - spared).tolist(), limit)]
 
     def items(self, numbers: list[int]) -> int:
         """Count what rows teach: labels, or tokens.
