@@ -164,5 +164,7 @@ def test_label_errors_are_dropped_corrected_or_listed(dirty: Recipe, data_folder
 
 def test_label_errors_need_labels(recipe: Recipe) -> None:
     texts = {**recipe, "task": "text-generation", "data": {"train": "a.txt", "cleaning": ["label-errors"]}}
-    with pytest.raises(RecipeError, match="label-errors compares labels, and the task 'text-generation' has none"):
+    with pytest.raises(
+        RecipeError, match="label-errors is for tasks with a head for labels, not for 'text-generation'"
+    ):
         load_recipe(texts)

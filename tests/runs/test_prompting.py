@@ -12,6 +12,7 @@ import tunesmith
 from tests.conftest import TEXTS, save_tiny_writer, write_csv
 from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.prompts.prompt import Prompt
+from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.prompting import PromptScorer
 
 WORDS = {"greeting": ["hello", "good morning"], "parting": ["goodbye"], "thanks": ["thank you so much"]}
@@ -209,3 +210,12 @@ def test_a_run_goes_on_with_a_new_label(recipe: dict[str, Any], masked: Path, tm
     assert second.labels == ["goodbye", "hello", "thanks"]
     before = second.summary["forgetting"]["before"]["accuracy"]
     assert before["value"] == pytest.approx(first.metrics["validation"]["accuracy"]["value"])
+
+
+def test_a_run_that_was_split_by_folds_is_read_again(recipe: dict[str, Any], masked: Path) -> None:
+    given = asked(recipe, masked, method="none")
+    given["data"] = {**given["data"], "folds": 4}
+    run = tunesmith.Run.load(tunesmith.train(given).folder)
+    assert run.recipe.recipe.data.folds == 4
+    with pytest.raises(RecipeError, match=r"data.augmentation: it is for tasks with a head for labels"):
+        load_recipe({**given, "data": {**given["data"], "augmentation": ["swap"]}})

@@ -72,3 +72,9 @@ def test_what_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
         tunesmith.lr_range(recipe, output=tmp_path / "file")
     with pytest.raises(RecipeError, match="the range test trains one variant"):
         tunesmith.lr_range({**recipe, "candidates": [{"seed": 1}, {"seed": 2}]})
+
+
+def test_a_method_that_trains_nothing_has_no_rate(recipe: dict[str, Any]) -> None:
+    for method in ("none", "auto"):
+        with pytest.raises(RecipeError, match=f"method: {method} has no learning rate of its own to test"):
+            tunesmith.lr_range({**recipe, "method": method})

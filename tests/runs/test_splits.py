@@ -93,7 +93,7 @@ def test_contradictions_are_told(data: dict[str, Any], said: str) -> None:
 
 
 def test_texts_that_are_written_are_not_augmented() -> None:
-    with pytest.raises(RecipeError, match="data.augmentation: it is for tasks with labels"):
+    with pytest.raises(RecipeError, match="data.augmentation: it is for tasks with a head for labels"):
         load_recipe({"task": "text-generation", "data": {"train": "a.txt", "augmentation": ["swap"]}})
 
 

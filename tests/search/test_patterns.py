@@ -11,7 +11,7 @@ import yaml
 import tunesmith
 from tests.conftest import TEXTS, write_jsonl
 from tunesmith.cli.main import app
-from tunesmith.core.errors import CheckpointError, RecipeError
+from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.patterns import taught
 
@@ -30,11 +30,17 @@ def test_what_is_taught() -> None:
 def test_the_whole_way(recipe: Recipe, masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, template in (("so", "{text} so {label}"), ("now", "{text} then {label}")):
         Prompt(template=template, label_words=WORDS).write(tmp_path / f"{name}.yaml")
+    (tmp_path / "told.yaml").write_text("greeting: Someone comes.\n")
     rows = [{"text": f"{text} then", "label": "not read"} for texts in TEXTS.values() for text in texts]
     write_jsonl(tmp_path / "more.jsonl", rows)
     values = {**recipe, "model": str(masked), "training": {**recipe["training"], "epochs": 1},
               "evaluation": {"resamples": 100, "baselines": False}}  # fmt: skip
     del values["output"]
+    values["data"] = {
+        **values["data"],
+        "label_descriptions": "told.yaml",
+        "folds": 5,
+    }  # beside the recipe, as all its paths are
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
     words = [str(tmp_path / name) for name in ("recipe.yaml", "so.yaml", "now.yaml")]
     out = tmp_path / "out"
@@ -56,8 +62,12 @@ def test_the_whole_way(recipe: Recipe, masked: Path, tmp_path: Path, capsys: pyt
     held = [json.loads(line)["text"] for line in (out / "validation.jsonl").read_text().splitlines()]
     assert not set(held) & {line["text"] for line in lines}  # what validates never teaches
     assert found["gain"][0]["metric"] == "accuracy"
+    values["data"].pop("label_descriptions")
     with pytest.raises(CheckpointError, match="exists"):
         tunesmith.exploit_patterns(values, words[1:], tmp_path / "more.jsonl", out)
+    with pytest.raises(DataError, match="no data file"):
+        tunesmith.exploit_patterns(values, words[1:], tmp_path / "nowhere.jsonl", tmp_path / "other")
+    assert not (tmp_path / "other").exists()  # refused before a pattern was tuned
     with pytest.raises(RecipeError, match="weights"):
         tunesmith.exploit_patterns(values, words[1:], tmp_path / "more.jsonl", tmp_path / "new", weights="best")
 

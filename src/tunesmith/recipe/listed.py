@@ -54,19 +54,19 @@ def across_lists(listed: Mapping[str, Sequence[Any]], data: DataSettings, task: 
     Returns:
         What is wrong, a sentence each.
     """
-    augmenting = listed["augmentation"] and task.opens != "body"
+    augmenting = listed["augmentation"] and task.family != "labelling"
     return [
         *_of_splits(data, task),
-        *([f"data.augmentation: it is for tasks with labels, not for '{task.name}'."] if augmenting else []),
+        *([f"data.augmentation: it is for tasks with a head for labels, not for '{task.name}'."] if augmenting else []),
         *(
             f"data.augmentation: {step.name} is for {step.of}, and the task '{task.name}' reads texts. Leave it out."
             for step in listed["augmentation"]
             if step.of != "texts"
         ),
         *(
-            f"data.cleaning: {step.name} compares labels, and the task '{task.name}' has none. Leave it out."
+            f"data.cleaning: {step.name} is for tasks with a head for labels, not for '{task.name}'. Leave it out."
             for step in listed["cleaning"]
-            if getattr(step, "needs_features", False) and task.opens != "body"
+            if getattr(step, "needs_features", False) and task.family != "labelling"
         ),
     ]
 
@@ -75,7 +75,7 @@ def _of_splits(data: DataSettings, task: Any) -> list[str]:
     """Refuse ways of splitting that contradict each other, or that the task does not know."""
     found = []
     given = [key for key in ("group", "time", "folds") if getattr(data, key) is not None]
-    if given and task.opens != "body":
+    if given and task.family == "generating":
         found.append(f"data.{given[0]}: the task '{task.name}' splits its rows at random. Leave it out.")
     if data.time is not None:
         found += [f"data.{key}: data.time holds the latest rows out, so nothing is drawn. Leave one of the two out."

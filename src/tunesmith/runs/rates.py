@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tunesmith.core.errors import DataError, RecipeError, TunesmithError
+from tunesmith.core.errors import CheckpointError, DataError, RecipeError, TunesmithError
 from tunesmith.core.files import finite, write_atomic, write_json, write_text
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
@@ -73,7 +73,12 @@ def find_rate(
         from tunesmith.evaluation.plots import rate_curve
 
         svg, png = rate_curve(found["rates"], found["losses"], found["smoothed"], found["suggestion"])
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"the output folder {output} cannot be made: {error.strerror}. Choose another with --output."
+            ) from None
         write_json(output / "lr-range.json", finite(found))
         write_text(output / "lr-range.svg", svg)
         write_atomic(output / "lr-range.png", lambda place: _fill(place, png))
@@ -89,6 +94,11 @@ def _tested(checked: Checked, low: float, high: float, steps: int, progress: Pro
     if checked.candidates:
         raise RecipeError("candidates: the range test trains one variant. Leave them out, and test them in turn.")
     checked, earlier = inherit(checked)
+    if not getattr(checked.method, "trains", False):
+        raise RecipeError(
+            f"method: {checked.method.name} has no learning rate of its own to test. Name a method that trains, for "
+            "example method=lora."
+        )
     training = checked.recipe.training.model_copy(update={"warmup_fraction": 0.0, "best": "last"})
     checked = replace(checked, recipe=checked.recipe.model_copy(update={"training": training}))
     seed_everything(checked.recipe.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,11 +191,11 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
         family.settle(member)
     tuned = Ensemble.of(members)
     lost = _tell_forgotten(family, fitted.old, tuned, warnings, progress) if fitted.earlier else {}
-    answers = _answer(tuned, family, progress)
+    answers, cost = _answer(tuned, fitted, progress)
     besides = learned_besides(best, answers, family)
     unseen = fitted.unseen.measure(best.trial.tuned, family) if fitted.unseen is not None else {}
     warnings.extend([*_told(besides, progress), *_told(unseen, progress)])
-    scored = Scored(best.checked.method.name, answers, best.facts.share, family.learned(fitted.cost))
+    scored = Scored(best.checked.method.name, answers, best.facts.share, family.learned(cost))
     ours = family.judge.score(scored)
     return Outcome(
         checked=best.checked if len(members) == 1 else checked,
@@ -352,14 +353,15 @@ def _told(besides: dict[str, Any], progress: Progress) -> list[str]:
     return found
 
 
-def _answer(tuned: Tuned, family: Family, progress: Progress) -> dict[str, Result]:
-    """Answer the evaluated splits with the kept state."""
-    found: dict[str, Result] = {}
-    with progress.stage("evaluation", len(family.judge.splits), "splits") as bar:
+def _answer(tuned: Tuned, fitted: _Fitted, progress: Progress) -> tuple[dict[str, Result], Cost]:
+    """Answer the evaluated splits with the kept state; where nothing trained, that is all it cost."""
+    family, found = fitted.family, dict[str, Result]()
+    alone = fitted.meter.stage() if not fitted.cost.peak_bytes else nullcontext(fitted.cost)
+    with alone as cost, progress.stage("evaluation", len(family.judge.splits), "splits") as bar:
         for name in family.judge.splits:
             found[name] = family.answer(tuned, family.corpus.splits[name])
             bar(1)
-    return found
+    return found, cost
 
 
 def _tell_data(family: Family, progress: Progress) -> None:
@@ -385,7 +387,8 @@ def _planned(prepared: list[Prepared], warnings: Sequence[str], progress: Progre
              *(["the head"] if any(True for _ in trial.tuned.head.parameters()) else [])]
         )  # fmt: skip
         who = "training" if len(prepared) == 1 else f"candidate {number}: {checked.method.name},"
-        progress.say(f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}")
+        if facts.trainable:
+            progress.say(f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}")
     progress.say(planned.sentence())
     if processes.several:
         progress.say(f"{processes.count} processes share the rows of every step; only what trains is sent")

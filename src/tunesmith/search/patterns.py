@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.core.errors import RecipeError
 from tunesmith.core.files import write_json, write_text
 from tunesmith.core.progress import Progress
 from tunesmith.core.settings import Settings, setting
-from tunesmith.data.examples import Columns, find_reader, read_examples
+from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
 from tunesmith.evaluation.predictions import Array
 from tunesmith.evaluation.statistics import Difference, metrics_by_name, paired_difference
 from tunesmith.prompts.prompt import Prompt
@@ -106,11 +106,12 @@ def exploit_patterns(
     if checked.task.family == "generating":
         raise RecipeError(f"task: {checked.task.name} writes and has no labels. Choose a task with labels.")
     check_new(output)
+    unread, texts = _unlabelled(named, checked, str(unlabelled))
     values = placed(checked)
     patterns = {name: _tuned(values, prompt, output / "patterns" / name, progress) for name, prompt in named.items()}
     weights = _weights(patterns, settings.weights)
     corpus = read_rows(checked, open_reading(checked))
-    texts, chances = _labelled(patterns, checked, str(unlabelled))
+    chances = [run.chances(unread) for run in patterns.values()]
     soft = taught(chances, list(weights.values()), settings.temperature)
     progress.say(f"{len(texts):,} unlabelled rows were labelled by {len(patterns)} patterns")
     rows = [
@@ -122,7 +123,8 @@ def exploit_patterns(
     for name in corpus.splits.keys() - {"train"}:
         _write_rows(output / f"{name}.jsonl", _rows(Table.of(corpus.splits[name]), corpus.label_names, checked))
     held = {name: str(output / f"{name}.jsonl") for name in corpus.splits if name != "train"}
-    data = {**values["data"], **held, "columns": [], "near_copies": None}
+    split_by = dict.fromkeys(("near_copies", "group", "time", "folds"))  # everything is held out already
+    data = {**values["data"], **held, **split_by, "fold": 0, "columns": []}
     final = Run(train_recipe({**values, "data": {**data, "train": str(output / "taught.jsonl"), "soft_labels": _SOFT}},
                              progress=progress))  # fmt: skip
     alone = {**values, "output": str(output / "plain")}
@@ -158,7 +160,7 @@ def placed(checked: Checked) -> dict[str, Any]:
         Plain values that mean the same anywhere.
     """
     values = checked.resolved()
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation", "test", "label_descriptions"):
         path = values["data"][split]
         if isinstance(path, str):
             found = Path(resolve_path(path, checked.folder))
@@ -188,17 +190,14 @@ def _weights(patterns: Mapping[str, Run], how: str) -> dict[str, float]:
     return {name: score / total if total else 1 / len(scores) for name, score in scores.items()}
 
 
-def _labelled(patterns: Mapping[str, Run], checked: Checked, path: str) -> tuple[list[dict[str, str]], list[Array]]:
-    """Read the unlabelled rows, and what every pattern says about them."""
+def _unlabelled(named: Mapping[str, Prompt], checked: Checked, path: str) -> tuple[Examples, list[dict[str, str]]]:
+    """Read the rows that the patterns will label, before any of them is tuned."""
     data = checked.recipe.data
-    fields = {name for run in patterns.values() for name in Prompt.of(run.recipe.recipe.prompt).fields}
+    fields = {name for prompt in named.values() for name in prompt.fields}
     others = tuple(sorted(fields - {"text", data.text}))
     reader = find_reader(path, data.encoding, data.max_characters)
     examples = read_examples(reader, Columns(reader.only_column or data.text, None, others), data.empty == "drop")
-    texts = [{name: row[name] for name in (data.text, *others)} for row in examples.rows()]
-    if len(texts) < 1:
-        raise DataError(f"{path} holds no row to label.")
-    return texts, [run.chances(examples) for run in patterns.values()]
+    return examples, [{name: row[name] for name in (data.text, *others)} for row in examples.rows()]
 
 
 def _rows(table: Table, names: Sequence[str], checked: Checked) -> list[dict[str, str]]:
