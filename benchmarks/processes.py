@@ -5,8 +5,8 @@
 MiniLM in float64 with LoRA on rows of BANKING77, nothing dropped at random; torchrun starts the processes, gloo sums on
 the CPU. Every step's gradient, clipped, is compared with that of one process, and so is the delta at the end. What goes
 through torch's all_reduce is counted there, beside what the run itself reports: gradients, which are the delta's bytes
-(the head's among them), and the loss, one number per step. The flag that ends all after the same step is gathered by
-another call and not counted. Results go to benchmarks/results/processes.json.
+(the head's among them), and two numbers per step, the loss and the flag that ends all after the same one. Results go to
+benchmarks/results/processes.json.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def recipe_of(folder: Path, count: int) -> dict[str, Any]:
     return {
         "model": {"name": "minilm", "dtype": "float64", "device": "cpu"},
         "task": {"name": "text-classification", "head_dropout": 0.0},
-        "data": {"train": str(folder / "train.csv"), "validation": None, "label": "category"},
+        "data": {"train": str(folder / "train.csv"), "validation": str(folder / "validation.csv"), "label": "category"},
         "method": {"name": "lora"},
         "training": {"epochs": 1, "batch_size": BATCH, "dropout": 0.0},
         "evaluation": {"resamples": 100, "baselines": False},
@@ -91,8 +91,13 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="processes-"))
     with open(source, newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    with open(folder / "train.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows[:: len(rows) // ROWS][:ROWS]])
+    step = len(rows) // ROWS
+    train = rows[::step][:ROWS]
+    known = {label for _, label in train}
+    parts = {"train": train, "validation": [row for row in rows[1::step] if row[1] in known][:BATCH]}
+    for name, part in parts.items():
+        with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *part])
     table: dict[str, Any] = {}
     for count in COUNTS:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]

@@ -378,7 +378,7 @@ def processes_table() -> list[str]:
         "number of a tensor, bytes that every process gives to torch's all_reduce."
     ).format(**found)
     columns = ("processes", "steps", "largest difference: gradients of a step / delta at the end",
-               "bytes per step: gradients / loss", "bytes of the delta and the head")  # fmt: skip
+               "bytes per step: gradients / loss and flag", "bytes of the delta and the head")  # fmt: skip
     lines = ["", "## Several processes", "", f"`python benchmarks/processes.py`. {what}", ""]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for count, own in found["processes"].items():

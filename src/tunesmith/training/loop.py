@@ -93,7 +93,7 @@ class Loop:
             try:
                 self._run(bar, asked)
             except KeyboardInterrupt:  # in the midst of a step, which no checkpoint can hold
-                if asked.by:
+                if asked.by or self.processes.several:  # the others are in the midst of it too
                     raise
                 asked.by = SIGINT
         self.interrupted, self.ended = bool(asked.by), asked.to_end

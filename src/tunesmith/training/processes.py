@@ -8,6 +8,8 @@ and writes.
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -154,7 +156,11 @@ class Processes:
         Args:
             value: this one's.
         """
-        return max(self.gathered(value)) if self.several else value
+        if not self.several:
+            return value
+        given = torch.tensor([value])
+        self._talk(dist.all_reduce, given, op=dist.ReduceOp.MAX)
+        return int(given)
 
     def gathered(self, value: T) -> list[T]:
         """Return what every process gives, in their order.
@@ -220,12 +226,16 @@ class Processes:
             yield
             self.gathered(True)
         except Ended as ended:
+            _speak_first()
             if ended.told and not self.first:
                 raise SystemExit(2) from ended
             raise
         except TunesmithError as error:
+            _speak_first()
             if self._said_by_first(str(error)):
                 raise SystemExit(2) from error
+            if self.several and not self.first:
+                error.args = (f"{self.words}: {error}",)
             raise
 
     def _said_by_first(self, message: str) -> bool:
@@ -255,6 +265,12 @@ class Ended(TunesmithError):
 
 
 ALONE = Processes()
+
+
+def _speak_first() -> None:
+    """Let a process that ends anyway say why: its launcher sends SIGTERM as soon as it misses another one."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager
