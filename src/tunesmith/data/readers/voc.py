@@ -19,10 +19,10 @@ class Voc(Reader):
     """A folder with `Annotations`, one XML file per image; images lie in `JPEGImages` or `images`."""
 
     name: ClassVar[str] = "voc"
-    by_content: ClassVar[bool] = True
     holds: ClassVar[str] = "images with boxes"
-    label_column: ClassVar[str | None] = "labels"
+    by_content: ClassVar[bool] = True
     file_column: ClassVar[str | None] = "image"
+    label_column: ClassVar[str | None] = "labels"
 
     @classmethod
     def reads(cls, path: str) -> bool:
