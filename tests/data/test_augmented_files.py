@@ -1,16 +1,19 @@
 """Images and sounds in other forms: within their bounds, and by draw and row alone."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.registry import components
 from tunesmith.data.augmentations.base import build_augmentations
 from tunesmith.data.augmented_files import AugmentedImages, AugmentedSounds
 from tunesmith.data.images import Images
+from tunesmith.data.pictures import Pictures
 from tunesmith.data.sounds import Sound
 from tunesmith.recipe.loading import load_recipe
 
@@ -117,9 +120,32 @@ def _inside(by: int) -> np.ndarray[Any, Any]:
 
 
 def test_augmentations_of_something_else_are_refused() -> None:
-    with pytest.raises(RecipeError, match="'typo' is for texts, not for images"):
+    with pytest.raises(RecipeError, match="'typo' is for text, not for images"):
         AugmentedImages(images(), build_augmentations([{"name": "typo"}]))
     with pytest.raises(RecipeError, match="'flip' is for images, not for sounds"):
         AugmentedSounds(sounds(), build_augmentations([{"name": "flip"}]))
-    with pytest.raises(RecipeError, match="flip is for images, and the task 'text-classification' reads texts"):
+    with pytest.raises(RecipeError, match="flip is for images, and task 'text-classification' reads text"):
         load_recipe({"data": {"train": "a.csv", "augmentation": ["flip"]}, "task": "text-classification"})
+    for name, said in (("typo", "data.augmentation: it is about texts"), ("cutmix", "cutmix shares the labels")):
+        with pytest.raises(RecipeError, match=said):
+            load_recipe({"data": {"train": "a.csv", "augmentation": [name]}, "task": "image-classification"})
+
+
+def test_rows_of_a_run_are_read_in_the_form_of_the_epoch(tmp_path: Path) -> None:
+    pictures = Pictures((1, 12, 10), lambda image: np.asarray(image, np.uint8)[None], {})
+    pictures.length = 4
+    for number, one in enumerate(images(1).pixels):
+        Image.fromarray(one[0]).save(tmp_path / f"{number}.png")
+    plain = pictures.rows([str(tmp_path / f"{number}.png") for number in range(4)])
+    rows = pictures.augmented(plain, build_augmentations([{"name": "rotate", "rate": 1}, {"name": "flip", "rate": 1}]))
+
+    def read(row: int, draw: int, of: Any = rows) -> list[Any]:
+        return pictures.pixels([int(of.seen(row, draw).ids[0]) // 4]).tolist()
+
+    assert rows.varies and [read(row, 0) for row in range(4)] == images(1).pixels[:, None].tolist()
+    first = [read(row, 7) for row in range(4)]
+    assert [read(row, 8) for row in range(4)] != first == [read(row, 7) for row in reversed(range(4))][::-1]
+    assert read(0, 7, rows.take(np.array([2, 1]))) == first[2], "also where other rows were dropped"
+    assert (rows.seen(1, 7).ids % 4 == np.arange(4)).all() and rows.seen(1, 7).ids.dtype == np.int64
+    mixed = pictures.pixels([int(rows.seen(1, draw).ids[0]) // 4 for draw in (0, 7, 8)])
+    assert mixed[1].tolist() == first[1][0] and mixed[0].tolist() == images(1).pixels[1].tolist()

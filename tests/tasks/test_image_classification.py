@@ -214,3 +214,15 @@ def test_what_is_about_texts_is_refused(section: str, key: str, value: Any, tiny
     given.setdefault(section, {})[key] = value
     with pytest.raises(RecipeError, match=rf"(?m)^\s*{section}.*(about|labels') texts"):
         load_recipe(given)
+
+
+def test_images_are_augmented_in_training(
+    run: tunesmith.Run, tiny_vision: Path, drawings: Path, tmp_path: Path
+) -> None:
+    recipe = image_recipe(tiny_vision, drawings, tmp_path / "run")
+    recipe["data"]["augmentation"] = ["rotate", {"name": "erase", "rate": 0.3}]
+    found = tunesmith.train(recipe)
+    assert found.metrics["test"]["accuracy"]["value"] > 1.5 * CHANCE
+    histories = [(one.folder / "history.jsonl").read_text().splitlines() for one in (run, found)]
+    losses = [[json.loads(line)["train loss"] for line in lines] for lines in histories]
+    assert losses[0] != losses[1] and len(losses[1]) == 3

@@ -171,7 +171,7 @@ def find_reader(
     known = sorted(readers.values(), key=lambda reader: not reader.by_content)
     nameless = [reader for reader in readers.values() if columns and path.lower().endswith(reader.nameless or "\0")]
     for reader in [*nameless, *(reader for reader in known if reader.reads(path))]:
-        if path.lower().endswith(reader.suffixes or "\0") and not Path(path).is_file():
+        if path.lower().endswith((*reader.suffixes, *reader.nameless)) and not Path(path).is_file():
             raise DataError(_missing(path))
         found: Reader = reader(path, encoding, max_characters, columns if reader in nameless else ())
         return found

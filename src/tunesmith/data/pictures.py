@@ -13,12 +13,13 @@ import numpy as np
 
 from tunesmith.core.errors import CompatibilityError, DataError
 from tunesmith.data.images import ImageLimits, Pixels, image_entries, open_image, read_image_file
-from tunesmith.data.tokens import RowMaker, TokenRows
+from tunesmith.data.tokens import RowMaker, Seen, TokenRows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _ARCHIVE = ".zip"
+_BITS = 32  # of an image's number; what lies above says in which form it is read
 
 
 class Album:
@@ -58,6 +59,36 @@ class ImageRows(TokenRows):
         return ImageRows(self.albums, self.numbers[rows], self._length)
 
 
+class AugmentedPictures(ImageRows):
+    """Images that training sees in another form in each epoch; evaluation sees them as they are.
+
+    What an image becomes depends on the epoch's draw and on its own number alone. It is made when it is read, so no
+    form is kept.
+
+    Args:
+        rows: as they are.
+        pictures: that made them.
+        steps: augmentations of images, in order.
+    """
+
+    varies = True
+
+    def __init__(self, rows: ImageRows, pictures: Pictures, steps: Sequence[Any]) -> None:
+        super().__init__(rows.albums, rows.numbers, rows._length)
+        self._pictures, self._steps = pictures, steps
+
+    def seen(self, row: int, draw: int = 0) -> Seen:
+        """Return an image in the form of a draw; as it is for draw 0."""
+        whole = super().seen(row)
+        if not draw:
+            return whole
+        return Seen(whole.ids + self._pictures.form(self._steps, draw) * self._length, None)
+
+    def take(self, rows: np.ndarray[Any, Any]) -> AugmentedPictures:
+        """Return some of the rows; each is drawn as before."""
+        return AugmentedPictures(super().take(rows), self._pictures, self._steps)
+
+
 class Pictures(RowMaker):
     """Reads images for one model, and keeps the pixels of those in use.
 
@@ -73,6 +104,7 @@ class Pictures(RowMaker):
         self.limits = ImageLimits()
         self._albums: WeakValueDictionary[int, Album] = WeakValueDictionary()
         self._next = 0
+        self._forms: list[tuple[Sequence[Any], int]] = []  # steps and draw of every form that was asked for
         noise = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
         self._samples = self._keep(noise)
 
@@ -101,6 +133,24 @@ class Pictures(RowMaker):
         album = self._keep(np.stack(found) if found else np.zeros((0, *self.shape), np.uint8))
         return ImageRows([album], album.first + np.arange(len(found)), self.length)
 
+    def augmented(self, rows: TokenRows, steps: Sequence[Any]) -> TokenRows:
+        """Let training see images in other forms."""
+        assert isinstance(rows, ImageRows)
+        return AugmentedPictures(rows, self, steps)
+
+    def form(self, steps: Sequence[Any], draw: int) -> int:
+        """Say how far the numbers of a form's images lie from those of the images as they are.
+
+        Args:
+            steps: augmentations, in order.
+            draw: of the epoch.
+        Returns:
+            What is added to a number.
+        """
+        if (steps, draw) not in self._forms:
+            self._forms.append((steps, draw))
+        return (self._forms.index((steps, draw)) + 1) << _BITS
+
     def content(self, text: str) -> str:
         """Return what an image is told apart by: a hash of its file.
 
@@ -127,16 +177,28 @@ class Pictures(RowMaker):
         """Give images back.
 
         Args:
-            numbers: of images whose rows are in use.
+            numbers: of images whose rows are in use, with the form that `form` added.
         Returns:
             (images, channels, height, width), uint8.
         """
         if not numbers:
             return np.zeros((0, *self.shape), np.uint8)
+        forms, numbers = [one >> _BITS for one in numbers], [one & ((1 << _BITS) - 1) for one in numbers]
         starts = sorted(self._albums)
         places = np.searchsorted(starts, numbers, side="right") - 1
-        pairs = zip(numbers, places, strict=True)
-        return np.stack([self._albums[starts[place]].pixels[number - starts[place]] for number, place in pairs])
+        found = zip(numbers, forms, places, strict=True)
+        return np.stack([
+            self._drawn(self._albums[starts[place]].pixels[number - starts[place]], number, form)
+            for number, form, place in found
+        ])  # fmt: skip
+
+    def _drawn(self, pixels: Pixels, number: int, form: int) -> Pixels:
+        steps, draw = self._forms[form - 1] if form else ((), 0)
+        random = np.random.default_rng([draw, number])
+        for step in steps:
+            if random.random() < step.rate:
+                pixels = step.pixels(pixels, random)
+        return pixels
 
     def _keep(self, pixels: Pixels) -> Album:
         album = Album(self._next, pixels)

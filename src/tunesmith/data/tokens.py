@@ -232,6 +232,17 @@ class RowMaker:
         """
         raise NotImplementedError
 
+    def augmented(self, rows: TokenRows, steps: Sequence[Any]) -> TokenRows:
+        """Let training see rows in other forms.
+
+        Args:
+            rows: that it made.
+            steps: augmentations, in order.
+        Returns:
+            Rows that are another form for another draw.
+        """
+        raise NotImplementedError
+
     def beside(self, text: str, path: str) -> str:
         """Look up what a cell names, beside the file that holds the cell.
 

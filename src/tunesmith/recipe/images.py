@@ -31,7 +31,9 @@ def across_images(recipe: Recipe, task: Any, listed: Mapping[str, Sequence[Any]]
         for key in keys
         if getattr(getattr(recipe, section), key) != type(getattr(recipe, section)).model_fields[key].default
     ]
-    given += [f"data.{key}" for key, some in listed.items() if some]
+    given += [
+        f"data.{key}" for key, some in listed.items() if any(getattr(one, "of", "text") == "text" for one in some)
+    ]
     if recipe.prompt != type(recipe.prompt)():
         given.append("prompt")
     found = [

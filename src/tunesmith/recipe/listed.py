@@ -59,9 +59,14 @@ def across_lists(listed: Mapping[str, Sequence[Any]], data: DataSettings, task: 
         *_of_splits(data, task),
         *([f"data.augmentation: it is for tasks with a head for labels, not for '{task.name}'."] if augmenting else []),
         *(
-            f"data.augmentation: {step.name} is for {step.of}, and the task '{task.name}' reads texts. Leave it out."
+            f"data.augmentation: {step.name} is for {step.of}, and task '{task.name}' reads {task.reads}. Leave it out."
             for step in listed["augmentation"]
-            if step.of != "texts"
+            if step.of not in ("text", task.reads)
+        ),
+        *(
+            f"data.augmentation: {step.name} shares the labels of two rows, and a row of a run has one. Leave it out."
+            for step in listed["augmentation"]
+            if getattr(step, "mixes", False)
         ),
         *(
             f"data.cleaning: {step.name} is for tasks with a head for labels, not for '{task.name}'. Leave it out."

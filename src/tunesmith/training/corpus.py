@@ -430,6 +430,8 @@ def _augmented(split: Split, data: DataSettings, template: Template, tokenizer: 
         return template.render({**values, "text": text, split.examples.columns.text: text})
 
     steps = build_augmentations(data.augmentation)
+    if isinstance(tokenizer, RowMaker):
+        return replace(split, tokens=tokenizer.augmented(split.tokens, steps))
     return replace(split, tokens=AugmentedRows(split.tokens, tokenizer, write, steps, max_tokens))
 
 

@@ -21,7 +21,7 @@ class Augmentation(Component):
     """Base of every augmentation of texts. Its file registers one subclass with `@register("augmentations")`."""
 
     name: ClassVar[str]
-    of: ClassVar[str] = "texts"
+    of: ClassVar[str] = "text"
     rate: float = setting(0.1, "Share of the words that are changed, on average.", unit="fraction", gt=0, le=1)
 
     def words(self, words: list[str], draw: np.random.Generator) -> list[str]:
@@ -66,6 +66,7 @@ class ImageAugmentation(Component):
 
     name: ClassVar[str]
     of: ClassVar[str] = "images"
+    mixes: ClassVar[bool] = False  # whether the form has parts of another image, so that its label is shared
     rate: float = setting(0.5, "Share of the images that are changed.", unit="fraction", gt=0, le=1)
 
     def pixels(self, image: Pixels, draw: np.random.Generator) -> Pixels:

@@ -18,6 +18,7 @@ class CutMix(ImageAugmentation):
     """Put a rectangle of another image over a part of the image; its label counts by its share of the area."""
 
     name: ClassVar[str] = "cutmix"
+    mixes: ClassVar[bool] = True
     paper: ClassVar[str] = "Yun et al. 2019, arXiv:1905.04899, eq. 1 and 2"
     concentration: float = setting(1.0, "Parameter of the beta distribution of the shares.", gt=0)
 

@@ -20,9 +20,9 @@ class Voc(Reader):
 
     name: ClassVar[str] = "voc"
     holds: ClassVar[str] = "images with boxes"
+    by_content: ClassVar[bool] = True
     file_column: ClassVar[str | None] = "image"
     label_column: ClassVar[str | None] = "labels"
-    by_content: ClassVar[bool] = True
 
     @classmethod
     def reads(cls, path: str) -> bool:
