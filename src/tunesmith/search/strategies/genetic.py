@@ -13,16 +13,16 @@ from tunesmith.search.strategies.sampling import Sampling
 
 @register("strategies")
 class Genetic(Sampling):
-    """A population whose best members' fields are crossed and now and then drawn anew.
+    """A population whose best members are crossed: numbers blended (BLX-alpha), choices from either, some drawn anew.
 
-    Source: Deb et al. 2002 (NSGA-II), of one score; optuna's form of it.
+    Source: Deb et al. 2002 (NSGA-II), of one score; Eshelman and Schaffer 1993 (BLX-alpha); optuna's form of both.
     """
 
     name: ClassVar[str] = "genetic"
     paper: ClassVar[str] = "Deb et al. 2002, IEEE TEC 6(2)"
     batch: ClassVar[int | None] = 8
 
-    population: int = setting(12, "Members of a generation.", unit="count", ge=2)
+    population: int = setting(8, "Members of a generation.", unit="count", ge=2)
     crossing: float = setting(0.9, "Share of children with two parents.", unit="fraction", ge=0, le=1)
     mutation: float | None = setting(
         None, "How often a field is drawn anew; once per child when empty.", unit="fraction", ge=0, le=1
@@ -30,6 +30,8 @@ class Genetic(Sampling):
 
     def sampler(self, space: Space, seed: int) -> Any:
         """Breed."""
-        return optuna().samplers.NSGAIISampler(
-            population_size=self.population, crossover_prob=self.crossing, mutation_prob=self.mutation, seed=seed
-        )
+        samplers = optuna().samplers
+        return samplers.NSGAIISampler(
+            population_size=self.population, crossover=samplers.nsgaii.BLXAlphaCrossover(),
+            crossover_prob=self.crossing, mutation_prob=self.mutation, seed=seed,
+        )  # fmt: skip

@@ -1,0 +1,61 @@
+"""Every strategy for settings: the same trials from the same seed, inside the space; a grid has every point."""
+
+from typing import Any
+
+import pytest
+
+from tunesmith.core.registry import components, find
+from tunesmith.search.bookkeeping import quiet
+from tunesmith.search.space import Choices, Range, Space
+from tunesmith.search.tuning import begin
+
+pytest.importorskip("optuna", reason="the extra 'search' is not installed")
+
+NODES = (
+    Choices("kind", {"a": "a", "b": "b"}),
+    Range("rate", 1e-4, 1.0, True, None, whole=False),
+    Range("rank", 1, 9, False, None, whole=True),
+)
+NAMES = sorted(name for name, one in components("strategies").items() if one.of == "settings")
+
+
+def drawn(name: str, seed: int, count: int, **settings: Any) -> list[tuple[Any, ...]]:
+    live, _ = begin(find("strategies", name)(**settings), Space({node.name: node for node in NODES}), seed, False, 9)
+    found = []
+    for _ in range(count):
+        with quiet():
+            trial = live.ask()
+            kind, rate, rank = (node.value(trial) for node in NODES)
+            live.tell(trial, (kind == "a") + (rate - 0.1) ** 2 + (rank - 4) ** 2)
+        found.append((kind, rate, rank))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_trials(name: str) -> None:
+    settings = {"startup": 4} if "startup" in find("strategies", name).model_fields else {}
+    count = 5 if name == "gaussian-process" else 12
+    first = drawn(name, 0, count, **settings)
+    assert first == drawn(name, 0, count, **settings) != drawn(name, 1, count, **settings)
+    assert all(kind in "ab" and 1e-4 <= rate <= 1 and rank in range(1, 10) for kind, rate, rank in first)
+
+
+def test_a_grid_has_every_point_once() -> None:
+    points = find("strategies", "grid")(each=2).points(Space({node.name: node for node in NODES}), 0)
+    rates = (1e-4, 1.0)
+    whole = {(kind, rate, rank) for kind in "ab" for rate in rates for rank in (1, 9)}
+    found = {(point["kind"], round(point["rate"], 12), point["rank"]) for point in points}
+    assert len(points) == 8 and found == whole
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband"])
+def test_a_trial_worse_than_others_is_stopped(name: str) -> None:
+    live, _ = begin(find("strategies", name)(), Space({node.name: node for node in NODES}), 0, False, 9)
+    trials, stopped = [live.ask() for _ in range(9)], set()
+    for number, trial in enumerate(trials):
+        for epoch in range(1, 9):
+            trial.report(float(number), epoch)
+            if trial.should_prune():
+                stopped.add(number)
+                break
+    assert 0 not in stopped and len(stopped) >= 4
