@@ -22,7 +22,7 @@ from tunesmith.training.loop import Loop
 
 FILES = {
     "recipe.yaml", "fingerprint.json", "delta", "head.safetensors", "labels.json", "prompt.yaml", "metrics.json",
-    "predictions.parquet", "history.jsonl", "report.html", "splits.json",
+    "predictions.parquet", "history.jsonl", "report.html", "splits.json", "openings.jsonl",
 }  # fmt: skip
 Recipe = dict[str, Any]
 
