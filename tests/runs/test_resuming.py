@@ -55,7 +55,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     summary = {key: value for key, value in json.loads(found.pop("metrics.json")).items() if key not in TIMES}
     for row in summary["table"]:
         row.update(seconds=0, peak_bytes=0)
-    for name in ("report.html", "fingerprint.json", "recipe.yaml"):  # times, places
+    for name in ("report.html", "fingerprint.json", "recipe.yaml", "openings.jsonl"):  # times, places
         found.pop(name)
     return {**found, "metrics": json.dumps(summary).encode()}
 
