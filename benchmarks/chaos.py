@@ -105,7 +105,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     for row in summary["table"]:
         row.update(seconds=0, peak_bytes=0)
     for name in ("report.html", "fingerprint.json", "recipe.yaml", "openings.jsonl"):
-        found.pop(name)
+        found.pop(name, None)
     return {**found, "metrics": json.dumps(summary).encode()}
 
 
