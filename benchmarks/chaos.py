@@ -104,8 +104,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
     summary = {key: value for key, value in json.loads(found.pop("metrics.json")).items() if key not in TIMES}
     for row in summary["table"]:
         row.update(seconds=0, peak_bytes=0)
-    for name in ("report.html", "fingerprint.json", "recipe.yaml"):
-        found.pop(name)
+    for name in ("report.html", "fingerprint.json", "recipe.yaml", "openings.jsonl"):
+        found.pop(name, None)
     return {**found, "metrics": json.dumps(summary).encode()}
 
 

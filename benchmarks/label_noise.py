@@ -8,8 +8,9 @@ MiniLM's frozen features, which are computed once and kept beside the results of
 the share of the flipped rows that it lists (recall), and of the listed rows that were flipped (precision). Beside it
 the test accuracy of logistic regression on the same features with the given labels, without the listed rows, with the
 suggested labels, and with the true labels; and that of the task's head on these features (method head-only) with
-nothing, a robust loss, cleaning, lighter rows, and both. One table is printed with intervals. With --tune the README's recipe is trained on the given labels, without the
-listed rows and with the suggested ones. Results go to benchmarks/results/label_noise.json.
+nothing, a robust loss, cleaning, lighter rows, and both. One table is printed with intervals. With --tune the README's
+recipe is trained on the given labels, without the listed rows and with the suggested ones. Results go to
+benchmarks/results/label_noise.json.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ import frozen
 from encoder_classification import write
 from tunesmith.core.registry import components
 from tunesmith.data.cleaning.base import Rows
-from tunesmith.data.tokens import tokenize
 
 CLEANINGS: dict[str, list[Any]] = {
     "given": [],

@@ -274,7 +274,8 @@ def test_a_loss_that_leaps_stops_and_the_best_state_comes_back(monkeypatch: pyte
 
     def told(done: int, note: str = "") -> None:
         if loop.steps == 8:
-            kept.extend(loop.trials[0]._kept or [])
+            best = loop.trials[0].ranking.best
+            kept.extend(best.state if best is not None else [])
 
     loop.fit(told)
     trained = loop.trials[0].trained

@@ -12,13 +12,16 @@ from torch import Tensor
 
 import tunesmith
 from tests.conftest import TEXTS, write_csv
+from tests.training.test_many import backbone, trial
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.named import build_named
 from tunesmith.core.registry import components
+from tunesmith.methods.lora import Lora
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.tasks.loss import Learned, RowLoss
 from tunesmith.training.balancing import classes_of
+from tunesmith.training.loop import Loop
 from tunesmith.training.sampling import balanced_order, rows_of_epoch
 
 ROWS, CLASSES = 6, 4
@@ -207,3 +210,16 @@ def test_what_is_refused(task: dict[str, Any], training: dict[str, Any], said: s
     given = {"task": {"name": "text-classification", **task}, "data": {"train": "train.csv"}, "training": training}
     with pytest.raises(RecipeError, match=said):
         load_recipe(given)
+
+
+def test_r_drop_compares_a_row_with_its_own_copy_whatever_the_lengths() -> None:
+    """Without dropout both copies are the same, so nothing disagrees and the loss is cross-entropy's."""
+    rows, found = [3, 14, 15, 9, 26, 5, 35, 8], []
+    for name in ("r-drop", "cross-entropy"):
+        one = trial(backbone(0.0), Lora(rank=2), "a", 0, batch_size=8)
+        one.tuned.task = one.tuned.task.model_copy(update={"losses": [name]})
+        one.tuned.head.dropout = 0.0
+        one.tuned.train(True)
+        (loss,) = Loop([one]).losses([(one, rows * one.tuned.task.copies)])
+        found.append(loss.item())
+    assert found[0] == pytest.approx(found[1], rel=1e-10)

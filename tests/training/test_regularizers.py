@@ -300,14 +300,14 @@ def test_gates_are_their_formulas() -> None:
 
 def test_a_strong_l0_penalty_shuts_gates_and_the_share_of_zeros_is_in_the_history() -> None:
     shares = []
-    for strength in (1e-3, 20.0):
-        written = [{"name": "l0", "strength": strength, "on": "delta", "per": "row", "rate": 0.5}]
+    for strength, rate in ((1e-3, 0.01), (20.0, 0.5)):
+        written = [{"name": "l0", "strength": strength, "on": "delta", "per": "row", "rate": rate}]
         one = fresh(regularizers=written)
         run([one])
         row = one.trained.history[one.trained.best_epoch - 1]
         assert row["zero share"] == pytest.approx(zero_share(one.tuned.delta.parameters()))
         shares.append(one.trained.history[-1]["zero share"])
-    assert shares[0] < 0.1 and shares[1] > 0.9
+    assert shares[0] < 0.3 and shares[1] > 0.9
 
 
 def test_sparse_training_keeps_so_many_zeros() -> None:

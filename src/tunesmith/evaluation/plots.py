@@ -109,6 +109,33 @@ def learning_curves(losses: Sequence[float], history: Sequence[dict[str, Any]], 
     return _svg(figure)
 
 
+def by_layer(curves: Mapping[str, Mapping[str, float]], most: int = 6) -> str:
+    """Draw a number of every layer, a line for each of some times.
+
+    Args:
+        curves: by time, the number by layer, each in the model's order.
+        most: so many lines at most: the first, the last and some between.
+    Returns:
+        An SVG element.
+    """
+    names = list(curves)
+    shown = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(most, len(names)))]
+    layers = list(dict.fromkeys(layer for name in shown for layer in curves[name]))
+    figure, axes = _figure(7.2, 2.8)
+    for number, name in enumerate(shown):
+        values = [curves[name].get(layer, np.nan) or np.nan for layer in layers]  # zero has no logarithm
+        axes.plot(
+            range(len(layers)), values, "o-", color=_BLUE, alpha=(number + 1) / len(shown), label=name, markersize=3
+        )
+    if any(value > 0 for name in shown for value in curves[name].values()):
+        axes.set_yscale("log")
+    axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=7)
+    axes.set_ylabel("norm")
+    axes.grid(axis="y", color=_GRID, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=8, ncols=3)
+    return _svg(figure)
+
+
 def scores_with_intervals(rows: Sequence[tuple[str, float, float, float]], label: str) -> str:
     """Draw one bar per model with its interval.
 

@@ -98,6 +98,7 @@ def render(content: Content) -> str:
         _head(content),
         _comparison(content),
         section("Learning curves", _curves(content)),
+        section("Gradients by layer", _gradients(content)),
         section("Candidates", _candidates(content)),
         *_answers(content),
         section("Data", _data(content)),
@@ -187,6 +188,15 @@ def _curves(content: Content) -> str:
     return f"<p class=soft>The {which} was kept.</p>" + plots.learning_curves(
         content.losses, content.history, content.score, content.best_epoch
     )
+
+
+def _gradients(content: Content) -> str:
+    """Show where gradients are large or vanish, where more than one block trains."""
+    rows = [row for row in content.history if len(row.get("gradient norms", {})) > 1]
+    if not rows:
+        return ""
+    said = "<p class=soft>Norm of the delta's gradients in the last step of an epoch, after clipping.</p>"
+    return said + plots.by_layer({f"epoch {row['epoch']}": row["gradient norms"] for row in rows})
 
 
 def _candidates(content: Content) -> str:

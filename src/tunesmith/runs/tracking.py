@@ -75,10 +75,10 @@ class Tracking:
             losses, epochs = self._done[trial.name]
             trained = trial.trained
             self._done[trial.name] = len(trained.losses), len(trained.history)
+            for row in trained.history[epochs:]:  # an epoch closes after its last step was told
+                self._pass_on(trial, losses, {key: value for key, value in row.items() if key != "train loss"})
             for step, loss in enumerate(trained.losses[losses:], losses + 1):
                 self._pass_on(trial, step, {"training loss": loss})
-            for row in trained.history[epochs:]:
-                self._pass_on(trial, len(trained.losses), {k: v for k, v in row.items() if k != "train loss"})
 
     def _pass_on(self, trial: Trial, step: int, values: Mapping[str, Any]) -> None:
         numbers = {key: float(v) for key, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -210,6 +211,8 @@ class LabelTask(Task):
         self, backbone: Backbone, head: nn.Module, delta: Delta, outputs: Tensor, batch: RaggedBatch, smoothing: float
     ) -> Tensor:
         """Apply the head and add up the losses, each a mean over the rows."""
+        if self.copies > 1:
+            outputs, batch = _copies_apart(outputs, batch, self.copies)
         assert batch.labels is not None
         head, labels = plain(head), batch.labels.to(outputs.device)
         soft = labels if labels.ndim == 2 else None
@@ -228,6 +231,19 @@ class LabelTask(Task):
             )
         found = [loss.weight * loss.compute(learned) for loss in losses]
         return found[0] if len(found) == 1 else torch.stack(found).sum()
+
+
+def _copies_apart(outputs: Tensor, batch: RaggedBatch, copies: int) -> tuple[Tensor, RaggedBatch]:
+    """Put a step's rows in the order in which losses compare copies: every row once, then every row once more.
+
+    A batch lies by length, so copies of several rows of one length are mixed there.
+    """
+    assert batch.labels is not None
+    by_row = batch.index.argsort(stable=True)
+    order = torch.cat([by_row[copy::copies] for copy in range(copies)])
+    weights = None if batch.weights is None else batch.weights[order.to(batch.weights.device)]
+    labels, index = batch.labels[order.to(batch.labels.device)], batch.index[order]
+    return outputs[order.to(outputs.device)], replace(batch, labels=labels, index=index, weights=weights)
 
 
 def _factors(known: Classes | None, labels: Tensor, rows: Tensor | None, like: Tensor) -> Tensor | None:

@@ -1,0 +1,34 @@
+"""Gradients by block: the norms of the parts make up the whole; a vanishing one does not break the picture."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.test_many import backbone, trial
+from tunesmith.evaluation.plots import by_layer
+from tunesmith.methods.lora import Lora
+from tunesmith.training.loop import Loop
+from tunesmith.training.monitoring import block_of, gradient_norms
+
+
+def test_norms_by_block_are_sums_of_squares() -> None:
+    names = ["embeddings.word.a", "encoder.layer.0.query.a", "encoder.layer.0.query.b", "encoder.layer.11.key.a"]
+    named = [(name, nn.Parameter(torch.zeros(2, 3, dtype=torch.float64))) for name in names]
+    for number, (_, one) in enumerate(named[:3], 1):
+        one.grad = torch.full_like(one, float(number))
+    found = gradient_norms(named)
+    assert list(found) == ["others", "encoder.layer.0"]  # the last one has no gradient
+    assert found == pytest.approx({"others": math.sqrt(6), "encoder.layer.0": math.sqrt(6 * (4 + 9))})
+    assert block_of("decoder.block.2.layer.0.q") == "decoder.block.2"
+
+
+def test_the_history_has_them_and_they_are_drawn() -> None:
+    one = trial(backbone(0.0), Lora(rank=2), "a", 0, epochs=2, clip_norm=1e-3)
+    Loop([one]).fit(lambda *_: None)
+    rows = [row["gradient norms"] for row in one.trained.history]
+    assert len(rows) == 2 and "encoder.layer.0" in rows[0]
+    assert all(sum(value**2 for value in row.values()) <= 1.0001e-6 for row in rows)  # after clipping
+    assert "<svg" in by_layer({"epoch 1": {"a": 0.0, "b": 1.0}, "epoch 2": {"a": 2.0, "b": 0.5}})
+    assert "<svg" in by_layer({"epoch 1": {"a": 0.0, "b": 0.0}})
