@@ -38,6 +38,11 @@ class Tuned:
         """Return everything that trains, the delta first."""
         return [*self.delta.parameters(), *self.head.parameters()]
 
+    def tensors(self) -> list[Tensor]:
+        """Return what trains, and what else of delta and head is computed with."""
+        modules = [*self.delta.modules(), self.head]
+        return [*self.parameters(), *(buffer for module in modules for buffer in module.buffers())]
+
     def train(self, training: bool) -> None:
         """Switch dropout on or off everywhere.
 

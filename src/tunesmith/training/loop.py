@@ -85,7 +85,7 @@ class Loop:
             CheckpointError: a checkpoint cannot be written.
         """
         self._checkpoints = checkpoints if self.processes.first else None
-        self.processes.start_alike([tensor for trial in self.trials for tensor in trial.tensors()])
+        self.processes.start_alike([tensor for trial in self.trials for tensor in trial.tuned.tensors()])
         if not self.steps:
             for trial in self.trials:
                 trial.seed_dropout()

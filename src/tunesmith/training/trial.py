@@ -149,11 +149,6 @@ class Trial:
                 "Train in one process, or choose a loss that is a mean over rows, for example cross-entropy."
             )
 
-    def tensors(self) -> list[Tensor]:
-        """Return what trains and what else of delta and head is computed with, the same ones in every process."""
-        modules = [*self.tuned.delta.modules(), self.tuned.head]
-        return [*self.tuned.parameters(), *(buffer for module in modules for buffer in module.buffers())]
-
     # Rows -----------------------------------------------------------------------------------------------------
 
     @property
