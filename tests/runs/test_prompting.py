@@ -177,6 +177,8 @@ def test_nothing_to_train_is_refused(recipe: dict[str, Any], masked: Path) -> No
 def test_class_means_alone(recipe: dict[str, Any]) -> None:
     run = tunesmith.train({**recipe, "method": "none"})
     assert run.summary["trainable_parameters"] == 0
+    own = next(line for line in run.summary["table"] if line["name"] == "none")
+    assert own["peak_bytes"] > 0 and own["seconds"] > 0  # of answering
     assert run.metrics["test"]["accuracy"]["value"] > 1 / 3
 
 
