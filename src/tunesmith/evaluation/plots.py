@@ -367,14 +367,17 @@ def parallel_coordinates(
 
     figure, axes = _figure(max(7.2, 1.5 * len(heads)), 4.0)
     scores = [score for _, score in lines]
-    scaled, colours = Normalize(min(scores), max(scores)), colormaps["viridis_r" if higher_is_better else "viridis"]
-    shades = ScalarMappable(scaled, colours)
-    for places, score in sorted(lines, key=lambda line: line[1], reverse=not higher_is_better):
-        axes.plot(range(len(heads)), places, "o-", markersize=3, linewidth=1.1, alpha=0.8, color=colours(scaled(score)))
+    shades = ScalarMappable(
+        Normalize(min(scores), max(scores)), colormaps["viridis_r" if higher_is_better else "viridis"]
+    )
+    colours = shades.to_rgba(np.asarray(scores))
+    for at in sorted(range(len(lines)), key=scores.__getitem__, reverse=not higher_is_better):
+        axes.plot(range(len(heads)), lines[at][0], "o-", markersize=3, linewidth=1.1, alpha=0.8, color=colours[at])
     for number, (_, ticks) in enumerate(heads):
         axes.axvline(number, color=_GRID, linewidth=1, zorder=0)
         for place, text in ticks:
-            axes.text(number + 0.03, place + 0.015, text[:24], fontsize=8, color=_INK)
+            said = axes.text(number + 0.03, place + 0.015, text[:24], fontsize=8, color=_INK)
+            said.set_in_layout(False)  # long words must not squeeze the axes
     axes.set_xticks(range(len(heads)), [name for name, _ in heads], rotation=12, ha="right", fontsize=8)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
