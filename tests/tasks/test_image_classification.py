@@ -193,6 +193,23 @@ def test_a_missing_image_is_named(run: tunesmith.Run, tmp_path: Path) -> None:
         run.evaluate(tmp_path / "rows.csv")
 
 
+def test_looks_at_test_images_are_known_by_their_pixels(run: tunesmith.Run, tiny_vision: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    images = json.loads((folder / "splits.json").read_text())["test"]
+    again = tunesmith.Run.load(folder)
+    again.evaluate(save_drawings(tmp_path / "others.zip", classes=4, group="others"))
+    assert len(again.openings) == 1
+    again.evaluate(images["file"])
+    assert again.openings[1]["test_rows"] == len(images["numbers"])
+
+
+def test_what_is_kept_by_tokens_is_not_kept_of_images(tiny_vision: Path, drawings: Path) -> None:
+    given = image_recipe(tiny_vision, drawings, drawings.parent / "never")
+    given["training"]["cache"] = "disk"
+    with pytest.raises(RecipeError, match=r"training.cache=disk: .* Take auto, memory or off"):
+        load_recipe(given)
+
+
 def test_models_of_another_kind_are_refused(
     recipe: dict[str, Any], tiny_vision: Path, tiny_folder: Path, drawings: Path, tmp_path: Path
 ) -> None:

@@ -58,6 +58,12 @@ class ImageRows(TokenRows):
         """
         return ImageRows(self.albums, self.numbers[rows], self._length)
 
+    def content(self, row: int) -> bytes:
+        """Return an image's pixels: its number is another one in another run."""
+        number = int(self.numbers[row])
+        album = next(one for one in self.albums if one.first <= number < one.first + len(one.pixels))
+        return album.pixels[number - album.first].tobytes()
+
 
 class AugmentedPictures(ImageRows):
     """Images that training sees in another form in each epoch; evaluation sees them as they are.

@@ -70,6 +70,10 @@ class TokenRows:
         """
         return Seen(self[row], self.learned(row))
 
+    def content(self, row: int) -> bytes:
+        """Return what a row is told apart by, in this run and in others."""
+        return self[row].tobytes()
+
     def items(self, row: int) -> int:
         """Return how much of a row is learned: one label, or so many tokens. [count]"""
         return 1

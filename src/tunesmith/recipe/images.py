@@ -39,6 +39,11 @@ def across_images(recipe: Recipe, task: Any, listed: Mapping[str, Sequence[Any]]
     found = [
         f"{key}: it is about texts, and the rows of the task '{task.name}' are images. Leave it out." for key in given
     ]
+    if recipe.training.cache == "disk":
+        found.append(
+            "training.cache=disk: what is kept there is found again by a row's tokens, and those of an image are only "
+            "numbers. Take auto, memory or off."
+        )
     if task.reads_label_text:
         found.append("task.head_start: labels' texts are nothing to a model of images. Choose prototypes or random.")
     if "zero-shot" in (recipe.evaluation.baselines or ()):

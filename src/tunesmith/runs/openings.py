@@ -30,7 +30,7 @@ def row_hashes(tokens: TokenRows) -> list[str]:
     Returns:
         (rows,), 16 hexadecimal digits each.
     """
-    return [hashlib.blake2b(tokens[row].tobytes(), digest_size=8).hexdigest() for row in range(len(tokens))]
+    return [hashlib.blake2b(tokens.content(row), digest_size=8).hexdigest() for row in range(len(tokens))]
 
 
 def opening(by: str, file: str, rows: int, test_rows: int, scores: Mapping[str, float]) -> str:
