@@ -73,7 +73,7 @@ def test_what_a_search_refuses(asked: Recipe, tmp_path: Path) -> None:
     for budget in ("0", "0s"):
         with pytest.raises(RecipeError, match="allows nothing to be tried"):
             tunesmith.search_prompts(asked, budget, out)
-    with pytest.raises(RecipeError, match="unknown strategy 'beem'; did you mean 'beam'"):
+    with pytest.raises(RecipeError, match="unknown strategy for prompts 'beem'; did you mean 'beam'"):
         tunesmith.search_prompts(asked, 5, out, strategy="beem")
     with pytest.raises(RecipeError, match="did you mean 'phrases'"):
         tunesmith.search_prompts(asked, 5, out, ["search.edits=[phrase]"])

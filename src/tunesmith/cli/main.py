@@ -16,7 +16,7 @@ from tunesmith.cli import show as display
 from tunesmith.cli import talk as talking
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.importing import take_the_process
-from tunesmith.core.launch import launched
+from tunesmith.core.launch import launched, speak_first
 
 app = typer.Typer(
     name="tunesmith",
@@ -380,6 +380,8 @@ def run() -> None:
     try:
         app()
     except TunesmithError as error:
+        if launched().count > 1:
+            speak_first()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as leaving:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from dataclasses import dataclass
 
 _KEYS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # by which launchers tell a process its place
@@ -36,3 +38,15 @@ def launched() -> Place:
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     own = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", count))
     return Place(rank, count, *own)
+
+
+def speak_first() -> None:
+    """Let a process that ends anyway say why: its launcher sends SIGTERM as soon as it misses another one."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def heed_again() -> None:
+    """End `speak_first`: whoever caught what went wrong may go on with other work."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -8,8 +8,6 @@ and writes.
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
-from tunesmith.core.launch import Place, launched
+from tunesmith.core.launch import Place, heed_again, launched, speak_first
 from tunesmith.models.loading import choose_device
 
 _PATIENCE = timedelta(days=7)  # the others wait while the first one evaluates; one that dies is noticed at once
@@ -226,12 +224,12 @@ class Processes:
             yield
             self.gathered(True)
         except Ended as ended:
-            _speak_first()
+            speak_first()
             if ended.told and not self.first:
                 raise SystemExit(2) from ended
             raise
         except TunesmithError as error:
-            _speak_first()
+            speak_first()
             if self._said_by_first(str(error)):
                 raise SystemExit(2) from error
             if self.several and not self.first:
@@ -267,12 +265,6 @@ class Ended(TunesmithError):
 ALONE = Processes()
 
 
-def _speak_first() -> None:
-    """Let a process that ends anyway say why: its launcher sends SIGTERM as soon as it misses another one."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 @contextmanager
 def joined() -> Iterator[Processes]:
     """Join the processes that were started with this one, for the work inside the block.
@@ -293,6 +285,7 @@ def joined() -> Iterator[Processes]:
             yield processes
     finally:
         dist.destroy_process_group()
+        heed_again()
 
 
 def take_device(wanted: str, place: Place) -> None:

@@ -114,15 +114,15 @@ class Synthesizing:
         """
         return {} if self._bank is None else {"bank": self._bank, "seen": torch.from_numpy(self._seen)}
 
-    def resume(self, state: Mapping[str, Any], like: Tensor) -> None:
+    def resume(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on from a state.
 
         Args:
             state: from `state`, of the same rows.
-            like: a tensor of the device that the head computes on.
+            device: that the head computes on.
         """
         if state:
-            self._bank, self._seen = state["bank"].to(like.device), state["seen"].numpy()
+            self._bank, self._seen = state["bank"].to(device), state["seen"].numpy()
 
 
 def check_inside(backbone: Backbone, trials: Sequence[Trial]) -> None:

@@ -464,7 +464,7 @@ class Trial:
         self.method.resume(self.tuned.delta, state["method"])
         self.optimizer.resume(state["optimizer"])
         self.regularizing.resume(state["regularizing"], where)
-        self.synthesizing.resume(state["synthesizing"], self.tuned.head_tensor())
+        self.synthesizing.resume(state["synthesizing"], self.tuned.backbone.device)
         self.tuned.set_streams(state["dropout"])
         self.epoch, self.stage, self._taken = state["epoch"], state["stage"], state["taken"]
         self._order.set_state(state["order"])
