@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tunesmith.data.tokens import LearnedRows
 from tunesmith.prompts.chat import Chat, Rendered, Span, special_tokens
 
 _CHUNK = 512  # rows that are tokenised at a time
+_CHARACTERS = 2**15  # of texts, likewise; more are no faster
 
 
 @dataclass
@@ -297,8 +299,7 @@ def encode_documents(
     builder, places = RowBuilder(), Growing("q")
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     last = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    for number, pieces in enumerate(texts):
-        flat, characters, ends = flat_document(pieces, tokenizer, first)
+    for number, (flat, characters, ends) in enumerate(flat_documents(texts, tokenizer, first)):
         flat.extend(last)
         ids = flat.finish()
         starts = range(0, max(1, len(ids) - 1), max_tokens - 1)
@@ -310,20 +311,42 @@ def encode_documents(
     return builder.rows(), places.finish().reshape(-1, 2)
 
 
-def flat_document(pieces: Iterable[str], tokenizer: Any, first: Sequence[int] = ()) -> tuple[Growing, int, list[int]]:
-    """Tokenise a text piece by piece.
+def flat_documents(
+    texts: Iterable[Iterable[str]], tokenizer: Any, first: Sequence[int] = ()
+) -> Iterator[tuple[Growing, int, list[int]]]:
+    """Tokenise texts piece by piece, many pieces at a time.
 
     Args:
-        pieces: of the text.
+        texts: each in pieces, at least one.
         tokenizer: of the model.
-        first: tokens that the text begins with.
+        first: tokens that every text begins with.
     Returns:
-        Its tokens, its characters, and where each piece ends in the tokens.
+        Of each text its tokens, its characters, and where each piece ends in the tokens.
     """
-    ids, characters, ends = Growing("i"), 0, list[int]()
-    ids.extend(first)
-    for piece in pieces:
-        ids.extend(tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"])
+    for _, pieces in groupby(_tokenised(texts, tokenizer), itemgetter(0)):
+        ids, characters, ends = Growing("i"), 0, list[int]()
+        ids.extend(first)
+        for _, piece, own in pieces:
+            ids.extend(own)
+            characters += len(piece)
+            ends.append(len(ids))
+        yield ids, characters, ends
+
+
+def _tokenised(texts: Iterable[Iterable[str]], tokenizer: Any) -> Iterator[tuple[int, str, list[int]]]:
+    """Tokenise pieces: the number of the text, the piece and its ids, of each."""
+    rest = ((number, piece) for number, pieces in enumerate(texts) for piece in pieces)
+    while found := _up_to(rest, _CHARACTERS):
+        ids = tokenizer([piece for _, piece in found], add_special_tokens=False, verbose=False)["input_ids"]
+        yield from ((number, piece, own) for (number, piece), own in zip(found, ids, strict=True))
+
+
+def _up_to(pieces: Iterator[tuple[int, str]], most: int) -> list[tuple[int, str]]:
+    """Take pieces until they have so many characters, at least one."""
+    found, characters = list[tuple[int, str]](), 0
+    for number, piece in pieces:
+        found.append((number, piece))
         characters += len(piece)
-        ends.append(len(ids))
-    return ids, characters, ends
+        if characters >= most:
+            break
+    return found

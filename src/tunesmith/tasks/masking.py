@@ -13,7 +13,7 @@ import numpy as np
 from tunesmith.core.errors import CheckpointError
 from tunesmith.core.growing import Growing
 from tunesmith.data.tokens import LearnedRows, Seen
-from tunesmith.tasks.encoding import RowBuilder, flat_document
+from tunesmith.tasks.encoding import RowBuilder, flat_documents
 
 _MASKED, _OTHER = 0.8, 0.1  # of the chosen tokens: shown as the mask token, as any other; the rest as they are
 
@@ -104,8 +104,7 @@ def encode_masked(
     begin, end = around(tokenizer)
     room = max_tokens - len(begin) - len(end)
     builder, places = RowBuilder(), Growing("q")
-    for number, pieces in enumerate(texts):
-        flat, characters, ends = flat_document(pieces, tokenizer)
+    for number, (flat, characters, ends) in enumerate(flat_documents(texts, tokenizer)):
         ids = flat.finish()
         for start in range(0, len(ids), room):
             row = ids[start : start + room].tolist()
