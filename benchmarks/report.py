@@ -11,6 +11,7 @@ from typing import Any
 
 import common
 from report_omniglot import omniglot
+from report_ways import ways
 
 FOLDER = common.RESULTS.parent.parent / "docs" / "benchmarks"
 TITLES = {
@@ -413,7 +414,7 @@ def main() -> None:
     semi_supervised(lines)
     dual_learning(lines)
     attribute_zero_shot(lines)
-    lines += omniglot(FOLDER, draw)
+    lines += [*omniglot(FOLDER, draw), *ways(FOLDER, draw)]
     (FOLDER / "README.md").write_text(
         "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table(), *processes_table()]) + "\n",
         encoding="utf-8",
