@@ -10,6 +10,7 @@ import pytest
 import tunesmith
 from tests.conftest import TEXTS, write_csv
 from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
+from tunesmith.search import settings as searching
 from tunesmith.search.database import Database
 from tunesmith.search.passes import Passes
 from tunesmith.search.trials import StudyTrial
@@ -129,6 +130,34 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(base: dict[str, Any
     assert "nothing-like-it" in failed.reason
 
 
+def test_points_that_come_again_are_not_trained_again(base: dict[str, Any], tmp_path: Path) -> None:
+    words = ["method=lora", "training.epochs=1", "training.learning_rate=[0.001, 0.01]", f"output={tmp_path / 's'}"]
+    found = tunesmith.search_settings(base, words, trials=5, strategy="random", width=2)
+    trials = kept(tmp_path / "s")
+    assert found["trials"]["repeated"] >= 3
+    assert all(one.outcome == trials[one.same_as].outcome for one in trials if one.same_as is not None)
+
+
+def test_a_search_that_was_killed_in_its_best_run_may_find_a_better_trial(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["method=lora", "training.epochs=[1, 8]", "training.learning_rate=0.02", f"output={tmp_path / 's'}"]
+
+    def stopped(recipe: Any, overrides: list[str], **rest: Any) -> Path:
+        tunesmith.train(recipe, overrides)
+        raise KeyboardInterrupt
+
+    settings: dict[str, Any] = {"strategy": "grid", "width": 1}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(searching, "train_recipe", stopped)
+        tunesmith.search_settings(base, words, trials=1, **settings)
+    found = tunesmith.search_settings(base, words, trials=2, resume=True, **settings)
+    assert found["best"] == 1  # the seed's order: another trial than the one that the killed run was of
+    assert found["again_on_validation"]["value"] == found["chosen_by"]["value"]
+    epochs = (tmp_path / "s" / "best" / "history.jsonl").read_text().splitlines()
+    assert len(epochs) == int(found["parameters"]["training.epochs"])
+
+
 def test_a_pass_that_breaks_is_tried_one_by_one(
     base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +195,8 @@ def test_a_budget_shorter_than_a_trial_says_how_long_one_takes(base: dict[str, A
     ("overrides", "settings", "message"),
     [
         ([], {"trials": 2, "metric": "bleu"}, "search.metric: unknown choice 'bleu'"),
+        ([], {"trials": 2, "metric": "last"}, "search.metric: 'last' says which epoch is kept and is no metric"),
+        (["data.validation=null"], {"trials": 2}, "data.validation: a search chooses by validation rows"),
         ([], {}, "a search needs an end"),
         ([], {"trials": 0}, "allows nothing to be tried"),
         ([], {"trials": 2, "strategy": "beam"}, "unknown strategy for settings 'beam'"),

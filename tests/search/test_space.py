@@ -58,12 +58,15 @@ def test_fields_inside_an_option_are_open_with_it_only() -> None:
         (True, {"low": 4, "high": 64, "log": True}, 3, [4, 16, 64]),
         (True, {"low": 8, "high": 32, "step": 8}, 9, [8, 16, 24, 32]),
         (False, {"low": 0, "high": 1}, 3, [0, 0.5, 1]),
+        (False, {"low": 0.0, "high": 0.3, "step": 0.1}, 9, pytest.approx([0, 0.1, 0.2, 0.3])),
     ],
 )
 def test_a_grid_spreads_numbers(whole: bool, field: dict[str, Any], count: int, expected: list[float]) -> None:
     key = "epochs" if whole else "weight_decay"
     space, _ = read_space(recipe(training={key: field}), [])
-    assert [point[f"training.{key}"] for point in space.points(count)] == expected
+    found = [point[f"training.{key}"] for point in space.points(count)]
+    assert found == expected and max(found) <= field["high"]
+    assert {type(number) for number in found} <= {int, float}  # YAML writes no numbers of numpy
 
 
 @pytest.mark.parametrize(
@@ -77,6 +80,7 @@ def test_a_grid_spreads_numbers(whole: bool, field: dict[str, Any], count: int, 
             "training.learning_rate: the range is upside down: low 1 is not",
         ),
         ("training.learning_rate={low: 1}", "high is None"),
+        ("training.learning_rate={low: 0.001, high: 0.01, step: 0.004}", "do not meet high 0.01. Write high: 0.009."),
         ("training.learning_rate={low: 0, high: 1, log: true}", "needs low above 0"),
         ("training.learning_rate={low: 0.1, high: 1, logg: true}", "unknown key of a range 'logg'; did you mean 'log'"),
         ("training.epochs={low: 1, high: 2.5}", "training.epochs: whole numbers are wanted"),

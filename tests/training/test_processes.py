@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from tests.conftest import TEXTS, write_csv
 from tests.runs.test_resuming import files_of, writing
 from tests.training.several import carry_out
-from tunesmith.core.launch import Place
+from tunesmith.core.errors import CheckpointError
+from tunesmith.core.launch import Place, heed_again
 from tunesmith.training.checkpoints import newest
 from tunesmith.training.processes import ALONE, Processes
+from tunesmith.training.stopping import heeding
 
 Found = dict[str, Any]
 
@@ -200,3 +205,43 @@ def test_a_process_alone_sends_nothing() -> None:
     assert ALONE.sums([1.5]) == [1.5]
     assert ALONE.of_first(lambda: "x") == "x"
     assert ALONE.facts() == {}
+
+
+def test_of_several_processes_each_hears_the_first_signal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher passes Ctrl-C on that the terminal sent already; the second one must not break the step off."""
+    for key, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(key, value)
+    said: list[str] = []
+    try:
+        with heeding(said.append) as asked:
+            for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGINT)  # while the first process evaluates
+    finally:
+        heed_again()
+    assert asked.by == signal.SIGINT
+    assert len(said) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_gradient_that_one_process_lacks_is_that_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parameter that no row of one process reaches, as an expert's, moves there as in the others."""
+    here = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    here[0].grad = torch.tensor([1.0, 2.0])
+    others = torch.tensor([10.0, 20.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0])  # the second is there and exactly zero
+    monkeypatch.setattr(dist, "all_reduce", lambda flat: flat.add_(others))
+    Processes(Place(0, 2)).sum_gradients(here)
+    assert here[0].grad.tolist() == [11.0, 22.0]
+    assert here[1].grad is not None
+    assert here[1].grad.tolist() == [0.0, 0.0]
+    assert here[2].grad is None
+
+
+def test_only_what_differs_between_processes_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"recipe": {"model": "m", "training": {"batch_size": 8, "epochs": 2}}, "seed": 0}
+    there = {"recipe": {"model": "m", "training": {"batch_size": 9, "epochs": 2}}, "seed": 0}
+    monkeypatch.setattr(Processes, "gathered", lambda self, value: [value, there])
+    with pytest.raises(CheckpointError) as error:
+        Processes(Place(0, 2)).check_alike(here)
+    assert "process 1 trains something else: recipe.training.batch_size is 9 there and 8 here." in str(error.value)

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 _KEYS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # by which launchers tell a process its place
 
@@ -40,13 +41,27 @@ def launched() -> Place:
     return Place(rank, count, *own)
 
 
+_unheard: dict[int, Any] = {}  # signals that are ignored for now, and who heeded them before
+
+
+def unhear(one: int, before: Any) -> None:
+    """Ignore a signal until `heed_again`. Only the main thread can.
+
+    Args:
+        one: its number.
+        before: who heeds it then.
+    """
+    signal.signal(one, signal.SIG_IGN)
+    _unheard[one] = before
+
+
 def speak_first() -> None:
     """Let a process that ends anyway say why: its launcher sends SIGTERM as soon as it misses another one."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        unhear(signal.SIGTERM, signal.SIG_DFL)
 
 
 def heed_again() -> None:
-    """End `speak_first`: whoever caught what went wrong may go on with other work."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """End `unhear`: whoever caught what went wrong may go on with other work."""
+    while threading.current_thread() is threading.main_thread() and _unheard:
+        signal.signal(*_unheard.popitem())

@@ -105,6 +105,16 @@ class Database:
         except (KeyError, TypeError, ValueError):
             raise CheckpointError(f"{self.path} holds trials that no search wrote. Choose another output.") from None
 
+    @property
+    def carried_out(self) -> list[str] | None:
+        """Overrides of the trial that the study's best run is of; None before there is one."""
+        found: list[str] | None = self._study.user_attrs.get("carried out")
+        return found
+
+    @carried_out.setter
+    def carried_out(self, overrides: list[str]) -> None:
+        self._study.set_user_attr("carried out", overrides)
+
     def add(self, trials: Sequence[StudyTrial], live: Sequence[Any]) -> None:
         """Keep trials.
 

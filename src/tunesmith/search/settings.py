@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import TunesmithError
-from tunesmith.core.files import read_json, write_json
+from tunesmith.core.files import write_json
 from tunesmith.core.progress import Progress
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
@@ -53,7 +54,7 @@ def search_settings(
         reasons = [one.outcome.reason for one in search.trials if one.outcome.state == "failed"]
         why = f"The first reason: {reasons[0]}" if reasons else "All were stopped early; lower the strategy's factor."
         raise TunesmithError(f"none of {len(search.trials)} trials was carried out to its end. {why}")
-    run = _best_run(wanted, best, progress)
+    run = _best_run(wanted, best, database, progress)
     result = {
         **_told(wanted, best, search.trials),
         "seconds": seconds,
@@ -70,15 +71,15 @@ def search_settings(
     return result
 
 
-def _best_run(wanted: Wanted, best: StudyTrial, progress: Progress) -> Run:
+def _best_run(wanted: Wanted, best: StudyTrial, database: Database, progress: Progress) -> Run:
     """Carry the best trial's recipe out alone: the same training, and then baselines and, for the first time, test."""
-    folder, kept = wanted.output / _BEST, wanted.output / _RESULT
-    another = kept.exists() and read_json(kept, dict).get("overrides") != best.overrides
+    folder = wanted.output / _BEST
+    if database.carried_out != best.overrides:  # also one that was stopped half-way: it can go on as itself only
+        shutil.rmtree(folder, ignore_errors=True)
+        database.carried_out = best.overrides
     progress.say(f"trial {best.number} is the best on validation; it is carried out alone, and scored")
     words = [*wanted.overrides, *best.overrides, f"output={folder}"]
-    fresh = another or not folder.exists()
-    return Run(train_recipe(wanted.recipe, words, overwrite=fresh and folder.exists(), progress=progress,
-                            resume=not fresh))  # fmt: skip
+    return Run(train_recipe(wanted.recipe, words, progress=progress, resume=folder.exists()))
 
 
 def _told(wanted: Wanted, best: StudyTrial, trials: Sequence[StudyTrial]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ _RANGE, _CHOICES = ("low", "high", "log", "step"), "choices"
 # What has to be the same in all trials: scores are compared, and rows that choose must not change.
 _FIXED = ("output", "candidates", "combine", "evaluation", "training.best", "data.validation", "data.test",
           "data.seed", "data.folds", "data.fold")  # fmt: skip
+
+_ALIKE = 1e-9  # of a number of steps from a whole one
 
 
 class Draws(Protocol):
@@ -85,7 +88,7 @@ class Range:
         if step is not None and not self.log:
             steps = int((self.high - self.low) / step + 1e-9)
             places = np.unique(np.linspace(0, steps, min(count, steps + 1)).round())
-            found = [self.low + step * place for place in places]
+            found = [min(float(self.low + step * place), self.high) for place in places]
         else:
             spaced = np.geomspace if self.log else np.linspace
             found = [float(number) for number in spaced(self.low, self.high, count)]
@@ -340,6 +343,9 @@ def _range(value: Mapping[str, Any], path: str, name: str, field: Field) -> Rang
         raise RecipeError(f"{path}: a range with log: true needs low above 0 and no step; {why}.")
     if step is not None and not 0 < step <= high - low:
         raise RecipeError(f"{path}: step {step} does not fit between low {low} and high {high}.")
+    if step is not None and abs((high - low) / step - round((high - low) / step)) > _ALIKE:
+        last = low + step * math.floor((high - low) / step)
+        raise RecipeError(f"{path}: steps of {step} from low {low} do not meet high {high}. Write high: {last:.10g}.")
     numbers = [number for number in (low, high, step) if number is not None]
     whole = all(float(number).is_integer() for number in numbers) and field.whole(numbers)
     if field.only_whole and not whole:

@@ -205,7 +205,7 @@ class Search:
             return bool(trial.should_prune())
 
         outcomes |= self.passes.carry_out(recipes, listen)
-        outcomes |= {number: outcomes[earlier] for number, earlier in same.items()}
+        outcomes |= {number: outcomes[earlier] for number, earlier in same.items() if number not in outcomes}
         batch = self.trials[-1].batch + 1 if self.trials else 0
         ended = self.budget.elapsed
         return [

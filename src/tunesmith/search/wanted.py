@@ -92,11 +92,18 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         fixed.append(f"data.seed={seed}")  # trials share the rows that choose
     if values.get("candidates"):
         raise RecipeError("candidates: a search makes candidates itself. Leave them out.")
+    if settings.metric in ("auto", "last"):
+        raise RecipeError(
+            f"search.metric: '{settings.metric}' says which epoch is kept and is no metric. Name one, for example "
+            "accuracy, or leave search.metric out."
+        )
     if settings.metric is not None:
         fixed.append(f"training.best={settings.metric}")
     draft = Wanted(recipe, fixed, space, strategy, "", True, 1, 0, Path(), "")
     able = _able(draft, settings.metric)
     first = able[0]
+    if first.recipe.data.validation is None and first.recipe.data.folds is None:
+        raise RecipeError("data.validation: a search chooses by validation rows, and there are none. Give a share.")
     metric = settings.metric or (first.task.metrics[0] if first.recipe.training.best in ("auto", "last")
                                  else first.recipe.training.best)  # fmt: skip
     higher = metric != "validation loss" and find("metrics", metric).higher_is_better

@@ -108,10 +108,14 @@ class Processes:
         with suppress(RuntimeError):  # the store may be gone with the process that kept it
             if self._store is not None and self._store.check([self._key]):
                 told = self._store.get(self._key).decode()
-        why = f"it said: {told}" if told else "it left no message, as one that was killed or ran out of memory"
+        why = (
+            f"it said: {told.rstrip('.')}"
+            if told
+            else "it left no message, as one that was killed or ran out of memory"
+        )
         return Ended(
-            f"{self.words}: another process ended, so this one ends too; {why}. What the last checkpoint holds is "
-            "whole: go on with the same command and --resume.",
+            f"{self.words}: another process ended, so this one ends too; {why}. A checkpoint that was written "
+            "before is whole: with one, go on with the same command and --resume.",
             bool(told),
         )
 
@@ -119,20 +123,24 @@ class Processes:
         """Replace gradients by their sums over all processes, in one buffer for each of their types.
 
         Args:
-            parameters: that train; a gradient that is None counts as zeros and stays None.
+            parameters: that train; a gradient that is None counts as zeros, and stays None where all have none, so that
+                optimizers that pass over such parameters do so in all processes or in none.
         """
         if not self.several:
             return
         self.reduced_bytes = self.reductions = 0
         for dtype in dict.fromkeys(one.dtype for one in parameters):
             own = [one for one in parameters if one.dtype == dtype]
-            flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in own])
+            given = [(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in own]
+            there = torch.tensor([one.grad is not None for one in own]).to(given[0])  # how many have a gradient
+            flat = torch.cat([*given, there])
             self._talk(dist.all_reduce, flat)
-            self.reduced_bytes += flat.nbytes
+            self.reduced_bytes += flat.nbytes - there.nbytes
             self.reductions += 1
-            for one, total in zip(own, flat.split([one.numel() for one in own]), strict=True):
-                if one.grad is not None:
-                    one.grad.copy_(total.view_as(one))
+            *totals, anywhere = flat.split([*(one.numel() for one in own), len(own)])
+            for one, total, having in zip(own, totals, anywhere.tolist(), strict=True):
+                if having:
+                    one.grad = total.view_as(one)
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """Add numbers up over all processes.
@@ -205,12 +213,10 @@ class Processes:
             CheckpointError: both values are shown.
         """
         for number, others in enumerate(self.gathered(dict(facts))):
-            other = [key for key in facts if others.get(key) != facts[key]]
-            if other:
-                key = other[0]
+            for key, there, here in _differences(others, facts):
                 raise CheckpointError(
-                    f"{self.words}: process {number} trains something else: {key} is {others.get(key)!r} there and "
-                    f"{facts[key]!r} here. Give all processes the same recipe, files, model and versions."
+                    f"process {number} trains something else: {key} is {there!r} there and {here!r} here. Give all "
+                    "processes the same recipe, files, model and versions."
                 )
 
     @contextmanager
@@ -247,6 +253,17 @@ class Processes:
                     return bool(self._store.get(self._key).decode() == message)
             self._store.set(self._key, message)
         return False
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted keys that two nested mappings differ in, with both values."""
+    for key, own in here.items():
+        other = there.get(key)
+        if isinstance(own, Mapping) and isinstance(other, Mapping):
+            yield from _differences(other, own, f"{before}{key}.")
+        elif other != own:
+            yield f"{before}{key}", other, own
+    yield from ((f"{before}{key}", there[key], None) for key in there if key not in here)
 
 
 class Ended(TunesmithError):

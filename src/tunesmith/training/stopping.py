@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from tunesmith.core.launch import launched, unhear
+
 _SIGNALS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}  # and who heeds them by default
 
 
@@ -33,24 +35,29 @@ class Asked:
 def heeding(say: Callable[[str], None]) -> Iterator[Asked]:
     """Note Ctrl-C and SIGTERM inside the block instead of breaking off; a second Ctrl-C breaks off as ever.
 
-    Nothing is changed outside of the main thread, and for a signal that the program has a handler of its own for.
+    Of several processes each hears the first signal only, until `heed_again`: their launcher passes on what the
+    terminal sent them already, and kills after a while. Nothing is changed outside of the main thread, and for a signal
+    that the program has a handler of its own for.
 
     Args:
         say: told that the step is finished first.
     Returns:
         What was asked so far.
     """
-    asked, before = Asked(), dict[signal.Signals, Any]()
+    asked, before, several = Asked(), dict[signal.Signals, Any](), launched().count > 1
 
     def note(number: int, frame: FrameType | None) -> None:
         asked.by = number
         put_back()
-        again = "; Ctrl-C again leaves at once" if number == signal.SIGINT else ""
+        again = "; Ctrl-C again leaves at once" if number == signal.SIGINT and not several else ""
         say(f"note: {signal.Signals(number).name}: this step is finished first{again}.")
 
     def put_back() -> None:
         for one, handler in before.items():
-            signal.signal(one, handler)
+            if several and asked.by:
+                unhear(one, handler)
+            else:
+                signal.signal(one, handler)
 
     if threading.current_thread() is threading.main_thread():
         for one, usual in _SIGNALS.items():

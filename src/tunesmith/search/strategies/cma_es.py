@@ -35,7 +35,7 @@ class CmaEs(Sampling):
         if len(numbers) < 2:
             raise RecipeError(
                 f"strategy cma-es: it evolves at least two ranges, and the space has {len(numbers)}. Take tpe, or "
-                "evolution."
+                "genetic."
             )
         needed("cmaes", "the strategy cma-es")
         samplers = optuna().samplers
