@@ -27,6 +27,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 
 _ARCHIVE = ".zip"
 _ORIENTATION = 0x0112  # the tag of a photograph that says how it is to be turned
+_TURNING = (b"eXIf", b"exif", b"xmp")  # what a PNG with that tag contains
 _ACROSS = (5, 6, 7, 8)  # its values that exchange width and height
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -166,7 +167,7 @@ def open_image(
 
 
 def image_size(content: bytes, where: str, limits: ImageLimits | None = None) -> tuple[int, int]:
-    """Read the size of an image from the beginning of its file; its pixels are not decoded.
+    """Read the size of an image from its header; pixels are decoded of a PNG only that may say how it is to be turned.
 
     Args:
         content: of the file.
@@ -181,6 +182,8 @@ def image_size(content: bytes, where: str, limits: ImageLimits | None = None) ->
 
     def upright(found: Image) -> tuple[int, int]:
         width, height = found.size
+        if found.format == "PNG" and not any(mark in content for mark in _TURNING):
+            return width, height  # pillow would decode all pixels to look for the tag behind them
         return (height, width) if found.getexif().get(_ORIENTATION) in _ACROSS else (width, height)
 
     return _opened(content, where, upright, limits or ImageLimits())
