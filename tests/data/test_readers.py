@@ -1,6 +1,7 @@
 """Readers of sentences with tags, questions about texts, images, boxes, masks and sounds."""
 
 import json
+import shutil
 import wave
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from tunesmith.api import inspect_data
 from tunesmith.core.errors import DataError, SecurityError
 from tunesmith.data.examples import Columns, find_reader, read_examples
+from tunesmith.data.files import image_pixels
 from tunesmith.data.sounds import read_sound
 
 
@@ -103,6 +105,34 @@ def test_images_in_folders_of_their_labels(tmp_path: Path) -> None:
     (tmp_path / "pets" / "dog" / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with pytest.raises(DataError, match=r"dog/2\.png: the image cannot be decoded"):
         rows(tmp_path / "pets")
+    damaged = tmp_path / "pets" / "dog" / "2.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60), np.uint8)).save(damaged)
+    damaged.write_bytes(damaged.read_bytes()[:1000])  # its size can be read, its pixels cannot
+    assert [row["width"] for row in rows(tmp_path / "pets")] == [6, 6, 6, 60]
+    for source in (tmp_path / "pets", Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "pets"))):
+        with pytest.raises(DataError, match=r"dog/2\.png: the image cannot be decoded"):
+            inspect_data([source])
+
+
+def test_the_size_of_an_image_is_that_of_the_upright_one(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    (tmp_path / "a").mkdir()
+    Image.new("L", (6, 4)).save(tmp_path / "a" / "1.jpg", exif=turned)
+    (found,) = rows(tmp_path)
+    assert (found["width"], found["height"]) == (4, 6) == image_pixels(str(tmp_path / "a" / "1.jpg")).shape[:0:-1]
+
+
+def test_images_without_folders_and_in_archives_are_inspected_as_images(tmp_path: Path) -> None:
+    image(tmp_path / "pets" / "1.png")
+    image(tmp_path / "pets" / "2.png", 90)
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "pets")
+    for source in (tmp_path / "pets", archive):
+        facts = inspect_data([source], output=tmp_path / f"seen-{Path(source).name}")["files"][0]
+        assert facts["what"] == "images" and facts["duplicates"] == 0 and facts["characters"] is None
+    assert (tmp_path / "seen-packed.zip" / "inspection.html").read_text().count("data:image/png;base64") >= 2
+    with pytest.raises(DataError, match="put each into a folder called as its class"):
+        read_examples(find_reader(archive), Columns("text", "label"))
 
 
 def coco(folder: Path, **changed: Any) -> Path:
@@ -131,16 +161,26 @@ def test_coco(tmp_path: Path) -> None:
         ({"annotations": [{"image_id": 5, "category_id": 1, "bbox": [1, 0]}]}, "a box is left, top"),
         ({"images": [{"id": 5, "file_name": "b.png"}]}, r"there is no image 'b\.png'"),
         ({"categories": None}, "a list 'categories' of objects is needed"),
+        ({"categories": [{"id": 1}]}, "categories: number 1 has id '1' and name 'None'"),
+        ({"images": [{"id": [5], "file_name": "a.png"}]}, "images: number 1 has id"),
+        ({"images": [{"id": 5, "file_name": "a.png"}] * 2}, "images: number 2 has id '5'.* an id of its own"),
+        ({"annotations": [{"image_id": [5], "category_id": 1, "bbox": [1, 0, 3, 2]}]}, "there is no image \\[5\\]"),
+        ({"images": [{"id": 5, "file_name": "a.png", "width": 60, "height": 40}]}, "6 x 4 pixels, .* says 60 x 40"),
     ):
         with pytest.raises(DataError, match=said):
             rows(coco(tmp_path, **changed))
 
 
-def voc(folder: Path, box: str = "<xmin>1</xmin><ymin>0</ymin><xmax>4</xmax><ymax>2</ymax>", head: str = "") -> Path:
+def voc(
+    folder: Path,
+    box: str = "<xmin>1</xmin><ymin>0</ymin><xmax>4</xmax><ymax>2</ymax>",
+    head: str = "",
+    name: str = "cell",
+) -> Path:
     image(folder / "JPEGImages" / "a.png")
     (folder / "Annotations").mkdir(exist_ok=True)
     (folder / "Annotations" / "a.xml").write_text(
-        f"{head}<annotation><filename>a.png</filename><object><name>cell</name><bndbox>{box}</bndbox></object></annotation>"
+        f"{head}<annotation><filename>a.png</filename><object><name>{name}</name><bndbox>{box}</bndbox></object></annotation>"
     )
     return folder
 
@@ -153,6 +193,12 @@ def test_voc_gives_the_rows_of_coco(tmp_path: Path) -> None:
         rows(voc(tmp_path / "voc", box="<xmin>1</xmin>"))
     with pytest.raises(DataError, match=r"a\.xml: not valid XML"):
         rows(voc(tmp_path / "voc", head="<"))
+    with pytest.raises(DataError, match=r"a\.xml: an object has no name"):
+        rows(voc(tmp_path / "voc", name=""))
+    path = voc(tmp_path / "wide") / "Annotations" / "a.xml"
+    path.write_text(f"<!DOCTYPE a>{path.read_text()}", encoding="utf-16")
+    with pytest.raises(SecurityError, match="declares entities"):
+        rows(tmp_path / "wide")
     with pytest.raises(SecurityError, match="declares entities"):
         rows(voc(tmp_path / "voc", head='<!DOCTYPE a [<!ENTITY b "c">]>'))
 
@@ -202,6 +248,11 @@ def test_sounds_in_folders_of_their_labels(tmp_path: Path) -> None:
 def test_a_sound_that_is_cut_short_is_named(tmp_path: Path) -> None:
     path = sound(tmp_path / "a.wav", np.ones(400))
     path.write_bytes(path.read_bytes()[:-100])
+    wide = bytearray(path.read_bytes())
+    wide[34:36] = (64).to_bytes(2, "little")
+    (tmp_path / "wide.wav").write_bytes(wide)
+    with pytest.raises(DataError, match=r"wide\.wav: the sound has 64 bits per sample"):
+        read_sound(tmp_path / "wide.wav")
     with pytest.raises(DataError, match=r"a\.wav: the sound is cut short: 350 of 400 samples"):
         read_sound(path)
 

@@ -203,7 +203,7 @@ def read_examples(reader: Reader, columns: Columns, drop_empty: bool = False) ->
     Raises:
         DataError: no rows, a missing column, empty or null cells.
     """
-    collector = _Collector(reader.path, columns, reader.max_characters)
+    collector = _Collector(reader.path, columns, reader.max_characters, type(reader).mend)
     for where, values in steady_rows(reader):
         collector.add(where, values)
     return collector.finish(drop_empty)
@@ -253,10 +253,10 @@ def check_text(text: Any, where: str) -> None:
 class _Collector:
     """Rows on their way from a reader to an Arrow file."""
 
-    def __init__(self, path: str, columns: Columns, max_characters: int) -> None:
+    def __init__(self, path: str, columns: Columns, max_characters: int, mend: str = Reader.mend) -> None:
         import pyarrow as pa
 
-        self.path, self.columns, self.limit = path, columns, max_characters
+        self.path, self.columns, self.limit, self.mend = path, columns, max_characters, mend
         self.names = columns.all()
         self.schema = pa.schema([(name, pa.large_string()) for name in self.names])
         self.folder = Scratch()
@@ -333,8 +333,7 @@ class _Collector:
         if self.empty and not drop_empty:
             shown = ", ".join(self.empty[:5]) + (", ..." if len(self.empty) > 5 else "")
             raise DataError(
-                f"{self.path}: {len(self.empty)} of {self.seen} rows have an empty or null cell: {shown}. "
-                "Fill them in, or drop them with data.empty=drop."
+                f"{self.path}: {len(self.empty)} of {self.seen} rows have an empty or null cell: {shown}. {self.mend}"
             )
         if not self.labels:
             raise DataError(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.images import Pixels, open_image
+from tunesmith.data.images import ImageLimits, Pixels, image_bytes, open_image
 
 
 def files_of(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -55,7 +55,7 @@ def labelled(folder: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path
         yield f"file {number}", path, path.parent.relative_to(root).as_posix()
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def size_of(path: Path) -> tuple[int, int]:
     """Decode an image and measure it.
 
     Args:
@@ -65,33 +65,29 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: it is missing, no image, damaged or too large.
     """
-    _, height, width = image_pixels(path).shape
+    _, height, width = image_pixels(str(path)).shape
     return width, height
 
 
-def image_pixels(path: Path) -> Pixels:
+def image_pixels(name: str) -> Pixels:
     """Decode an image as it is stored.
 
     Args:
-        path: of the file.
+        name: of a file, or of an entry of an archive as FILE.zip/ENTRY.
     Returns:
         (3, height, width), uint8.
     Raises:
         DataError: it is missing, no image, damaged or too large.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: the image cannot be read: {error.strerror}. Give the file, or take its row out of "
-                        "the data.") from None  # fmt: skip
-    return np.asarray(open_image(content, str(path)), np.uint8).transpose(2, 0, 1)
+    content = image_bytes(name, ImageLimits())
+    return np.asarray(open_image(content, name), np.uint8).transpose(2, 0, 1)
 
 
-def thumbnail(path: Path, size: int = 96) -> bytes:
+def thumbnail(name: str, size: int = 96) -> bytes:
     """Write an image small, for a page.
 
     Args:
-        path: of the file.
+        name: of a file, or of an entry of an archive.
         size: most height and width. [pixels]
     Returns:
         A PNG file.
@@ -100,7 +96,7 @@ def thumbnail(path: Path, size: int = 96) -> bytes:
     """
     from PIL import Image
 
-    small = Image.fromarray(image_pixels(path).transpose(1, 2, 0))
+    small = Image.fromarray(image_pixels(name).transpose(1, 2, 0))
     small.thumbnail((size, size))
     file = io.BytesIO()
     small.save(file, "PNG")

@@ -12,8 +12,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
+_ARCHIVE = ".zip"
+_ORIENTATION = 0x0112  # the tag of a photograph that says how it is to be turned
+_TURNING = (b"eXIf", b"exif", b"xmp")  # what a PNG with that tag contains
+_ACROSS = (5, 6, 7, 8)  # its values that exchange width and height
+
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Used = TypeVar("Used")
 Entry = tuple[str, Callable[[], bytes]]  # name below the root with slashes, and what reads its bytes
 
 
@@ -149,13 +156,37 @@ def open_image(
         MissingDependency: pillow is not installed.
     """
 
-    def plain(upright: Image) -> Image:
+    def plain(found: Image) -> Image:
         from PIL import Image as Kind
+        from PIL import ImageOps
 
-        found = _plain(upright, channels)
+        found = _plain(ImageOps.exif_transpose(found), channels)
         return found if size is None else found.resize((size, size), Kind.Resampling.BILINEAR)
 
     return _opened(content, where, plain, limits or ImageLimits())
+
+
+def image_size(content: bytes, where: str, limits: ImageLimits | None = None) -> tuple[int, int]:
+    """Read the size of an image from its header; pixels are decoded of a PNG only that may say how it is to be turned.
+
+    Args:
+        content: of the file.
+        where: its name, for errors.
+        limits: of what is read.
+    Returns:
+        Width and height, as it stands upright. [pixels]
+    Raises:
+        DataError: it is no image, too large, or holds several.
+        MissingDependency: pillow is not installed.
+    """
+
+    def upright(found: Image) -> tuple[int, int]:
+        width, height = found.size
+        if found.format == "PNG" and not any(mark in content for mark in _TURNING):
+            return width, height  # pillow would decode all pixels to look for the tag behind them
+        return (height, width) if found.getexif().get(_ORIENTATION) in _ACROSS else (width, height)
+
+    return _opened(content, where, upright, limits or ImageLimits())
 
 
 def mask_classes(path: Path) -> np.ndarray[Any, Any]:
@@ -169,7 +200,10 @@ def mask_classes(path: Path) -> np.ndarray[Any, Any]:
         DataError: it cannot be decoded, or is in colour.
     """
 
-    def numbers(upright: Image) -> Image:
+    def numbers(found: Image) -> Image:
+        from PIL import ImageOps
+
+        upright = ImageOps.exif_transpose(found)
         if upright.mode not in ("1", "L", "P", "I", "I;16"):
             raise ValueError(f"pixels of mode {upright.mode}, not one number each")
         upright.load()
@@ -179,10 +213,10 @@ def mask_classes(path: Path) -> np.ndarray[Any, Any]:
     return np.asarray(_opened(content, str(path), numbers, ImageLimits()))
 
 
-def _opened(content: bytes, where: str, use: Callable[[Image], Image], limits: ImageLimits) -> Image:
-    """Open an image, turn it upright, and use it."""
+def _opened(content: bytes, where: str, use: Callable[[Image], Used], limits: ImageLimits) -> Used:
+    """Open an image, and use it."""
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise MissingDependency("pillow", "vision", "reading images") from None
     import io
@@ -193,7 +227,7 @@ def _opened(content: bytes, where: str, use: Callable[[Image], Image], limits: I
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours
             found = Image.open(io.BytesIO(content))
             _check_image(found, where, limits)
-            return use(ImageOps.exif_transpose(found))
+            return use(found)
     except (
         UnidentifiedImageError,
         Image.DecompressionBombError,
@@ -385,3 +419,32 @@ def rotated(
     codes = [labels + quarter * len(names) for quarter in range(4)]
     more = [f"{name}@{90 * quarter}" if quarter else name for quarter in range(4) for name in names]
     return np.ascontiguousarray(np.concatenate(turned)), np.concatenate(codes), more
+
+
+def image_bytes(name: str, limits: ImageLimits) -> bytes:
+    """Read the file of an image.
+
+    Args:
+        name: of a file, or of an entry of an archive as FILE.zip/ENTRY.
+        limits: of what is read.
+    Returns:
+        Its content.
+    Raises:
+        DataError: it is missing, too large, or cannot be read.
+    """
+    place = Path(name).expanduser()
+    archive = next((one for one in place.parents if one.suffix.lower() == _ARCHIVE and one.is_file()), None)
+    if archive is None:
+        if not place.is_file():
+            raise DataError(f"there is no image file {name}.")
+        return read_image_file(place, name, limits)
+    found = _entries(str(archive), archive.stat().st_mtime_ns, limits).get(place.relative_to(archive).as_posix())
+    if found is None:
+        raise DataError(f"{archive} holds no image {place.relative_to(archive).as_posix()}.")
+    return found()
+
+
+@lru_cache(maxsize=4)
+def _entries(archive: str, changed: int, limits: ImageLimits) -> dict[str, Callable[[], bytes]]:
+    """List an archive once; `changed` tells its states apart."""
+    return dict(image_entries(Path(archive), limits)[0])

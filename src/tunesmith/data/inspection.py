@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from array import array
 from collections import Counter
@@ -19,6 +20,7 @@ from tunesmith.data.audit import text_hashes
 from tunesmith.data.columns import ColumnFacts, guess_columns
 from tunesmith.data.damage import damage_of
 from tunesmith.data.examples import Lines
+from tunesmith.data.images import SUFFIXES, ImageLimits, image_bytes, open_image
 from tunesmith.data.language import language_of, script_of
 from tunesmith.data.near_index import NearIndex
 from tunesmith.data.personal import find_personal
@@ -197,8 +199,12 @@ def _text(values: Mapping[str, Any], column: str | None) -> str:
 
 
 def _content(path: str) -> str:
-    """Return a text that files of one content share."""
-    return sha256_of([Path(path)])
+    """Return a text that files of one content share; an image is decoded, so that a damaged one is named."""
+    if not path.lower().endswith(SUFFIXES):
+        return sha256_of([Path(path)])
+    content = image_bytes(path, ImageLimits())
+    open_image(content, path)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _texts(value: Any) -> list[str]:

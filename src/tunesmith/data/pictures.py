@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -12,13 +11,12 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from tunesmith.core.errors import CompatibilityError, DataError
-from tunesmith.data.images import ImageLimits, Pixels, image_entries, open_image, read_image_file
+from tunesmith.data.images import ImageLimits, Pixels, image_bytes, open_image
 from tunesmith.data.tokens import RowMaker, Seen, TokenRows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_ARCHIVE = ".zip"
 _BITS = 32  # of an image's number; what lies above says in which form it is read
 
 
@@ -222,32 +220,3 @@ class Pictures(RowMaker):
                 f"{self.shape}. Set size and crop_size in preprocessor_config.json to what the model reads."
             )
         return found
-
-
-def image_bytes(name: str, limits: ImageLimits) -> bytes:
-    """Read the file of an image.
-
-    Args:
-        name: of a file, or of an entry of an archive as FILE.zip/ENTRY.
-        limits: of what is read.
-    Returns:
-        Its content.
-    Raises:
-        DataError: it is missing, too large, or cannot be read.
-    """
-    place = Path(name).expanduser()
-    archive = next((one for one in place.parents if one.suffix.lower() == _ARCHIVE and one.is_file()), None)
-    if archive is None:
-        if not place.is_file():
-            raise DataError(f"there is no image file {name}.")
-        return read_image_file(place, name, limits)
-    found = _entries(str(archive), archive.stat().st_mtime_ns, limits).get(place.relative_to(archive).as_posix())
-    if found is None:
-        raise DataError(f"{archive} holds no image {place.relative_to(archive).as_posix()}.")
-    return found()
-
-
-@lru_cache(maxsize=4)
-def _entries(archive: str, changed: int, limits: ImageLimits) -> dict[str, Callable[[], bytes]]:
-    """List an archive once; `changed` tells its states apart."""
-    return dict(image_entries(Path(archive), limits)[0])

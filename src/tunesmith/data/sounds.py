@@ -13,6 +13,8 @@ from tunesmith.core.errors import DataError
 
 SUFFIXES = (".wav",)
 
+_WIDEST = 4  # bytes of a sample
+
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -57,6 +59,8 @@ def read_sound(path: str | Path) -> Sound:
     whole = len(content) // (width * channels)
     if not whole or not rate:
         raise DataError(f"{path}: the sound has length zero. Record it again, or take it out of the data.")
+    if width > _WIDEST:
+        raise DataError(f"{path}: the sound has {8 * width} bits per sample; 8, 16, 24 or 32 are read. Save it so.")
     if whole < frames:
         raise DataError(
             f"{path}: the sound is cut short: {whole:,} of {frames:,} samples are there. Restore the file, or take it "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tunesmith.data.files import thumbnail
@@ -80,7 +79,7 @@ def _pictures(files: Sequence[str]) -> str:
     shown = []
     for path in files:
         if path.lower().endswith(SUFFIXES):
-            content = base64.b64encode(thumbnail(Path(path))).decode()
+            content = base64.b64encode(thumbnail(path)).decode()
             shown.append(f'<img src="data:image/png;base64,{content}" title="{safe(path)}" alt="{safe(path)}">')
     return "".join(shown)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from tunesmith.core.registry import register
-from tunesmith.data.files import holds_folders_of, image_size, labelled
-from tunesmith.data.images import SUFFIXES
+from tunesmith.data.files import holds_folders_of, labelled
+from tunesmith.data.images import SUFFIXES, ImageLimits, image_bytes, image_size
 from tunesmith.data.readers.base import Reader, Row
 from tunesmith.data.readers.masks import Masks
 from tunesmith.data.readers.voc import Voc
@@ -34,8 +34,8 @@ class ImageFolder(Reader):
         Returns:
             ("file 7", {text, image, label, width, height}) for each; its path is the text too, which a task reads.
         Raises:
-            DataError: an image that cannot be decoded.
+            DataError: what is no image, by the beginning of its file; its pixels are decoded where they are read.
         """
         for where, path, label in labelled(self.path, SUFFIXES):
-            width, height = image_size(path)
+            width, height = image_size(image_bytes(str(path), ImageLimits()), str(path))
             yield where, {"text": str(path), "image": str(path), "label": label, "width": width, "height": height}

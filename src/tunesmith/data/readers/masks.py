@@ -10,7 +10,7 @@ import numpy as np
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.registry import register
-from tunesmith.data.files import files_of, image_size
+from tunesmith.data.files import files_of, size_of
 from tunesmith.data.images import SUFFIXES, mask_classes
 from tunesmith.data.readers.base import Reader, Row
 
@@ -46,7 +46,7 @@ class Masks(Reader):
                 raise DataError(f"{root / there}, {name}: there is no {lacking} of this name. Each image needs one "
                                 "mask of its name; add it, or take this one out.")  # fmt: skip
         for number, name in enumerate(sorted(images), 1):
-            size, mask = image_size(images[name]), mask_classes(masks[name])
+            size, mask = size_of(images[name]), mask_classes(masks[name])
             if mask.shape[::-1] != size:
                 raise DataError(
                     f"{masks[name]}: {mask.shape[1]} x {mask.shape[0]} pixels, but its image has {size[0]} x {size[1]}."

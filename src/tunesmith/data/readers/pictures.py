@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from tunesmith.core.registry import register
-from tunesmith.data.images import SUFFIXES, ImageLimits, image_entries
+from tunesmith.data.images import SUFFIXES, ImageLimits, image_bytes, image_entries, image_size
 from tunesmith.data.readers.base import Reader, Row
 
 _SAVED = ("dataset_info.json", "dataset_dict.json")  # in folders that the library datasets wrote
@@ -20,6 +20,10 @@ class ImageFiles(Reader):
 
     name: ClassVar[str] = "images"
     suffixes: ClassVar[tuple[str, ...]] = (".zip", *SUFFIXES)
+    holds: ClassVar[str] = "images"
+    label_column: ClassVar[str | None] = "label"
+    file_column: ClassVar[str | None] = "image"
+    mend: ClassVar[str] = "An image's label is the folder that it lies in: put each into a folder called as its class."
 
     @classmethod
     def reads(cls, path: str) -> bool:
@@ -36,10 +40,10 @@ class ImageFiles(Reader):
         """Go through the images, sorted by name.
 
         Returns:
-            ("image 7", values) for each: its name under "text" and "image", its folder under "label"; empty for an
-            image outside of every folder.
+            ("image 7", values) for each: its name under "text" and "image", its folder under "label" (None for an
+            image outside of every folder), and its width and height.
         Raises:
-            DataError: no image, or a file too many.
+            DataError: no image, what is none by the beginning of its file, or a file too many.
             SecurityError: an archive whose names lead outside.
         """
         place = Path(self.path).expanduser()
@@ -47,7 +51,9 @@ class ImageFiles(Reader):
         names = [""] if single else [name for name, _ in image_entries(place, ImageLimits())[0]]
         for number, name in enumerate(names, 1):
             whole, folder = str(place / name if name else place), PurePosixPath(name).parent.as_posix()
-            yield f"image {number}", {"text": whole, "image": whole, "label": "" if folder == "." else folder}
+            width, height = image_size(image_bytes(whole, ImageLimits()), whole)
+            label = None if folder == "." else folder
+            yield f"image {number}", {"text": whole, "image": whole, "label": label, "width": width, "height": height}
 
 
 def holds_images(path: Path) -> bool:

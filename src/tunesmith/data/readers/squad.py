@@ -53,6 +53,9 @@ class Squad(JsonLines):
     def _question(self, number: int, asked: Any, article: Any, paragraph: Any) -> dict[str, Any]:
         try:
             answers = [(str(one["text"]), int(one["answer_start"])) for one in asked.get("answers", ())]
+            for text in (paragraph["context"], asked["question"]):
+                if not isinstance(text, str):
+                    raise TypeError(f"{str(text)[:40]!r} is no text")
             return {
                 "id": str(asked["id"]),
                 "title": str(article.get("title", "")),

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from tunesmith.core.errors import DataError, SecurityError
 from tunesmith.core.registry import register
 from tunesmith.data.boxes import box_of
-from tunesmith.data.files import beside, files_of, image_size
+from tunesmith.data.files import beside, files_of, size_of
 from tunesmith.data.readers.base import Reader, Row
 
 
@@ -40,20 +40,28 @@ class Voc(Reader):
         for number, path in enumerate(files_of(Path(self.path) / "Annotations", (".xml",)), 1):
             root = _parsed(path)
             image = beside(Path(self.path), root.findtext("filename", ""), str(path))
-            width, height = image_size(image)
-            found = [(_box(one, path), one.findtext("name", "")) for one in root.iter("object")]
+            width, height = size_of(image)
+            found = [(_box(one, path), _name(one, path)) for one in root.iter("object")]
             boxes = {"boxes": [box for box, _ in found], "labels": [label for _, label in found]}
             yield f"file {number}", {"image": str(image), **boxes, "width": width, "height": height}
 
 
 def _parsed(path: Path) -> ElementTree.Element:
     content = path.read_bytes()
-    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+    plain = content.replace(b"\0", b"")  # of UTF-16 too
+    if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:
         raise SecurityError(f"{path}: declares entities, which boxes do not need, so it is not read. Take them out.")
     try:
         return ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         raise DataError(f"{path}: not valid XML: {error}. Restore the file, or take it out.") from None
+
+
+def _name(found: ElementTree.Element, path: Path) -> str:
+    name = found.findtext("name", "").strip()
+    if not name:
+        raise DataError(f"{path}: an object has no name, which is its label. Add it, or take the object out.")
+    return name
 
 
 def _box(found: ElementTree.Element, path: Path) -> list[float]:
