@@ -87,3 +87,11 @@ def test_what_is_refused(trained: tunesmith.Run) -> None:
 
 def _history(run: tunesmith.Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_a_score_that_is_no_number_comes_last() -> None:
+    """A metric may have no value in an early epoch; a later one that has is better."""
+    ranking = Ranking(2)
+    for epoch, score in enumerate((float("nan"), -0.5, float("nan")), 1):
+        ranking.add((score, 1.0), epoch, [torch.zeros(1)])
+    assert [one.epoch for one in ranking.states] == [2, 1]

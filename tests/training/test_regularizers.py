@@ -235,6 +235,15 @@ def test_what_averages_answers_and_training_goes_on_from_the_parameters() -> Non
         ({"regularizers": ["ema", "weight-averaging"]}, "ema and weight-averaging would each answer with parameters"),
         ({"regularizers": ["ema"], "optimizer": "schedule-free", "schedule": "constant"}, "ema and schedule-free"),
         ({"regularizers": ["l1", "l1"]}, "l1 stands there twice"),
+        ({"regularizers": ["sparse", "ema"]}, "sparse sets numbers to zero, and ema averages states"),
+        (
+            {"regularizers": ["sparse"], "optimizer": "schedule-free", "schedule": "constant"},
+            "sparse sets numbers to zero, and schedule-free averages states",
+        ),
+        (
+            {"regularizers": ["l0"], "keep_best": 2, "average_best": True},
+            "l0 sets numbers to zero, and training.average_best averages states",
+        ),
         ({"regularizers": [{"name": "mixout", "probability": 1.0}]}, "mixout.probability: 1.0 is not allowed"),
     ],
 )

@@ -116,6 +116,9 @@ def test_what_is_refused(recipe: dict[str, Any], data_folder: Path) -> None:
     write_rows(data_folder / "odd.csv", "0", "0")
     with pytest.raises(DataError, match="every training row has the weight 0"):
         tunesmith.train({**recipe, "data": data})
+    write_rows(data_folder / "odd.csv", "1e308", "1e308")
+    with pytest.raises(DataError, match="the weights in column 'w' are too large to be added up"):
+        tunesmith.train({**recipe, "data": data})
     for more in ({"row_weights": "w"}, {"cleaning": [{"name": "label-errors", "do": "weight"}]}):
         task = {"name": "text-classification", "losses": ["triplet", "cross-entropy"]}
         with pytest.raises(RecipeError, match="the loss triplet has no rows that could weigh more"):

@@ -293,7 +293,7 @@ class _Collector:
 
     def _key(self, column: str) -> str:
         if column in self.columns.others:
-            return ". It is a field of prompt.template, or data.soft_labels."
+            return ". It is a field of prompt.template, data.soft_labels or data.row_weights."
         if column in self.columns.kept:
             return ". Set data.group or data.time to a column of the file."
         if column == self.columns.text:

@@ -27,6 +27,11 @@ def row_weights(examples: Examples, column: str, index: Index) -> np.ndarray[Any
     found = np.array([_number(examples, int(row), values[column], column) for row, values in _rows(examples, index)])
     if not found.any():
         raise DataError(f"{examples.path}: every training row has the weight 0 in column '{column}': nothing trains.")
+    if found.max() > np.finfo(np.float64).max / len(found):
+        raise DataError(
+            f"{examples.path}: the weights in column '{column}' are too large to be added up (the largest is "
+            f"{found.max():g}). Only their proportions count: divide them all by the same number."
+        )
     return found
 
 

@@ -42,10 +42,25 @@ def across_training(recipe: Recipe, task: Any) -> list[str]:
         found.append(f"training.regularizers: {twice[0]} stands there twice. Keep one.")
     return [
         *found,
+        *_across_zeros(training, averaging),
         *_across_best(recipe),
         *_across_labels(training, task),
         *_across_weights(recipe, task),
         *_across_synthetic(recipe, task),
+    ]
+
+
+def _across_zeros(training: TrainingSettings, averaging: list[str]) -> list[str]:
+    """Refuse means of states whose zeros stand in different places: few of them would be left in the saved delta."""
+    names = [one["name"] for one in training.regularizers]
+    thinning = [name for name in names if find("regularizers", name).sparsifies]
+    means = [name for name in averaging if name not in thinning]
+    means += ["training.average_best"] if training.average_best else []
+    if not (thinning and means):
+        return []
+    return [
+        f"training.regularizers: {thinning[0]} sets numbers to zero, and {means[0]} averages states whose zeros stand "
+        "in different places, so few would be left. Leave one of the two out."
     ]
 
 

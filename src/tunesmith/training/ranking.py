@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,12 +49,13 @@ class Ranking:
         """Take a state in where it is among the best.
 
         Args:
-            key: what it is ranked by.
+            key: what it is ranked by; a score that is no number, as of texts where none was written, comes last.
             epoch: after which, from 1.
             state: copied where it is taken in.
         Returns:
             Whether it is the best.
         """
+        key = (math.inf if math.isnan(key[0]) else key[0], key[1])
         place = bisect_right([one.key for one in self.states], key)
         if place < self._most:
             self.states.insert(place, Ranked(key, epoch, [one.detach().clone() for one in state]))
