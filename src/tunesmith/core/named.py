@@ -37,10 +37,8 @@ def build_named(kind: str, written: Any) -> Any:
         return chosen(**settings)
     except ValidationError as error:
         item = error.errors()[0]
-        key = ".".join([chosen.name, *(str(part) for part in item["loc"])])
+        place = [str(part) for part in item["loc"]]
         if item["type"] == "extra_forbidden":
-            raise ValueError(
-                f"{chosen.name}: {unknown('key', key.removeprefix(f'{chosen.name}.'), chosen.model_fields)}"
-            ) from None
+            raise ValueError(f"{chosen.name}: {unknown('key', '.'.join(place), chosen.model_fields)}") from None
         why = item["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{key}: {item['input']!r} is not allowed. {why}") from None
+        raise ValueError(f"{'.'.join([chosen.name, *place])}: {item['input']!r} is not allowed. {why}") from None
