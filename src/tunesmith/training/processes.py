@@ -247,12 +247,21 @@ class Processes:
         if self._store is None:
             return False
         with suppress(RuntimeError):
-            if not self.first:
-                with suppress(RuntimeError):
-                    self._store.wait([self._key], _MOMENT)
-                    return bool(self._store.get(self._key).decode() == message)
+            if self.first:
+                self._store.set(self._key, message)
+                self._store.wait([self._heard(rank) for rank in range(1, self.count)], _MOMENT)
+                return False
+            with suppress(RuntimeError):
+                self._store.wait([self._key], _MOMENT)
+                same = bool(self._store.get(self._key).decode() == message)
+                self._store.set(self._heard(self.place.rank), "")
+                return same
             self._store.set(self._key, message)
         return False
+
+    def _heard(self, rank: int) -> str:
+        """Key by which a process says that it met an error too: until then the first one, who keeps the store, stays."""
+        return f"{self._key}, heard by {rank}"
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any, Any]]:
