@@ -105,6 +105,22 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two or more run folders.", metavar="RUN")],
+    split: Annotated[str | None, typer.Option(help="test or validation; test where all have it.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Ranks and is tested; the task's first by default.")] = None,
+    output: Annotated[str | None, typer.Option(help="New folder for page, Markdown and JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs on the same rows: intervals, tests of every pair, cost, what changed."""
+    from tunesmith.api import compare as look
+    from tunesmith.cli.compared import compared
+
+    found = look(runs, split=split, metric=metric, output=output)
+    _give(found.plain(), as_json, compared(found, output))
+
+
+@app.command()
 def predict(
     run: Folder,
     text: Annotated[str, typer.Argument(help="A text, or a data file.", metavar="TEXT|FILE")],

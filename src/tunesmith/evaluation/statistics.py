@@ -95,6 +95,20 @@ class Bootstrap:
             low, high = np.percentile(values, [tail, 100 - tail])
         return float(low), float(high)
 
+    def interval_of(self, metric: Metric, value: float, table: Array, rows: int) -> tuple[float, float]:
+        """Take a metric's interval.
+
+        Args:
+            metric: whose.
+            value: on the rows as they are.
+            table: (resamples,), its values on resamples.
+            rows: how many rows there are. [count]
+        Returns:
+            (low, high): percentiles, or Wilson's interval of a share of rows that no resample changes.
+        """
+        low, high = self.interval(table)
+        return wilson(value, rows, self.confidence) if metric.proportion and low == high else (low, high)
+
 
 def wilson(share: float, rows: int, confidence: float) -> tuple[float, float]:
     """Give the interval of a share of rows where the bootstrap has none: no row counts, or every row.
@@ -147,11 +161,9 @@ def estimate(predictions: Result, metrics: Sequence[Metric], bootstrap: Bootstra
     whole = predictions.sample()
     found = {}
     for column, metric in enumerate(metrics):
-        low, high = bootstrap.interval(table[:, column])
         value = metric.compute(whole)
-        if metric.proportion and low == high:
-            low, high = wilson(value, predictions.rows, bootstrap.confidence)
-        found[metric.name] = Estimate(value, low, high)
+        ends = bootstrap.interval_of(metric, value, table[:, column], predictions.rows)
+        found[metric.name] = Estimate(value, *ends)
     return found
 
 
@@ -170,18 +182,62 @@ def paired_difference(first: Result, second: Result, metric: Metric, bootstrap: 
     """
     if not np.array_equal(first.references, second.references):
         raise ValueError("a paired comparison needs the same rows in the same order for both models")
-    sign = 1 if metric.higher_is_better else -1
+    tables = [resampled(one, metric, bootstrap) for one in (first, second)]
+    return difference(metric, [metric.compute(one.sample()) for one in (first, second)], tables, bootstrap)
 
-    def gain(weights: Array | None = None) -> float:
-        return sign * (metric.compute(first.sample(weights)) - metric.compute(second.sample(weights)))
 
-    values = np.array([gain(weights) for weights in bootstrap.weights(first.rows)])
-    low, high = bootstrap.interval(values)
-    value = gain()
-    known = values[~np.isnan(values)]
+def difference(metric: Metric, values: Sequence[float], tables: Sequence[Array], bootstrap: Bootstrap) -> Difference:
+    """Compare two models by what they scored on the same resamples.
+
+    Args:
+        metric: to compare by.
+        values: of both models on the rows as they are.
+        tables: of both models, (resamples,) each, from `resampled`.
+        bootstrap: that drew the resamples.
+    Returns:
+        The gain of the first over the second with its interval and p-value.
+    """
+    with np.errstate(invalid="ignore"):  # between infinities there is no number
+        gains = metric_sign(metric) * (tables[0] - tables[1])
+    value = metric_sign(metric) * (values[0] - values[1])
+    return Difference(metric.name, Estimate(value, *bootstrap.interval(gains)), two_sided(gains))
+
+
+def metric_sign(metric: Metric) -> int:
+    """Return what turns a metric into one where more is better.
+
+    Args:
+        metric: any.
+    Returns:
+        1 or -1.
+    """
+    return 1 if metric.higher_is_better else -1
+
+
+def resampled(found: Result, metric: Metric, bootstrap: Bootstrap) -> Array:
+    """Compute a metric on every resample; the same bootstrap draws the same rows for every model.
+
+    Args:
+        found: what a model did on the rows of a split.
+        metric: to compute.
+        bootstrap: how to resample.
+    Returns:
+        (resamples,), NaN where it is not defined.
+    """
+    return np.array([metric.compute(found.sample(weights)) for weights in bootstrap.weights(found.rows)])
+
+
+def two_sided(gains: Array) -> float:
+    """Say how probable differences like these are where there is none: twice the share on the smaller side of zero.
+
+    Args:
+        gains: one per resample; NaN where undefined.
+    Returns:
+        The p-value, never below 2 / (resamples + 1).
+    """
+    known = gains[~np.isnan(gains)]
     tail = min((known <= 0).mean(), (known >= 0).mean()) if len(known) else 1.0
-    p_value = min(1.0, 2 * max(float(tail), 1 / (bootstrap.resamples + 1)))
-    return Difference(metric.name, Estimate(value, low, high), p_value)
+    return min(1.0, 2 * max(float(tail), 1 / (len(gains) + 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -31,6 +31,16 @@ class Metric:
         """
         raise NotImplementedError
 
+    def right(self, found: Any) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        """Say of every row whether it counts, where the metric is the share of rows that do.
+
+        Args:
+            found: what the model did.
+        Returns:
+            (rows,), or one per answer; None for other metrics.
+        """
+        return None
+
 
 def is_share(metric: str) -> bool:
     """Say whether a metric runs from 0 to 1, so that it reads best in percent.
