@@ -1,9 +1,10 @@
-"""What comparisons of runs print for people."""
+"""What comparisons of runs, and calibrations, print for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.cli.show import table_of
 
@@ -35,3 +36,19 @@ def _some(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str
         if at < 3 or head in ("trained", "training", "peak memory", "p, corrected", "told apart")
     ]
     return [heads[at] for at in kept], [[row[at] for at in kept] for row in rows]
+
+
+def calibrated(found: dict[str, Any], folder: Path) -> str:
+    """Word what a calibration found, or that it was taken back.
+
+    Args:
+        found: by `Run.calibrate`, or "removed".
+        folder: of the run.
+    Returns:
+        Several lines.
+    """
+    if "removed" in found:
+        return "taken back: the run answers as it was trained." if found["removed"] else "there was no calibration."
+    from tunesmith.evaluation.calibration_page import score_rows, sentences
+
+    return "\n".join([*sentences(found), table_of(*score_rows(found)), f"page: {folder / 'calibration.html'}"])

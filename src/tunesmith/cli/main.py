@@ -132,7 +132,28 @@ def predict(
     found = Run.load(run)
     answers = found.predict_file(text) if display.is_file(text) else found.predict(text)
     plain = [vars(answer) for answer in answers]
-    _give({"run": run, "predictions": plain}, as_json, display.predictions(answers))
+    calibration = found.calibration and vars(found.calibration)
+    _give({"run": run, "calibration": calibration, "predictions": plain}, as_json, display.predictions(answers))
+
+
+@app.command()
+def calibrate(
+    run: Folder,
+    data: Annotated[str | None, typer.Option(help="Labelled rows; the run's validation rows by default.")] = None,
+    precision: Annotated[float | None, typer.Option(help="Answer where so large a share is right.")] = None,
+    coverage: Annotated[float | None, typer.Option(help="Answer so large a share of the rows.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take temperature and threshold back.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a run's probabilities mean what they say, and choose below which it gives no answer."""
+    from tunesmith.api import Run
+    from tunesmith.cli.compared import calibrated
+
+    opened = Run.load(run)
+    found = (
+        {"removed": opened.uncalibrate()} if remove else opened.calibrate(data, precision=precision, coverage=coverage)
+    )
+    _give({"run": run, **found}, as_json, calibrated(found, opened.folder))
 
 
 @app.command()

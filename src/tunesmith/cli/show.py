@@ -178,7 +178,8 @@ def predictions(answers: list[Prediction]) -> str:
     lines = []
     for answer in answers:
         best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:3]
-        lines.append("  ".join(f"{label} {100 * probability:.1f} %" for label, probability in best))
+        said = "  ".join(f"{label} {100 * probability:.1f} %" for label, probability in best)
+        lines.append(said if answer.label is not None else f"no answer ({said})")
     return "\n".join(lines)
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Array
-from tunesmith.evaluation.statistics import Bootstrap, Difference, Estimate, Result, difference, holm, resampled
+from tunesmith.evaluation.statistics import Bootstrap, Estimate, Resampled, Result, difference, holm
 
 _RESAMPLES = 2000  # at least
 _PER_PAIR = 100  # resamples: the smallest p-value of a bootstrap, times the pairs, stays at or below 0.02
@@ -99,34 +98,22 @@ def compare(found: Sequence[Result], metric: Metric, bootstrap: Bootstrap) -> Co
     Returns:
         Scores, pairs and groups.
     """
-    tables = [resampled(one, metric, bootstrap) for one in found]
-    values = [metric.compute(one.sample()) for one in found]
-    rights = [metric.right(one) for one in found]
-    raw = [
-        _pair(
-            places,
-            difference(metric, [values[at] for at in places], [tables[at] for at in places], bootstrap),
-            [rights[at] for at in places],
-        )
-        for places in combinations(range(len(found)), 2)
-    ]
+    scored = [Resampled.of(one, metric, bootstrap) for one in found]
+    raw = [_pair(places, scored, metric, bootstrap) for places in combinations(range(len(found)), 2)]
     pairs = [replace(one, p_value=p) for one, p in zip(raw, holm([one.p_value for one in raw]), strict=True)]
     apart = [(one.first, one.second) for one in pairs if one.p_value < 1 - bootstrap.confidence]
-    scores = [_score(metric, *one, bootstrap) for one in zip(values, tables, found, strict=True)]
+    scores = [Estimate(one.value, *bootstrap.interval_of(one.table, one.right)) for one in scored]
     return Compared(scores, pairs, letters(len(found), apart))
 
 
-def _score(metric: Metric, value: float, table: Array, found: Result, bootstrap: Bootstrap) -> Estimate:
-    return Estimate(value, *bootstrap.interval_of(metric, value, table, found.rows))
-
-
-def _pair(places: tuple[int, int], found: Difference, rights: Sequence[Any]) -> Pair:
-    first, second = places
-    if rights[0] is None or rights[1] is None:
-        return Pair(first, second, found.estimate, found.p_value, None, None, None, found.p_value)
-    ours, theirs = int((rights[0] & ~rights[1]).sum()), int((rights[1] & ~rights[0]).sum())
+def _pair(places: tuple[int, int], scored: Sequence[Resampled], metric: Metric, bootstrap: Bootstrap) -> Pair:
+    one, two = (scored[at] for at in places)
+    found = difference(one, two, metric, bootstrap)
+    if one.right is None or two.right is None:
+        return Pair(*places, found.estimate, found.p_value, None, None, None, found.p_value)
+    ours, theirs = int((one.right & ~two.right).sum()), int((two.right & ~one.right).sum())
     p_value = mcnemar(ours, theirs)
-    return Pair(first, second, found.estimate, found.p_value, p_value, ours, theirs, p_value)
+    return Pair(*places, found.estimate, found.p_value, p_value, ours, theirs, p_value)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -16,7 +16,6 @@ class Accuracy(Metric):
     """Share of rows whose most probable class is the true one."""
 
     name: ClassVar[str] = "accuracy"
-    proportion: ClassVar[bool] = True
 
     def compute(self, sample: Sample) -> float:
         """Compute the share."""

@@ -21,7 +21,6 @@ class ExactMatch(AnswerMetric):
     """
 
     name: ClassVar[str] = "exact-match"
-    proportion: ClassVar[bool] = True
 
     def of(self, sample: WrittenSample) -> float:
         """Average over the answers."""
