@@ -38,9 +38,21 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         said.append("Validation rows also chose the best epoch, so a model may look a little better there than it is.")
     if found["threshold"]:
         said += _threshold_sentences(found)
+    said += _effect(found["splits"].get("test"))
     if "test" not in found["splits"]:
         said.append("The run has no test rows: the figures are of the rows that chose, and too good.")
     return said
+
+
+def _effect(test: Mapping[str, Any] | None) -> list[str]:
+    """Say whether the temperature helped on rows that did not choose it."""
+    if test is None:
+        return []
+    gain = next(one for one in test["gain"] if one["metric"] == "log-loss")
+    ends = f"log-loss better by {gain['value']:.3f} ({gain['low']:.3f} to {gain['high']:.3f})"
+    if gain["low"] > 0:
+        return [f"On test that helps: {ends}."]
+    return [f"On test it does not measurably help: {ends}; take it back where nothing else speaks for it."]
 
 
 def _threshold_sentences(found: Mapping[str, Any]) -> list[str]:
@@ -96,8 +108,8 @@ def render_calibration(found: Mapping[str, Any], split: str, after: Predictions)
     parts = found["splits"][split]["reliability"]
     note = (
         "<p class=soft>A point is one of 15 bins of confidence, its size the number of rows, with Wilson's interval; "
-        "on the dotted line confidence is accuracy. The calibration error of few rows is above zero even where all is "
-        "well.</p>"
+        "on the dotted line confidence is accuracy. The calibration error of few rows, and more so of resampled ones, "
+        "is above zero even where all is well.</p>"
     )
     return page(
         "Calibration",

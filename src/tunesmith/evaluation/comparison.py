@@ -153,16 +153,19 @@ def flattened(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name the keys whose values are not the same in all.
+    """Name the keys whose values are not the same in all that have them.
 
     Args:
         settings: of each run, flat.
     Returns:
-        Keys in their order; one that only some have differs.
+        Keys in their order; what only one method has, and all runs of it alike, is none of them.
+    Example:
+        >>> differing([{"method.name": "lora", "method.rank": 8, "seed": 0}, {"method.name": "bitfit", "seed": 0}])
+        ['method.name']
     """
     keys = list(dict.fromkeys(key for one in settings for key in one))
-    missing = object()
-    return [key for key in keys if any(one.get(key, missing) != settings[0].get(key, missing) for one in settings)]
+    values = {key: [one[key] for one in settings if key in one] for key in keys}
+    return [key for key, found in values.items() if any(value != found[0] for value in found)]
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

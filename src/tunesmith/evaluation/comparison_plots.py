@@ -121,6 +121,7 @@ def against_costs(
             axes.text(values[place], value, str(place + 1), color="white", fontsize=8, ha="center", va="center")
         if min(values) > 0 and max(values) > 20 * min(values):
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
         else:
             axes.set_xlim(left=0, right=1.08 * max(values) or 1)
         axes.set_xlabel(name)

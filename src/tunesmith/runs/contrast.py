@@ -25,7 +25,7 @@ from tunesmith.runs.run import Run
 from tunesmith.runs.same_rows import check_same_rows, texts_of
 
 _MOST_CHANGES = 4  # other runs whose rows are shown beside those of the best
-_NOT_SETTINGS = ("output",)
+_NOT_SETTINGS = ("output", "evaluation.")  # beginnings of keys that say nothing about the model
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
         for what, (ours, theirs) in facts.items():
             if ours != theirs:
                 raise DataError(
-                    f"{first.folder} and {run.folder} cannot be compared: their {what} differ: {ours} and {theirs}. "
+                    f"{first.folder} and {run.folder} cannot be compared: they differ in {what}: {ours} and {theirs}. "
                     "Compare runs of one task and the same metrics."
                 )
         if first.labels != run.labels:
@@ -140,7 +140,7 @@ def _recorded(run: Run, split: str) -> Recorded:
     where, found = read_predictions(run.folder / "predictions.parquet", split, run.labels)
     settings = flattened(run.recipe.resolved())
     history = [json.loads(line) for line in (run.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Recorded(run, where, found, {k: v for k, v in settings.items() if k not in _NOT_SETTINGS}, history)
+    return Recorded(run, where, found, {k: v for k, v in settings.items() if not k.startswith(_NOT_SETTINGS)}, history)
 
 
 def _compared(read: Sequence[Recorded], split: str, metric: Metric, notes: list[str]) -> Comparison:
