@@ -118,7 +118,7 @@ def test_texts_are_compared_row_by_row(tiny_writer: Path, tmp_path: Path) -> Non
         "model": str(tiny_writer),
         "data": {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows)), "validation": 0.3},
         "training": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-2},
-        "evaluation": {"resamples": 50, "baselines": False},
+        "evaluation": {"resamples": 100, "baselines": False},
     }  # fmt: skip
     for rank in (2, 4):
         tunesmith.train({**base, "method": {"name": "lora", "rank": rank}, "output": str(tmp_path / f"r{rank}")})
@@ -130,6 +130,8 @@ def test_texts_are_compared_row_by_row(tiny_writer: Path, tmp_path: Path) -> Non
         and "better with" in (tmp_path / "out" / "comparison.md").read_text()
     )
     assert tunesmith.compare([tmp_path / "r2", tmp_path / "r4"]).metric == "exact-match"
+    with pytest.raises(CompatibilityError, match="has no labels"):
+        tunesmith.Run.load(tmp_path / "r2").calibrate()
 
 
 @pytest.mark.usefixtures("pictures")
@@ -178,15 +180,3 @@ def test_calibration_refuses(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="temperature above 0"):
         tunesmith.Run.load(run.folder)
     (run.folder / "calibration.json").unlink()
-
-
-def test_calibration_is_of_labels(tiny_writer: Path, tmp_path: Path) -> None:
-    rows = [{"question": f"what is {n}?", "answer": "red"} for n in range(12)]
-    run = tunesmith.train({
-        "task": {"name": "question-answering-generative", "answered_rows": 2, "samples": 1,
-                 "decoding": {"max_new_tokens": 2}},
-        "model": str(tiny_writer), "data": {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows))},
-        "training": {"epochs": 1}, "evaluation": {"resamples": 20, "baselines": False}, "output": str(tmp_path / "run"),
-    })  # fmt: skip
-    with pytest.raises(CompatibilityError, match="has no labels"):
-        run.calibrate()
