@@ -16,8 +16,7 @@ from tunesmith.core.named import build_named
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.models.structure import stacks
-from tunesmith.training.synthetic.base import Draw, Rows, Synthetic
-from tunesmith.training.synthetic.manifold_mixup import ManifoldMixup
+from tunesmith.training.synthetic.base import Draw, MixingInside, Rows, Synthetic
 
 if TYPE_CHECKING:
     from tunesmith.training.trial import Trial
@@ -47,9 +46,9 @@ class Synthesizing:
             self._seen = np.zeros(len(kept), np.bool_)
 
     @property
-    def inside(self) -> bool:
-        """Whether rows are mixed inside the model."""
-        return self.how is not None and self.how.inside
+    def inside(self) -> MixingInside | None:
+        """How rows are mixed inside the model, where they are."""
+        return self.how if isinstance(self.how, MixingInside) else None
 
     def draw(self, step: int) -> Draw:
         """Begin a step's own stream of random numbers.
@@ -134,19 +133,19 @@ def check_inside(backbone: Backbone, trials: Sequence[Trial]) -> None:
     Raises:
         CompatibilityError: of a model that reads padded rows, has an encoder and a decoder, or too few blocks.
     """
-    makers = [trial for trial in trials if trial.synthesizing.inside]
+    makers = [(trial, trial.synthesizing.inside) for trial in trials if trial.synthesizing.inside is not None]
     if not makers:
         return
-    name, found = type(backbone.model).__name__, stacks(backbone.body)
-    if not backbone.proof.fast or len(found) != 1 or any(trial.tuned.delta.prompt is not None for trial in makers):
+    name, found, (first, way) = type(backbone.model).__name__, stacks(backbone.body), makers[0]
+    if not backbone.proof.fast or len(found) != 1 or any(trial.tuned.delta.prompt is not None for trial, _ in makers):
         raise CompatibilityError(
-            f"training.synthetic: manifold-mixup is for models of one stack of blocks that read rows without padding, "
-            f"and for methods without a soft prompt; {name} with {makers[0].method.name} is not. Take mixup."
+            f"training.synthetic: {way.name} is for models of one stack of blocks that read rows without padding, "
+            f"and for methods without a soft prompt; {name} with {first.method.name} is not. Take mixup."
         )
-    highest = max(max(trial.synthesizing.how.layers) for trial in makers)  # type: ignore[union-attr]
+    highest, how = max(((max(how.layers), how) for _, how in makers), key=lambda pair: pair[0])
     if highest >= len(found[0]):
         raise CompatibilityError(
-            f"training.synthetic: manifold-mixup.layers: {highest} is not allowed; {name} has {len(found[0])} blocks, "
+            f"training.synthetic: {how.name}.layers: {highest} is not allowed; {name} has {len(found[0])} blocks, "
             f"of which the last one is left to the head. Allowed: 0 to {len(found[0]) - 1}."
         )
 
@@ -159,18 +158,16 @@ def mixing(backbone: Backbone, trials: Sequence[Trial]) -> Iterator[None]:
         backbone: that the trials share.
         trials: whose rows are in the pass.
     """
-    makers = [trial for trial in trials if trial.synthesizing.inside]
     with ExitStack() as hooks:
-        for trial in makers:
-            hooks.callback(_hook(backbone, trial).remove)
+        for trial in trials:
+            if (how := trial.synthesizing.inside) is not None:
+                hooks.callback(_hook(backbone, trial, how).remove)
         yield
 
 
-def _hook(backbone: Backbone, trial: Trial) -> Any:
+def _hook(backbone: Backbone, trial: Trial, how: MixingInside) -> Any:
     """Mix one trial's rows where its step wants it."""
     synthesizing, step = trial.synthesizing, trial.trained.steps
-    how = synthesizing.how
-    assert isinstance(how, ManifoldMixup)
     layer = how.layer(synthesizing.draw(step))
 
     def mix(module: nn.Module, given: Any, output: Any) -> Any:

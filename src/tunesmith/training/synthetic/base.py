@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import field_validator
 from torch import Tensor
 
 from tunesmith.core.settings import Component, setting
@@ -99,3 +100,30 @@ class Mixing(Synthetic):
             The pairs.
         """
         return Pairs(float(draw.beta(self.alpha, self.alpha)), draw.permutation(rows))
+
+
+class MixingInside(Mixing):
+    """Base of ways that mix rows token by token inside the model, at a layer drawn for every step."""
+
+    inside: ClassVar[bool] = True
+
+    layers: tuple[int, ...] = setting(
+        (0, 1, 2), "Where it may happen: 0 is the input embeddings, k the output of the k-th block.", min_length=1
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _none_below_zero(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(value) < 0:
+            raise ValueError("layers are counted from 0, the input embeddings")
+        return value
+
+    def layer(self, draw: Draw) -> int:
+        """Draw where it happens.
+
+        Args:
+            draw: the step's own.
+        Returns:
+            One of `layers`.
+        """
+        return int(draw.choice(self.layers))
