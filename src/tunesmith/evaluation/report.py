@@ -98,7 +98,7 @@ def render(content: Content) -> str:
         _head(content),
         _comparison(content),
         section("Learning curves", _curves(content)),
-        section("Gradients by layer", _gradients(content)),
+        section("Layer by layer", _by_layer(content)),
         section("Candidates", _candidates(content)),
         *_answers(content),
         section("Data", _data(content)),
@@ -190,13 +190,18 @@ def _curves(content: Content) -> str:
     )
 
 
-def _gradients(content: Content) -> str:
-    """Show where gradients are large or vanish, where more than one block trains."""
-    rows = [row for row in content.history if len(row.get("gradient norms", {})) > 1]
-    if not rows:
-        return ""
-    said = "<p class=soft>Norm of the delta's gradients in the last step of an epoch, after clipping.</p>"
-    return said + plots.by_layer({f"epoch {row['epoch']}": row["gradient norms"] for row in rows})
+def _by_layer(content: Content) -> str:
+    """Show where gradients or what the blocks add are large or vanish, where there is more than one block."""
+    found = []
+    for key, axis, said in (
+        ("gradient norms", "norm", "Norm of the delta's gradients in the last step of an epoch, after clipping."),
+        ("activations", "root mean square", "Size of what each block adds to its input in the last step of an epoch."),
+    ):
+        rows = [row for row in content.history if len(row.get(key, {})) > 1]
+        if rows:
+            curves = {f"epoch {row['epoch']}": row[key] for row in rows}
+            found.append(f"<p class=soft>{said}</p>{plots.by_layer(curves, axis)}")
+    return "".join(found)
 
 
 def _candidates(content: Content) -> str:
