@@ -177,7 +177,7 @@ class TrainingSettings(Settings):
     )
     synthetic: SyntheticKind | None = setting(
         None,
-        "Rows made of others while training, by name, or a mapping with its settings: mixup, manifold-mixup, smote.",
+        "Rows made of others while training, by name or with settings: tunesmith list synthetic.",
     )
     class_weights: Literal["balanced", "root"] | dict[str, Weight] | None = setting(
         None,
