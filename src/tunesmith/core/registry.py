@@ -26,7 +26,7 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
     "cleaning": "tunesmith.data.cleaning",
-    "augmentations": "tunesmith.data.augmentations",
+    "augmentations": ("tunesmith.data.augmentations", "tunesmith.runs.augmentations"),
     "chats": "tunesmith.prompts.chats",
     "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
     "ways": "tunesmith.fewshot.ways",

@@ -20,6 +20,7 @@ from tunesmith.evaluation.written import Written
 from tunesmith.methods.base import Method
 from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
+from tunesmith.runs.augmentations.base import AUGMENTED
 from tunesmith.runs.comparing import Scored
 from tunesmith.runs.folder import BASE, FINGERPRINT, best_folder, member_folder
 from tunesmith.runs.openings import FILE as OPENINGS
@@ -66,6 +67,9 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     if checked.recipe.data.cleaning:
         found = [*changed_rows(outcome.corpus.files), *outcome.corpus.findings]
         write_text(folder / LIST, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found))
+    forms = [{"by": one.by, **row} for one in outcome.corpus.forms for row in one.rows()]
+    if forms:
+        write_text(folder / AUGMENTED, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in forms))
     write_json(folder / "metrics.json", summary(outcome))
     write_text(folder / "report.html", render(_content(outcome)))
     write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus))
