@@ -9,6 +9,7 @@ from torch import nn
 
 from tests.training.test_many import Rows, backbone, trial
 from tunesmith.evaluation.plots import by_layer
+from tunesmith.methods.adapter import Adapter
 from tunesmith.methods.lora import Lora
 from tunesmith.models.backbone import Backbone
 from tunesmith.training.loop import Loop
@@ -58,3 +59,12 @@ def test_sizes_of_what_blocks_add_are_the_models_own_in_a_pass_of_several_too() 
     )
     assert together["b"] == [pytest.approx(row, rel=1e-10) for row in alone["b"]]
     assert together["b"][1]["encoder.layer.1"] != pytest.approx(sizes[1], rel=1e-6)  # the delta has moved it
+
+
+def test_zeros_inside_a_delta_are_counted() -> None:
+    core = backbone(0.0)
+    methods = {"a": Adapter(width=8, activation="gelu", active=0.25), "b": Adapter(width=8, activation="gelu")}
+    found = [trial(core, method, name, 0, epochs=2) for name, method in methods.items()]
+    Loop(found).fit(lambda *_: None)
+    shares = [[row["zero activations"] for row in one.trained.history] for one in found]
+    assert shares == [[0.75, 0.75], [0.0, 0.0]]

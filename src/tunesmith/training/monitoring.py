@@ -58,6 +58,7 @@ class Monitor:
     def __init__(self) -> None:
         self._norms: dict[str, float] = {}
         self._sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0])  # of squares; and how many numbers
+        self._zeros = [0, 0]  # of a delta's activations, and how many they are
 
     def gradients(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Measure the step's gradients.
@@ -80,15 +81,31 @@ class Monitor:
         sums[0] += float(added.double().square().sum())
         sums[1] += added.numel()
 
-    def facts(self) -> dict[str, dict[str, float]]:
+    def zeros(self, states: Tensor) -> None:
+        """Take in activations inside the delta.
+
+        Args:
+            states: of any shape.
+        """
+        self._zeros[0] += int((states == 0).sum())
+        self._zeros[1] += states.numel()
+
+    def facts(self) -> dict[str, Any]:
         """Return the epoch's line of the history, and begin anew.
 
         Returns:
-            "gradient norms" by block, and "activations", the root of the mean square of what each block added.
+            "gradient norms" by block; "activations", the root of the mean square of what each block added; and "zero
+            activations", the share of zeros inside the delta, where it has activations that may be zero.
         """
+        zeros, count = self._zeros
+        self._zeros = [0, 0]
         sizes = {block: (squares / count) ** 0.5 for block, (squares, count) in self._sums.items() if count}
         self._sums.clear()
-        return {"gradient norms": self._norms, **({"activations": sizes} if sizes else {})}
+        return {
+            "gradient norms": self._norms,
+            **({"activations": sizes} if sizes else {}),
+            **({"zero activations": zeros / count} if count else {}),
+        }
 
 
 @contextmanager
@@ -104,10 +121,22 @@ def watching(backbone: Backbone, trials: Sequence[Trial]) -> Iterator[None]:
     """
     watched = [trial for trial in trials if trial.epoch_ended] if backbone.proof.fast else []
     with ExitStack() as hooks:
+        for trial in (trial for trial in trials if trial.epoch_ended):
+            for module in _giving_zeros(trial):
+                hooks.callback(module.register_forward_hook(_counting(trial)).remove)
         for path in (path for stack in stacks(backbone.body) for path in stack) if watched else ():
             block, hook = backbone.body.get_submodule(path), _measuring(backbone, path, watched)
             hooks.callback(block.register_forward_hook(hook, with_kwargs=True).remove)
         yield
+
+
+def _giving_zeros(trial: Trial) -> list[nn.Module]:
+    inside = (module for delta in trial.deltas for patch in delta.patches.values() for module in patch.modules())
+    return [module for module in inside if getattr(module, "gives_zeros", False)]
+
+
+def _counting(trial: Trial) -> Any:
+    return lambda module, given, output: trial.monitor.zeros(output.detach())
 
 
 def _measuring(backbone: Backbone, path: str, trials: Sequence[Trial]) -> Any:
