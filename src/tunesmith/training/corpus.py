@@ -229,17 +229,22 @@ def load_corpus(
         splits["train"], forms = _augmented(splits["train"], data, template, tokenizer, max_tokens, seed)
         warnings.extend(one.sentence for one in forms)
     check_coverage(splits, names, files["train"].label_names)
+    texts, missing = _label_texts(names, data, folder)
+    warnings.extend(missing)
+    content = "+".join(files[name].content_hash[:32] for name in files)
+    return Corpus(names, splits, warnings, content, texts, findings=findings, forms=forms)
+
+
+def _label_texts(names: Sequence[str], data: DataSettings, folder: Path) -> tuple[list[list[str]], list[str]]:
+    """Read the texts of labels; say which have their name alone where there are descriptions."""
     described = None if data.label_descriptions is None else resolve_path(data.label_descriptions, folder)
     inside = [name for name in names if data.out_of_scope is None or name != OUTSIDE]
     texts = label_texts(inside, described)
     bare = [name for name, own in zip(inside, texts, strict=True) if len(own) == 1]
-    if described is not None and bare:
-        warnings.append(
-            f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their "
-            "names alone are used."
-        )
-    content = "+".join(files[name].content_hash[:32] for name in files)
-    return Corpus(names, splits, warnings, content, texts, findings=findings, forms=forms)
+    if described is None or not bare:
+        return texts, []
+    said = f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their names"
+    return texts, [f"{said} alone are used."]
 
 
 def load_labelled(

@@ -25,9 +25,10 @@ class _Network(nn.Module):
     def __init__(self, width: int, inner: int, code: int) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Linear(2 * width, inner), nn.LeakyReLU(0.2), nn.Linear(inner, code))
-        self.decoder = nn.Sequential(nn.Linear(width + code, inner), nn.LeakyReLU(0.2), nn.Linear(inner, width))
-        nn.init.zeros_(self.decoder[-1].weight)
-        nn.init.zeros_(self.decoder[-1].bias)
+        last = nn.Linear(inner, width)
+        self.decoder = nn.Sequential(nn.Linear(width + code, inner), nn.LeakyReLU(0.2), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, one: Tensor, other: Tensor, place: Tensor) -> Tensor:
         """Apply the difference between two rows at a third one: place + decoder(encoder(one, other), place)."""
