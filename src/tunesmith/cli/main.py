@@ -115,7 +115,7 @@ def predict(
 
     found = Run.load(run)
     answers = found.predict_file(text) if display.is_file(text) else found.predict(text)
-    plain = [vars(answer) for answer in answers]
+    plain = [{key: value for key, value in vars(answer).items() if value != ""} for answer in answers]
     _give({"run": run, "predictions": plain}, as_json, display.predictions(answers))
 
 

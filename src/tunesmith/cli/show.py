@@ -165,12 +165,13 @@ def predictions(answers: list[Prediction]) -> str:
     Args:
         answers: of a run.
     Returns:
-        One line per answer.
+        One line per answer; of rows of a file, where each stands in front.
     """
     lines = []
     for answer in answers:
         best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:3]
-        lines.append("  ".join(f"{label} {100 * probability:.1f} %" for label, probability in best))
+        said = "  ".join(f"{label} {100 * probability:.1f} %" for label, probability in best)
+        lines.append(f"{answer.where}: {said}" if answer.where else said)
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,13 @@ class Prediction:
         label: the most probable one.
         probability: of that label.
         probabilities: of every label.
+        where: the row stands in its file, or the file of an image; empty for a text that was given as such.
     """
 
     label: str
     probability: float
     probabilities: dict[str, float]
+    where: str = ""
 
     @classmethod
     def of(cls, row: Iterable[float], labels: Sequence[str]) -> Prediction:
@@ -239,7 +241,10 @@ class Run(Speaking, Answering):
             DataError: the file cannot be used.
         """
         self._check_labels("generate")
-        return self._worded(self._probabilities(self._read_texts(path)))
+        examples = self._read_texts(path)
+        places = examples.where if self.recipe.task.reads == "text" else map(examples.text, range(len(examples)))
+        found = self._worded(self._probabilities(examples))
+        return [replace(one, where=place) for one, place in zip(found, places, strict=True)]
 
     def evaluate(self, path: str | Path) -> dict[str, Estimate]:
         """Score the run on labelled data.
