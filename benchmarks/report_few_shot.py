@@ -20,9 +20,9 @@ def few_shot_intents(folder: Path, draw: Callable[[Any, Path], None]) -> list[st
         return []
     lines = ["", "## Few-shot intents", "", "`python benchmarks/few_shot_intent.py --recipe few-shot-best`", "",
              "![accuracy](few_shot_intent.svg)", "",
-             "Accuracy on test in per cent, fixed splits; ours: mean, standard deviation and number of runs, MiniLM of 22.7 "
-             "million numbers, one general recipe for all sets, nothing chosen on test. The others are published, with "
-             "models about five times larger.", "",
+             "Accuracy on test in per cent, fixed splits. Ours: mean (standard deviation; number of runs), MiniLM of 22.7 "
+             "million numbers, one general recipe, nothing chosen on test. The others are published; their models are about "
+             "five times larger.", "",
              f"| | {' | '.join(CASES)} |", "|---" * (len(CASES) + 1) + "|"]  # fmt: skip
     for name, values in PUBLISHED.items():
         lines.append(f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} |")
