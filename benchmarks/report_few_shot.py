@@ -11,6 +11,11 @@ from few_shot_intent import PUBLISHED, SETS, SHOTS
 
 CASES = [f"{dataset} {shots}-shot" for dataset in SETS for shots in SHOTS]
 RECIPES = ("few-shot", "few-shot-best")
+WHAT = (
+    "Accuracy on test in per cent, fixed splits. Ours: mean (standard deviation; number of runs), MiniLM of 22.7 "
+    "million numbers, one general recipe, nothing chosen on test. The others are published; their models are about "
+    "five times larger."
+)
 
 
 def few_shot_intents(folder: Path, draw: Callable[[Any, Path], None]) -> list[str]:
@@ -20,9 +25,7 @@ def few_shot_intents(folder: Path, draw: Callable[[Any, Path], None]) -> list[st
         return []
     lines = ["", "## Few-shot intents", "", "`python benchmarks/few_shot_intent.py --recipe few-shot-best`", "",
              "![accuracy](few_shot_intent.svg)", "",
-             "Accuracy on test in per cent, fixed splits. Ours: mean (standard deviation; number of runs), MiniLM of 22.7 "
-             "million numbers, one general recipe, nothing chosen on test. The others are published; their models are about "
-             "five times larger.", "",
+             WHAT, "",
              f"| | {' | '.join(CASES)} |", "|---" * (len(CASES) + 1) + "|"]  # fmt: skip
     for name, values in PUBLISHED.items():
         lines.append(f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} |")
