@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Run": "tunesmith.api",
+    "compare": "tunesmith.api",
+    "Comparison": "tunesmith.api",
     "train": "tunesmith.api",
     "episodes": "tunesmith.api",
     "EpisodeRun": "tunesmith.api",

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.progress import Progress
+from tunesmith.evaluation.comparison import Comparison
+from tunesmith.methods.attaching import attach_to
 from tunesmith.methods.base import Method
 from tunesmith.methods.dialects import Wanted
-from tunesmith.methods.store import load_delta, save_delta
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
-from tunesmith.recipe.loading import build_component, build_settings
+from tunesmith.recipe.loading import build_settings
+from tunesmith.runs.contrast import compare_runs
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.examining import inspect_files
@@ -40,6 +40,7 @@ from tunesmith.search.settings import search_settings as search_space
 from tunesmith.search.wanted import TuningSettings
 
 __all__ = [
+    "Comparison",
     "Delta",
     "EpisodeRun",
     "Mix",
@@ -47,6 +48,7 @@ __all__ = [
     "Run",
     "add_tokens",
     "attach",
+    "compare",
     "convert",
     "episodes",
     "exploit_patterns",
@@ -228,37 +230,7 @@ def attach(
         RecipeError: an unknown method, or a setting it does not take.
         CheckpointError: the folder is not there, or does not fit the model.
     """
-    if not isinstance(model, nn.Module) or not isinstance(method_or_folder, Method | str | Path):
-        raise RecipeError(
-            "attach takes a torch module and a method, the name of one or a delta's folder, not "
-            f"{type(model).__name__} and {method_or_folder!r}."
-        )
-    named = not isinstance(method_or_folder, Method) and not Path(method_or_folder).is_dir()
-    if settings and not named:
-        raise RecipeError(
-            f"settings {', '.join(sorted(settings))} belong to a method given by name; {method_or_folder!s} has its "
-            "own. Leave them out, or give the method's name instead."
-        )
-    place = str(method_or_folder)
-    if named and (isinstance(method_or_folder, Path) or "/" in place or "\\" in place):
-        raise CheckpointError(f"{place} is no folder. Give the folder of a saved delta, a method or the name of one.")
-    seams = open_seams(model)
-    seams.tokenizer = seams.tokenizer if tokenizer is None else tokenizer
-    method: Method
-    if isinstance(method_or_folder, Method):
-        method, delta = method_or_folder, method_or_folder.attach(seams, name)
-    elif Path(method_or_folder).is_dir():
-        method, delta = load_delta(Path(method_or_folder), seams, name)
-    else:
-        method = build_component("methods", str(method_or_folder), settings)
-        delta = method.attach(seams, name)
-    delta.writer = partial(_write, method)
-    return delta
-
-
-def _write(method: Method, folder: Path, delta: Delta) -> None:
-    base = getattr(delta.seams.model, "name_or_path", "")
-    save_delta(folder, method, delta, base if isinstance(base, str) else "")
+    return attach_to(model, method_or_folder, name, tokenizer, settings)
 
 
 @contextmanager
@@ -273,6 +245,30 @@ def route(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]:
     """
     with open_seams(model).route(names):
         yield
+
+
+def compare(
+    runs: Sequence[Run | str | Path],
+    *,
+    split: str | None = None,
+    metric: str | None = None,
+    output: str | Path | None = None,
+) -> Comparison:
+    """Compare runs by what they recorded: scores, tests of every pair, costs, what changed; no model is loaded.
+
+    Args:
+        runs: two or more, of one task, scored on the same rows.
+        split: test or validation; test where all runs have it when None.
+        metric: that ranks and is tested; the task's first when None.
+        output: new folder for comparison.html, comparison.md and comparison.json; None writes nothing.
+    Returns:
+        The comparison, the best run first.
+    Raises:
+        DataError: runs of different tasks, rows, labels or metrics, with what differs.
+        RecipeError: fewer than two runs, one twice, or an unknown split or metric.
+        CheckpointError: a folder is no finished run or is damaged, or the output exists.
+    """
+    return compare_runs(runs, split, metric, None if output is None else Path(output).expanduser())
 
 
 def merge(

@@ -105,6 +105,22 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two or more run folders.", metavar="RUN")],
+    split: Annotated[str | None, typer.Option(help="test or validation; test where all have it.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Ranks and is tested; the task's first by default.")] = None,
+    output: Annotated[str | None, typer.Option(help="New folder for page, Markdown and JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs on the same rows: intervals, tests of every pair, cost, what changed."""
+    from tunesmith.api import compare as look
+    from tunesmith.cli.compared import compared
+
+    found = look(runs, split=split, metric=metric, output=output)
+    _give(found.plain(), as_json, compared(found, output))
+
+
+@app.command()
 def predict(
     run: Folder,
     text: Annotated[str, typer.Argument(help="A text, or a data file.", metavar="TEXT|FILE")],
@@ -116,7 +132,28 @@ def predict(
     found = Run.load(run)
     answers = found.predict_file(text) if display.is_file(text) else found.predict(text)
     plain = [{key: value for key, value in vars(answer).items() if value != ""} for answer in answers]
-    _give({"run": run, "predictions": plain}, as_json, display.predictions(answers))
+    calibration = found.calibration and vars(found.calibration)
+    _give({"run": run, "calibration": calibration, "predictions": plain}, as_json, display.predictions(answers))
+
+
+@app.command()
+def calibrate(
+    run: Folder,
+    data: Annotated[str | None, typer.Option(help="Labelled rows; the run's validation rows by default.")] = None,
+    precision: Annotated[float | None, typer.Option(help="Answer where so large a share is right.")] = None,
+    coverage: Annotated[float | None, typer.Option(help="Answer so large a share of the rows.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take temperature and threshold back.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a run's probabilities mean what they say, and choose below which it gives no answer."""
+    from tunesmith.api import Run
+    from tunesmith.cli.compared import calibrated
+
+    opened = Run.load(run)
+    found = (
+        {"removed": opened.uncalibrate()} if remove else opened.calibrate(data, precision=precision, coverage=coverage)
+    )
+    _give({"run": run, **found}, as_json, calibrated(found, opened.folder))
 
 
 @app.command()
