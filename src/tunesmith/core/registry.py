@@ -45,6 +45,8 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "dual_learning": "tunesmith.fewshot.dual_learning",
     "attributes": "tunesmith.fewshot.attributes",
     "measurements": "tunesmith.fewshot.measurements",
+    "ensembles": "tunesmith.ensembles.making",
+    "combinations": "tunesmith.ensembles.combining",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}

@@ -18,6 +18,7 @@ FINGERPRINT = "fingerprint.json"
 _WRITING = ".writing-"
 BASE = "base"  # folder in the run of a model that was made for it
 _BEST = "best"  # folder in the run, or in a member's, with the states of its best epochs
+LEARNED = "ensemble.safetensors"  # in the run of an ensemble, what its members are put together with
 _MEMBERS = "members"  # folder in the run with the second and further deltas of an ensemble
 
 
@@ -72,7 +73,7 @@ def check_single(run: Path, what: str) -> None:
     members = count_members(run)
     if members > 1:
         raise CompatibilityError(
-            f"{run} is an ensemble of {members} deltas whose probabilities are averaged; one delta cannot stand for "
+            f"{run} is an ensemble of {members} deltas that answer together; one delta cannot stand for "
             f"it, so there is nothing to {what}. Train with combine=best."
         )
 

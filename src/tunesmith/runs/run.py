@@ -34,7 +34,7 @@ from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.calibrating import Calibrating, calibrate, forget_calibration, read_calibration
-from tunesmith.runs.folder import FINGERPRINT, best_folder, count_members, member_folder, unfinished
+from tunesmith.runs.folder import FINGERPRINT, LEARNED, best_folder, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
 from tunesmith.runs.openings import note_opening, read_openings, worded
 from tunesmith.runs.session import Session, open_session
@@ -369,9 +369,20 @@ class Run(Speaking, Answering):
                     f"Load the model it was trained on ({self.fingerprint.get('base_model')})."
                 )
         family_of(self.recipe).remind(session, self.recipe, self.labels, self.folder)
-        tuned = Ensemble.of([self._member(session, number) for number in range(count_members(self.folder))])
+        members = [self._member(session, number) for number in range(count_members(self.folder))]
+        tuned = Ensemble.of(members, self.recipe.combine, self._learned(len(members)))
         tuned.train(False)
         return session, tuned
+
+    def _learned(self, members: int) -> dict[str, Array]:
+        """Load what members are put together with."""
+        path, recipe = self.folder / LEARNED, self.recipe
+        if path.is_file():
+            return {name: found.numpy() for name, found in read_tensors(path).items()}
+        weighs = recipe.ensemble is not None and recipe.ensemble.in_turn
+        if members > 1 and (weighs or recipe.combine.learns_from != "nothing"):
+            raise CheckpointError(f"{path} is missing: the members cannot be put together. Restore it or train again.")
+        return {}
 
     def _member(self, session: Session, number: int) -> Tuned:
         """Load one delta with its head."""
