@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.progress import Progress
+from tunesmith.methods.attaching import attach_to
 from tunesmith.methods.base import Method
 from tunesmith.methods.dialects import Wanted
-from tunesmith.methods.store import load_delta, save_delta
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
-from tunesmith.recipe.loading import build_component, build_settings
+from tunesmith.recipe.loading import build_settings
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.examining import inspect_files
@@ -30,6 +28,7 @@ from tunesmith.runs.rates import find_rate
 from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.runs.words import Near, nearest_words
+from tunesmith.search.advisor import auto, plan
 from tunesmith.search.comparing import rank_prompts as rank_files
 from tunesmith.search.patterns import PatternSettings, Taught
 from tunesmith.search.patterns import exploit_patterns as teach
@@ -47,6 +46,7 @@ __all__ = [
     "Run",
     "add_tokens",
     "attach",
+    "auto",
     "convert",
     "episodes",
     "exploit_patterns",
@@ -56,6 +56,7 @@ __all__ = [
     "merge",
     "merge_deltas",
     "mix",
+    "plan",
     "prompt_words",
     "rank_prompts",
     "route",
@@ -228,37 +229,7 @@ def attach(
         RecipeError: an unknown method, or a setting it does not take.
         CheckpointError: the folder is not there, or does not fit the model.
     """
-    if not isinstance(model, nn.Module) or not isinstance(method_or_folder, Method | str | Path):
-        raise RecipeError(
-            "attach takes a torch module and a method, the name of one or a delta's folder, not "
-            f"{type(model).__name__} and {method_or_folder!r}."
-        )
-    named = not isinstance(method_or_folder, Method) and not Path(method_or_folder).is_dir()
-    if settings and not named:
-        raise RecipeError(
-            f"settings {', '.join(sorted(settings))} belong to a method given by name; {method_or_folder!s} has its "
-            "own. Leave them out, or give the method's name instead."
-        )
-    place = str(method_or_folder)
-    if named and (isinstance(method_or_folder, Path) or "/" in place or "\\" in place):
-        raise CheckpointError(f"{place} is no folder. Give the folder of a saved delta, a method or the name of one.")
-    seams = open_seams(model)
-    seams.tokenizer = seams.tokenizer if tokenizer is None else tokenizer
-    method: Method
-    if isinstance(method_or_folder, Method):
-        method, delta = method_or_folder, method_or_folder.attach(seams, name)
-    elif Path(method_or_folder).is_dir():
-        method, delta = load_delta(Path(method_or_folder), seams, name)
-    else:
-        method = build_component("methods", str(method_or_folder), settings)
-        delta = method.attach(seams, name)
-    delta.writer = partial(_write, method)
-    return delta
-
-
-def _write(method: Method, folder: Path, delta: Delta) -> None:
-    base = getattr(delta.seams.model, "name_or_path", "")
-    save_delta(folder, method, delta, base if isinstance(base, str) else "")
+    return attach_to(model, method_or_folder, name, tokenizer, settings)
 
 
 @contextmanager

@@ -79,6 +79,21 @@ class Split:
         """
         return int(self.labels[row]) if self.soft is None else [float(share) for share in self.soft[row]]
 
+    def take(self, rows: Index) -> Split:
+        """Return some of the rows as a split of their own.
+
+        Args:
+            rows: their numbers.
+        Returns:
+            They alone, in that order; the audit stays that of all.
+        """
+        soft = None if self.soft is None else self.soft[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        wordings = [one.take(rows) for one in self.tokens.wordings]
+        tokens = wordings[0] if len(wordings) == 1 else VariedRows(wordings)
+        index, labels = self.index[rows], self.labels[rows]
+        return replace(self, index=index, labels=labels, tokens=tokens, soft=soft, weights=weights)
+
     @property
     def origin(self) -> str:
         """Where the tokens come from when they were not made now, to be added to a sentence."""
