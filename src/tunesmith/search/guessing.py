@@ -127,12 +127,14 @@ def _task(seen: Inspection, name: str, named: str | None) -> tuple[str, list[str
     if form is not None and (seen.label is None or seen.label in form.columns):
         task = "question-answering-generative" if seen.form == "question-answer" else "instruction-tuning"
         return task, [f"rows are questions and answers: {form.holds}"]
+    constant = next((one.name for one in seen.columns if len(one.values) == 1), None)
+    alone = seen.label if labels < _TWO else None
+    if seen.text is not None and (alone or (seen.label is None and constant)):
+        raise DataError(
+            f"{name}: column '{alone or constant}' holds one label in every row, so there is nothing to tell apart. "
+            "Add rows of another label, or name another column with data.label=COLUMN."
+        )
     if seen.label is not None and seen.text is not None:
-        if labels < _TWO:
-            raise DataError(
-                f"{name}: column '{seen.label}' holds one label in every row, so there is nothing to tell apart. Add "
-                "rows of another label, or name another column with data.label=COLUMN."
-            )
         return "text-classification", [f"every row has a text and one of {labels:,} labels"]
     if type(seen.reader).only_column is not None:
         return "text-generation", ["it is plain text without labels or answers"]
