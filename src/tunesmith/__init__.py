@@ -31,6 +31,8 @@ _PUBLIC = {
     "rank_prompts": "tunesmith.api",
     "search_prompts": "tunesmith.api",
     "search_settings": "tunesmith.api",
+    "plan": "tunesmith.api",
+    "auto": "tunesmith.api",
     "prompt_words": "tunesmith.api",
     "exploit_patterns": "tunesmith.api",
     "Mix": "tunesmith.api",

@@ -30,6 +30,7 @@ from tunesmith.runs.rates import find_rate
 from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.runs.words import Near, nearest_words
+from tunesmith.search.advisor import auto, plan
 from tunesmith.search.comparing import rank_prompts as rank_files
 from tunesmith.search.patterns import PatternSettings, Taught
 from tunesmith.search.patterns import exploit_patterns as teach
@@ -48,6 +49,7 @@ __all__ = [
     "Run",
     "add_tokens",
     "attach",
+    "auto",
     "compare",
     "convert",
     "episodes",
@@ -58,6 +60,7 @@ __all__ = [
     "merge",
     "merge_deltas",
     "mix",
+    "plan",
     "prompt_words",
     "rank_prompts",
     "route",

@@ -32,6 +32,10 @@ app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
+Data = Annotated[str, typer.Argument(help="Data file or folder.", metavar="DATA")]
+Keys = Annotated[list[str] | None, typer.Argument(help="key=value, for example data.label=intent or data.test=t.csv.")]
+Model = Annotated[str | None, typer.Option(help="Name or folder; minilm for texts with labels.")]
+Memory = Annotated[str | None, typer.Option(help="Most memory that a run may take (8GB).")]
 Output = Annotated[str, typer.Option(help="New folder.")]
 
 _give = display.give
@@ -72,6 +76,41 @@ def search(
 
     found = search_settings(recipe, overrides or [], budget=budget, trials=trials, resume=resume, strategy=strategy)
     _give(found, as_json, display.studied(found))
+
+
+@app.command()
+def plan(
+    data: Data,
+    overrides: Keys = None,
+    model: Model = None,
+    time: Annotated[str | None, typer.Option(help="Longest a run may take (30m).")] = None,
+    memory: Memory = None,
+    output: Annotated[str, typer.Option(help="New recipe file of the first plan.")] = "recipe.yaml",
+    as_json: Json = False,
+) -> None:
+    """Rank what could be done with data: score, time, memory; write the best recipe."""
+    from tunesmith.api import plan as look
+    from tunesmith.cli.planned import planned
+
+    found = look(data, overrides or [], model=model, time=time, memory=memory, output=output)
+    _give(found, as_json, planned(found))
+
+
+@app.command()
+def auto(
+    data: Data,
+    overrides: Keys = None,
+    model: Model = None,
+    time: Annotated[str | None, typer.Option(help="Longest that plan and run may take (30m).")] = None,
+    memory: Memory = None,
+    output: Annotated[str, typer.Option(help="Run folder.")] = "runs/auto",
+    as_json: Json = False,
+) -> None:
+    """Guess the task of data, plan, and carry the best plan out."""
+    from tunesmith.api import auto as carry_out
+
+    run = carry_out(data, overrides or [], model=model, time=time, memory=memory, output=output)
+    _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
 
 
 @app.command()

@@ -39,6 +39,7 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "trackers": "tunesmith.training.trackers",
     "strategies": "tunesmith.search.strategies",
     "edits": "tunesmith.search.edits",
+    "proposals": "tunesmith.search.proposals",
     "verbalizers": "tunesmith.tasks.verbalizers",
     "demonstrations": "tunesmith.prompts.demonstrations",
     "semi_supervised": "tunesmith.fewshot.semi_supervised",
