@@ -29,6 +29,7 @@ _PUBLIC = {
     "rank_prompts": "tunesmith.api",
     "search_prompts": "tunesmith.api",
     "search_settings": "tunesmith.api",
+    "loop": "tunesmith.api",
     "prompt_words": "tunesmith.api",
     "exploit_patterns": "tunesmith.api",
     "Mix": "tunesmith.api",

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.methods.base import Method
 from tunesmith.methods.dialects import Wanted
-from tunesmith.methods.store import load_delta, save_delta
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
-from tunesmith.recipe.loading import build_component, build_settings
+from tunesmith.recipe.loading import build_settings
+from tunesmith.runs.attaching import attach_delta
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.examining import inspect_files
@@ -31,6 +29,8 @@ from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.runs.words import Near, nearest_words
 from tunesmith.search.comparing import rank_prompts as rank_files
+from tunesmith.search.loop_wanted import LoopSettings
+from tunesmith.search.looping import go_round
 from tunesmith.search.patterns import PatternSettings, Taught
 from tunesmith.search.patterns import exploit_patterns as teach
 from tunesmith.search.ranking import Ranking
@@ -52,6 +52,7 @@ __all__ = [
     "exploit_patterns",
     "inspect",
     "inspect_data",
+    "loop",
     "lr_range",
     "merge",
     "merge_deltas",
@@ -228,37 +229,7 @@ def attach(
         RecipeError: an unknown method, or a setting it does not take.
         CheckpointError: the folder is not there, or does not fit the model.
     """
-    if not isinstance(model, nn.Module) or not isinstance(method_or_folder, Method | str | Path):
-        raise RecipeError(
-            "attach takes a torch module and a method, the name of one or a delta's folder, not "
-            f"{type(model).__name__} and {method_or_folder!r}."
-        )
-    named = not isinstance(method_or_folder, Method) and not Path(method_or_folder).is_dir()
-    if settings and not named:
-        raise RecipeError(
-            f"settings {', '.join(sorted(settings))} belong to a method given by name; {method_or_folder!s} has its "
-            "own. Leave them out, or give the method's name instead."
-        )
-    place = str(method_or_folder)
-    if named and (isinstance(method_or_folder, Path) or "/" in place or "\\" in place):
-        raise CheckpointError(f"{place} is no folder. Give the folder of a saved delta, a method or the name of one.")
-    seams = open_seams(model)
-    seams.tokenizer = seams.tokenizer if tokenizer is None else tokenizer
-    method: Method
-    if isinstance(method_or_folder, Method):
-        method, delta = method_or_folder, method_or_folder.attach(seams, name)
-    elif Path(method_or_folder).is_dir():
-        method, delta = load_delta(Path(method_or_folder), seams, name)
-    else:
-        method = build_component("methods", str(method_or_folder), settings)
-        delta = method.attach(seams, name)
-    delta.writer = partial(_write, method)
-    return delta
-
-
-def _write(method: Method, folder: Path, delta: Delta) -> None:
-    base = getattr(delta.seams.model, "name_or_path", "")
-    save_delta(folder, method, delta, base if isinstance(base, str) else "")
+    return attach_delta(model, method_or_folder, name, tokenizer, settings)
 
 
 @contextmanager
@@ -454,6 +425,35 @@ def search_settings(
     """
     rest, checked = read_options(overrides, settings, TuningSettings)
     return search_space(recipe, rest, (budget, trials), checked, resume, progress)
+
+
+def loop(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    budget: str | int | None = None,
+    trials: int | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Close the loop: try what suits the task, look at the errors, adjust, until the budget ends or nothing is gained.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; its output is the loop's folder.
+        overrides: `key=value` texts that win over the recipe; `search.key=value` ones are settings of the loop.
+        budget: a time ("10m"), or a number of attempts.
+        trials: most attempts; with a time, what ends first counts. [count]
+        resume: go on with a loop that was stopped.
+        progress: where to show progress; bars on a terminal when None.
+        **settings: metric, width, level, patience, measure.
+    Returns:
+        The best recipe's changes, every decision, scores with intervals, and where the run is.
+    Raises:
+        TunesmithError: any mistake in recipe, data, model, budget or settings.
+    """
+    rest, checked = read_options(overrides, settings, LoopSettings)
+    return go_round(recipe, rest, (budget, trials), checked, resume, progress)
 
 
 def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:

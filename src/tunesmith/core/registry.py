@@ -39,6 +39,8 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "trackers": "tunesmith.training.trackers",
     "strategies": "tunesmith.search.strategies",
     "edits": "tunesmith.search.edits",
+    "starts": "tunesmith.search.starts",
+    "adjustments": "tunesmith.search.adjustments",
     "verbalizers": "tunesmith.tasks.verbalizers",
     "demonstrations": "tunesmith.prompts.demonstrations",
     "semi_supervised": "tunesmith.fewshot.semi_supervised",

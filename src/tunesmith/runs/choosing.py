@@ -145,7 +145,7 @@ class _Trying:
     def _tuned(self, changed: Checked, family: Labelling, kept: Codes, held: Codes) -> Codes:
         """Train on rows and answer others."""
         split, session = family.corpus.splits["train"], family.session
-        part = replace(family, corpus=replace(family.corpus, splits={"train": _some(split, kept)}))
+        part = replace(family, corpus=replace(family.corpus, splits={"train": some_rows(split, kept)}))
         known = {"train": self.features[torch.from_numpy(kept)]} if split is self.split else {}
         part.frozen = replace(family.frozen, features=known)
         trial = prepare(changed, part, None)[0].trial
@@ -155,14 +155,21 @@ class _Trying:
             if trial.trained.interrupted:
                 raise KeyboardInterrupt
             part.settle(trial.tuned)
-            found: Codes = trial.tuned.probabilities(_some(split, held).tokens).argmax(1).numpy()
+            found: Codes = trial.tuned.probabilities(some_rows(split, held).tokens).argmax(1).numpy()
         finally:
             session.backbone.seams.detach(trial.name)
         return found
 
 
-def _some(split: Split, rows: Codes) -> Split:
-    """Take some rows of a split."""
+def some_rows(split: Split, rows: Codes) -> Split:
+    """Take some rows of a split.
+
+    Args:
+        split: of a task with labels.
+        rows: their numbers.
+    Returns:
+        They alone, in that order.
+    """
     soft = None if split.soft is None else split.soft[rows]
     wordings = [_taken(one, rows) for one in split.tokens.wordings]
     tokens = wordings[0] if len(wordings) == 1 else VariedRows(wordings)

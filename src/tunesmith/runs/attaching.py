@@ -1,0 +1,68 @@
+"""Attach a delta to any model, without a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tunesmith.core.errors import CheckpointError, RecipeError
+from tunesmith.methods.base import Method
+from tunesmith.methods.store import load_delta, save_delta
+from tunesmith.models.delta import Delta
+from tunesmith.models.seams import open_seams
+from tunesmith.recipe.loading import build_component
+
+
+def attach_delta(
+    model: nn.Module, method_or_folder: Method | str | Path, name: str, tokenizer: Any, settings: Mapping[str, Any]
+) -> Delta:
+    """Attach a delta.
+
+    Args:
+        model: a transformers model or a plain torch module; its parameters are frozen.
+        method_or_folder: a method, the name of one, or a folder with a saved delta, ours or PEFT's.
+        name: of the delta.
+        tokenizer: of the model, or None.
+        settings: of a method given by name.
+    Returns:
+        The delta, active for all rows.
+    Raises:
+        TargetError: no layer matches.
+        RecipeError: an unknown method, or a setting it does not take.
+        CheckpointError: the folder is not there, or does not fit the model.
+    """
+    if not isinstance(model, nn.Module) or not isinstance(method_or_folder, Method | str | Path):
+        raise RecipeError(
+            "attach takes a torch module and a method, the name of one or a delta's folder, not "
+            f"{type(model).__name__} and {method_or_folder!r}."
+        )
+    named = not isinstance(method_or_folder, Method) and not Path(method_or_folder).is_dir()
+    if settings and not named:
+        raise RecipeError(
+            f"settings {', '.join(sorted(settings))} belong to a method given by name; {method_or_folder!s} has its "
+            "own. Leave them out, or give the method's name instead."
+        )
+    place = str(method_or_folder)
+    if named and (isinstance(method_or_folder, Path) or "/" in place or "\\" in place):
+        raise CheckpointError(f"{place} is no folder. Give the folder of a saved delta, a method or the name of one.")
+    seams = open_seams(model)
+    seams.tokenizer = seams.tokenizer if tokenizer is None else tokenizer
+    method: Method
+    if isinstance(method_or_folder, Method):
+        method, delta = method_or_folder, method_or_folder.attach(seams, name)
+    elif Path(method_or_folder).is_dir():
+        method, delta = load_delta(Path(method_or_folder), seams, name)
+    else:
+        method = build_component("methods", str(method_or_folder), settings)
+        delta = method.attach(seams, name)
+    delta.writer = partial(_write, method)
+    return delta
+
+
+def _write(method: Method, folder: Path, delta: Delta) -> None:
+    base = getattr(delta.seams.model, "name_or_path", "")
+    save_delta(folder, method, delta, base if isinstance(base, str) else "")
