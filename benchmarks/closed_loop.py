@@ -3,14 +3,14 @@
     TUNESMITH_DATA=... python benchmarks/closed_loop.py [--budget 10m] [--seeds 3] [--threads 2]
                                                         [--sets BANKING77 CLINC150] [--sides loop "optuna + peft"]
 
-All sides get the same rows: of the published ten per label a fifth is validation, drawn by the seed; the published test
-rows are answered once, at the end. `defaults` is one run of `tunesmith train`. `random` is `tunesmith search` by chance,
-one candidate after the other. `optuna + peft` draws by TPE with median pruning after every epoch, trains PEFT's LoRA
-under transformers' Trainer with rows grouped by length, and keeps the best state; a trial that has begun is finished, so
-it may take longer than the others. `loop` is `tunesmith loop` on the defaults. Both searches share the ranges of RANGES.
-Every side runs in a process of its own, its time counted from the start of the search. Results are kept after every run
-in benchmarks/results/closed_loop.json, so that a script that was interrupted goes on; figures of another budget or number
-of threads stand beside them.
+All sides get the same rows: of the published ten per label a fifth is validation, drawn by the seed; the published
+test rows are answered once, at the end. `defaults` is one run of `tunesmith train`. `random` is `tunesmith search` by
+chance, one candidate after the other. `optuna + peft` draws by TPE with median pruning after every epoch, trains PEFT's
+LoRA under transformers' Trainer with rows grouped by length, and keeps the best state; a trial that has begun is
+finished, so it may take longer than the others. `loop` is `tunesmith loop` on the defaults. Both searches share the
+ranges of RANGES. Every side runs in a process of its own; its time counts from the start of the search. Results are
+kept after every run in benchmarks/results/closed_loop.json, so that a script that was interrupted goes on; figures of
+another budget or number of threads stand beside them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import common
 import numpy as np
+
+import common
 from few_shot_intent import rows, write
 
 SETS = ("BANKING77", "CLINC150")
