@@ -33,6 +33,7 @@ _PUBLIC = {
     "search_settings": "tunesmith.api",
     "plan": "tunesmith.api",
     "auto": "tunesmith.api",
+    "loop": "tunesmith.api",
     "prompt_words": "tunesmith.api",
     "exploit_patterns": "tunesmith.api",
     "Mix": "tunesmith.api",

@@ -114,6 +114,24 @@ def auto(
 
 
 @app.command()
+def loop(
+    recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file; nothing in it has to be open.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for example method.rank=16, or search.key=value.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to use (10m).")] = None,
+    trials: Annotated[int | None, typer.Option(help="Most attempts; with a time, what ends first counts.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a loop that was stopped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Try, look at the errors, adjust, until the budget ends or nothing is gained; then score on test once."""
+    from tunesmith.api import loop as go_round
+
+    found = go_round(recipe, overrides or [], budget=budget, trials=trials, resume=resume)
+    _give(found, as_json, display.looped(found))
+
+
+@app.command()
 def episodes(
     recipe: Annotated[str, typer.Argument(help="Recipe of meta-training, a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example learner=maml.")] = None,

@@ -342,6 +342,19 @@ def studied(found: dict[str, Any]) -> str:
     return "\n".join([*sentences(found), "", f"run: {found['run']}", f"report: {found['report']}"])
 
 
+def looped(found: dict[str, Any]) -> str:
+    """Say what a closed loop found.
+
+    Args:
+        found: its result.
+    Returns:
+        Several lines.
+    """
+    from tunesmith.search.loop_report import sentences
+
+    return "\n".join([*sentences(found), "", f"run: {found['run']}", f"report: {found['report']}"])
+
+
 def nearest(found: Sequence[Sequence[Near]]) -> str:
     """Draw virtual tokens as their nearest words.
 

@@ -40,6 +40,8 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "strategies": "tunesmith.search.strategies",
     "edits": "tunesmith.search.edits",
     "proposals": "tunesmith.search.proposals",
+    "starts": "tunesmith.search.starts",
+    "adjustments": "tunesmith.search.adjustments",
     "verbalizers": "tunesmith.tasks.verbalizers",
     "demonstrations": "tunesmith.prompts.demonstrations",
     "semi_supervised": "tunesmith.fewshot.semi_supervised",
