@@ -30,7 +30,10 @@ from tunesmith.runs.rates import find_rate
 from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.runs.words import Near, nearest_words
+from tunesmith.search.advisor import auto, plan
 from tunesmith.search.comparing import rank_prompts as rank_files
+from tunesmith.search.loop_wanted import LoopSettings
+from tunesmith.search.looping import go_round
 from tunesmith.search.patterns import PatternSettings, Taught
 from tunesmith.search.patterns import exploit_patterns as teach
 from tunesmith.search.ranking import Ranking
@@ -48,16 +51,19 @@ __all__ = [
     "Run",
     "add_tokens",
     "attach",
+    "auto",
     "compare",
     "convert",
     "episodes",
     "exploit_patterns",
     "inspect",
     "inspect_data",
+    "loop",
     "lr_range",
     "merge",
     "merge_deltas",
     "mix",
+    "plan",
     "prompt_words",
     "rank_prompts",
     "route",
@@ -450,6 +456,35 @@ def search_settings(
     """
     rest, checked = read_options(overrides, settings, TuningSettings)
     return search_space(recipe, rest, (budget, trials), checked, resume, progress)
+
+
+def loop(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    budget: str | int | None = None,
+    trials: int | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Close the loop: try what suits the task, look at the errors, adjust, until the budget ends or nothing is gained.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; its output is the loop's folder.
+        overrides: `key=value` texts that win over the recipe; `search.key=value` ones are settings of the loop.
+        budget: a time ("10m"), or a number of attempts.
+        trials: most attempts; with a time, what ends first counts. [count]
+        resume: go on with a loop that was stopped.
+        progress: where to show progress; bars on a terminal when None.
+        **settings: metric, width, level, patience, measure.
+    Returns:
+        The best recipe's changes, every decision, scores with intervals, and where the run is.
+    Raises:
+        TunesmithError: any mistake in recipe, data, model, budget or settings.
+    """
+    rest, checked = read_options(overrides, settings, LoopSettings)
+    return go_round(recipe, rest, (budget, trials), checked, resume, progress)
 
 
 def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:

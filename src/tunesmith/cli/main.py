@@ -32,6 +32,10 @@ app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
+Data = Annotated[str, typer.Argument(help="Data file or folder.", metavar="DATA")]
+Keys = Annotated[list[str] | None, typer.Argument(help="key=value, for example data.label=intent or data.test=t.csv.")]
+Model = Annotated[str | None, typer.Option(help="Name or folder; minilm for texts with labels.")]
+Memory = Annotated[str | None, typer.Option(help="Most memory that a run may take (8GB).")]
 Output = Annotated[str, typer.Option(help="New folder.")]
 
 _give = display.give
@@ -72,6 +76,59 @@ def search(
 
     found = search_settings(recipe, overrides or [], budget=budget, trials=trials, resume=resume, strategy=strategy)
     _give(found, as_json, display.studied(found))
+
+
+@app.command()
+def plan(
+    data: Data,
+    overrides: Keys = None,
+    model: Model = None,
+    time: Annotated[str | None, typer.Option(help="Longest a run may take (30m).")] = None,
+    memory: Memory = None,
+    output: Annotated[str, typer.Option(help="New recipe file of the first plan.")] = "recipe.yaml",
+    as_json: Json = False,
+) -> None:
+    """Rank what could be done with data: score, time, memory; write the best recipe."""
+    from tunesmith.api import plan as look
+    from tunesmith.cli.planned import planned
+
+    found = look(data, overrides or [], model=model, time=time, memory=memory, output=output)
+    _give(found, as_json, planned(found))
+
+
+@app.command()
+def auto(
+    data: Data,
+    overrides: Keys = None,
+    model: Model = None,
+    time: Annotated[str | None, typer.Option(help="Longest that plan and run may take (30m).")] = None,
+    memory: Memory = None,
+    output: Annotated[str, typer.Option(help="Run folder.")] = "runs/auto",
+    as_json: Json = False,
+) -> None:
+    """Guess the task of data, plan, and carry the best plan out."""
+    from tunesmith.api import auto as carry_out
+
+    run = carry_out(data, overrides or [], model=model, time=time, memory=memory, output=output)
+    _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
+
+
+@app.command()
+def loop(
+    recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file; nothing in it has to be open.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for example method.rank=16, or search.key=value.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to use (10m).")] = None,
+    trials: Annotated[int | None, typer.Option(help="Most attempts; with a time, what ends first counts.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a loop that was stopped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Try, look at the errors, adjust, until the budget ends or nothing is gained; then score on test once."""
+    from tunesmith.api import loop as go_round
+
+    found = go_round(recipe, overrides or [], budget=budget, trials=trials, resume=resume)
+    _give(found, as_json, display.looped(found))
 
 
 @app.command()
@@ -131,7 +188,7 @@ def predict(
 
     found = Run.load(run)
     answers = found.predict_file(text) if display.is_file(text) else found.predict(text)
-    plain = [vars(answer) for answer in answers]
+    plain = [{key: value for key, value in vars(answer).items() if value != ""} for answer in answers]
     calibration = found.calibration and vars(found.calibration)
     _give({"run": run, "calibration": calibration, "predictions": plain}, as_json, display.predictions(answers))
 

@@ -173,13 +173,14 @@ def predictions(answers: list[Prediction]) -> str:
     Args:
         answers: of a run.
     Returns:
-        One line per answer.
+        One line per answer; of rows of a file, where each stands in front.
     """
     lines = []
     for answer in answers:
         best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:3]
         said = "  ".join(f"{label} {100 * probability:.1f} %" for label, probability in best)
-        lines.append(said if answer.label is not None else f"no answer ({said})")
+        said = said if answer.label is not None else f"no answer ({said})"
+        lines.append(f"{answer.where}: {said}" if answer.where else said)
     return "\n".join(lines)
 
 
@@ -337,6 +338,19 @@ def studied(found: dict[str, Any]) -> str:
         Several lines.
     """
     from tunesmith.search.study_report import sentences
+
+    return "\n".join([*sentences(found), "", f"run: {found['run']}", f"report: {found['report']}"])
+
+
+def looped(found: dict[str, Any]) -> str:
+    """Say what a closed loop found.
+
+    Args:
+        found: its result.
+    Returns:
+        Several lines.
+    """
+    from tunesmith.search.loop_report import sentences
 
     return "\n".join([*sentences(found), "", f"run: {found['run']}", f"report: {found['report']}"])
 

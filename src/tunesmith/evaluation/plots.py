@@ -141,11 +141,12 @@ def learning_curves(losses: Sequence[float], history: Sequence[dict[str, Any]], 
     return _svg(figure)
 
 
-def by_layer(curves: Mapping[str, Mapping[str, float]], most: int = 6) -> str:
+def by_layer(curves: Mapping[str, Mapping[str, float]], axis: str = "norm", most: int = 6) -> str:
     """Draw a number of every layer, a line for each of some times.
 
     Args:
         curves: by time, the number by layer, each in the model's order.
+        axis: what the number is.
         most: so many lines at most: the first, the last and some between.
     Returns:
         An SVG element.
@@ -162,7 +163,7 @@ def by_layer(curves: Mapping[str, Mapping[str, float]], most: int = 6) -> str:
     if any(value > 0 for name in shown for value in curves[name].values()):
         axes.set_yscale("log")
     axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=7)
-    axes.set_ylabel("norm")
+    axes.set_ylabel(axis)
     axes.grid(axis="y", color=_GRID, linewidth=0.6)
     axes.legend(frameon=False, fontsize=8, ncols=3)
     return _svg(figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.calibrating import Calibrating, calibrate, forget_calibration, read_calibration
-from tunesmith.runs.folder import FINGERPRINT, best_folder, count_members, member_folder, unfinished
+from tunesmith.runs.folder import FINGERPRINT, LEARNED, best_folder, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
 from tunesmith.runs.openings import note_opening, read_openings, worded
 from tunesmith.runs.session import Session, open_session
@@ -57,11 +57,13 @@ class Prediction:
         label: the most probable one; None where its probability stays below the run's threshold: no answer.
         probability: of the most probable label.
         probabilities: of every label.
+        where: the row stands in its file, or the file of an image; empty for a text that was given as such.
     """
 
     label: str | None
     probability: float
     probabilities: dict[str, float]
+    where: str = ""
 
     @classmethod
     def of(cls, row: Iterable[float], labels: Sequence[str], threshold: float = 0.0) -> Prediction:
@@ -251,7 +253,10 @@ class Run(Speaking, Answering):
             DataError: the file cannot be used.
         """
         self._check_labels("generate")
-        return self._worded(self._probabilities(self._read_texts(path)))
+        examples = self._read_texts(path)
+        places = examples.where if self.recipe.task.reads == "text" else map(examples.text, range(len(examples)))
+        found = self._worded(self._probabilities(examples))
+        return [replace(one, where=place) for one, place in zip(found, places, strict=True)]
 
     def evaluate(self, path: str | Path) -> dict[str, Estimate]:
         """Score the run on labelled data.
@@ -364,9 +369,20 @@ class Run(Speaking, Answering):
                     f"Load the model it was trained on ({self.fingerprint.get('base_model')})."
                 )
         family_of(self.recipe).remind(session, self.recipe, self.labels, self.folder)
-        tuned = Ensemble.of([self._member(session, number) for number in range(count_members(self.folder))])
+        members = [self._member(session, number) for number in range(count_members(self.folder))]
+        tuned = Ensemble.of(members, self.recipe.combine, self._learned(len(members)))
         tuned.train(False)
         return session, tuned
+
+    def _learned(self, members: int) -> dict[str, Array]:
+        """Load what members are put together with."""
+        path, recipe = self.folder / LEARNED, self.recipe
+        if path.is_file():
+            return {name: found.numpy() for name, found in read_tensors(path).items()}
+        weighs = recipe.ensemble is not None and recipe.ensemble.in_turn
+        if members > 1 and (weighs or recipe.combine.learns_from != "nothing"):
+            raise CheckpointError(f"{path} is missing: the members cannot be put together. Restore it or train again.")
+        return {}
 
     def _member(self, session: Session, number: int) -> Tuned:
         """Load one delta with its head."""
