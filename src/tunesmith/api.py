@@ -11,14 +11,13 @@ from torch import nn
 
 from tunesmith.core.progress import Progress
 from tunesmith.evaluation.comparison import Comparison
-from tunesmith.methods.attaching import attach_to
-from tunesmith.methods.base import Method
+from tunesmith.methods.attaching import attach
 from tunesmith.methods.dialects import Wanted
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_settings
-from tunesmith.runs.contrast import compare_runs
+from tunesmith.runs.contrast import compare
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.examining import inspect_files
@@ -26,8 +25,9 @@ from tunesmith.runs.exporting import convert_folder, merge_folders
 from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
 from tunesmith.runs.mixing import Mix, mix
+from tunesmith.runs.prediction import Prediction
 from tunesmith.runs.rates import find_rate
-from tunesmith.runs.run import Prediction, Run
+from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.runs.words import Near, nearest_words
 from tunesmith.search.advisor import auto, plan
@@ -213,32 +213,6 @@ def inspect_data(
                          output=output)  # fmt: skip
 
 
-def attach(
-    model: nn.Module,
-    method_or_folder: Method | str | Path,
-    name: str = "default",
-    *,
-    tokenizer: Any = None,
-    **settings: Any,
-) -> Delta:
-    """Attach a delta to any model, without a recipe.
-
-    Args:
-        model: a transformers model or a plain torch module; its parameters are frozen.
-        method_or_folder: a method, the name of one, or a folder with a saved delta, ours or PEFT's.
-        name: of the delta.
-        tokenizer: of the model, for methods that start from a text or name tokens.
-        **settings: of a method given by name, for example rank=16.
-    Returns:
-        The delta, active for all rows; its `save` writes a folder, `merge` and `detach` end it.
-    Raises:
-        TargetError: no layer matches.
-        RecipeError: an unknown method, or a setting it does not take.
-        CheckpointError: the folder is not there, or does not fit the model.
-    """
-    return attach_to(model, method_or_folder, name, tokenizer, settings)
-
-
 @contextmanager
 def route(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]:
     """Choose each row's delta for the forward passes inside the block.
@@ -251,30 +225,6 @@ def route(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]:
     """
     with open_seams(model).route(names):
         yield
-
-
-def compare(
-    runs: Sequence[Run | str | Path],
-    *,
-    split: str | None = None,
-    metric: str | None = None,
-    output: str | Path | None = None,
-) -> Comparison:
-    """Compare runs by what they recorded: scores, tests of every pair, costs, what changed; no model is loaded.
-
-    Args:
-        runs: two or more, of one task, scored on the same rows.
-        split: test or validation; test where all runs have it when None.
-        metric: that ranks and is tested; the task's first when None.
-        output: new folder for comparison.html, comparison.md and comparison.json; None writes nothing.
-    Returns:
-        The comparison, the best run first.
-    Raises:
-        DataError: runs of different tasks, rows, labels or metrics, with what differs.
-        RecipeError: fewer than two runs, one twice, or an unknown split or metric.
-        CheckpointError: a folder is no finished run or is damaged, or the output exists.
-    """
-    return compare_runs(runs, split, metric, None if output is None else Path(output).expanduser())
 
 
 def merge(

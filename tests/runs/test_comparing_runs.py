@@ -51,6 +51,12 @@ def test_page_markdown_and_json(runs: Path, tmp_path: Path) -> None:
     values = [one["metrics"]["accuracy"]["value"] for one in told["runs"]]
     assert values == sorted(values, reverse=True)
     assert {one["name"]: one["settings"]["seed"] for one in told["runs"]} == {"a": 0, "b": 0, "c": 1}
+    sizes = {one["name"]: one["costs"]["trainable_parameters"] for one in told["runs"]}
+    assert (
+        sizes["b"] < sizes["a"]
+        and told["one_standard_error"] in sizes
+        and "one standard error" in (tmp_path / "out" / "comparison.md").read_text()
+    )
     (over,) = told["seeds"]
     assert set(over["runs"]) == {"a", "c"} and over["low"] <= over["value"] <= over["high"]
     entries, change = {one["name"]: one for one in told["runs"]}, told["changes"][0]
@@ -86,7 +92,7 @@ def test_what_does_not_compare_is_refused(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="unknown split 'train'"):
         tunesmith.compare([runs / "a", runs / "b"], split="train")
     with pytest.raises(CheckpointError, match="exists"):
-        tunesmith.compare([runs / "a", runs / "b"], output=tmp_path)
+        tunesmith.compare([runs / "a", runs / "b"], output=runs / "a")
     shutil.copytree(runs / "a", tmp_path / "changed")
     metrics = json.loads((runs / "a" / "metrics.json").read_text())
     metrics["metrics"]["test"]["accuracy"]["value"] += 0.2

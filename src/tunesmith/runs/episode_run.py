@@ -23,7 +23,7 @@ from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.recipe.episodes import CheckedEpisodes, load_episodes
 from tunesmith.runs.episode_model import EpisodeModel, open_episode_model
 from tunesmith.runs.folder import BASE, FINGERPRINT
-from tunesmith.runs.run import Prediction
+from tunesmith.runs.prediction import Prediction
 
 
 class EpisodeRun:
