@@ -55,6 +55,8 @@ def test_intervals_of_shares_cover_near_one() -> None:
     hits = np.random.default_rng(0).binomial(40, 0.97, 2000)
     covered = [low <= 0.97 <= high for low, high in (wilson(share, 40, 0.95) for share in hits / 40)]
     assert np.mean(covered) > 0.92
+    for rows in range(1, 200):
+        assert wilson(1.0, rows, 0.95)[1] == 1 and wilson(0.0, rows, 0.95)[0] == 0
     draw, covered = np.random.default_rng(0), []
     for _ in range(500):
         kinds = draw.choice(3, 40, p=[0.04, 0.02, 0.94])
