@@ -18,7 +18,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_settings
-from tunesmith.runs.contrast import compare_runs
+from tunesmith.runs.contrast import compare
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.examining import inspect_files
@@ -29,7 +29,7 @@ from tunesmith.runs.mixing import Mix, mix
 from tunesmith.runs.rates import find_rate
 from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
-from tunesmith.runs.words import Near, nearest_words
+from tunesmith.runs.words import prompt_words
 from tunesmith.search.advisor import auto, plan
 from tunesmith.search.comparing import rank_prompts as rank_files
 from tunesmith.search.loop_wanted import LoopSettings
@@ -253,30 +253,6 @@ def route(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]:
         yield
 
 
-def compare(
-    runs: Sequence[Run | str | Path],
-    *,
-    split: str | None = None,
-    metric: str | None = None,
-    output: str | Path | None = None,
-) -> Comparison:
-    """Compare runs by what they recorded: scores, tests of every pair, costs, what changed; no model is loaded.
-
-    Args:
-        runs: two or more, of one task, scored on the same rows.
-        split: test or validation; test where all runs have it when None.
-        metric: that ranks and is tested; the task's first when None.
-        output: new folder for comparison.html, comparison.md and comparison.json; None writes nothing.
-    Returns:
-        The comparison, the best run first.
-    Raises:
-        DataError: runs of different tasks, rows, labels or metrics, with what differs.
-        RecipeError: fewer than two runs, one twice, or an unknown split or metric.
-        CheckpointError: a folder is no finished run or is damaged, or the output exists.
-    """
-    return compare_runs(runs, split, metric, None if output is None else Path(output).expanduser())
-
-
 def merge(
     source: Run | Delta | str | Path,
     output: str | Path,
@@ -485,21 +461,6 @@ def loop(
     """
     rest, checked = read_options(overrides, settings, LoopSettings)
     return go_round(recipe, rest, (budget, trials), checked, resume, progress)
-
-
-def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:
-    """Show a soft prompt as the words that its virtual tokens are nearest to.
-
-    Args:
-        run: of prompt-tuning, p-tuning or multitask-prompt, or its folder.
-        count: words per virtual token. [count]
-    Returns:
-        Per virtual token, words with their cosine and Euclidean distances, the nearest first.
-    Raises:
-        CompatibilityError: the run has no virtual tokens.
-        RecipeError: count is below 1.
-    """
-    return nearest_words(run if isinstance(run, Run) else Run.load(run), count)
 
 
 def exploit_patterns(

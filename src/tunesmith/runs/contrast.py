@@ -16,7 +16,8 @@ from tunesmith.evaluation.changes import changes
 from tunesmith.evaluation.comparison import Comparison, Entry, differing, flattened, short_names
 from tunesmith.evaluation.comparison_page import markdown, render
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.pairs import Compared, Seeds, compare, enough, over_seeds
+from tunesmith.evaluation.pairs import Compared, Seeds, enough, over_seeds
+from tunesmith.evaluation.pairs import compare as compare_pairs
 from tunesmith.evaluation.statistics import Bootstrap, Estimate, Result, metric_sign, metrics_by_name
 from tunesmith.runs.folder import check_new, staged
 from tunesmith.runs.opening import metric_names
@@ -47,34 +48,39 @@ class Recorded:
     history: list[dict[str, Any]]
 
 
-def compare_runs(
-    runs: Sequence[Run | str | Path], split: str | None, metric: str | None, output: Path | None
+def compare(
+    runs: Sequence[Run | str | Path],
+    *,
+    split: str | None = None,
+    metric: str | None = None,
+    output: str | Path | None = None,
 ) -> Comparison:
-    """Compare runs by what they recorded; no model is loaded.
+    """Compare runs by what they recorded: scores, tests of every pair, costs, what changed; no model is loaded.
 
     Args:
         runs: two or more, of one task, scored on the same rows.
         split: test or validation; test where all runs have it when None.
-        metric: that ranks; the task's first when None.
+        metric: that ranks and is tested; the task's first when None.
         output: new folder for comparison.html, comparison.md and comparison.json; None writes nothing.
     Returns:
         The comparison, the best run first.
     Raises:
-        RecipeError: fewer than two runs, one twice, or an unknown metric or split.
-        DataError: runs of different tasks, rows, labels or metrics.
+        DataError: runs of different tasks, rows, labels or metrics, with what differs.
+        RecipeError: fewer than two runs, one twice, or an unknown split or metric.
         CheckpointError: a folder is no finished run or is damaged, or the output exists.
     """
+    place = None if output is None else Path(output).expanduser()
     opened = _opened(runs)
-    if output is not None:
-        check_new(output)
+    if place is not None:
+        check_new(place)
     _check_alike(opened)
     chosen = _split(opened, split)
     measured = _metric(opened, metric)
     read = [_recorded(run, chosen) for run in opened]
     notes = check_same_rows([(one.run, one.where, one.found) for one in read], chosen, measured)
     found = _compared(read, chosen, measured, notes)
-    if output is not None:
-        with staged(output) as folder:
+    if place is not None:
+        with staged(place) as folder:
             write_json(folder / "comparison.json", found.plain())
             write_text(folder / "comparison.md", markdown(found))
             write_text(folder / "comparison.html", render(found))
@@ -151,7 +157,7 @@ def _compared(read: Sequence[Recorded], split: str, metric: Metric, notes: list[
         _check_recorded(one, split, metric)
     first = ranked[0]
     bootstrap = enough(first.run.bootstrap, len(ranked))
-    tested = compare([one.found for one in ranked], metric, bootstrap)
+    tested = compare_pairs([one.found for one in ranked], metric, bootstrap)
     keys = differing([one.settings for one in ranked])
     names = short_names([str(one.run.folder) for one in ranked])
     entries = [
