@@ -18,6 +18,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_settings
+from tunesmith.runs.answering import Prediction
 from tunesmith.runs.contrast import compare
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
@@ -27,7 +28,7 @@ from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
 from tunesmith.runs.mixing import Mix, mix
 from tunesmith.runs.rates import find_rate
-from tunesmith.runs.run import Prediction, Run
+from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.runs.words import prompt_words
 from tunesmith.search.advisor import auto, plan

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from tunesmith.evaluation.statistics import (
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.runs.answering import Answering, Prediction
 from tunesmith.runs.calibrating import Calibrating, calibrate, forget_calibration, read_calibration
 from tunesmith.runs.folder import FINGERPRINT, LEARNED, best_folder, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
@@ -47,74 +48,6 @@ from tunesmith.training.cleaning import changes_of
 from tunesmith.training.corpus import placed_rows, read_labelled
 
 _log = logging.getLogger("tunesmith")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One text's answer.
-
-    Args:
-        label: the most probable one; None where its probability stays below the run's threshold: no answer.
-        probability: of the most probable label.
-        probabilities: of every label.
-        where: the row stands in its file, or the file of an image; empty for a text that was given as such.
-    """
-
-    label: str | None
-    probability: float
-    probabilities: dict[str, float]
-    where: str = ""
-
-    @classmethod
-    def of(cls, row: Iterable[float], labels: Sequence[str], threshold: float = 0.0) -> Prediction:
-        """Word one row of probabilities.
-
-        Args:
-            row: one per label.
-            labels: in that order.
-            threshold: of the highest probability, below which there is no answer.
-        Returns:
-            The prediction.
-        """
-        by_label = dict(zip(labels, map(float, row), strict=True))
-        label = max(by_label, key=by_label.__getitem__)
-        return cls(label if by_label[label] >= threshold else None, by_label[label], by_label)
-
-
-class Answering:
-    """What answers texts with probabilities of labels."""
-
-    labels: list[str]
-
-    @property
-    def threshold(self) -> float:
-        """Of the highest probability, below which there is no answer."""
-        return 0.0
-
-    def predict_proba(self, texts: str | Sequence[str]) -> Array:
-        """Compute probabilities; each kind says how.
-
-        Args:
-            texts: one or several.
-        Returns:
-            (texts, C), in the order of `labels`.
-        """
-        raise NotImplementedError
-
-    def predict(self, texts: str | Sequence[str]) -> list[Prediction]:
-        """Answer texts.
-
-        Args:
-            texts: one or several.
-        Returns:
-            One prediction per text.
-        Raises:
-            DataError: an empty text.
-        """
-        return self._worded(self.predict_proba(texts))
-
-    def _worded(self, table: Array) -> list[Prediction]:
-        return [Prediction.of(row, self.labels, self.threshold) for row in table]
 
 
 class Run(Speaking, Answering):
