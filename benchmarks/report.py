@@ -283,8 +283,8 @@ def predictions(lines: list[str]) -> None:
     cases = json.loads(path.read_text())["cases"]
     within = {key: sum(one["within"][key] for one in cases.values()) for key in ("memory", "time")}
     lines += ["", "## What the advisor predicts against what recipes then take", "",
-              f"`python benchmarks/predictions.py`. {len(cases)} recipes, on none of which a number of the prediction was "
-              "found. Seconds are processor seconds of one thread, of the whole run; memory is the process's peak. "
+              f"`python benchmarks/predictions.py`. {len(cases)} recipes; no number of the prediction was found on "
+              "them. Seconds are processor seconds of one thread, of the whole run; memory is the process's peak. "
               f"Within 15 % of memory: {within['memory']} of {len(cases)}; within 30 % of time: {within['time']} of "
               f"{len(cases)}.", "",
               "| recipe | memory predicted / measured (MB) | error | seconds predicted / measured | error | missed |",

@@ -199,10 +199,8 @@ class Bench:
         task = checked.task.suited(load_config(session.source))
         task = task.prepare(session.backbone.model, sentence_settings(session.source))
         family = replace(self.family, session=replace(session, task=task))
-        if isinstance(family, Labelling):
-            known = [name for name in family.corpus.splits if name not in family.frozen.features]
-            if known and (task.starts_from_features or self._baselines(checked)):
-                family.look(task.baselines, Meter(session.backbone.device), Silence())
+        if isinstance(family, Labelling) and task.starts_from_features and "train" not in family.frozen.features:
+            family.look((), Meter(session.backbone.device), Silence())
         self._write_few(family)
         return family
 
