@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Run": "tunesmith.api",
+    "compare": "tunesmith.api",
+    "Comparison": "tunesmith.api",
     "train": "tunesmith.api",
     "episodes": "tunesmith.api",
     "EpisodeRun": "tunesmith.api",
@@ -31,6 +33,7 @@ _PUBLIC = {
     "search_settings": "tunesmith.api",
     "plan": "tunesmith.api",
     "auto": "tunesmith.api",
+    "loop": "tunesmith.api",
     "prompt_words": "tunesmith.api",
     "exploit_patterns": "tunesmith.api",
     "Mix": "tunesmith.api",

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from tunesmith.core.progress import Progress
+from tunesmith.evaluation.comparison import Comparison
 from tunesmith.methods.attaching import attach_to
 from tunesmith.methods.base import Method
 from tunesmith.methods.dialects import Wanted
@@ -17,6 +18,8 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_settings
+from tunesmith.runs.answering import Prediction
+from tunesmith.runs.contrast import compare
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.examining import inspect_files
@@ -25,11 +28,13 @@ from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
 from tunesmith.runs.mixing import Mix, mix
 from tunesmith.runs.rates import find_rate
-from tunesmith.runs.run import Prediction, Run
+from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
-from tunesmith.runs.words import Near, nearest_words
+from tunesmith.runs.words import prompt_words
 from tunesmith.search.advisor import auto, plan
 from tunesmith.search.comparing import rank_prompts as rank_files
+from tunesmith.search.loop_wanted import LoopSettings
+from tunesmith.search.looping import go_round
 from tunesmith.search.patterns import PatternSettings, Taught
 from tunesmith.search.patterns import exploit_patterns as teach
 from tunesmith.search.ranking import Ranking
@@ -39,6 +44,7 @@ from tunesmith.search.settings import search_settings as search_space
 from tunesmith.search.wanted import TuningSettings
 
 __all__ = [
+    "Comparison",
     "Delta",
     "EpisodeRun",
     "Mix",
@@ -47,11 +53,13 @@ __all__ = [
     "add_tokens",
     "attach",
     "auto",
+    "compare",
     "convert",
     "episodes",
     "exploit_patterns",
     "inspect",
     "inspect_data",
+    "loop",
     "lr_range",
     "merge",
     "merge_deltas",
@@ -427,19 +435,33 @@ def search_settings(
     return search_space(recipe, rest, (budget, trials), checked, resume, progress)
 
 
-def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:
-    """Show a soft prompt as the words that its virtual tokens are nearest to.
+def loop(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    budget: str | int | None = None,
+    trials: int | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Close the loop: try what suits the task, look at the errors, adjust, until the budget ends or nothing is gained.
 
     Args:
-        run: of prompt-tuning, p-tuning or multitask-prompt, or its folder.
-        count: words per virtual token. [count]
+        recipe: a YAML file, or a mapping with the same keys; its output is the loop's folder.
+        overrides: `key=value` texts that win over the recipe; `search.key=value` ones are settings of the loop.
+        budget: a time ("10m"), or a number of attempts.
+        trials: most attempts; with a time, what ends first counts. [count]
+        resume: go on with a loop that was stopped.
+        progress: where to show progress; bars on a terminal when None.
+        **settings: metric, width, level, patience, measure.
     Returns:
-        Per virtual token, words with their cosine and Euclidean distances, the nearest first.
+        The best recipe's changes, every decision, scores with intervals, and where the run is.
     Raises:
-        CompatibilityError: the run has no virtual tokens.
-        RecipeError: count is below 1.
+        TunesmithError: any mistake in recipe, data, model, budget or settings.
     """
-    return nearest_words(run if isinstance(run, Run) else Run.load(run), count)
+    rest, checked = read_options(overrides, settings, LoopSettings)
+    return go_round(recipe, rest, (budget, trials), checked, resume, progress)
 
 
 def exploit_patterns(

@@ -114,6 +114,24 @@ def auto(
 
 
 @app.command()
+def loop(
+    recipe: Annotated[str, typer.Argument(help="Recipe, a YAML file; nothing in it has to be open.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for example method.rank=16, or search.key=value.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to use (10m).")] = None,
+    trials: Annotated[int | None, typer.Option(help="Most attempts; with a time, what ends first counts.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a loop that was stopped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Try, look at the errors, adjust, until the budget ends or nothing is gained; then score on test once."""
+    from tunesmith.api import loop as go_round
+
+    found = go_round(recipe, overrides or [], budget=budget, trials=trials, resume=resume)
+    _give(found, as_json, display.looped(found))
+
+
+@app.command()
 def episodes(
     recipe: Annotated[str, typer.Argument(help="Recipe of meta-training, a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example learner=maml.")] = None,
@@ -144,6 +162,22 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two or more run folders.", metavar="RUN")],
+    split: Annotated[str | None, typer.Option(help="test or validation; test where all have it.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Ranks and is tested; the task's first by default.")] = None,
+    output: Annotated[str | None, typer.Option(help="New folder for page, Markdown and JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs on the same rows: intervals, tests of every pair, cost, what changed."""
+    from tunesmith.api import compare as look
+    from tunesmith.cli.compared import compared
+
+    found = look(runs, split=split, metric=metric, output=output)
+    _give(found.plain(), as_json, compared(found, output))
+
+
+@app.command()
 def predict(
     run: Folder,
     text: Annotated[str, typer.Argument(help="A text, or a data file.", metavar="TEXT|FILE")],
@@ -154,8 +188,29 @@ def predict(
 
     found = Run.load(run)
     answers = found.predict_file(text) if display.is_file(text) else found.predict(text)
-    plain = [vars(answer) for answer in answers]
-    _give({"run": run, "predictions": plain}, as_json, display.predictions(answers))
+    plain = [{key: value for key, value in vars(answer).items() if value != ""} for answer in answers]
+    calibration = found.calibration and vars(found.calibration)
+    _give({"run": run, "calibration": calibration, "predictions": plain}, as_json, display.predictions(answers))
+
+
+@app.command()
+def calibrate(
+    run: Folder,
+    data: Annotated[str | None, typer.Option(help="Labelled rows; the run's validation rows by default.")] = None,
+    precision: Annotated[float | None, typer.Option(help="Answer where so large a share is right.")] = None,
+    coverage: Annotated[float | None, typer.Option(help="Answer so large a share of the rows.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take temperature and threshold back.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a run's probabilities mean what they say, and choose below which it gives no answer."""
+    from tunesmith.api import Run
+    from tunesmith.cli.compared import calibrated
+
+    opened = Run.load(run)
+    found = (
+        {"removed": opened.uncalibrate()} if remove else opened.calibrate(data, precision=precision, coverage=coverage)
+    )
+    _give({"run": run, **found}, as_json, calibrated(found, opened.folder))
 
 
 @app.command()

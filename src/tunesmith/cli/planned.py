@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.cli.show import draw_table
+from tunesmith.cli.show import table_of
 
 _MINUTE, _HOUR = 60, 3600
 
@@ -27,7 +27,7 @@ def planned(found: dict[str, Any]) -> str:
          "yes" if one["fits"] else "no"]
         for number, one in enumerate(found["plans"], 1)
     ]  # fmt: skip
-    drawn = draw_table(["", "plan", "accuracy", "time", "memory", "fits"], rows, left=2)
+    drawn = table_of(["", "plan", "accuracy", "time", "memory", "fits"], rows, left=2)
     reasons = [f"{number}. {one['name']}: {one['reason']}" + _evidence(one) for number, one in
                enumerate(found["plans"], 1)]  # fmt: skip
     left_out = [f"left out, {name}: {why}" for name, why in found["left_out"].items()]

@@ -1,4 +1,4 @@
-"""Attach a method, the name of one or a saved delta to any model, without a recipe."""
+"""Attach a delta to any model, by a method, its name or a saved delta."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ from tunesmith.recipe.loading import build_component
 
 
 def attach_to(
-    model: nn.Module, method_or_folder: Method | str | Path, name: str, tokenizer: Any, settings: Mapping[str, Any]
+    model: nn.Module,
+    method_or_folder: Method | str | Path,
+    name: str,
+    tokenizer: Any,
+    settings: Mapping[str, Any],
 ) -> Delta:
-    """Attach a delta to a model.
+    """Attach a delta.
 
     Args:
-        model: a transformers model or a plain torch module.
-        method_or_folder: a method, the name of one, or a folder with a saved delta.
+        model: a transformers model or a plain torch module; its parameters are frozen.
+        method_or_folder: a method, the name of one, or a folder with a saved delta, ours or PEFT's.
         name: of the delta.
-        tokenizer: of the model; None for the one that it has.
+        tokenizer: of the model; the one it brings when None.
         settings: of a method given by name.
     Returns:
         The delta, active for all rows.

@@ -23,6 +23,7 @@ from tunesmith.tasks.labelling import LabelTask
 from tunesmith.tasks.running import extract_features
 from tunesmith.training.corpus import Split
 from tunesmith.training.loop import Loop
+from tunesmith.training.taking import taken
 
 
 def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any]]:
@@ -155,7 +156,7 @@ class _Trying:
     def _tuned(self, changed: Checked, family: Labelling, kept: Codes, held: Codes) -> Codes:
         """Train on rows and answer others."""
         split, session = family.corpus.splits["train"], family.session
-        part = replace(family, corpus=replace(family.corpus, splits={"train": split.take(kept)}))
+        part = replace(family, corpus=replace(family.corpus, splits={"train": taken(split, kept)}))
         known = {"train": self.features[torch.from_numpy(kept)]} if split is self.split else {}
         part.frozen = replace(family.frozen, features=known)
         trial = prepare(changed, part, None)[0].trial
@@ -165,7 +166,7 @@ class _Trying:
             if trial.trained.interrupted:
                 raise KeyboardInterrupt
             part.settle(trial.tuned)
-            found: Codes = trial.tuned.probabilities(split.take(held).tokens).argmax(1).numpy()
+            found: Codes = trial.tuned.probabilities(taken(split, held).tokens).argmax(1).numpy()
         finally:
             session.backbone.seams.detach(trial.name)
         return found

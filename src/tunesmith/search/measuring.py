@@ -33,6 +33,7 @@ from tunesmith.training.corpus import Split
 from tunesmith.training.loop import Loop
 from tunesmith.training.planning import plan
 from tunesmith.training.preflight import Preflight
+from tunesmith.training.taking import taken
 from tunesmith.training.trial import Trial
 
 Clock = Callable[[], float]
@@ -126,7 +127,7 @@ class Bench:
             share = 1 if name == "train" else _SCORED
             rows = _drawn(split, int(self.tokens * share), derived(self.checked.recipe.seed, f"plan {name}"))
             self.times[name] = float(split.tokens.lengths.sum() / split.tokens.lengths[rows].sum())
-            family.corpus.splits[name] = split if len(rows) == len(split.tokens) else split.take(rows)
+            family.corpus.splits[name] = split if len(rows) == len(split.tokens) else taken(split, rows)
 
     def _judging(self, split: Split) -> float:
         """Seconds that scores of one contender on a whole split take, with their intervals; of labels alone."""

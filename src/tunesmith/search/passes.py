@@ -12,12 +12,13 @@ from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.files import hash_of
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
-from tunesmith.evaluation.statistics import estimate
+from tunesmith.evaluation.statistics import Result, estimate
 from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Meter
 from tunesmith.runs.continuing import Earlier, inherit
 from tunesmith.runs.family import Family
+from tunesmith.runs.labelling import Labelling
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.preparing import prepare_one
 from tunesmith.runs.training import ENDED
@@ -28,13 +29,14 @@ from tunesmith.training.planning import plan
 from tunesmith.training.preflight import Preflight
 from tunesmith.training.trial import Trial
 
-# What candidates of one pass may differ in: method, seed, and training but for these keys.
+# What candidates of one pass may differ in: method, seed, the task's own settings, and training but for these keys.
 _SHARED = ("dropout", "best", "precision", "memory_limit", "tokens_per_pass", "cache", "cache_type", "cache_limit")
 _FAILING = (TunesmithError, RuntimeError, ValueError, ArithmeticError, MemoryError)  # what a trial can fail of
 
 # Told a trial's number, an epoch and the score after it; says whether the trial ends there.
 Listen = Callable[[int, int, float], bool]
 Tick = Callable[[float], None]  # told the share of a pass that is done
+Keep = Callable[[int, Family, Trial, Result], None]  # shown a trial that ended, and what it did on validation rows
 
 
 @dataclass
@@ -43,6 +45,7 @@ class _Ready:
 
     number: int
     checked: Checked
+    family: Family
     trial: Trial
     facts: Preflight
 
@@ -55,6 +58,7 @@ class Passes:
         metric: that decides.
         progress: for the user.
         tick: told the share of a pass that is done.
+        keep: shown every trial that ended with a score, while its delta is attached.
         opened: the model and data of the latest candidates, for the next ones.
         validation: what tells the rows that choose from others, once known.
     """
@@ -62,6 +66,7 @@ class Passes:
     metric: str
     progress: Progress
     tick: Tick | None = None
+    keep: Keep | None = None
     opened: tuple[str, Family, Earlier | None] | None = None
     validation: str = ""
     told: set[str] = field(default_factory=set)
@@ -85,6 +90,7 @@ class Passes:
         for key, group in groups.items():
             try:
                 family, earlier = self._family(key, next(iter(group.values())))
+                self._look(group, family)
             except _FAILING as error:
                 found |= {number: _failed(error) for number in group}
                 continue
@@ -94,6 +100,18 @@ class Passes:
                 found |= done
                 left = {number: checked for number, checked in left.items() if number not in done}
         return {number: found[number] for number in wanted}
+
+    def family_of(self, checked: Checked) -> Family:
+        """Open a candidate's model and rows, unless they are open.
+
+        Args:
+            checked: its recipe.
+        Returns:
+            They, without the rows of test.
+        Raises:
+            TunesmithError: anything wrong with the model or the data.
+        """
+        return self._family(_key(checked), checked)[0]
 
     def _family(self, key: str, checked: Checked) -> tuple[Family, Earlier | None]:
         """Open model and data, unless they are open."""
@@ -116,8 +134,6 @@ class Passes:
             )
         self.validation = rows
         self._tell(family)
-        if checked.task.family != "generating":
-            family.look((), Meter(family.session.backbone.device), self.progress)
         self.opened = key, family, earlier
         return family, earlier
 
@@ -152,8 +168,9 @@ class Passes:
             name = f"trial-{number:05d}"
             try:
                 seed_everything(checked.recipe.seed)
-                trial, facts = prepare_one(_alone(checked), name, family, earlier)
-                latest = _Ready(number, checked, trial, facts)
+                own = _own(checked, family)
+                trial, facts = prepare_one(_alone(checked), name, own, earlier)
+                latest = _Ready(number, checked, own, trial, facts)
                 fits = _fit([*ready, latest])
             except _FAILING as error:
                 found[number] = _failed(error)
@@ -167,6 +184,16 @@ class Passes:
         release(family.session.backbone.model)
         return ready, found
 
+    def _look(self, group: Mapping[int, Checked], family: Family) -> None:
+        """Compute what heads start from once, before a delta is attached."""
+        for checked in group.values():
+            own = _own(checked, family)
+            if not isinstance(own, Labelling) or not isinstance(family, Labelling) or "train" in family.frozen.features:
+                return
+            if own.session.task.starts_from_features:
+                own.look((), Meter(own.session.backbone.device), self.progress)
+                family.frozen = own.frozen
+
     def _trained(self, ready: list[_Ready], family: Family, listen: Listen) -> dict[int, Outcome]:
         trials = [one.trial for one in ready if one.checked.method.trains]
         began = time.perf_counter()
@@ -179,9 +206,7 @@ class Passes:
                 self._fit(Loop(trials), sum(trial.all_rows for trial in trials))
         seconds = time.perf_counter() - began
         rows = sum(trial.trained.examples for trial in trials)
-        return {
-            one.number: self._scored(one, family, seconds * one.trial.trained.examples / max(rows, 1)) for one in ready
-        }
+        return {one.number: self._scored(one, seconds * one.trial.trained.examples / max(rows, 1)) for one in ready}
 
     def _watch(self, one: _Ready, listen: Listen) -> None:
         """Let scores of a trial be heard, and end it where it is said so."""
@@ -211,15 +236,17 @@ class Passes:
         if loop.interrupted:
             raise KeyboardInterrupt
 
-    def _scored(self, one: _Ready, family: Family, seconds: float) -> Outcome:
+    def _scored(self, one: _Ready, seconds: float) -> Outcome:
         """Score a trained candidate with intervals."""
-        trial, trained = one.trial, one.trial.trained
+        family, trial, trained = one.family, one.trial, one.trial.trained
         if trained.diverged:
             return Outcome("failed", trained.reason, epochs=trial.epoch, trainable=one.facts.trainable)
         trains = one.checked.method.trains
         at_best = trained.history[trained.best_epoch - 1] if trains else family.validate(trial.tuned)
         family.settle(trial.tuned)
         result = family.recall(trial.tuned, family.corpus.splits["validation"])
+        if self.keep is not None:
+            self.keep(one.number, family, trial, result)
         metrics = [metric for metric in family.recall_metrics() if metric.name in at_best]
         found = estimate(result, metrics, family.judge.bootstrap)
         return Outcome(
@@ -260,10 +287,19 @@ def _fit(ready: list[_Ready]) -> bool:
     return planned.tokens is None and not planned.again
 
 
+def _own(checked: Checked, family: Family) -> Family:
+    """Give a candidate the head and the losses of its own, on the model and the rows of all."""
+    session, own = family.session, {key: getattr(checked.task, key) for key in checked.task.own_settings}
+    if all(getattr(session.task, key) == value for key, value in own.items()):
+        return family
+    return replace(family, session=replace(session, task=type(session.task)(**{**session.task.model_dump(), **own})))
+
+
 def _key(checked: Checked) -> str:
     """Return what candidates of one pass have in common."""
     values: dict[str, Any] = checked.resolved()
     training = values.pop("training")
+    values["task"] = {key: value for key, value in values["task"].items() if key not in checked.task.own_settings}
     for key in ("method", "output", "candidates"):
         values.pop(key, None)
     if checked.recipe.model.new is None:

@@ -218,9 +218,11 @@ def read_options(options: Sequence[str], values: Mapping[str, Any], kind: type[F
         if option.startswith(_OWN):
             if not sign:
                 raise RecipeError(f"'{option}' is no setting; write search.key=value, for example search.rows=200.")
-            into, name = (strategy, key.removeprefix(_STRATEGY)) if key.startswith(_STRATEGY) else (own, key)
+            inner = key.startswith(_STRATEGY) and "strategy_settings" in kind.model_fields
+            into, name = (strategy, key.removeprefix(_STRATEGY)) if inner else (own, key)
             into[name] = yaml.safe_load(text)
-    found: Found = build_settings(kind, {**own, "strategy_settings": strategy}, "search")
+    given = {**own, "strategy_settings": strategy} if "strategy_settings" in kind.model_fields else own
+    found: Found = build_settings(kind, given, "search")
     for name in getattr(found, "edits", ()):
         find("edits", name)  # refused before anything is loaded
     return rest, found

@@ -14,6 +14,7 @@ from tunesmith.recipe.loading import Checked
 from tunesmith.search.bookkeeping import optuna, quiet
 from tunesmith.search.budget import Budget
 from tunesmith.search.database import Database
+from tunesmith.search.first_trial import TooShort, Watch
 from tunesmith.search.passes import Passes
 from tunesmith.search.space import Space
 from tunesmith.search.strategies.sampling import Sampling
@@ -22,7 +23,6 @@ from tunesmith.search.wanted import Wanted
 
 _HOPELESS = 20  # trials that may fail before any succeeds
 _IDLE = 200  # trials in a row that were there before: the space has no more
-_SURE = 0.05  # share of the first trial after which its time is told in advance
 
 
 def begin(strategy: Sampling, space: Space, seed: int, higher_is_better: bool, epochs: int) -> tuple[Any, int | None]:
@@ -62,7 +62,6 @@ class Search:
         progress: for the user.
         trials: that ended, in order.
         slowest: seconds that a trial took in its batch, at most.
-        first: seconds and share of the first trial when it was looked at first.
     """
 
     wanted: Wanted
@@ -72,10 +71,9 @@ class Search:
     progress: Progress
     trials: list[StudyTrial] = field(default_factory=list)
     slowest: float = 0.0
-    first: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        wanted = self.wanted
+        wanted, self.watch = self.wanted, Watch(self.budget)
         self.passes = Passes(wanted.metric, self.progress, self._tick)
         self.live, self.points = begin(
             wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs
@@ -102,8 +100,8 @@ class Search:
                 overrides = [self.wanted.space.overrides(one) for one in drawn]
                 try:
                     self._batch(live, drawn, overrides, again)
-                except _TooShort as short:
-                    raise too_short(self.budget, float(short.args[0])) from None
+                except TooShort as short:
+                    raise short.worded(self.budget) from None
             self._tell()
 
     def _size(self, left: int | None) -> int:
@@ -217,16 +215,8 @@ class Search:
         ]  # fmt: skip
 
     def _tick(self, share: float) -> None:
-        """Refuse a budget that the first trial alone would outlast, as soon as that is known."""
-        if self.trials or self.budget.seconds is None:
-            return
-        elapsed = self.budget.elapsed
-        self.first = self.first or (elapsed, share)
-        began, done = self.first
-        if share - done >= _SURE or elapsed > self.budget.seconds:
-            whole = began + (elapsed - began) * (1 - done) / max(share - done, 1e-9) if share > done else elapsed
-            if whole > self.budget.seconds:
-                raise _TooShort(whole)
+        if not self.trials:
+            self.watch.tick(share)
 
     def _tell(self) -> None:
         best = best_of(self.trials, self.wanted.higher_is_better)
@@ -258,23 +248,3 @@ def read_budget(budget: str | int | None, trials: int | None) -> Budget:
         more = Budget.read(f"{trials}").evaluations
         found.evaluations = more if found.evaluations is None else min(found.evaluations, more or math.inf)
     return found
-
-
-def too_short(budget: Budget, needed: float) -> RecipeError:
-    """Word that a budget is shorter than one trial.
-
-    Args:
-        budget: it.
-        needed: seconds that one trial takes, opening included.
-    Returns:
-        The error.
-    """
-    return RecipeError(
-        f"budget: {budget.seconds:.0f} s is shorter than one trial, which takes about {math.ceil(needed)} s here (the "
-        f"best one is trained once more at the end). Give at least {math.ceil(2 * needed)}s, or make trials shorter: "
-        "training.epochs, fewer rows."
-    )
-
-
-class _TooShort(Exception):
-    """Carries an error through a pass, which would take it for a trial's own."""

@@ -21,6 +21,7 @@ class Task(Component):
     baselines: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[str] = "text"  # or "images": what a cell of the text column is, or names
     family: ClassVar[str] = "labelling"  # "prompting" or "generating": how its recipes are carried out
+    own_settings: ClassVar[tuple[str, ...]] = ()  # that trials of one pass may each have their own of
 
     @property
     def opens(self) -> str:

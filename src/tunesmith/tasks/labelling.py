@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import field_validator, model_validator
@@ -26,6 +26,8 @@ _TEXT_STARTS = ("label-text", "prototypes+label-text")
 
 class LabelTask(Task):
     """Base of tasks with a label per row, of texts or images: heads and losses are components of their own."""
+
+    own_settings: ClassVar[tuple[str, ...]] = ("head_kind", "head_start", "head_scale", "head_dropout", "losses")
 
     head_kind: str | dict[str, Any] = setting(
         "cosine", "The head by name, or a mapping with its settings: see `tunesmith list heads`."

@@ -66,6 +66,7 @@ class PromptClassification(LabelTask):
 
     name: ClassVar[str] = "prompt-classification"
     family: ClassVar[str] = "prompting"
+    own_settings: ClassVar[tuple[str, ...]] = ()  # it is bound to its labels, all trials alike
     scored_by: ClassVar[tuple[str, ...]] = ("labels", "texts")
     metrics: ClassVar[tuple[str, ...]] = (
         "accuracy", "macro-f1", "micro-f1", "precision", "recall", "roc-auc", "log-loss", "calibration-error",

@@ -40,6 +40,8 @@ class Synthesizing:
         self._slots: dict[int, int] = {}  # in the bank, by number of the row
         self._bank: Tensor | None = None
         self._seen = np.zeros(0, np.bool_)
+        self._network: nn.Module | None = None
+        self._learning: torch.optim.Optimizer | None = None
         if self.how is not None and self.how.remembers:
             kept = [number for code in np.unique(labels) for number in np.flatnonzero(labels == code)[:_BANK].tolist()]
             self._slots = {number: slot for slot, number in enumerate(kept)}
@@ -79,14 +81,37 @@ class Synthesizing:
         if self.how.remembers:
             self._remember(outputs.detach(), index)
         counts = np.bincount(self._labels, minlength=classes)
-        rows = Rows(outputs, soft.to(outputs), counts, index, self._of_class)
-        features, targets, origin = self.how.make(rows, self.draw(step))
+        draw = self.draw(step)
+        rows = Rows(outputs, soft.to(outputs), counts, index, self._of_class, self._taught_network(outputs))
+        self._learn(rows, draw)
+        features, targets, origin = self.how.make(rows, draw)
         places = torch.from_numpy(origin)
         if labels.ndim == 1 and not self.how.mixes_labels:
             targets = labels[places.to(labels.device)]
         weights = None if batch.weights is None else batch.weights[places.to(batch.weights.device)]
         numbers = batch.index[places.to(batch.index.device)]
         return features, replace(batch, labels=targets, index=numbers, weights=weights)
+
+    def _taught_network(self, like: Tensor) -> nn.Module | None:
+        """Return the network that learns beside the delta, made at the first step; None where there is none."""
+        if self._network is None and self.how is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self._seed)
+                made = self.how.network(like.shape[1])
+            if made is not None:
+                self._network, rate = made[0].to(like), made[1]
+                self._learning = torch.optim.AdamW(self._network.parameters(), lr=rate)
+        return self._network
+
+    def _learn(self, rows: Rows, draw: Draw) -> None:
+        """Make one step of the network."""
+        if self.how is None or self._learning is None:
+            return
+        loss = self.how.learn(rows, draw)
+        if loss is not None:
+            self._learning.zero_grad()
+            loss.backward()
+            self._learning.step()
 
     def _remember(self, features: Tensor, index: _Codes) -> None:
         if self._bank is None:
@@ -111,7 +136,12 @@ class Synthesizing:
         Returns:
             A state for `resume`.
         """
-        return {} if self._bank is None else {"bank": self._bank, "seen": torch.from_numpy(self._seen)}
+        found: dict[str, Any] = {}
+        if self._bank is not None:
+            found = {"bank": self._bank, "seen": torch.from_numpy(self._seen)}
+        if self._network is not None and self._learning is not None:
+            found.update(network=self._network.state_dict(), learning=self._learning.state_dict()["state"])
+        return found
 
     def resume(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on from a state.
@@ -122,6 +152,11 @@ class Synthesizing:
         """
         if state:
             self._bank, self._seen = state["bank"].to(device), state["seen"].numpy()
+        if "network" in state:
+            network = self._taught_network(state["bank"].to(device))
+            assert network is not None and self._learning is not None
+            network.load_state_dict(state["network"])
+            self._learning.load_state_dict({**self._learning.state_dict(), "state": state["learning"]})
 
 
 def check_inside(backbone: Backbone, trials: Sequence[Trial]) -> None:

@@ -28,7 +28,8 @@ def _codes() -> Any:
 class _AdamW8Bit(torch.optim.Optimizer):
     def __init__(self, groups: list[Group], beta1: float, beta2: float, eps: float, smallest: int) -> None:
         super().__init__(groups, {"beta1": beta1, "beta2": beta2, "eps": eps, "smallest": smallest})
-        self._by, self._maps = _codes(), {}
+        self._by = _codes()
+        self._maps: dict[tuple[str, torch.device], Tensor] = {}
 
     def _map(self, kind: str, device: torch.device) -> Tensor:
         if (kind, device) not in self._maps:

@@ -1,0 +1,76 @@
+"""Answers with probabilities of labels, and what gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tunesmith.evaluation.predictions import Array
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One text's answer.
+
+    Args:
+        label: the most probable one; None where its probability stays below the run's threshold: no answer.
+        probability: of the most probable label.
+        probabilities: of every label.
+        where: the row stands in its file, or the file of an image; empty for a text that was given as such.
+    """
+
+    label: str | None
+    probability: float
+    probabilities: dict[str, float]
+    where: str = ""
+
+    @classmethod
+    def of(cls, row: Iterable[float], labels: Sequence[str], threshold: float = 0.0) -> Prediction:
+        """Word one row of probabilities.
+
+        Args:
+            row: one per label.
+            labels: in that order.
+            threshold: of the highest probability, below which there is no answer.
+        Returns:
+            The prediction.
+        """
+        by_label = dict(zip(labels, map(float, row), strict=True))
+        label = max(by_label, key=by_label.__getitem__)
+        return cls(label if by_label[label] >= threshold else None, by_label[label], by_label)
+
+
+class Answering:
+    """What answers texts with probabilities of labels."""
+
+    labels: list[str]
+
+    @property
+    def threshold(self) -> float:
+        """Of the highest probability, below which there is no answer."""
+        return 0.0
+
+    def predict_proba(self, texts: str | Sequence[str]) -> Array:
+        """Compute probabilities; each kind says how.
+
+        Args:
+            texts: one or several.
+        Returns:
+            (texts, C), in the order of `labels`.
+        """
+        raise NotImplementedError
+
+    def predict(self, texts: str | Sequence[str]) -> list[Prediction]:
+        """Answer texts.
+
+        Args:
+            texts: one or several.
+        Returns:
+            One prediction per text.
+        Raises:
+            DataError: an empty text.
+        """
+        return self._worded(self.predict_proba(texts))
+
+    def _worded(self, table: Array) -> list[Prediction]:
+        return [Prediction.of(row, self.labels, self.threshold) for row in table]

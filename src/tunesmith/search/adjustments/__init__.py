@@ -1,0 +1,1 @@
+"""What a closed loop changes after a look at the errors, one kind of change per file."""

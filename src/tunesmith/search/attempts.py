@@ -1,0 +1,243 @@
+"""What a closed loop tried, and the file that keeps it round by round."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith.core.errors import CheckpointError
+from tunesmith.core.files import read_json, write_atomic, write_json
+from tunesmith.evaluation.predictions import Predictions
+from tunesmith.evaluation.statistics import Result
+from tunesmith.evaluation.written import Written
+from tunesmith.search.changes import Change
+from tunesmith.search.errors_seen import Errors
+from tunesmith.search.trials import Outcome
+
+_FACTS, _ROUNDS, _ANSWERS = "loop.json", "rounds.jsonl", "answers"
+
+
+@dataclass(frozen=True)
+class Test:
+    """A paired comparison on the validation rows.
+
+    Args:
+        against: number of the attempt that it is compared with.
+        gain: over it, positive when better. [of the metric]
+        low: end of its interval.
+        high: end of its interval.
+        p_value: two-sided, of no difference.
+        corrected: the same, corrected for the comparisons of the round (Holm).
+    """
+
+    __test__ = False  # no test of pytest's
+
+    against: int
+    gain: float
+    low: float
+    high: float
+    p_value: float
+    corrected: float = 1.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One recipe that was tried.
+
+    Args:
+        number: from 0, the recipe as written.
+        by: start or adjustment that proposed it; empty for the recipe as written.
+        change: what it changes of the best recipe then, and why.
+        values: all that it changes of the recipe as written, by dotted key.
+        outcome: what came out.
+        errors: what it gets wrong; None where it failed.
+        test: against the best then; None where it failed, and for the recipe as written.
+    """
+
+    number: int
+    by: str
+    change: Change
+    values: Mapping[str, Any]
+    outcome: Outcome
+    errors: Errors | None = None
+    test: Test | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Attempt:
+        """Read it from plain values.
+
+        Args:
+            values: from `plain`.
+        Returns:
+            The attempt.
+        """
+        errors, test = values["errors"], values["test"]
+        parts = {
+            "change": Change(**values["change"]),
+            "outcome": Outcome(**values["outcome"]),
+            "errors": None if errors is None else Errors.of(errors),
+            "test": None if test is None else Test(**test),
+        }
+        return cls(**{**values, **parts})
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round.
+
+    Args:
+        number: from 0, the recipe as written alone.
+        ended: seconds of the loop when it had ended.
+        attempts: of it.
+        best: number of the best attempt from then on.
+        decision: what was decided, and by what evidence.
+    """
+
+    number: int
+    ended: float
+    attempts: Sequence[Attempt]
+    best: int
+    decision: str
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {**vars(self), "attempts": [one.plain() for one in self.attempts]}
+
+
+@dataclass
+class Record:
+    """A loop's folder: what it is (loop.json), its rounds (rounds.jsonl), and what attempts answered (answers/).
+
+    A round is one line, written whole and flushed when it has ended; a line that a kill cut short is dropped, and its
+    round is made again.
+
+    Args:
+        folder: of the loop.
+        facts: that have to be the same when it goes on.
+        resume: go on with one that is there.
+        rounds: that are there.
+    Raises:
+        CheckpointError: there is one and it shall not go on, or none and it shall, or it is of another recipe, or
+            damaged.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    resume: bool
+    rounds: list[Round] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        folder, there = self.folder, self.folder / _FACTS
+        used = folder.exists() and any(item.name != _FACTS for item in folder.iterdir())
+        if used and not self.resume:
+            raise CheckpointError(
+                f"the output folder {folder} exists. Go on with its loop with --resume, or choose another with "
+                "output=FOLDER."
+            )
+        if self.resume and not there.exists():
+            raise CheckpointError(f"{folder} holds no loop to go on with ({_FACTS} is missing). Leave --resume out.")
+        if self.resume:
+            self._check(read_json(there, dict))
+            self._read()
+            return
+        try:
+            (folder / _ANSWERS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"the output folder {folder} cannot be made: {error.strerror}.") from None
+        write_json(there, self.facts)
+
+    def _check(self, old: dict[str, Any]) -> None:
+        own = json.loads(json.dumps(self.facts))
+        differ = sorted(key for key in old.keys() | own.keys() if old.get(key) != own.get(key))
+        if differ:
+            key = differ[0]
+            raise CheckpointError(
+                f"{self.folder} is the loop of another recipe or version: {key} is {str(own.get(key))[:200]}, there "
+                f"it was {str(old.get(key))[:200]}. Go on with the same words, or choose another output."
+            )
+
+    def _read(self) -> None:
+        path = self.folder / _ROUNDS
+        *whole, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        for number, line in enumerate(whole, 1):
+            try:
+                values = json.loads(line)
+                self.rounds.append(Round(**{**values, "attempts": [Attempt.of(one) for one in values["attempts"]]}))
+            except (ValueError, TypeError, KeyError):
+                raise CheckpointError(
+                    f"{path}, line {number} is damaged. Delete that line and those after it, then resume."
+                ) from None
+        if torn:
+            with open(path, "rb+") as file:
+                file.truncate(sum(len(line) + 1 for line in whole))
+
+    def add(self, ended: Round) -> None:
+        """Keep a round.
+
+        Args:
+            ended: it.
+        Raises:
+            CheckpointError: the disk is full or the folder is gone.
+        """
+        path = self.folder / _ROUNDS
+        try:
+            with open(path, "ab") as file:
+                file.write((json.dumps(ended.plain(), ensure_ascii=False) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write {path}: {error.strerror}. Free space, then go on with --resume."
+            ) from None
+        self.rounds.append(ended)
+
+    def keep_answers(self, number: int, result: Result) -> None:
+        """Keep what an attempt did on the validation rows.
+
+        Args:
+            number: of the attempt.
+            result: what it did.
+        """
+        if isinstance(result, Predictions):
+            tables = {"probabilities": result.probabilities, "references": result.references}
+        else:
+            tables = {"nats": result.nats, "tokens": result.tokens, "characters": result.characters}
+
+        def write(path: Path) -> None:
+            with open(path, "wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **tables)
+
+        write_atomic(self._answers(number), write)
+
+    def answers(self, number: int) -> Result:
+        """Read what an attempt did on the validation rows.
+
+        Args:
+            number: of the attempt.
+        Returns:
+            What it did.
+        Raises:
+            CheckpointError: the file is gone or damaged.
+        """
+        try:
+            with np.load(self._answers(number), allow_pickle=False) as file:
+                tables = {name: file[name] for name in file.files}
+            return Predictions(**tables) if "probabilities" in tables else Written(**tables)
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{self._answers(number)} cannot be read ({type(error).__name__}). Begin the loop anew in another "
+                "output."
+            ) from None
+
+    def _answers(self, number: int) -> Path:
+        return self.folder / _ANSWERS / f"{number:04d}.npz"

@@ -1,0 +1,283 @@
+"""The closed loop: try, look at the errors, adjust, until the budget is used up or nothing more is gained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, zip_longest
+from typing import Any
+
+from tunesmith.core.errors import RecipeError, TunesmithError
+from tunesmith.core.progress import Progress
+from tunesmith.core.registry import components
+from tunesmith.evaluation.predictions import Predictions
+from tunesmith.evaluation.statistics import Result, holm, paired_difference
+from tunesmith.recipe.loading import Checked
+from tunesmith.runs.family import Family
+from tunesmith.search.answering import compared_by, errors_of, known_of
+from tunesmith.search.attempts import Attempt, Record, Round, Test
+from tunesmith.search.budget import Budget
+from tunesmith.search.changes import Change, merged
+from tunesmith.search.deciding import adopted, decision_of, planned_from
+from tunesmith.search.errors_seen import Errors
+from tunesmith.search.evidence import Known
+from tunesmith.search.first_trial import TooShort, Watch
+from tunesmith.search.loop_wanted import LoopSettings, LoopWanted
+from tunesmith.search.passes import Passes
+from tunesmith.search.trials import Outcome
+from tunesmith.training.trial import Trial
+
+_SHARED = 2.0  # most times as long as in a shared pass that a trial takes alone
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A change that waits to be tried.
+
+    Args:
+        by: start or adjustment that proposed it.
+        change: itself.
+        values: all that the recipe as written gets.
+        checked: the recipe with them; None where it cannot be carried out.
+        refused: why.
+    """
+
+    by: str
+    change: Change
+    values: Mapping[str, Any]
+    checked: Checked | None
+    refused: str = ""
+
+
+@dataclass
+class ClosedLoop:
+    """A loop that is under way.
+
+    Args:
+        wanted: the recipe as written, and how it is scored.
+        settings: of the loop.
+        budget: that is left.
+        record: with the rounds that ended.
+        progress: for the user.
+        attempts: by number.
+        best: the present best attempt.
+        pace: most seconds that an epoch of one trial took in a shared pass.
+        alone: seconds of the first round, in which the recipe as written trained alone.
+    """
+
+    wanted: LoopWanted
+    settings: LoopSettings
+    budget: Budget
+    record: Record
+    progress: Progress
+    attempts: list[Attempt] = field(default_factory=list)
+    best: Attempt | None = None
+    pace: float = 0.0
+    alone: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.budget)
+        self.passes = Passes(self.wanted.metric, self.progress, self._tick, self._keep)
+        self._answers: dict[int, Result] = {}
+        self._errors: dict[int, Errors] = {}
+        self._known: Known | None = None
+        self._seen: set[str] = set()
+
+    def run(self) -> str:
+        """Go round until something ends it.
+
+        Returns:
+            Why it ended, in a sentence.
+        Raises:
+            RecipeError: the budget is shorter than the recipe as written takes.
+            TunesmithError: the recipe as written cannot be carried out.
+        """
+        kept = list(self.record.rounds)
+        self.budget.begin()
+        for one in kept:
+            self._take(one)
+            self.budget.resume_at(one.ended)
+        if not kept:
+            self._first()
+        while True:
+            why, proposals = self._next()
+            if why:
+                self.progress.say(why)
+                return why
+            self._round(proposals)
+
+    # Rounds ---------------------------------------------------------------------------------------------------
+
+    def _first(self) -> None:
+        """Carry the recipe as written out alone: what all else is compared with, and how long it takes."""
+        as_written = Change("the recipe as written", {}, "what a user would have run")
+        checked = self.wanted.load({})
+        try:
+            attempt = self._carried_out([Proposal("", as_written, {}, checked)])[0]
+        except TooShort as short:
+            raise short.worded(self.budget) from None
+        if attempt.outcome.state == "failed":
+            raise TunesmithError(f"the recipe as written cannot be carried out: {attempt.outcome.reason}")
+        assert attempt.outcome.value is not None
+        said = f"the recipe as written: {self.wanted.metric} {attempt.outcome.value:.4f} on validation"
+        self._end(Round(0, self.budget.elapsed, [attempt], 0, said))
+
+    def _round(self, proposals: Sequence[Proposal]) -> None:
+        """Try changes together, test each against the best so far, and keep what the tests show."""
+        assert self.best is not None
+        best = self.best
+        found = self._tested(self._carried_out(proposals), best)
+        first = len(self.record.rounds) == 1
+        chosen = adopted(found, best, self.settings.level, first, self.wanted.higher_is_better)
+        said = decision_of(found, best, chosen, self.settings.level, self.wanted.metric, first)
+        self._end(Round(len(self.record.rounds), self.budget.elapsed, found, chosen.number, said))
+
+    def _end(self, ended: Round) -> None:
+        self.record.add(ended)
+        self._take(ended)
+        self.progress.say(f"round {ended.number}, {ended.ended:.0f} s: {ended.decision}")
+
+    def _take(self, ended: Round) -> None:
+        """Bring the state up to date with a round that ended now, or before a kill."""
+        before = self.record.rounds[ended.number - 1].ended if ended.number else 0.0
+        self.attempts.extend(ended.attempts)
+        self.best = self.attempts[ended.best]
+        self.budget.spent = len(self.attempts)
+        self._seen |= {self.wanted.identity_of(one.values) for one in ended.attempts}
+        if ended.number == 0:
+            self.alone = ended.ended
+        epochs = sum(one.outcome.epochs for one in ended.attempts)
+        if ended.number and epochs:
+            self.pace = max(self.pace, (ended.ended - before) / epochs)
+
+    def _carried_out(self, proposals: Sequence[Proposal]) -> list[Attempt]:
+        """Train proposals in shared passes."""
+        first = len(self.attempts)
+        ready = {first + place: one.checked for place, one in enumerate(proposals) if one.checked is not None}
+        outcomes = self.passes.carry_out(ready, lambda *_: False)
+        refused = {first + place: Outcome("failed", one.refused) for place, one in enumerate(proposals)}
+        return [
+            Attempt(number, one.by, one.change, one.values, {**refused, **outcomes}[number], self._errors.get(number))
+            for number, one in enumerate(proposals, first)
+        ]
+
+    def _keep(self, number: int, family: Family, trial: Trial, result: Result) -> None:
+        """Look at a trial's answers while its delta is attached."""
+        self._answers[number] = result
+        self._errors[number] = errors_of(family, trial, result, self.wanted.metric)
+        self.record.keep_answers(number, result)
+        if self._known is None:
+            self._known = known_of(family, self.wanted.metric, self.wanted.higher_is_better)
+
+    def _tested(self, found: Sequence[Attempt], best: Attempt) -> list[Attempt]:
+        """Compare every attempt of a round with the best so far on the same rows; correct the tests together."""
+        tests: dict[int, Test] = {}
+        own = self._answered(best.number)
+        metric = compared_by(self.wanted.metric, isinstance(own, Predictions))
+        for one in found:
+            if one.outcome.value is not None:
+                other = paired_difference(self._answered(one.number), own, metric, self.wanted.bootstrap)
+                gain = other.estimate
+                tests[one.number] = Test(best.number, gain.value, gain.low, gain.high, other.p_value)
+        corrected = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))
+        return [
+            replace(one, test=replace(tests[one.number], corrected=corrected[one.number]))
+            if one.number in tests
+            else one
+            for one in found
+        ]
+
+    def _answered(self, number: int) -> Result:
+        if number not in self._answers:
+            self._answers[number] = self.record.answers(number)
+        return self._answers[number]
+
+    # What comes next ------------------------------------------------------------------------------------------
+
+    def _next(self) -> tuple[str, list[Proposal]]:
+        """Plan a round; say why there is none."""
+        idle = self._idle()
+        if idle >= self.settings.patience:
+            return f"{idle} rounds in a row showed no gain", []
+        proposals = self._proposals()
+        if not proposals:
+            return "no start or adjustment has anything left to try", []
+        fitting = self._fitting(proposals)
+        if not fitting:
+            return "the budget is used up", []
+        return "", fitting
+
+    def _idle(self) -> int:
+        """Count the latest rounds that kept nothing; the first two settle where the loop begins."""
+        idle = 0
+        for before, one in pairwise(self.record.rounds[1:]):
+            idle = idle + 1 if one.best == before.best else 0
+        return idle
+
+    def _fitting(self, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """Take the proposals that width, number of trials and time allow; as much as the best run needs is left."""
+        most, budget = self.settings.width, self.budget
+        if budget.evaluations is not None:
+            most = min(most, int(budget.evaluations) - len(self.attempts))
+        chosen = list(proposals[: max(0, most)])
+        if budget.seconds is None:
+            return chosen
+        room = budget.seconds - budget.elapsed - self._last_run()
+        found = list[Proposal]()
+        for one in chosen:
+            epochs = 1 if one.checked is None else one.checked.recipe.training.epochs
+            room -= epochs * (self.pace or self.alone / max(1, self.attempts[0].outcome.epochs))
+            if room < 0:
+                break
+            found.append(one)
+        return found
+
+    def _last_run(self) -> float:
+        """Seconds that the best run will take by itself: as long as the first trial, by its epochs."""
+        assert self.best is not None
+        first, best = self.attempts[0].outcome, self.best.outcome
+        ratio = best.epochs / first.epochs if first.epochs else 1.0
+        heavier = best.seconds * _SHARED / first.seconds if first.seconds else ratio
+        return self.alone * max(1.0, ratio if self.best.number == 0 else max(ratio, heavier))
+
+    def _proposals(self) -> list[Proposal]:
+        """Ask every start, and from then on every adjustment; changes that were tried already are left out."""
+        assert self.best is not None
+        checked = self.wanted.load(self.best.values)
+        known = self._knowing()
+        if len(self.record.rounds) == 1:
+            offered = {name: kind().propose(known, checked.resolved()) for name, kind in _ordered("starts")}
+            base: Mapping[str, Any] = {}
+        else:
+            evidence = planned_from(known, checked.resolved(), self.best, self.record.rounds[-1])
+            offered = {name: kind().propose(evidence) for name, kind in _ordered("adjustments")}
+            base = self.best.values
+        turns = zip_longest(*([(name, one) for one in changes] for name, changes in offered.items()))
+        found = list[Proposal]()
+        for name, change in (pair for turn in turns for pair in turn if pair is not None):
+            values = merged(base, change.values)
+            identity = self.wanted.identity_of(values)
+            if identity not in self._seen and all(identity != self.wanted.identity_of(one.values) for one in found):
+                found.append(self._proposal(name, change, values))
+        return found
+
+    def _proposal(self, name: str, change: Change, values: Mapping[str, Any]) -> Proposal:
+        try:
+            return Proposal(name, change, values, self.wanted.load(values))
+        except RecipeError as error:
+            return Proposal(name, change, values, None, str(error))
+
+    def _knowing(self) -> Known:
+        """Return what is known of the task; a loop that goes on opens the model and the rows again."""
+        if self._known is None:
+            family = self.passes.family_of(self.wanted.load({}))
+            self._known = known_of(family, self.wanted.metric, self.wanted.higher_is_better)
+        return self._known
+
+    def _tick(self, share: float) -> None:
+        if not self.attempts:
+            self.watch.tick(share)
+
+
+def _ordered(kind: str) -> list[tuple[str, Any]]:
+    return sorted(components(kind).items(), key=lambda one: (one[1].order, one[0]))

@@ -1,0 +1,142 @@
+"""The report of a closed loop: every round, what was tried and why, what the tests said; HTML, Markdown, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.files import write_json, write_text
+from tunesmith.evaluation import plots
+from tunesmith.evaluation.metrics.base import is_share, number
+from tunesmith.evaluation.page import page, safe, section, texts
+from tunesmith.search.attempts import Attempt, Record, Round
+from tunesmith.search.deciding import worded_test
+from tunesmith.search.errors_seen import Errors
+from tunesmith.search.study_report import shown
+
+_HEADS = ("attempt", "what", "why it was tried", "score on validation", "against the best before", "seconds")
+
+
+def sentences(result: Mapping[str, Any]) -> list[str]:
+    """Say what a loop found.
+
+    Args:
+        result: of it.
+    Returns:
+        Sentences.
+    """
+    counts, metric = result["attempts"], result["metric"]
+    changed = " ".join(result["overrides"]) or "nothing: the recipe as written"
+    return [
+        f"{result['rounds']} rounds, {counts['all']} attempts in {result['seconds']:.0f} s "
+        f"({result['trials_per_minute']:.1f} a minute), {counts['failed']} failed. It ended because {result['ended']}.",
+        f"The best recipe changes {changed}.",
+        f"{metric} on validation: {shown(metric, result['start'])} as written, {shown(metric, result['chosen_by'])} "
+        "for the best, which it chose.",
+        f"{metric} on test: {shown(metric, result['score'])}.",
+        result["note"],
+    ]
+
+
+def rows_of(ended: Round, metric: str) -> list[list[str]]:
+    """Word the attempts of a round as rows of a table.
+
+    Args:
+        ended: the round.
+        metric: that decides.
+    Returns:
+        In the order in which they were proposed.
+    """
+    return [
+        [
+            f"{one.number}{' (kept)' if one.number == ended.best else ''}",
+            one.change.what + (f" ({one.by})" if one.by else ""),
+            one.change.why,
+            shown(metric, one.outcome.scores.get(metric, {"value": one.outcome.value})),
+            worded_test(one, metric) or "-",
+            f"{one.outcome.seconds:.1f}",
+        ]
+        for one in ended.attempts
+    ]
+
+
+def write_loop_report(folder: Path, result: Mapping[str, Any], record: Record, higher_is_better: bool) -> None:
+    """Write attempts.json, loop.md and report.html.
+
+    Args:
+        folder: of the loop.
+        result: of it.
+        record: with its rounds.
+        higher_is_better: of the deciding metric.
+    """
+    metric, rounds = result["metric"], record.rounds
+    attempts = [one for ended in rounds for one in ended.attempts]
+    write_json(folder / "attempts.json", [one.plain() for one in attempts])
+    said = sentences(result)
+    parts = ["# Closed loop", *said]
+    for ended in rounds:
+        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows_of(ended, metric)]
+        lines = ["| " + " | ".join(row) + " |" for row in (_HEADS, *cells)]
+        table = "\n".join([lines[0], "|---" * len(_HEADS) + "|", *lines[1:]])
+        parts += [f"## Round {ended.number}, {ended.ended:.0f} s", ended.decision, table]
+    write_text(folder / "loop.md", "\n\n".join(parts) + "\n")
+    body = ["<h1>Closed loop</h1>" + "".join(f"<p>{safe(one)}</p>" for one in said)]
+    body += _pictures(rounds, metric, higher_is_better)
+    body += [
+        section(
+            f"Round {ended.number}, {ended.ended:.0f} s",
+            f"<p>{safe(ended.decision)}</p>" + texts(_HEADS, rows_of(ended, metric)) + _errors(attempts[ended.best]),
+        )
+        for ended in rounds
+    ]
+    write_text(folder / "report.html", page("Closed loop", body))
+
+
+def _pictures(rounds: Sequence[Round], metric: str, higher_is_better: bool) -> list[str]:
+    scale, unit = _scale(metric)
+    label = f"validation {metric.removeprefix('validation ')}{unit}"
+    points = [
+        (ended.ended, scale * one.outcome.value, one.outcome.state)
+        for ended in rounds
+        for one in ended.attempts
+        if one.outcome.value is not None
+    ]
+    gains = [
+        (f"{one.number}: {one.change.what}"[:60], scale * one.test.gain, scale * one.test.low, scale * one.test.high)
+        for ended in rounds
+        for one in ended.attempts
+        if one.test is not None
+    ]
+    found = [section("Best so far against time", plots.best_so_far(points, label, higher_is_better))]
+    if gains:
+        picture = plots.scores_with_intervals(gains, f"gain over the best before{', points' if unit else ''}")
+        found.append(section("Every change against the best before it", picture))
+    return found
+
+
+def _scale(metric: str) -> tuple[int, str]:
+    return (100, ", %") if metric != "validation loss" and is_share(metric) else (1, "")
+
+
+def _errors(best: Attempt) -> str:
+    """Show what the best attempt after a round gets wrong: what the next round is planned from."""
+    errors = best.errors
+    if errors is None:
+        return ""
+    form = ".1%" if errors.wrong else ".3f"
+    said = (
+        f"Attempt {best.number}: {number(errors.trained_score, form)} on rows that trained, "
+        f"{number(errors.score, form)} on validation; best epoch {errors.best_epoch} of {errors.epochs}."
+    )
+    return f"<p>{safe(said)}</p>" + _tables(errors)
+
+
+def _tables(errors: Errors) -> str:
+    pairs = [[one.true, one.predicted, str(one.rows)] for one in errors.confused]
+    labels = [[one.label, f"{one.wrong} of {one.rows}", str(one.trained)] for one in errors.labels[: len(pairs)]]
+    form = ".1%" if errors.wrong else ".3f"
+    lengths = [[f"up to {one.longest}", str(one.rows), f"{one.wrong:{form}}"] for one in errors.lengths]
+    found = texts(("true label", "taken for", "rows"), pairs) if pairs else ""
+    found += texts(("label", "wrong on validation", "rows that trained"), labels) if labels else ""
+    return found + texts(("tokens", "rows", "wrong" if errors.wrong else "mean loss"), lengths)

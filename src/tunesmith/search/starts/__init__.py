@@ -1,0 +1,1 @@
+"""What a closed loop tries first beside the recipe as written, one per file."""
