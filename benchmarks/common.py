@@ -163,9 +163,13 @@ def peak(work: dict[str, Any]) -> Callable[[], int]:
 
 def keep(name: str, case: str, found: dict[str, Any]) -> None:
     """Write a case's comparison beside the others of its file."""
+    (RESULTS / f"{name}.json").write_text(json.dumps({**kept(name), case: found}, indent=1) + "\n")
+
+
+def kept(name: str) -> dict[str, Any]:
+    """Read the cases of a file of results; none where there is no file."""
     path = RESULTS / f"{name}.json"
-    cases = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**cases, case: found}, indent=1) + "\n")
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 # Rows ---------------------------------------------------------------------------------------------------------

@@ -2,17 +2,19 @@
 
     TUNESMITH_DATA=... python benchmarks/few_shot_intent.py [--recipe few-shot] [--seeds 5] [--threads 2]
                                                             [--sets BANKING77 CLINC150] [--shots 5 10]
-                                                            [--split test] [--keys training.epochs=5 ...]
+                                                            [--split test] [--keys training.epochs=5 ...] [--go-on]
 
 The recipe is recipes/few-shot.yaml or recipes/few-shot-best.yaml, the same for every set; the splits are the published
 ones, so seeds vary training alone. (The second averages three deltas; its run of seed n takes the seeds 3n to 3n + 2.)
 `--split valid` is for choosing: nothing may be chosen on test. Each run is a process of its own; its time counts
 from the start of the process to the saved and scored run. The table stands beside the published figures, of models
-about five times larger. Results on test with the recipe as it stands go to benchmarks/results/few_shot_intent.json.
+about five times larger. Results on test with the recipe as it stands go to benchmarks/results/few_shot_intent.json
+after every run; `--go-on` keeps the seeds that stand there.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import statistics
 import tempfile
@@ -93,6 +95,34 @@ def table(recipe: str, found: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def carried_out(dataset: str, shots: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Carry out the recipe with every seed on one split; what is kept is kept after every run."""
+    kept, name = given.split == "test" and not given.keys, f"{dataset} {shots}-shot, {given.recipe}"
+    found = common.kept("few_shot_intent").get(name, {}) if kept and given.go_on else {}
+    runs = found.get("runs", [])[: given.seeds]
+    for seed in range(len(runs), given.seeds):
+        work = {"recipe": given.recipe, "set": dataset, "shots": shots, "seed": seed, "split": given.split,
+                "keys": given.keys}  # fmt: skip
+        runs.append(common.child(__file__, work, given.threads))
+        print(f"{name} seed {seed}: {100 * runs[-1]['accuracy']:.2f} %, {runs[-1]['seconds']:.0f} s", flush=True)
+        found = summed(runs, given.threads)
+        if kept:
+            common.keep("few_shot_intent", name, found)
+    return found
+
+
+def summed(runs: list[dict[str, Any]], threads: int) -> dict[str, Any]:
+    """Sum the runs of a split up."""
+    scores = [run["accuracy"] for run in runs]
+    return {
+        "mean": statistics.mean(scores),
+        "deviation": statistics.stdev(scores) if len(scores) > 1 else 0.0,
+        "seconds": statistics.median(run["seconds"] for run in runs),
+        "runs": runs,
+        "machine": common.machine(threads),
+    }
+
+
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--recipe", choices=("few-shot", "few-shot-best"), default="few-shot")
@@ -102,29 +132,11 @@ def main() -> None:
     parser.add_argument("--shots", nargs="+", type=int, choices=SHOTS, default=SHOTS)
     parser.add_argument("--split", choices=("test", "valid"), default="test")
     parser.add_argument("--keys", nargs="*", default=[])
+    parser.add_argument("--go-on", action="store_true", help="keep the seeds that the results hold")
     given = parser.parse_args()
-    found: dict[str, dict[str, Any]] = {}
-    for dataset in given.sets:
-        for shots in given.shots:
-            case, runs = f"{dataset} {shots}", []
-            for seed in range(given.seeds):
-                work = {"recipe": given.recipe, "set": dataset, "shots": shots, "seed": seed, "split": given.split,
-                        "keys": given.keys}  # fmt: skip
-                runs.append(common.child(__file__, work, given.threads))
-                print(
-                    f"{case}-shot seed {seed}: {100 * runs[-1]['accuracy']:.2f} %, {runs[-1]['seconds']:.0f} s",
-                    flush=True,
-                )
-            scores = [run["accuracy"] for run in runs]
-            found[case] = {
-                "mean": statistics.mean(scores),
-                "deviation": statistics.stdev(scores) if len(scores) > 1 else 0.0,
-                "seconds": statistics.median(run["seconds"] for run in runs),
-                "runs": runs,
-                "machine": common.machine(given.threads),
-            }
-            if given.split == "test" and not given.keys:
-                common.keep("few_shot_intent", f"{case}-shot, {given.recipe}", found[case])
+    found = {
+        f"{dataset} {shots}": carried_out(dataset, shots, given) for dataset in given.sets for shots in given.shots
+    }
     print(f"accuracy on {given.split}, mean and standard deviation of {given.seeds} seeds, %")
     print(table(given.recipe, found))
 

@@ -34,6 +34,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "logit adjustment": {"task": {"losses": ["logit-adjustment"]}},
     "smote": {"training": {"synthetic": "smote"}},
     "smote, at most 49 per row": {"training": {"synthetic": {"name": "smote", "most": 49.0}}},
+    "delta-encoder": {"training": {"synthetic": "delta-encoder"}},
     "mixup": {"training": {"synthetic": "mixup"}},
     "mixup and oversampling": {"training": {"synthetic": "mixup", "balance": "oversample"}},
 }

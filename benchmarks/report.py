@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+from report_few_shot import few_shot_intents
 from report_omniglot import omniglot
 from report_ways import ways
 
@@ -414,7 +415,7 @@ def main() -> None:
     semi_supervised(lines)
     dual_learning(lines)
     attribute_zero_shot(lines)
-    lines += [*omniglot(FOLDER, draw), *ways(FOLDER, draw)]
+    lines += [*few_shot_intents(FOLDER, draw), *omniglot(FOLDER, draw), *ways(FOLDER, draw)]
     (FOLDER / "README.md").write_text(
         "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table(), *processes_table()]) + "\n",
         encoding="utf-8",

@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Run": "tunesmith.api",
+    "compare": "tunesmith.api",
+    "Comparison": "tunesmith.api",
     "train": "tunesmith.api",
     "episodes": "tunesmith.api",
     "EpisodeRun": "tunesmith.api",
@@ -29,6 +31,8 @@ _PUBLIC = {
     "rank_prompts": "tunesmith.api",
     "search_prompts": "tunesmith.api",
     "search_settings": "tunesmith.api",
+    "plan": "tunesmith.api",
+    "auto": "tunesmith.api",
     "loop": "tunesmith.api",
     "prompt_words": "tunesmith.api",
     "exploit_patterns": "tunesmith.api",

@@ -10,13 +10,15 @@ from typing import Any
 from torch import nn
 
 from tunesmith.core.progress import Progress
+from tunesmith.evaluation.comparison import Comparison
+from tunesmith.methods.attaching import attach_to
 from tunesmith.methods.base import Method
 from tunesmith.methods.dialects import Wanted
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_settings
-from tunesmith.runs.attaching import attach_delta
+from tunesmith.runs.contrast import compare
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.examining import inspect_files
@@ -27,7 +29,8 @@ from tunesmith.runs.mixing import Mix, mix
 from tunesmith.runs.rates import find_rate
 from tunesmith.runs.run import Prediction, Run
 from tunesmith.runs.training import train_recipe
-from tunesmith.runs.words import Near, nearest_words
+from tunesmith.runs.words import prompt_words
+from tunesmith.search.advisor import auto, plan
 from tunesmith.search.comparing import rank_prompts as rank_files
 from tunesmith.search.loop_wanted import LoopSettings
 from tunesmith.search.looping import go_round
@@ -40,6 +43,7 @@ from tunesmith.search.settings import search_settings as search_space
 from tunesmith.search.wanted import TuningSettings
 
 __all__ = [
+    "Comparison",
     "Delta",
     "EpisodeRun",
     "Mix",
@@ -47,6 +51,8 @@ __all__ = [
     "Run",
     "add_tokens",
     "attach",
+    "auto",
+    "compare",
     "convert",
     "episodes",
     "exploit_patterns",
@@ -57,6 +63,7 @@ __all__ = [
     "merge",
     "merge_deltas",
     "mix",
+    "plan",
     "prompt_words",
     "rank_prompts",
     "route",
@@ -229,7 +236,7 @@ def attach(
         RecipeError: an unknown method, or a setting it does not take.
         CheckpointError: the folder is not there, or does not fit the model.
     """
-    return attach_delta(model, method_or_folder, name, tokenizer, settings)
+    return attach_to(model, method_or_folder, name, tokenizer, settings)
 
 
 @contextmanager
@@ -454,21 +461,6 @@ def loop(
     """
     rest, checked = read_options(overrides, settings, LoopSettings)
     return go_round(recipe, rest, (budget, trials), checked, resume, progress)
-
-
-def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:
-    """Show a soft prompt as the words that its virtual tokens are nearest to.
-
-    Args:
-        run: of prompt-tuning, p-tuning or multitask-prompt, or its folder.
-        count: words per virtual token. [count]
-    Returns:
-        Per virtual token, words with their cosine and Euclidean distances, the nearest first.
-    Raises:
-        CompatibilityError: the run has no virtual tokens.
-        RecipeError: count is below 1.
-    """
-    return nearest_words(run if isinstance(run, Run) else Run.load(run), count)
 
 
 def exploit_patterns(

@@ -90,7 +90,7 @@ def test_a_list_of_objects_is_still_read_as_such(tmp_path: Path) -> None:
 def test_images_in_folders_of_their_labels(tmp_path: Path) -> None:
     for name, shade in (("cat/1.png", 0), ("cat/2.png", 0), ("dog/1.jpg", 90)):
         image(tmp_path / "pets" / name, shade)
-    assert kind(tmp_path / "pets") == "image-folder"
+    assert kind(tmp_path / "pets") == "images"
     found = rows(tmp_path / "pets")
     assert [row["label"] for row in found] == ["cat", "cat", "dog"] and found[0]["width"] == 6
     examples = read_examples(find_reader(tmp_path / "pets"), Columns("image", "label"))

@@ -134,3 +134,24 @@ def test_without_residual_a_fresh_adapter_lets_something_through() -> None:
     model = nn.Sequential(nn.Linear(8, 8))
     Adapter(layers="0", residual=False, width=4).attach(open_seams(model))
     assert model(torch.randn(3, 8)).abs().max() > 0
+
+
+def test_the_largest_units_alone_stay_and_get_gradients() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8)).double()
+    delta = attached(model, layers="0", width=6, activation="tanh", active=0.5)
+    patch, seam, x = delta.patches["0"], delta.seams.linear["0"], torch.randn(2, 4, 5, dtype=torch.float64)
+    assert isinstance(patch, AdapterPatch)
+    y = seam.base(x)
+    h = torch.tanh(y @ patch.adapter_down.weight.t() + patch.adapter_down.bias)
+    kept = h.abs() >= h.abs().sort(-1).values[..., 3:4]
+    assert bool((kept.sum(-1) == 3).all())
+    expected = y + (h * kept) @ patch.adapter_up.weight.t() + patch.adapter_up.bias
+    ours = model(x)
+    assert torch.allclose(ours, expected, rtol=1e-12, atol=1e-14)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours.square().sum(), list(delta.parameters())),
+        torch.autograd.grad(expected.square().sum(), list(delta.parameters())),
+        strict=True,
+    ):
+        assert torch.allclose(mine, theirs, rtol=1e-10, atol=1e-14)

@@ -351,7 +351,7 @@ def test_predictions(recipe: Recipe, data_folder: Path) -> None:
     first = run.predict("hello there")[0]
     # One text by itself: float32 rounds logits of up to 20 by 1.2e-6 (2^-24 times 20), so 1e-6 failed now and then.
     assert first.probability == max(first.probabilities.values()) == pytest.approx(table[0].max(), abs=4e-6)
-    assert len(run.predict_file(recipe["data"]["test"])) == 12
+    assert [answer.where for answer in run.predict_file(recipe["data"]["test"])][:2] == ["line 2", "line 3"]
     (data_folder / "texts.txt").write_text("hello\n\nthanks\n")
     assert len(run.predict_file(str(data_folder / "texts.txt"))) == 2
     assert run.predict([]) == []

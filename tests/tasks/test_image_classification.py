@@ -90,7 +90,11 @@ def test_the_command_line_answers_images(run: tunesmith.Run, unpacked: Path) -> 
     given = CliRunner().invoke(app, ["predict", str(run.folder), str(file), "--json"])
     assert json.loads(given.stdout)["predictions"][0]["label"] == file.parent.name
     all_of_them = CliRunner().invoke(app, ["predict", str(run.folder), str(unpacked), "--json"])
-    assert len(json.loads(all_of_them.stdout)["predictions"]) == 40
+    assert [one["where"] for one in json.loads(all_of_them.stdout)["predictions"]] == [
+        str(file) for file in sorted(unpacked.rglob("*.png"))
+    ]
+    shown = CliRunner().invoke(app, ["predict", str(run.folder), str(unpacked)])
+    assert shown.stdout.splitlines()[-1].startswith(f"{file}: {file.parent.name} ")
 
 
 def test_flat_images_equal_the_models_own_pass(tiny_vision: Path) -> None:

@@ -60,10 +60,10 @@ class Rows:
         return 1
 
 
-def backbone(dropout: float) -> Backbone:
+def backbone(dropout: float, blocks: int = 1) -> Backbone:
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=96, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        vocab_size=96, hidden_size=16, num_hidden_layers=blocks, num_attention_heads=2, intermediate_size=24,
         max_position_embeddings=64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
     )  # fmt: skip
     return Backbone(transformers.BertModel(config).double().eval())

@@ -168,6 +168,54 @@ def test_muon_is_torchs_for_matrices_and_adamw_for_vectors_and_the_head() -> Non
         Optimizer([([theirs[1]], RATE)], settings("muon"), STEPS)
 
 
+def test_adamw_in_8_bits_is_torchaos() -> None:
+    from torchao.optim.adam import single_param_adam
+    from torchao.optim.subclass_8bit import OptimState8bit
+
+    draw = torch.Generator().manual_seed(0)
+    start = torch.randn(20, 256, generator=draw)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    found = Optimizer([([ours], RATE)], settings("adamw-8bit"), STEPS)
+    mean, square = (OptimState8bit.zeros(theirs.shape, signed, 256) for signed in (True, False))
+    for step in range(STEPS):
+        ours.grad = torch.randn(20, 256, generator=draw)
+        gradient = ours.grad.clone()
+        found.step()
+        count, rate = torch.tensor(step + 1.0), torch.tensor(RATE)
+        given = (theirs.detach(), gradient, count, mean, square, None, rate, 0.9, 0.999, DECAY, 1e-8, True, False)
+        single_param_adam(*given)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)  # float32, steps of 0.05
+    (state,) = found.state()["optimizer"].values()
+    kept = sum(state[key].nbytes for key in ("mean", "mean_scale", "square", "square_scale"))
+    assert kept == 2 * (start.numel() + 4 * start.numel() // 256)
+
+
+def test_adamw_in_8_bits_goes_on_to_the_bit_and_stays_near_adamw() -> None:
+    def fresh(start: Tensor) -> tuple[nn.Parameter, Optimizer]:
+        one = nn.Parameter(start.clone())
+        return one, Optimizer([([one], RATE)], settings({"name": "adamw-8bit", "smallest": 0}), STEPS)
+
+    start = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))  # no whole number of blocks
+    (whole, straight), exact = fresh(start), nn.Parameter(start.clone())
+    reference = torch.optim.AdamW([exact], lr=RATE, weight_decay=DECAY)
+    later = None
+    for step in range(STEPS):
+        pull([whole, exact], step)
+        straight.step()
+        reference.step()
+        if later is not None:
+            pull([later[0]], step)
+            later[1].step()
+        if step == 2:
+            tensors: dict[str, Tensor] = {}
+            plain = packed(straight.state(), tensors)
+            later = fresh(whole.detach())
+            later[1].resume(unpacked(plain, {key: one.clone() for key, one in tensors.items()}))
+    assert later is not None and torch.equal(later[0], whole)
+    moved = (exact - start).abs().mean()
+    assert 0 < (whole - exact).abs().mean() < 0.1 * moved
+
+
 @pytest.mark.parametrize("name", components("optimizers"))
 def test_an_optimizer_that_goes_on_from_its_state_makes_the_same_steps_to_the_bit(name: str) -> None:
     def fresh(start: list[nn.Parameter]) -> Optimizer:

@@ -23,7 +23,12 @@ from tunesmith.training.loop import Loop
 from tunesmith.training.synthesizing import Synthesizing
 from tunesmith.training.synthetic import base
 
-CASES = {"mixup": "mixup", "manifold-mixup": {"name": "manifold-mixup", "layers": [0]}, "smote": "smote"}
+CASES = {
+    "mixup": "mixup",
+    "manifold-mixup": {"name": "manifold-mixup", "layers": [0]},
+    "smote": "smote",
+    "delta-encoder": "delta-encoder",
+}
 STEP = [3, 14, 15, 9, 26, 5]  # rows of the step that is looked at
 
 
@@ -136,6 +141,37 @@ def test_synthetic_rows_lie_between_near_rows_of_their_class_and_even_classes_ou
     assert made[0] == 30 * 60 and np.abs(made / 30 - 60).max() < 6
     new.sum().backward()
     assert bool((features.grad[80:] > 1.0).all())  # synthetic rows teach the rows they begin at
+
+
+def test_generated_rows_differ_as_rows_of_common_classes_do() -> None:
+    """Rows of every class spread along one axis; the rare class has two rows, and gets rows along that axis."""
+    draw = np.random.default_rng(0)
+    counts = np.array([60, 60, 2])
+    labels = np.repeat(np.arange(3), counts)
+    centres = np.array([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [4.0, 4.0, 0.0]])[labels]
+    features = torch.from_numpy(centres + draw.standard_normal((122, 1)) * [0.0, 0.0, 1.0])
+
+    def bank(code: int) -> tuple[Tensor, np.ndarray[Any, Any]]:
+        return features[np.flatnonzero(labels == code)], np.flatnonzero(labels == code)
+
+    settings = {"name": "delta-encoder", "inner": 32, "code": 4, "most": 50.0, "rate": 1e-2}
+    how, targets = build_named("synthetic", settings), torch.eye(3, dtype=torch.float64)[torch.from_numpy(labels)]
+    torch.manual_seed(0)
+    network, rate = how.network(3)
+    network.double()
+    rows = base.Rows(features, targets, counts, np.arange(122), bank, network)
+    before, _, _ = how.make(rows, np.random.default_rng(0))
+    assert torch.equal(before[122:], features[120:].repeat_interleave((len(before) - 122) // 2, 0))  # copies
+    learning = torch.optim.AdamW(network.parameters(), lr=rate)
+    for step in range(200):
+        learning.zero_grad()
+        loss = how.learn(rows, np.random.default_rng(step))
+        loss.backward()
+        learning.step()
+    made, new_targets, origin = how.make(rows, np.random.default_rng(0))
+    made = made[122:]
+    assert len(made) == 58 and bool((new_targets[122:].argmax(1) == 2).all()) and set(origin[122:]) == {120, 121}
+    assert (made[:, :2] - 4.0).abs().mean() < 0.4 < 0.6 < made[:, 2].std() < 2.0
 
 
 def test_the_bank_holds_what_was_last_seen(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
+Data = Annotated[str, typer.Argument(help="Data file or folder.", metavar="DATA")]
+Keys = Annotated[list[str] | None, typer.Argument(help="key=value, for example data.label=intent or data.test=t.csv.")]
+Model = Annotated[str | None, typer.Option(help="Name or folder; minilm for texts with labels.")]
+Memory = Annotated[str | None, typer.Option(help="Most memory that a run may take (8GB).")]
 Output = Annotated[str, typer.Option(help="New folder.")]
 
 _give = display.give
@@ -72,6 +76,41 @@ def search(
 
     found = search_settings(recipe, overrides or [], budget=budget, trials=trials, resume=resume, strategy=strategy)
     _give(found, as_json, display.studied(found))
+
+
+@app.command()
+def plan(
+    data: Data,
+    overrides: Keys = None,
+    model: Model = None,
+    time: Annotated[str | None, typer.Option(help="Longest a run may take (30m).")] = None,
+    memory: Memory = None,
+    output: Annotated[str, typer.Option(help="New recipe file of the first plan.")] = "recipe.yaml",
+    as_json: Json = False,
+) -> None:
+    """Rank what could be done with data: score, time, memory; write the best recipe."""
+    from tunesmith.api import plan as look
+    from tunesmith.cli.planned import planned
+
+    found = look(data, overrides or [], model=model, time=time, memory=memory, output=output)
+    _give(found, as_json, planned(found))
+
+
+@app.command()
+def auto(
+    data: Data,
+    overrides: Keys = None,
+    model: Model = None,
+    time: Annotated[str | None, typer.Option(help="Longest that plan and run may take (30m).")] = None,
+    memory: Memory = None,
+    output: Annotated[str, typer.Option(help="Run folder.")] = "runs/auto",
+    as_json: Json = False,
+) -> None:
+    """Guess the task of data, plan, and carry the best plan out."""
+    from tunesmith.api import auto as carry_out
+
+    run = carry_out(data, overrides or [], model=model, time=time, memory=memory, output=output)
+    _give({"run": str(run.folder), **run.summary}, as_json, display.trained(run))
 
 
 @app.command()
@@ -123,6 +162,22 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two or more run folders.", metavar="RUN")],
+    split: Annotated[str | None, typer.Option(help="test or validation; test where all have it.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Ranks and is tested; the task's first by default.")] = None,
+    output: Annotated[str | None, typer.Option(help="New folder for page, Markdown and JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs on the same rows: intervals, tests of every pair, cost, what changed."""
+    from tunesmith.api import compare as look
+    from tunesmith.cli.compared import compared
+
+    found = look(runs, split=split, metric=metric, output=output)
+    _give(found.plain(), as_json, compared(found, output))
+
+
+@app.command()
 def predict(
     run: Folder,
     text: Annotated[str, typer.Argument(help="A text, or a data file.", metavar="TEXT|FILE")],
@@ -133,8 +188,29 @@ def predict(
 
     found = Run.load(run)
     answers = found.predict_file(text) if display.is_file(text) else found.predict(text)
-    plain = [vars(answer) for answer in answers]
-    _give({"run": run, "predictions": plain}, as_json, display.predictions(answers))
+    plain = [{key: value for key, value in vars(answer).items() if value != ""} for answer in answers]
+    calibration = found.calibration and vars(found.calibration)
+    _give({"run": run, "calibration": calibration, "predictions": plain}, as_json, display.predictions(answers))
+
+
+@app.command()
+def calibrate(
+    run: Folder,
+    data: Annotated[str | None, typer.Option(help="Labelled rows; the run's validation rows by default.")] = None,
+    precision: Annotated[float | None, typer.Option(help="Answer where so large a share is right.")] = None,
+    coverage: Annotated[float | None, typer.Option(help="Answer so large a share of the rows.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take temperature and threshold back.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a run's probabilities mean what they say, and choose below which it gives no answer."""
+    from tunesmith.api import Run
+    from tunesmith.cli.compared import calibrated
+
+    opened = Run.load(run)
+    found = (
+        {"removed": opened.uncalibrate()} if remove else opened.calibrate(data, precision=precision, coverage=coverage)
+    )
+    _give({"run": run, **found}, as_json, calibrated(found, opened.folder))
 
 
 @app.command()

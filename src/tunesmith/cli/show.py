@@ -54,8 +54,16 @@ def is_file(text: str) -> bool:
     return looks or (len(text) < 4096 and "\n" not in text and Path(text).is_file())
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Draw a table whose first `left` columns are text and the others numbers."""
+def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Draw a table.
+
+    Args:
+        heads: of the columns.
+        rows: cells.
+        left: so many first columns are text and the others numbers. [count]
+    Returns:
+        Several lines.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -102,7 +110,7 @@ def trained(run: Run) -> str:
         scores = found["baselines"].get(line["name"], found["metrics"])[split]
         cost = [f"{100 * line['trainable_share']:.2f} %", f"{line['seconds']:.1f}", _bytes(line["peak_bytes"])]
         rows.append([line["name"], *(_score(name, scores[name]) for name in main), *cost])
-    table = _table([split, *main, "trained", "seconds", "peak memory"], rows)
+    table = table_of([split, *main, "trained", "seconds", "peak memory"], rows)
     gains = [worded_gain(**gain) for gain in found["gain"]]
     speed = found["examples_per_second"]
     ends = [
@@ -129,7 +137,7 @@ def episodes(run: EpisodeRun) -> str:
                   for one in columns)]
         for shape in found["metrics"]
     ]  # fmt: skip
-    table = _table(
+    table = table_of(
         [f"accuracy in %, {found['episodes']} episodes", "class means before", found["learner"], "gain"], rows
     )
     end = f"{found['episodes_trained']:,} episodes in {found['training_seconds']:.1f} s of training; run: {run.folder}"
@@ -156,7 +164,7 @@ def scores(found: dict[str, Estimate]) -> str:
         A table.
     """
     rows = [[name, f"{one.value:.4f}", f"{one.low:.4f} - {one.high:.4f}"] for name, one in found.items()]
-    return _table(["metric", "value", "interval"], rows)
+    return table_of(["metric", "value", "interval"], rows)
 
 
 def predictions(answers: list[Prediction]) -> str:
@@ -165,12 +173,14 @@ def predictions(answers: list[Prediction]) -> str:
     Args:
         answers: of a run.
     Returns:
-        One line per answer.
+        One line per answer; of rows of a file, where each stands in front.
     """
     lines = []
     for answer in answers:
         best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:3]
-        lines.append("  ".join(f"{label} {100 * probability:.1f} %" for label, probability in best))
+        said = "  ".join(f"{label} {100 * probability:.1f} %" for label, probability in best)
+        said = said if answer.label is not None else f"no answer ({said})"
+        lines.append(f"{answer.where}: {said}" if answer.where else said)
     return "\n".join(lines)
 
 
@@ -239,7 +249,7 @@ def components(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         settings = ", ".join(f"{item['name']}={item['default']}" for item in row["settings"])
         lines.append([row["name"], row["summary"], settings])
-    return _table(["name", "what", "settings"], lines, left=3)
+    return table_of(["name", "what", "settings"], lines, left=3)
 
 
 def pairs(facts: dict[str, Any]) -> str:
@@ -250,7 +260,7 @@ def pairs(facts: dict[str, Any]) -> str:
     Returns:
         A table.
     """
-    return _table(["", ""], [[name, str(value)] for name, value in facts.items()], left=2)
+    return table_of(["", ""], [[name, str(value)] for name, value in facts.items()], left=2)
 
 
 def facts(found: dict[str, Any]) -> str:
@@ -291,7 +301,7 @@ def ranking(found: Ranking) -> str:
     """
     from tunesmith.search.ranking import HEADS, rows_of, sentences
 
-    table = _table(HEADS[:-1], [row[:-1] for row in rows_of(found)])
+    table = table_of(HEADS[:-1], [row[:-1] for row in rows_of(found)])
     return "\n".join([table, *sentences(found)])
 
 
@@ -309,7 +319,7 @@ def searched(found: dict[str, Any], folder: Path) -> str:
     scale, unit, form = (100, " points", "+.1f") if is_share(found["metric"]) else (1, "", "+.3f")
     value, low, high = (format(scale * found["gain"][key], form) for key in ("value", "low", "high"))
     names = ("start", "found")
-    table = _table(["prompt", found["metric"]], [[name, _score(found["metric"], found[name])] for name in names])
+    table = table_of(["prompt", found["metric"]], [[name, _score(found["metric"], found[name])] for name in names])
     said = (
         f"gain {value}{unit} ({low} to {high}, p = {found['gain']['p_value']:.3f}) on {found['measured_on']} rows that "
         f"did not choose; {found['candidates']} candidates, {found['evaluations']:.1f} evaluations of "
@@ -357,7 +367,7 @@ def nearest(found: Sequence[Sequence[Near]]) -> str:
         [str(number), *(f"{near.word} {near.angle:.2f} / {near.distance:.2f}" for near in token)]
         for number, token in enumerate(found)
     ]
-    return _table(["token", *["word, angle / distance"] * len(found[0])], rows, left=1 + len(found[0]))
+    return table_of(["token", *["word, angle / distance"] * len(found[0])], rows, left=1 + len(found[0]))
 
 
 def taught(found: dict[str, Any]) -> str:
@@ -382,7 +392,7 @@ def taught(found: dict[str, Any]) -> str:
         )
         for one in gains
     ]
-    return "\n".join([_table(["run", "weight", f"{main} on {found['split']}"], rows, left=1), *said, found["final"]])
+    return "\n".join([table_of(["run", "weight", f"{main} on {found['split']}"], rows, left=1), *said, found["final"]])
 
 
 def rates(found: dict[str, Any]) -> str:
@@ -396,5 +406,5 @@ def rates(found: dict[str, Any]) -> str:
     said = "no suggestion" if found["suggestion"] is None else f"training.learning_rate={found['suggestion']:.2g}"
     every = max(1, len(found["rates"]) // 10)
     pairs_of = list(zip(found["rates"], found["smoothed"], strict=True))[::every]
-    table = _table(["learning rate", "loss"], [[f"{rate:.2g}", f"{loss:.4f}"] for rate, loss in pairs_of])
+    table = table_of(["learning rate", "loss"], [[f"{rate:.2g}", f"{loss:.4f}"] for rate, loss in pairs_of])
     return "\n".join([f"{said}: {found['reason']}", table, *found.get("files", ())])

@@ -26,7 +26,7 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "readers": "tunesmith.data.readers",
     "formats": "tunesmith.data.formats",
     "cleaning": "tunesmith.data.cleaning",
-    "augmentations": "tunesmith.data.augmentations",
+    "augmentations": ("tunesmith.data.augmentations", "tunesmith.runs.augmentations"),
     "chats": "tunesmith.prompts.chats",
     "heads": ("tunesmith.tasks.heads", "tunesmith.fewshot.heads"),
     "ways": "tunesmith.fewshot.ways",
@@ -39,6 +39,7 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "trackers": "tunesmith.training.trackers",
     "strategies": "tunesmith.search.strategies",
     "edits": "tunesmith.search.edits",
+    "proposals": "tunesmith.search.proposals",
     "starts": "tunesmith.search.starts",
     "adjustments": "tunesmith.search.adjustments",
     "verbalizers": "tunesmith.tasks.verbalizers",
@@ -47,6 +48,8 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "dual_learning": "tunesmith.fewshot.dual_learning",
     "attributes": "tunesmith.fewshot.attributes",
     "measurements": "tunesmith.fewshot.measurements",
+    "ensembles": "tunesmith.ensembles.making",
+    "combinations": "tunesmith.ensembles.combining",
 }
 
 _registered: dict[str, dict[str, type[Any]]] = {kind: {} for kind in KINDS}

@@ -147,6 +147,16 @@ class VariedRows(TokenRows):
         """(rows,), tokens of each row's longest wording."""
         return self._longest
 
+    def take(self, rows: np.ndarray[Any, Any]) -> VariedRows:
+        """Return some of the rows, in all wordings.
+
+        Args:
+            rows: their numbers.
+        Returns:
+            They alone, in that order.
+        """
+        return VariedRows([one.take(rows) for one in self._wordings])
+
     def length(self, row: int) -> int:
         """Return how long a row's longest wording is. [tokens]"""
         return int(self._longest[row])

@@ -14,15 +14,41 @@ _INK, _GRID = "#1f2933", "#d9e2ec"
 _BLUE, _ORANGE, _GREEN = "#2563eb", "#ea7317", "#0f9d76"
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def canvas(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any]]:
+    """Make an empty picture.
+
+    Args:
+        width: of it. [inches]
+        height: of it. [inches]
+        panels: beside each other. [count]
+    Returns:
+        The figure and the axes of its panels.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK, labelsize=9)
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.tick_params(colors=_INK, labelsize=9)
+    return figure, axes
+
+
+def drawn(figure: Any) -> str:
+    """Write a picture down.
+
+    Args:
+        figure: from `canvas`.
+    Returns:
+        An SVG element.
+    """
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    figure, (axes,) = canvas(width, height)
     return figure, axes
 
 
@@ -37,8 +63,14 @@ def _svg(figure: Any) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _plain(name: str) -> str:
-    """Keep dollar signs of a name from being read as the bounds of a formula."""
+def plain_name(name: str) -> str:
+    """Keep dollar signs of a name from being read as the bounds of a formula.
+
+    Args:
+        name: any.
+    Returns:
+        For a picture's texts.
+    """
     return name.replace("$", r"\$")
 
 
@@ -109,11 +141,12 @@ def learning_curves(losses: Sequence[float], history: Sequence[dict[str, Any]], 
     return _svg(figure)
 
 
-def by_layer(curves: Mapping[str, Mapping[str, float]], most: int = 6) -> str:
+def by_layer(curves: Mapping[str, Mapping[str, float]], axis: str = "norm", most: int = 6) -> str:
     """Draw a number of every layer, a line for each of some times.
 
     Args:
         curves: by time, the number by layer, each in the model's order.
+        axis: what the number is.
         most: so many lines at most: the first, the last and some between.
     Returns:
         An SVG element.
@@ -130,7 +163,7 @@ def by_layer(curves: Mapping[str, Mapping[str, float]], most: int = 6) -> str:
     if any(value > 0 for name in shown for value in curves[name].values()):
         axes.set_yscale("log")
     axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=7)
-    axes.set_ylabel("norm")
+    axes.set_ylabel(axis)
     axes.grid(axis="y", color=_GRID, linewidth=0.6)
     axes.legend(frameon=False, fontsize=8, ncols=3)
     return _svg(figure)
@@ -151,7 +184,7 @@ def scores_with_intervals(rows: Sequence[tuple[str, float, float, float]], label
         axes.barh(place, 100 * value, color=colour, height=0.62)
         axes.plot([100 * low, 100 * high], [place, place], color=_INK, linewidth=1.4)
         axes.text(100 * high + 1, place, f"{100 * value:.1f}", va="center", fontsize=9, color=_INK)
-    axes.set_yticks(range(len(rows)), [_plain(row[0]) for row in rows])
+    axes.set_yticks(range(len(rows)), [plain_name(row[0]) for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 107)
     axes.set_xlabel(f"{label}, %")
@@ -173,7 +206,7 @@ def confusion(matrix: np.ndarray[Any, Any], names: Sequence[str]) -> str:
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     if classes <= 40:
-        shown = [_plain(name) for name in names]
+        shown = [plain_name(name) for name in names]
         axes.set_xticks(range(classes), shown, rotation=60, ha="right", fontsize=8)
         axes.set_yticks(range(classes), shown, fontsize=8)
     else:
@@ -256,7 +289,7 @@ def shares(counts: Mapping[str, int], most: int = 40) -> str:
         items = [*items[: most - 1], (f"{len(rest):,} others", sum(count for _, count in rest))]
     figure, axes = _figure(7.2, 0.5 + 0.24 * len(items))
     axes.barh(range(len(items)), [count for _, count in items], color=_BLUE, height=0.7)
-    axes.set_yticks(range(len(items)), [_plain(name[:40]) for name, _ in items], fontsize=8)
+    axes.set_yticks(range(len(items)), [plain_name(name[:40]) for name, _ in items], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("rows")
     return _svg(figure)

@@ -61,6 +61,7 @@ class Content:
         facts: versions and measurements, by name.
         averaged: epochs whose states' mean was kept; empty where one epoch's state was.
         samples: what a language model was asked, with "right", "before" and "after"; empty for tasks with labels.
+        ensemble: members that answer together, with their scores, gains and cost; empty for one delta.
         candidates: trained beside each other, each with `chosen`, `what`, `history` and `best_epoch`; empty for one.
     """
 
@@ -84,6 +85,7 @@ class Content:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, str]] = field(default_factory=list)
     averaged: list[int] = field(default_factory=list)
+    ensemble: dict[str, Any] = field(default_factory=dict)
 
 
 def render(content: Content) -> str:
@@ -98,7 +100,8 @@ def render(content: Content) -> str:
         _head(content),
         _comparison(content),
         section("Learning curves", _curves(content)),
-        section("Gradients by layer", _gradients(content)),
+        section("Layer by layer", _by_layer(content)),
+        section("Ensemble", _ensemble(content)),
         section("Candidates", _candidates(content)),
         *_answers(content),
         section("Data", _data(content)),
@@ -190,13 +193,18 @@ def _curves(content: Content) -> str:
     )
 
 
-def _gradients(content: Content) -> str:
-    """Show where gradients are large or vanish, where more than one block trains."""
-    rows = [row for row in content.history if len(row.get("gradient norms", {})) > 1]
-    if not rows:
-        return ""
-    said = "<p class=soft>Norm of the delta's gradients in the last step of an epoch, after clipping.</p>"
-    return said + plots.by_layer({f"epoch {row['epoch']}": row["gradient norms"] for row in rows})
+def _by_layer(content: Content) -> str:
+    """Show where gradients or what the blocks add are large or vanish, where there is more than one block."""
+    found = []
+    for key, axis, said in (
+        ("gradient norms", "norm", "Norm of the delta's gradients in the last step of an epoch, after clipping."),
+        ("activations", "root mean square", "Size of what each block adds to its input in the last step of an epoch."),
+    ):
+        rows = [row for row in content.history if len(row.get(key, {})) > 1]
+        if rows:
+            curves = {f"epoch {row['epoch']}": row[key] for row in rows}
+            found.append(f"<p class=soft>{said}</p>{plots.by_layer(curves, axis)}")
+    return "".join(found)
 
 
 def _candidates(content: Content) -> str:
@@ -213,11 +221,35 @@ def _candidates(content: Content) -> str:
     compared = table(["candidate", "trainable", "best epoch", f"validation {content.score}"], rows)
     if not any(content.score in row for one in content.candidates for row in one["history"]):
         return compared + "<p class=soft>There are no validation rows: no candidate was chosen over another.</p>"
-    note = (
+    note = "" if content.ensemble else (
         f"<p class=soft>{len(content.candidates)} candidates were compared on validation, and the best of many looks "
         "better there than it is; only the kept one was scored on test.</p>"
-    )
+    )  # fmt: skip
     return compared + note + plots.candidate_curves([one["history"] for one in content.candidates], content.score)
+
+
+def _ensemble(content: Content) -> str:
+    """Compare what answers together with each of its members and with the recipe alone."""
+    found = content.ensemble
+    if not found:
+        return ""
+    names = list(found["members"][0]["scores"][content.split])
+    lines = [
+        (f"{one['what']}{', best on validation' * (place == found['best_member'])}"
+         f"{'' if one['taken'] else ', left out'}", one["scores"][content.split], one["weight"])
+        for place, one in enumerate(found["members"])
+    ]  # fmt: skip
+    if found["alone"]:
+        lines.append(("the recipe alone", found["alone"][content.split], None))
+    rows = []
+    for what, scores, weight in lines:
+        cells = [_score(name, Estimate(**scores[name])) for name in names] + [f"{weight:.3f}" if weight else ""]
+        rows.append(f"<tr><td>{safe(what)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
+    ours = [_score(name, content.contenders[-1].scores[name]) for name in names] + [""]
+    rows.append(f"<tr class=ours><td>together</td>{''.join(f'<td class=n>{cell}</td>' for cell in ours)}</tr>")
+    return table([content.split, *names, "weight"], rows) + "".join(
+        f"<p>{safe(said)}</p>" for said in found["sentences"]
+    )
 
 
 def _answers(content: Content) -> list[str]:

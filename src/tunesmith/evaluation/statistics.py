@@ -1,4 +1,4 @@
-"""Intervals and paired comparisons by the bootstrap."""
+"""Intervals and paired comparisons: by the bootstrap, and of shares of rows by formulas that hold near 0 and 1."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.written import Written
 
 Result = Predictions | Written  # what a model did on the rows of a split
+Marks = np.ndarray[Any, np.dtype[np.bool_]]
+Right = Marks | None
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,22 @@ class Bootstrap:
             low, high = np.percentile(values, [tail, 100 - tail])
         return float(low), float(high)
 
+    def interval_of(self, table: Array, right: Right) -> tuple[float, float]:
+        """Take a score's interval: Wilson's of a share of rows, percentiles of resamples else.
+
+        Args:
+            table: (resamples,), the score on resamples.
+            right: the rows that count, from `Metric.right`; None for a score that is no share of rows.
+        Returns:
+            (low, high).
+        """
+        if right is None or not len(right):
+            return self.interval(table)
+        return wilson(float(right.mean()), len(right), self.confidence)
+
 
 def wilson(share: float, rows: int, confidence: float) -> tuple[float, float]:
-    """Give the interval of a share of rows where the bootstrap has none: no row counts, or every row.
+    """Give the interval of a share of rows; it holds near 0 and 1 too, where the bootstrap's is too narrow.
 
     Args:
         share: of the rows. [fraction]
@@ -115,6 +130,29 @@ def wilson(share: float, rows: int, confidence: float) -> tuple[float, float]:
     centre = (share + z * z / (2 * rows)) / (1 + z * z / rows)
     half = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def paired_shares(first: Marks, second: Marks, confidence: float) -> tuple[float, float]:
+    """Give the interval of the difference of two shares of the same rows; it holds where few rows differ, too.
+
+    Args:
+        first: (rows,), the rows that count for one model.
+        second: (rows,), those that count for the other.
+        confidence: of the interval. [fraction]
+    Returns:
+        (low, high) of the first share minus the second.
+    Example:
+        >>> rows = np.arange(100)
+        >>> [round(end, 3) for end in paired_shares(rows < 90, rows < 80, 0.95)]
+        [0.034, 0.162]
+
+    Source: Bonett and Price 2012, Journal of Educational and Behavioral Statistics 37, 479-488: Wald's interval after
+        one row is added to each kind of row on which the two differ.
+    """
+    rows = len(first) + 2
+    one, two = ((int(kind.sum()) + 1) / rows for kind in (first & ~second, second & ~first))
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt((one + two - (one - two) ** 2) / rows)
+    return one - two - half, one - two + half
 
 
 def metrics_by_name(names: Sequence[str]) -> list[Metric]:
@@ -147,11 +185,8 @@ def estimate(predictions: Result, metrics: Sequence[Metric], bootstrap: Bootstra
     whole = predictions.sample()
     found = {}
     for column, metric in enumerate(metrics):
-        low, high = bootstrap.interval(table[:, column])
-        value = metric.compute(whole)
-        if metric.proportion and low == high:
-            low, high = wilson(value, predictions.rows, bootstrap.confidence)
-        found[metric.name] = Estimate(value, low, high)
+        ends = bootstrap.interval_of(table[:, column], metric.right(predictions))
+        found[metric.name] = Estimate(metric.compute(whole), *ends)
     return found
 
 
@@ -170,18 +205,81 @@ def paired_difference(first: Result, second: Result, metric: Metric, bootstrap: 
     """
     if not np.array_equal(first.references, second.references):
         raise ValueError("a paired comparison needs the same rows in the same order for both models")
-    sign = 1 if metric.higher_is_better else -1
+    ours, theirs = (Resampled.of(one, metric, bootstrap) for one in (first, second))
+    return difference(ours, theirs, metric, bootstrap)
 
-    def gain(weights: Array | None = None) -> float:
-        return sign * (metric.compute(first.sample(weights)) - metric.compute(second.sample(weights)))
 
-    values = np.array([gain(weights) for weights in bootstrap.weights(first.rows)])
-    low, high = bootstrap.interval(values)
-    value = gain()
-    known = values[~np.isnan(values)]
+@dataclass(frozen=True)
+class Resampled:
+    """What a model scored on every resample; the same bootstrap draws the same rows for every model.
+
+    Args:
+        value: on the rows as they are.
+        table: (resamples,), NaN where it is not defined.
+        right: the rows that count, where the score is a share of rows.
+    """
+
+    value: float
+    table: Array
+    right: Right
+
+    @classmethod
+    def of(cls, found: Result, metric: Metric, bootstrap: Bootstrap) -> Resampled:
+        """Score a model.
+
+        Args:
+            found: what it did on the rows of a split.
+            metric: to compute.
+            bootstrap: how to resample.
+        Returns:
+            Its scores.
+        """
+        table = [metric.compute(found.sample(weights)) for weights in bootstrap.weights(found.rows)]
+        return cls(metric.compute(found.sample()), np.array(table), metric.right(found))
+
+
+def difference(first: Resampled, second: Resampled, metric: Metric, bootstrap: Bootstrap) -> Difference:
+    """Compare two models by what they scored on the same resamples.
+
+    Args:
+        first: scores of one model.
+        second: of the other, for the same rows.
+        metric: to compare by.
+        bootstrap: that drew the resamples.
+    Returns:
+        The gain of the first over the second with its interval and p-value.
+    """
+    with np.errstate(invalid="ignore"):  # between infinities there is no number
+        gains = metric_sign(metric) * (first.table - second.table)
+    ends = bootstrap.interval(gains)
+    if first.right is not None and second.right is not None and len(first.right):
+        ends = paired_shares(first.right, second.right, bootstrap.confidence)
+    value = metric_sign(metric) * (first.value - second.value)
+    return Difference(metric.name, Estimate(value, *ends), two_sided(gains))
+
+
+def metric_sign(metric: Metric) -> int:
+    """Return what turns a metric into one where more is better.
+
+    Args:
+        metric: any.
+    Returns:
+        1 or -1.
+    """
+    return 1 if metric.higher_is_better else -1
+
+
+def two_sided(gains: Array) -> float:
+    """Say how probable differences like these are where there is none: twice the share on the smaller side of zero.
+
+    Args:
+        gains: one per resample; NaN where undefined.
+    Returns:
+        The p-value, never below 2 / (resamples + 1).
+    """
+    known = gains[~np.isnan(gains)]
     tail = min((known <= 0).mean(), (known >= 0).mean()) if len(known) else 1.0
-    p_value = min(1.0, 2 * max(float(tail), 1 / (bootstrap.resamples + 1)))
-    return Difference(metric.name, Estimate(value, low, high), p_value)
+    return min(1.0, 2 * max(float(tail), 1 / (len(gains) + 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -42,8 +42,9 @@ class Adapter(LayerMethod):
     parallel (beside feed-forward): y' = y + scale * up(act(down(x))), x the input of the sublayer's last map
 
     Source: Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00247; He et al. 2021,
-    arXiv:2110.04366, eq. 8. Differs: the adapter stands before the sublayer's own dropout, and the parallel one reads
-    the (wider) input of the feed-forward's last map, where the paper reads the input of its first one.
+    arXiv:2110.04366, eq. 8; `active` as in Makhzani and Frey 2013, arXiv:1312.5663, section 2. Differs: the adapter
+    stands before the sublayer's own dropout, and the parallel one reads the (wider) input of the feed-forward's last
+    map, where the paper reads the input of its first one.
     """
 
     name: ClassVar[str] = "adapter"
@@ -60,6 +61,13 @@ class Adapter(LayerMethod):
     )
     activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid", "leaky-relu", "none"] = setting(
         "relu", "Non-linearity between the two narrow maps."
+    )
+    active: float = setting(
+        1.0,
+        "Share of a token's inner units that stay, the largest ones; the others are zero.",
+        unit="fraction",
+        gt=0,
+        le=1,
     )
     residual: bool = setting(True, "Add the adapter to the sublayer's output; false puts it in the output's place.")
     scale: float | None = setting(None, "Factor of the adapter; 4 for parallel and 1 otherwise when empty.", gt=0)
@@ -130,6 +138,29 @@ class Narrow(nn.Module):
         nn.init.zeros_(self.bias)
 
 
+class Inner(nn.Module):
+    """What stands between an adapter's maps: a non-linearity, and of its units the largest alone.
+
+    Args:
+        activation: by name.
+        active: share of a token's units that stay. [fraction]
+    """
+
+    gives_zeros: ClassVar[bool] = True
+
+    def __init__(self, activation: str, active: float) -> None:
+        super().__init__()
+        self._activation, self._active = _ACTIVATIONS[activation], active
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute (N, width) from the same shape."""
+        h = self._activation(x)
+        if self._active == 1.0:
+            return h
+        kept = h.abs().topk(max(1, round(self._active * h.shape[-1])), -1, sorted=False).indices
+        return torch.zeros_like(h).scatter(-1, kept, h.gather(-1, kept))
+
+
 class AdapterPatch(Patch):
     """The two narrow maps of one adapter.
 
@@ -144,7 +175,7 @@ class AdapterPatch(Patch):
         super().__init__()
         self.parallel, self.residual = settings.variant == "parallel", settings.residual
         self.scale, self.dropout = scale, settings.dropout
-        self.activation = _ACTIVATIONS[settings.activation]
+        self.activation = Inner(settings.activation, settings.active)
         self.adapter_down = Narrow(seam, seam.width_in if self.parallel else seam.width_out, width)
         self.adapter_up = Narrow(seam, width, seam.width_out)
         if self.residual:

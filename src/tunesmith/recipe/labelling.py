@@ -47,7 +47,7 @@ def _without_validation(recipe: Recipe, task: Any) -> list[str]:
         f"training.best={recipe.training.best} chooses by them": recipe.training.best not in ("auto", "last"),
         "training.schedule=plateau waits for them": recipe.training.schedule["name"] == "plateau",
         "training.patience waits for them": recipe.training.patience is not None,
-        "candidates are chosen by them": bool(recipe.candidates) and recipe.combine == "best",
+        "candidates are chosen by them": bool(recipe.candidates) and recipe.combine["name"] == "best",
         "model.quantization is judged by them": recipe.model.quantization is not None,
         "task.reject chooses its threshold by them": getattr(task, "reject", None) is not None,
     }

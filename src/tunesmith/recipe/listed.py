@@ -64,6 +64,16 @@ def across_lists(listed: Mapping[str, Sequence[Any]], data: DataSettings, task: 
             if step.of not in ("text", task.reads)
         ),
         *(
+            f"data.augmentation: {step.name} needs {step.lacks}."
+            for step in listed["augmentation"]
+            if getattr(step, "lacks", "")
+        ),
+        *(
+            f"data.augmentation: {step.name} writes forms of the texts as they stand in the data; put it first."
+            for step in listed["augmentation"][1:]
+            if getattr(step, "ahead", False)
+        ),
+        *(
             f"data.augmentation: {step.name} shares the labels of two rows, and a row of a run has one. Leave it out."
             for step in listed["augmentation"]
             if getattr(step, "mixes", False)

@@ -13,6 +13,7 @@ from tunesmith.core.errors import RecipeError, nearest, unknown
 from tunesmith.core.registry import components, find
 from tunesmith.recipe.checking import validated, worded
 from tunesmith.recipe.data import across_data
+from tunesmith.recipe.ensembles import across_ensembles, across_members, with_combination
 from tunesmith.recipe.images import across_images
 from tunesmith.recipe.labelling import across_labels
 from tunesmith.recipe.lines import parse
@@ -31,6 +32,8 @@ COMPONENTS = {
     "semi_supervised": "semi_supervised",
     "dual_learning": "dual_learning",
     "attributes": "attributes",
+    "ensemble": "ensembles",
+    "combine": "combinations",
 }
 _SHORTHANDS = ("model", *COMPONENTS)
 
@@ -44,11 +47,13 @@ class Checked:
         task: the task, built from `recipe.task`.
         method: the method, built from `recipe.method`.
         folder: where relative data paths are looked up first.
-        candidates: the recipe in each variant; empty when it stands alone.
+        candidates: the recipe in each variant, those of an ensemble's members too; empty when it stands alone.
         listed: components that are given as lists, by key below `data`.
         scheme: how more is learned from than the labelled rows, built from `semi_supervised` or `dual_learning`;
             None where both are empty.
         attributes: how classes without a training row are told, built from `attributes`; None where it is empty.
+        ensemble: how members are made, built from `ensemble`; None where it is empty.
+        combine: what is kept of candidates or members, built from `combine`.
     """
 
     recipe: Recipe
@@ -59,6 +64,8 @@ class Checked:
     listed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     scheme: Any = None
     attributes: Any = None
+    ensemble: Any = None
+    combine: Any = None
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, as it will be saved in the run."""
@@ -69,6 +76,9 @@ class Checked:
             values[type(self.scheme).section] = self.scheme.describe()
         if self.attributes is not None:
             values["attributes"] = self.attributes.describe()
+        if self.ensemble is not None:
+            values["ensemble"] = self.ensemble.describe()
+        values["combine"] = self.combine.describe()
         values["data"].update({key: [one.describe() for one in some] for key, some in self.listed.items()})
         return values
 
@@ -97,7 +107,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         RecipeError: all mistakes in one message, each with its key and line.
     """
     source, folder, values, lines = read_values(recipe, overrides, expanded)
-    values = expanded(with_file(inherit_values(values, folder), folder))
+    values = with_combination(expanded(with_file(inherit_values(values, folder), folder)))
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if problems or checked is None:
@@ -197,21 +207,34 @@ def _check(values: dict[str, Any], problems: list[str], folder: Path) -> Checked
         problems.extend([*_across(recipe, parts["task"]), *across_lists(listed, recipe.data, parts["task"])])
         problems.extend(across_schemes(recipe, parts))
         problems.extend(across_unseen(recipe, parts))
+        problems.extend(across_ensembles(recipe, parts))
         problems.extend(across_images(recipe, parts["task"], listed))
     if problems or recipe is None:
         return None
     scheme = parts.get("semi_supervised") or parts.get("dual_learning")
-    alone = Checked(recipe, parts["task"], parts["method"], folder, (), listed, scheme, parts.get("attributes"))
-    variants = tuple(
-        _candidate(values, variant, f"candidates[{number}].", problems, folder)
-        for number, variant in enumerate(recipe.candidates)
-    )
+    alone = Checked(
+        recipe, parts["task"], parts["method"], folder, (), listed, scheme, parts.get("attributes"),
+        parts.get("ensemble"), parts["combine"],
+    )  # fmt: skip
+    return replace(alone, candidates=tuple(_variants(alone, values, problems)))
+
+
+def _variants(alone: Checked, values: dict[str, Any], problems: list[str]) -> list[Checked]:
+    """Check the recipe in each variant, and what the variants must have in common."""
+    recipe, making = alone.recipe, alone.ensemble
+    given = recipe.candidates if making is None else making.variants(recipe.seed)
+    place = "candidates[{}]." if making is None else "ensemble: member {}: "
+    variants = [
+        _candidate(values, variant, place.format(number), problems, alone.folder)
+        for number, variant in enumerate(given)
+    ]
     checked = [found for found in variants if found is not None]
     for number, found in enumerate(checked):
         same = next((other for other in range(number) if _alike(checked[other], found)), None)
         if same is not None and not problems:
             problems.append(f"candidates[{number}]: the same as candidates[{same}]; change a setting or the seed.")
-    return replace(alone, candidates=tuple(checked))
+    problems.extend(across_members(recipe, alone.combine, checked))
+    return checked
 
 
 def _alike(first: Checked, second: Checked) -> bool:
@@ -241,7 +264,7 @@ def _candidate(
     if foreign:
         problems.append(f"{place}{foreign[0]}: candidates share it; a candidate may set method, training and seed.")
         return None
-    merged = expanded({**values, "candidates": [], "combine": "best"})
+    merged = expanded({**values, "candidates": [], "ensemble": None, "combine": "best"})
     for key, value in own.items():
         alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
         together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
@@ -323,17 +346,6 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_model(recipe, task))
     found.extend(across_labels(recipe, task))
     found.extend(across_training(recipe, task))
-    found.extend(_across_candidates(recipe, task))
-    return found
-
-
-def _across_candidates(recipe: Recipe, task: Any) -> list[str]:
-    """Refuse an average of nothing, and of what has no probabilities of labels."""
-    if recipe.combine == "best":
-        return []
-    found = [] if len(recipe.candidates) > 1 else ["combine: average needs at least two candidates, for example seeds."]
-    if task.family == "generating":
-        found.append(f"combine: the task '{task.name}' writes text, which cannot be averaged. Set it to best.")
     return found
 
 

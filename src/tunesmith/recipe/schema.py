@@ -177,7 +177,7 @@ class TrainingSettings(Settings):
     )
     synthetic: SyntheticKind | None = setting(
         None,
-        "Rows made of others while training, by name, or a mapping with its settings: mixup, manifold-mixup, smote.",
+        "Rows made of others while training, by name or with settings: tunesmith list synthetic.",
     )
     class_weights: Literal["balanced", "root"] | dict[str, Weight] | None = setting(
         None,
@@ -299,9 +299,14 @@ class Recipe(Settings):
         [],
         "Variants of method, training and seed, trained in one pass over one base; `combine` says what is kept.",
     )
-    combine: Literal["best", "average"] = setting(
-        "best",
-        "What is kept of candidates: the best on validation, or all, whose probabilities are averaged in every answer.",
+    ensemble: Component | None = setting(
+        None,
+        "How members are made of this recipe, in the place of candidates, by name, or a mapping with its settings.",
+    )
+    combine: Component = setting(
+        {"name": "best"},
+        "What is kept of candidates or members: the best on validation, one answer of all, or a mean of their weights; "
+        "where empty, best of candidates, and what suits the ensemble.",
     )
     seed: int = setting(0, "Seed of everything that draws at random.", ge=0, le=2**32 - 1)
     output: str = setting("runs/run", "Folder that the run is written to.")

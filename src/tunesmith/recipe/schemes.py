@@ -50,6 +50,6 @@ def _across_rest(recipe: Recipe, parts: Mapping[str, Any], chosen: list[str]) ->
             )
         if recipe.data.soft_labels is not None:
             found.append(f"data.soft_labels: {key} learns one label per row. Leave one of the two out.")
-        if recipe.combine != "best":
+        if recipe.combine["name"] != "best":
             found.append(f"combine: {key} measures the gain of one candidate; only combine=best goes with it.")
     return found

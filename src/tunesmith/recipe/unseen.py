@@ -32,6 +32,6 @@ def across_unseen(recipe: Recipe, parts: Mapping[str, Any]) -> list[str]:
         )
     if task.family != "labelling":
         found.append(f"attributes: they go with tasks of one label per row, not with '{task.name}'. Leave it out.")
-    if recipe.combine != "best":
+    if recipe.combine["name"] != "best":
         found.append("attributes: they are read off one model; only combine=best goes with them.")
     return found

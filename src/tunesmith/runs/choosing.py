@@ -12,7 +12,6 @@ import torch
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import derived
-from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.fewshot.choosers.auto import Auto, Codes, Marks
 from tunesmith.fewshot.ways.base import Way
 from tunesmith.recipe.loading import Checked, load_recipe
@@ -22,8 +21,8 @@ from tunesmith.runs.opening import open_family
 from tunesmith.runs.preparing import prepare
 from tunesmith.tasks.labelling import LabelTask
 from tunesmith.tasks.running import extract_features
-from tunesmith.training.corpus import Split
 from tunesmith.training.loop import Loop
+from tunesmith.training.taking import taken
 
 
 def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any]]:
@@ -145,7 +144,7 @@ class _Trying:
     def _tuned(self, changed: Checked, family: Labelling, kept: Codes, held: Codes) -> Codes:
         """Train on rows and answer others."""
         split, session = family.corpus.splits["train"], family.session
-        part = replace(family, corpus=replace(family.corpus, splits={"train": some_rows(split, kept)}))
+        part = replace(family, corpus=replace(family.corpus, splits={"train": taken(split, kept)}))
         known = {"train": self.features[torch.from_numpy(kept)]} if split is self.split else {}
         part.frozen = replace(family.frozen, features=known)
         trial = prepare(changed, part, None)[0].trial
@@ -155,29 +154,7 @@ class _Trying:
             if trial.trained.interrupted:
                 raise KeyboardInterrupt
             part.settle(trial.tuned)
-            found: Codes = trial.tuned.probabilities(some_rows(split, held).tokens).argmax(1).numpy()
+            found: Codes = trial.tuned.probabilities(taken(split, held).tokens).argmax(1).numpy()
         finally:
             session.backbone.seams.detach(trial.name)
         return found
-
-
-def some_rows(split: Split, rows: Codes) -> Split:
-    """Take some rows of a split.
-
-    Args:
-        split: of a task with labels.
-        rows: their numbers.
-    Returns:
-        They alone, in that order.
-    """
-    soft = None if split.soft is None else split.soft[rows]
-    wordings = [_taken(one, rows) for one in split.tokens.wordings]
-    tokens = wordings[0] if len(wordings) == 1 else VariedRows(wordings)
-    weights = None if split.weights is None else split.weights[rows]
-    return replace(split, index=split.index[rows], labels=split.labels[rows], tokens=tokens, soft=soft, weights=weights)
-
-
-def _taken(tokens: TokenRows, rows: Codes) -> TokenRows:
-    ids = [tokens[row] for row in rows]
-    ends = np.concatenate([[0], np.cumsum([len(row) for row in ids])])
-    return TokenRows(np.concatenate(ids), ends, tokens.full_lengths[rows])

@@ -135,6 +135,28 @@ class Judge:
         }
         return scored
 
+    def brief(self, found: Result) -> dict[str, dict[str, float]]:
+        """Score by the first two metrics.
+
+        Args:
+            found: what a contender did.
+        Returns:
+            "value", "low" and "high" by metric.
+        """
+        return {name: one.plain() for name, one in estimate(found, self.metrics[:2], self.bootstrap).items()}
+
+    def paired(self, ours: Result, theirs: Result) -> dict[str, dict[str, float]]:
+        """Compare two contenders on the same rows.
+
+        Args:
+            ours: of one.
+            theirs: of the other.
+        Returns:
+            How much better ours is, "value" with "low", "high" and "p_value", for each of the first two metrics.
+        """
+        found = [paired_difference(ours, theirs, metric, self.bootstrap) for metric in self.metrics[:2]]
+        return {one.metric: {**one.estimate.plain(), "p_value": one.p_value} for one in found}
+
     def gain(self, ours: Scored, others: Sequence[Scored], split: str) -> list[Difference]:
         """Compare the tuned model with the best baseline, metric by metric.
 

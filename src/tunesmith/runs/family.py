@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from tunesmith.core.progress import Progress
@@ -123,6 +124,17 @@ class Family:
             The split; rows that were added stand behind its own.
         """
         return self.corpus.splits["train"]
+
+    def on(self, train: Split, rows: np.ndarray[Any, np.dtype[np.int64]]) -> Family:
+        """Return the same with other training rows, everything else shared.
+
+        Args:
+            train: the rows.
+            rows: their numbers among the present ones.
+        Returns:
+            A family of its own.
+        """
+        return replace(self, corpus=replace(self.corpus, splits={**self.corpus.splits, "train": train}))
 
     def start(self, head: nn.Module, checked: Checked, earlier: Earlier | None) -> None:
         """Give a head its starting values.

@@ -18,6 +18,7 @@ FINGERPRINT = "fingerprint.json"
 _WRITING = ".writing-"
 BASE = "base"  # folder in the run of a model that was made for it
 _BEST = "best"  # folder in the run, or in a member's, with the states of its best epochs
+LEARNED = "ensemble.safetensors"  # in the run of an ensemble, what its members are put together with
 _MEMBERS = "members"  # folder in the run with the second and further deltas of an ensemble
 
 
@@ -72,7 +73,7 @@ def check_single(run: Path, what: str) -> None:
     members = count_members(run)
     if members > 1:
         raise CompatibilityError(
-            f"{run} is an ensemble of {members} deltas whose probabilities are averaged; one delta cannot stand for "
+            f"{run} is an ensemble of {members} deltas that answer together; one delta cannot stand for "
             f"it, so there is nothing to {what}. Train with combine=best."
         )
 
@@ -86,7 +87,7 @@ def check_free(output: Path, overwrite: bool) -> None:
     Raises:
         CheckpointError: it exists, is not a run, or cannot be written.
     """
-    if output.exists() and not _only_begun(output):
+    if output.exists() and not _only_begun(output) and not _empty(output):
         if not overwrite and found(output / CHECKPOINTS):
             raise CheckpointError(
                 f"the output folder {output} holds a run that is not finished. Go on with it with --resume, replace it "
@@ -96,7 +97,7 @@ def check_free(output: Path, overwrite: bool) -> None:
             raise CheckpointError(
                 f"the output folder {output} exists. Choose another with output=FOLDER, or replace it with --overwrite."
             )
-        if not is_run(output) and any(output.iterdir() if output.is_dir() else [output]):
+        if not is_run(output):
             raise CheckpointError(
                 f"{output} exists and is not a run folder, so --overwrite does not replace it. Choose another output."
             )
@@ -110,6 +111,10 @@ def is_run(folder: Path) -> bool:
         folder: any path.
     """
     return (folder / FINGERPRINT).is_file() or bool(found(folder / CHECKPOINTS))
+
+
+def _empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _only_begun(folder: Path) -> bool:
@@ -144,7 +149,7 @@ def check_new(output: Path) -> None:
     Raises:
         CheckpointError: it exists or cannot be written.
     """
-    if output.exists():
+    if output.exists() and not _empty(output):
         raise CheckpointError(f"the output folder {output} exists. Choose another, or remove it first.")
     _staging(output).rmdir()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,15 @@ class Labelling(Family):
         if training.label_rows:
             check_spelling(self.corpus.label_names)
         return augmented(self.corpus.splits["train"], training, self.corpus.label_texts, self.session)
+
+    def on(self, train: Split, rows: np.ndarray[Any, np.dtype[np.int64]]) -> Family:
+        """Take the frozen features of the rows too."""
+        found = super().on(train, rows)
+        assert isinstance(found, Labelling)
+        features = dict(self.frozen.features)
+        if "train" in features:
+            features["train"] = features["train"][torch.from_numpy(rows)]
+        return replace(found, frozen=Frozen(features, self.frozen.costs))
 
     def start(self, head: nn.Module, checked: Checked, earlier: Earlier | None) -> None:
         """Start the head at prototypes, and at an earlier run's rows for its labels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def held_out_again(checked: Checked, session: Session, fingerprint: Mapping[str,
         DataError: the file changed meanwhile, so that rows which trained could be among them.
     """
     data = checked.recipe.data
-    corpus = read_corpus(checked, session, known)
+    plain = data.model_copy(update={"augmentation": []})  # of rows that train alone
+    corpus = read_corpus(replace(checked, recipe=checked.recipe.model_copy(update={"data": plain})), session, known)
     if corpus.content_hash.split("+")[0] != str(fingerprint.get("data_hash")).split("+")[0]:
         raise DataError(
             f"{data.train} is not as it was when the run trained on it, so its held-out rows are not known any more. "

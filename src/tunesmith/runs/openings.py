@@ -102,8 +102,7 @@ def note_opening(folder: Path, by: str, file: str, tokens: TokenRows, scores: Ma
         tokens: the rows.
         scores: value by metric.
     """
-    known = set(_test_hashes(folder))
-    test_rows = sum(one in known for one in row_hashes(tokens)) if known else 0
+    test_rows = among_test(folder, tokens)
     if not test_rows:
         return
     line = opening(by, str(Path(file).absolute()), len(tokens), test_rows, scores)
@@ -115,6 +114,19 @@ def note_opening(folder: Path, by: str, file: str, tokens: TokenRows, scores: Ma
         said = f"{test_rows} of the scored rows are in the run's test split; that could not be recorded: {error}"
     if said:
         _log.warning("%s", said)
+
+
+def among_test(folder: Path, tokens: TokenRows) -> int:
+    """Count rows that are in a run's test split.
+
+    Args:
+        folder: of the run.
+        tokens: the rows.
+    Returns:
+        How many. [count]
+    """
+    known = set(_test_hashes(folder))
+    return sum(one in known for one in row_hashes(tokens)) if known else 0
 
 
 def _test_hashes(folder: Path) -> list[str]:

@@ -50,6 +50,7 @@ class Outcome:
         quantization: what the quantised base lost against full precision; empty for a base in full precision.
         processes: how many trained together, and what each sent per step; empty for one process.
         scheme: what was learned from besides the labelled rows, and what that gained; empty without.
+        ensemble: members, gains and cost where several answer together or their weights were averaged; else empty.
         unseen: how well classes without training rows are told by their attributes; empty without.
     """
 
@@ -78,6 +79,7 @@ class Outcome:
     processes: dict[str, int] = field(default_factory=dict)
     scheme: dict[str, Any] = field(default_factory=dict)
     unseen: dict[str, Any] = field(default_factory=dict)
+    ensemble: dict[str, Any] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tunesmith.core.arrow import list_column, number_column, text_column
+from tunesmith.core.errors import CheckpointError
 from tunesmith.core.files import write_atomic
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Result
@@ -18,8 +20,8 @@ from tunesmith.training.corpus import Corpus
 def write_predictions(path: Path, results: dict[str, Result], corpus: Corpus) -> None:
     """Write one line per evaluated row: split, place in the file, and what the model did.
 
-    With labels that is reference, prediction and probabilities; of a language model, -log p, tokens and, where the row
-    was answered, the answer and its references.
+    With labels that is reference, prediction and probabilities; of a language model, -log p, tokens, characters and,
+    where the row was answered, the answer and its references.
 
     Texts are left out; `where` finds them in the data file.
 
@@ -60,6 +62,57 @@ def _written(found: Written) -> dict[str, Any]:
     return {
         "nats": number_column(found.nats),
         "tokens": number_column(found.tokens),
+        "characters": number_column(found.characters),
         "answer": text_column(answers),
         "references": list_column(lengths, text_column(references)),
     }
+
+
+def read_predictions(path: Path, split: str, labels: Sequence[str]) -> tuple[list[str], Result]:
+    """Read what a run did on the rows of a split again.
+
+    Args:
+        path: the Parquet file.
+        split: that was scored.
+        labels: of the run, in the order of the codes; none for a model that writes.
+    Returns:
+        Where each row stands, and the predictions; probabilities have single precision.
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds no such rows.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path, filters=[("split", "=", split)])
+        where = table.column("where").to_pylist()
+        found = _read_written(table) if "nats" in table.column_names else _read_predicted(table, labels)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: {path.parent} is not a complete run folder.") from None
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise CheckpointError(f"{path} is damaged: {error}. Train again or restore the file.") from None
+    if not where:
+        raise CheckpointError(f"{path} holds no rows of {split}. Train again or restore the file.")
+    return where, found
+
+
+def _read_predicted(table: Any, labels: Sequence[str]) -> Predictions:
+    codes = {name: code for code, name in enumerate(labels)}
+    references = np.array([codes[name] for name in table.column("reference").to_pylist()], np.int64)
+    shares = np.array(table.column("probabilities").to_pylist(), np.float64).reshape(len(references), len(labels))
+    return Predictions(shares, references)
+
+
+def _read_written(table: Any) -> Written:
+    answers, right = table.column("answer").to_pylist(), table.column("references").to_pylist()
+    answered = [row for row, answer in enumerate(answers) if answer is not None]
+    tokens = table.column("tokens").to_numpy().astype(np.int64)
+    known = "characters" in table.column_names  # runs of earlier versions lack it
+    return Written(
+        table.column("nats").to_numpy().astype(np.float64),
+        tokens,
+        table.column("characters").to_numpy().astype(np.int64) if known else np.zeros_like(tokens),
+        np.array(answered, np.int64),
+        [answers[row] for row in answered],
+        [right[row] for row in answered],
+    )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
 
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.seeds import derived, seed_everything
@@ -19,6 +23,23 @@ from tunesmith.training.trial import Trial
 
 
 @dataclass
+class Fold:
+    """A training without some of the rows, which it answers.
+
+    Args:
+        family: with the rows that train.
+        trial: its delta and head.
+        facts: found by the probing step.
+        held: numbers of the rows left out.
+    """
+
+    family: Family
+    trial: Trial
+    facts: Preflight
+    held: np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass
 class Prepared:
     """A candidate that is ready to train.
 
@@ -26,13 +47,43 @@ class Prepared:
         checked: its recipe.
         trial: its delta, head and rows.
         facts: found by the probing step.
-        plain: the same without the recipe's scheme, to measure what the scheme gains.
+        family: with the rows that it trains on.
+        plain: the same without the recipe's scheme, or the recipe without its ensemble, to measure what that gains.
+        folds: the same on parts of the rows, for a combination that learns from out-of-fold answers.
+        vote: how much its maker trusts it beside others; None for all alike.
     """
 
     checked: Checked
     trial: Trial
     facts: Preflight
+    family: Family
     plain: Trial | None = None
+    folds: list[Fold] = field(default_factory=list)
+    vote: float | None = None
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Everything that trains in its pass."""
+        return [self.trial, *([] if self.plain is None else [self.plain]), *(fold.trial for fold in self.folds)]
+
+    @property
+    def probed(self) -> list[tuple[Trial, Preflight]]:
+        """Everything that trains, each with what its probing step found."""
+        folds = {fold.trial: fold.facts for fold in self.folds}
+        return [(trial, folds.get(trial, self.facts)) for trial in self.trials]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a trial begins, where its recipe alone does not say it.
+
+    Args:
+        seed: of the weights that it begins with; its recipe's when None.
+        trial: makes it of its arguments.
+    """
+
+    seed: int | None = None
+    trial: Callable[[dict[str, Any]], Trial] = lambda facts: Trial(**facts)
 
 
 def prepare(
@@ -59,23 +110,34 @@ def prepare(
             "of a training. Leave it out; the untuned model is among the baselines."
         )
     names = [f"trial-{number:03d}" for number in range(len(candidates))] if checked.candidates else ["default"]
-    prepared: list[Prepared] = []
-    for number, (candidate, name) in enumerate(zip(candidates, names, strict=True)):
-        try:
-            prepared.append(Prepared(candidate, *prepare_one(candidate, name, family, earlier, processes)))
-            if candidate.scheme is not None and candidate.scheme.compare:
-                plain = replace(candidate, scheme=None)
-                prepared[-1].plain, _ = prepare_one(plain, f"{name}-plain", family, earlier, processes)
-        except TunesmithError as error:
-            if checked.candidates:
-                error.args = (f"candidates[{number}]: {error}",)
-            raise
+    prepared = [_candidate(checked, number, name, family, (earlier, processes)) for number, name in enumerate(names)]
     release(family.session.backbone.model)
     return prepared
 
 
+def _candidate(
+    common: Checked, number: int, name: str, family: Family, given: tuple[Earlier | None, Processes]
+) -> Prepared:
+    checked = common.candidates[number] if common.candidates else common
+    try:
+        found = Prepared(checked, *prepare_one(checked, name, family, *given), family)
+        if checked.scheme is not None and checked.scheme.compare:
+            plain = replace(checked, scheme=None)
+            found.plain, _ = prepare_one(plain, f"{name}-plain", family, *given)
+    except TunesmithError as error:
+        if common.candidates:
+            error.args = (f"candidates[{number}]: {error}",)
+        raise
+    return found
+
+
 def prepare_one(
-    checked: Checked, name: str, family: Family, earlier: Earlier | None, processes: Processes = ALONE
+    checked: Checked,
+    name: str,
+    family: Family,
+    earlier: Earlier | None,
+    processes: Processes = ALONE,
+    begin: Start | None = None,
 ) -> tuple[Trial, Preflight]:
     """Attach one recipe's delta, and prove that a step would train it.
 
@@ -85,14 +147,15 @@ def prepare_one(
         family: its model and data.
         earlier: run to go on from, or None.
         processes: that train together; the first one scores states for all.
+        begin: how it begins, where the recipe alone does not say it.
     Returns:
         The trial, and what the probing step found.
     Raises:
         TunesmithError: it cannot be attached, or would train nothing.
     """
     recipe, session, split = checked.recipe, family.session, family.corpus.splits["train"]
-    backbone = session.backbone
-    seed_everything(derived(recipe.seed, "weights"))
+    backbone, begin = session.backbone, begin or Start()
+    seed_everything(derived(recipe.seed if begin.seed is None else begin.seed, "weights"))
     delta = earlier.attach(session, name) if earlier else checked.method.attach(backbone.seams, name)
     if checked.method.data_driven and earlier is None:
         seed = derived(recipe.seed, "initialise")
@@ -112,7 +175,7 @@ def prepare_one(
         "method": checked.method,
     }
     given = Given(family.corpus.label_names, checked.folder, family.corpus.unlabelled)
-    trial = Trial(**facts) if checked.scheme is None else checked.scheme.trial(given, facts)
+    trial = begin.trial(facts) if checked.scheme is None else checked.scheme.trial(given, facts)
     found = check(trial)
     seed_everything(derived(recipe.seed, "training"))
     return trial, found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from tunesmith.evaluation.statistics import (
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.folder import FINGERPRINT, best_folder, count_members, member_folder, unfinished
+from tunesmith.runs.calibrating import Calibrating, calibrate, forget_calibration, read_calibration
+from tunesmith.runs.folder import FINGERPRINT, LEARNED, best_folder, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
 from tunesmith.runs.openings import note_opening, read_openings, worded
 from tunesmith.runs.session import Session, open_session
@@ -53,34 +54,42 @@ class Prediction:
     """One text's answer.
 
     Args:
-        label: the most probable one.
-        probability: of that label.
+        label: the most probable one; None where its probability stays below the run's threshold: no answer.
+        probability: of the most probable label.
         probabilities: of every label.
+        where: the row stands in its file, or the file of an image; empty for a text that was given as such.
     """
 
-    label: str
+    label: str | None
     probability: float
     probabilities: dict[str, float]
+    where: str = ""
 
     @classmethod
-    def of(cls, row: Iterable[float], labels: Sequence[str]) -> Prediction:
+    def of(cls, row: Iterable[float], labels: Sequence[str], threshold: float = 0.0) -> Prediction:
         """Word one row of probabilities.
 
         Args:
             row: one per label.
             labels: in that order.
+            threshold: of the highest probability, below which there is no answer.
         Returns:
             The prediction.
         """
         by_label = dict(zip(labels, map(float, row), strict=True))
         label = max(by_label, key=by_label.__getitem__)
-        return cls(label, by_label[label], by_label)
+        return cls(label if by_label[label] >= threshold else None, by_label[label], by_label)
 
 
 class Answering:
     """What answers texts with probabilities of labels."""
 
     labels: list[str]
+
+    @property
+    def threshold(self) -> float:
+        """Of the highest probability, below which there is no answer."""
+        return 0.0
 
     def predict_proba(self, texts: str | Sequence[str]) -> Array:
         """Compute probabilities; each kind says how.
@@ -102,7 +111,10 @@ class Answering:
         Raises:
             DataError: an empty text.
         """
-        return [Prediction.of(row, self.labels) for row in self.predict_proba(texts)]
+        return self._worded(self.predict_proba(texts))
+
+    def _worded(self, table: Array) -> list[Prediction]:
+        return [Prediction.of(row, self.labels, self.threshold) for row in table]
 
 
 class Run(Speaking, Answering):
@@ -135,6 +147,8 @@ class Run(Speaking, Answering):
             self.fingerprint, self.labels = begun["facts"], []
             self.summary = {"unfinished": self.unfinished, "steps": begun["step"], "metrics": {}}
         self._epoch = self._checked_epoch(epoch)
+        self.calibration = read_calibration(self.folder) if epoch is None else None  # it belongs to the chosen state
+        self._said = False
 
     def _checked_epoch(self, epoch: int | None) -> int | None:
         if epoch is not None and not best_folder(self.folder, 0, epoch).is_dir():
@@ -239,7 +253,10 @@ class Run(Speaking, Answering):
             DataError: the file cannot be used.
         """
         self._check_labels("generate")
-        return self._worded(self._probabilities(self._read_texts(path)))
+        examples = self._read_texts(path)
+        places = examples.where if self.recipe.task.reads == "text" else map(examples.text, range(len(examples)))
+        found = self._worded(self._probabilities(examples))
+        return [replace(one, where=place) for one, place in zip(found, places, strict=True)]
 
     def evaluate(self, path: str | Path) -> dict[str, Estimate]:
         """Score the run on labelled data.
@@ -275,6 +292,49 @@ class Run(Speaking, Answering):
         first, second = self.scored(path, "compare"), other.scored(path, "compare")
         return [paired_difference(first, second, metric, self.bootstrap) for metric in self._metrics]
 
+    # Calibration ----------------------------------------------------------------------------------------------
+
+    def calibrate(
+        self, data: str | Path | None = None, *, precision: float | None = None, coverage: float | None = None
+    ) -> dict[str, Any]:
+        """Let probabilities mean what they say: choose a temperature, and a threshold for answers, on validation rows.
+
+        Both stay in the run and every later answer uses them, which is said; `uncalibrate` takes them back.
+
+        Args:
+            data: labelled rows that neither trained nor are the run's test rows; its validation rows when None.
+            precision: choose the threshold that is right on this share of what it answers. [fraction]
+            coverage: choose the threshold that answers this share of the rows. [fraction]
+        Returns:
+            Temperature, threshold, and the scores before and after with intervals; calibration.html draws them.
+        Raises:
+            DataError: no such rows, test rows among them, or rows that no temperature or threshold can be chosen on.
+            RecipeError: precision or coverage out of bounds, or both.
+            CompatibilityError: the run writes text.
+        """
+        self._check_finished()
+        self._check_labels("perplexity as a metric")
+        self.calibration = None
+        try:
+            rows = None if data is None else (str(data), *self._labelled(data))
+            return calibrate(Calibrating(self.folder, self.labels, self.bootstrap), rows, precision, coverage)
+        finally:
+            self.calibration = read_calibration(self.folder)
+
+    def uncalibrate(self) -> bool:
+        """Take temperature and threshold back, where the run has some.
+
+        Returns:
+            Whether it had.
+        """
+        self.calibration = None
+        return forget_calibration(self.folder)
+
+    @property
+    def threshold(self) -> float:
+        """Of the highest probability, below which there is no answer."""
+        return self.calibration.threshold if self.calibration else 0.0
+
     @property
     def openings(self) -> list[dict[str, Any]]:
         """Every look at the run's test rows so far: when, by what, how many of them, and the scores."""
@@ -309,9 +369,20 @@ class Run(Speaking, Answering):
                     f"Load the model it was trained on ({self.fingerprint.get('base_model')})."
                 )
         family_of(self.recipe).remind(session, self.recipe, self.labels, self.folder)
-        tuned = Ensemble.of([self._member(session, number) for number in range(count_members(self.folder))])
+        members = [self._member(session, number) for number in range(count_members(self.folder))]
+        tuned = Ensemble.of(members, self.recipe.combine, self._learned(len(members)))
         tuned.train(False)
         return session, tuned
+
+    def _learned(self, members: int) -> dict[str, Array]:
+        """Load what members are put together with."""
+        path, recipe = self.folder / LEARNED, self.recipe
+        if path.is_file():
+            return {name: found.numpy() for name, found in read_tensors(path).items()}
+        weighs = recipe.ensemble is not None and recipe.ensemble.in_turn
+        if members > 1 and (weighs or recipe.combine.learns_from != "nothing"):
+            raise CheckpointError(f"{path} is missing: the members cannot be put together. Restore it or train again.")
+        return {}
 
     def _member(self, session: Session, number: int) -> Tuned:
         """Load one delta with its head."""
@@ -345,8 +416,15 @@ class Run(Speaking, Answering):
         return tokens
 
     def _probabilities(self, examples: Examples) -> Array:
-        found: Array = self._opened[1].probabilities(self._tokens(examples)).numpy()
-        return found
+        return self._calibrated(self._opened[1].probabilities(self._tokens(examples)).numpy())
+
+    def _calibrated(self, found: Array) -> Array:
+        if self.calibration is None:
+            return found
+        if not self._said:
+            _log.warning("answers of %s: %s", self.folder.name, self.calibration.worded())
+            self._said = True
+        return self.calibration.applied(found)
 
     def chances(self, examples: Examples) -> Array:
         """Answer rows that were read.
@@ -424,7 +502,4 @@ class Run(Speaking, Answering):
         examples = read_labelled(path, self.recipe.recipe.data, session.template, Path.cwd())
         labels = align_labels("evaluation", examples, self.labels, self.recipe.recipe.data.out_of_scope)
         tokens = self._tokens(examples)
-        return Predictions(tuned.probabilities(tokens).numpy(), labels), tokens
-
-    def _worded(self, table: Array) -> list[Prediction]:
-        return [Prediction.of(row, self.labels) for row in table]
+        return Predictions(self._calibrated(tuned.probabilities(tokens).numpy()), labels), tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.evaluation.statistics import Result, paired_difference
+from tunesmith.evaluation.statistics import Result
 from tunesmith.fewshot.schemes import SchemeTrial
 from tunesmith.runs.family import Family
 from tunesmith.runs.preparing import Prepared
@@ -38,21 +38,28 @@ def learned_besides(best: Prepared, answers: Mapping[str, Result], family: Famil
     judge, gains = family.judge, dict[str, dict[str, Any]]()
     for split, ours in answers.items():
         theirs = family.answer(best.plain.tuned, family.corpus.splits[split])
-        differences = [paired_difference(ours, theirs, metric, judge.bootstrap) for metric in judge.metrics[:2]]
-        gains[split] = {one.metric: {**one.estimate.plain(), "p_value": one.p_value} for one in differences}
+        gains[split] = judge.paired(ours, theirs)
     name, split = judge.metrics[0].name, judge.splits[-1]
     return {
         **found,
         "gain": gains,
-        "sentences": [_worded(type(best.checked.scheme).name, name, split, gains[split][name])],
+        "sentences": [
+            f"{type(best.checked.scheme).name} {worded_gain(name, split, gains[split][name])} against the same run "
+            "without it."
+        ],
     }
 
 
-def _worded(scheme: str, metric: str, split: str, gain: Mapping[str, float]) -> str:
-    """Say what was gained, or lost."""
+def worded_gain(metric: str, split: str, gain: Mapping[str, float]) -> str:
+    """Say what was gained, or lost.
+
+    Args:
+        metric: its name.
+        split: of the rows.
+        gain: "value", "low" and "high".
+    Returns:
+        The end of a sentence.
+    """
     clear = gain["low"] > 0 or gain["high"] < 0
     what = ("gains" if gain["value"] > 0 else "loses") if clear else "makes no clear difference"
-    return (
-        f"{scheme} {what}: {metric} on {split} {gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f}) "
-        "against the same run without it."
-    )
+    return f"{what}: {metric} on {split} {gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,23 @@ from tunesmith.runs.family import Family
 from tunesmith.runs.folder import check_free, completed, unfinished
 from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
+from tunesmith.runs.members import prepare_members, train_in_turn
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, find_checkpoint, is_finished
 from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
+from tunesmith.runs.together import put_together
 from tunesmith.runs.tracking import Tracking, trackers_of
 from tunesmith.runs.unseen import UnseenClasses
 from tunesmith.runs.writing import write_run
-from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.caching import kept_below
 from tunesmith.training.checkpoints import Checkpoints
 from tunesmith.training.loop import Loop
 from tunesmith.training.planning import Plan, plan
+from tunesmith.training.preflight import Preflight
 from tunesmith.training.processes import Processes, joined, take_device
 from tunesmith.training.trial import Trial
 
@@ -160,7 +162,8 @@ def _fitted(
     family.look(names, meter, progress)
     baselines = family.baselines(names, meter, progress, recipe.seed)
     unseen = UnseenClasses.open(checked, family)
-    prepared = prepare(checked, family, earlier, processes)
+    together = checked.combine.keeps != "one"
+    prepared = prepare_members(checked, family, processes) if together else prepare(checked, family, earlier, processes)
     old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier and processes.first else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]
@@ -170,13 +173,15 @@ def _fitted(
         )
     planned = _planned(prepared, warnings, progress, processes)
     splits = [split for name, split in corpus.splits.items() if name not in ("train", "test")]
-    trials = [one for item in prepared for one in (item.trial, item.plain) if one is not None]
+    trials = [one for item in prepared for one in item.trials]
     splits = list({id(split): split for split in (*(s for one in trials for s in one.splits), *splits)}.values())
     cost = Cost()
     if checked.method.trains or checked.candidates:
         with kept_below(trials, splits, recipe.training, session.model_hash, progress.say, processes):
             checkpoints = going.begin(checked, facts, progress.say, processes.first)
             cost = _train(checked, prepared, Loop(trials, processes), meter, (going, checkpoints), progress, warnings)
+            if checked.ensemble is not None and checked.ensemble.in_turn:
+                cost = cost.plus(_train_others(checked, family, prepared, (meter, warnings, progress), processes))
     return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings, unseen)
 
 
@@ -185,37 +190,44 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
     checked, family, prepared, warnings = fitted.checked, fitted.family, fitted.prepared, fitted.warnings
     best = min(prepared, key=lambda item: item.trial.key)
     _tell_diverged(prepared, warnings, progress)
-    members = _together(prepared, checked.recipe.combine, best.trial)
-    _tell_choice(prepared, best.trial, members, progress)
-    for member in members:
-        family.settle(member)
-    tuned = Ensemble.of(members)
+    answers, cost, facts = dict[str, Result](), fitted.cost, dict[str, Any]()
+    if checked.combine.keeps == "one":
+        tuned, items = best.trial.tuned, [best]
+        _tell_choice(prepared, best.trial, progress)
+        family.settle(tuned)
+    else:
+        joined = put_together(checked, family, prepared)
+        tuned, items, answers, facts = joined.tuned, joined.items, joined.answers, joined.facts
     lost = _tell_forgotten(family, fitted.old, tuned, warnings, progress) if fitted.earlier else {}
-    answers, cost = _answer(tuned, fitted, progress)
+    if not answers:
+        answers, cost = _answer(tuned, fitted, progress)
     besides = learned_besides(best, answers, family)
     unseen = fitted.unseen.measure(best.trial.tuned, family) if fitted.unseen is not None else {}
-    warnings.extend([*_told(besides, progress), *_told(unseen, progress)])
-    scored = Scored(best.checked.method.name, answers, best.facts.share, family.learned(cost))
+    warnings.extend([said for found in (besides, unseen, facts) for said in _told(found, progress)])
+    trained = replace(best.facts, trainable=sum(item.facts.trainable for item in items),
+                      share=sum(item.facts.share for item in items))  # fmt: skip
+    scored = Scored(_named(checked, best.checked, facts), answers, trained.share, family.learned(cost))
     ours = family.judge.score(scored)
     return Outcome(
-        checked=best.checked if len(members) == 1 else checked,
+        checked=checked if facts else best.checked,
         session=family.session,
         corpus=family.corpus,
         examples=sum(other.trial.trained.examples for other in prepared),
-        preflight=best.facts,
+        preflight=trained,
         predicted_peak_bytes=fitted.planned.peak_bytes,
         trained=best.trial.trained,
         tuned=tuned,
-        methods=[item.checked.method for item in prepared if item.trial.tuned in members],
-        rankings=[item.trial.ranking for item in prepared if item.trial.tuned in members],
+        methods=[item.checked.method for item in items],
+        rankings=[item.trial.ranking for item in items],
         settle=family.settle,
         forgetting=lost,
         candidates=[
-            compared(checked, item.checked, item.trial, item.facts, chosen=item.trial.tuned in members)
+            compared(checked, item.checked, item.trial, item.facts, chosen=item is best or bool(facts))
             for item in prepared
             if checked.candidates
         ],
         scheme=besides,
+        ensemble=facts,
         unseen=unseen,
         ours=ours,
         baselines=fitted.baselines,
@@ -308,11 +320,42 @@ def _check_moved(trials: list[Trial]) -> None:
         )
 
 
-def _together(prepared: list[Prepared], combine: str, best: Trial) -> list[Tuned]:
-    """Return what answers: the best trial's, or every one's that did not diverge."""
-    if combine == "best":
-        return [best.tuned]
-    return [item.trial.tuned for item in prepared if not item.trial.trained.diverged]
+def _train_others(
+    checked: Checked,
+    family: Family,
+    prepared: list[Prepared],
+    telling: tuple[Meter, list[str], Progress],
+    processes: Processes,
+) -> Cost:
+    """Train the members that need the first one, one after the other; say why there are fewer, if so."""
+    meter, warnings, progress = telling
+
+    def fit(trial: Trial, facts: Preflight, what: str) -> bool:
+        plan([(trial, facts)], processes)
+        loop = Loop([trial], processes)
+        with progress.stage(what, trial.all_rows) as bar:
+            loop.fit(bar, None, progress.say)
+        if loop.ended:
+            progress.say(
+                f"training was ended in {what}. Go on behind the first member with the same command and --resume."
+            )
+            raise SystemExit(ENDED)
+        prepared[0].trial.trained.interrupted |= loop.interrupted
+        return not trial.trained.diverged and not loop.interrupted
+
+    if prepared[0].trial.trained.interrupted:
+        raise KeyboardInterrupt  # one member is no ensemble; its checkpoint is there
+    with meter.stage() as cost:
+        for said in train_in_turn(checked, family, prepared, fit, processes):
+            warnings.append(said)
+            progress.say(f"note: {said}")
+    return cost
+
+
+def _named(checked: Checked, best: Checked, facts: dict[str, Any]) -> str:
+    """Name what was trained, for tables."""
+    members = sum(one["taken"] for one in facts.get("members", []))
+    return f"{best.method.name}, {type(checked.combine).name} of {members}" if members else str(best.method.name)
 
 
 def _tell_diverged(prepared: list[Prepared], warnings: list[str], progress: Progress) -> None:
@@ -324,12 +367,9 @@ def _tell_diverged(prepared: list[Prepared], warnings: list[str], progress: Prog
             progress.say(f"note: {warnings[-1]}")
 
 
-def _tell_choice(prepared: list[Prepared], best: Trial, members: list[Tuned], progress: Progress) -> None:
-    """Say which candidate was chosen on validation, or how many answer together."""
+def _tell_choice(prepared: list[Prepared], best: Trial, progress: Progress) -> None:
+    """Say which candidate was chosen on validation."""
     if len(prepared) == 1:
-        return
-    if len(members) > 1:
-        progress.say(f"{len(members)} candidates answer together: their probabilities are averaged")
         return
     number = next(number for number, item in enumerate(prepared) if item.trial is best)
     progress.say(f"candidate {number} of {len(prepared)} is the best on validation; only it is kept")
@@ -375,8 +415,7 @@ def _tell_data(family: Family, progress: Progress) -> None:
 
 def _planned(prepared: list[Prepared], warnings: Sequence[str], progress: Progress, processes: Processes) -> Plan:
     """Plan the memory, and say what will train, before the first step."""
-    found = [(one, item.facts) for item in prepared for one in (item.trial, item.plain) if one is not None]
-    planned = plan(found, processes)
+    planned = plan([one for item in prepared for one in item.probed], processes)
     for number, item in enumerate(prepared):
         checked, trial, facts = item.checked, item.trial, item.facts
         copies = len(trial.tuned.delta.copies)

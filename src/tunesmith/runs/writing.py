@@ -20,8 +20,9 @@ from tunesmith.evaluation.written import Written
 from tunesmith.methods.base import Method
 from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
+from tunesmith.runs.augmentations.base import AUGMENTED
 from tunesmith.runs.comparing import Scored
-from tunesmith.runs.folder import BASE, FINGERPRINT, best_folder, member_folder
+from tunesmith.runs.folder import BASE, FINGERPRINT, LEARNED, best_folder, member_folder
 from tunesmith.runs.openings import FILE as OPENINGS
 from tunesmith.runs.openings import SPLITS, opening, row_hashes
 from tunesmith.runs.outcome import Outcome
@@ -51,6 +52,9 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     for number, (method, member) in enumerate(zip(outcome.methods, members, strict=True)):
         _write_member(member_folder(folder, number), method, member, base)
         _write_best(outcome, folder, number, base)
+    if isinstance(outcome.tuned, Ensemble) and outcome.tuned.learned:
+        learned = {name: torch.from_numpy(found.copy(order="C")) for name, found in outcome.tuned.learned.items()}
+        save_tensors(folder / LEARNED, learned)
     write_json(folder / "labels.json", outcome.corpus.label_names)
     if session.task.family == "prompting":
         write_prompt(session, folder)
@@ -66,6 +70,9 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     if checked.recipe.data.cleaning:
         found = [*changed_rows(outcome.corpus.files), *outcome.corpus.findings]
         write_text(folder / LIST, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found))
+    forms = [{"by": one.by, **row} for one in outcome.corpus.forms for row in one.rows()]
+    if forms:
+        write_text(folder / AUGMENTED, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in forms))
     write_json(folder / "metrics.json", summary(outcome))
     write_text(folder / "report.html", render(_content(outcome)))
     write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus))
@@ -195,6 +202,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "forgetting": outcome.forgetting,
         "scheme": outcome.scheme,
         "unseen": outcome.unseen,
+        "ensemble": outcome.ensemble,
         "samples": outcome.samples,
         "signatures": _signatures(outcome),
         "warnings": outcome.warnings,
@@ -297,5 +305,6 @@ def _content(outcome: Outcome) -> Content:
         recipe=to_yaml(settled(outcome.checked, outcome.session)),
         facts={**measured, **{key: str(value) for key, value in facts.items()}},
         candidates=outcome.candidates,
+        ensemble=outcome.ensemble,
         samples=outcome.samples,
     )

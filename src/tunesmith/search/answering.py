@@ -13,7 +13,6 @@ from tunesmith.core.seeds import derived
 from tunesmith.evaluation.metrics.base import Metric, is_share
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Result
-from tunesmith.runs.choosing import some_rows
 from tunesmith.runs.family import Family
 from tunesmith.runs.labelling import Labelling
 from tunesmith.search.errors_seen import Answers, Errors
@@ -21,6 +20,7 @@ from tunesmith.search.evidence import Known
 from tunesmith.tasks.heads.base import RowsHead
 from tunesmith.tasks.rejecting import plain
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.taking import taken
 from tunesmith.training.trial import Trial
 
 _SAMPLE = 512  # rows that trained on which is looked how well they are answered
@@ -47,7 +47,7 @@ def _on_trained(family: Labelling, tuned: Tuned) -> Predictions:
     split = family.corpus.splits["train"]
     draw = np.random.default_rng(derived(0, "rows that trained"))
     rows = np.sort(draw.permutation(len(split.labels))[:_SAMPLE])
-    some, head = some_rows(split, rows), plain(tuned.head)
+    some, head = taken(split, rows), plain(tuned.head)
     if not isinstance(head, RowsHead):
         return Predictions(tuned.probabilities(some.tokens).numpy(), some.labels)
     device = tuned.backbone.device

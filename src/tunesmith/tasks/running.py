@@ -13,7 +13,7 @@ from tunesmith.models.backbone import Backbone, length_sorted
 from tunesmith.models.layout import ragged
 from tunesmith.tasks.base import Task
 
-_TOKENS, _ROWS = 1024, 64  # of one batch: larger ones are no faster and take more memory
+PASS = 1024, 64  # tokens and rows of one batch at most: larger ones are no faster and take more memory
 
 Advance = Callable[[int], None]
 
@@ -33,7 +33,7 @@ def extract_features(backbone: Backbone, task: Task, tokens: TokenRows, advance:
     training = backbone.model.training
     backbone.model.eval()
     found: Tensor | None = None
-    for numbers in length_sorted(tokens.lengths.tolist(), _TOKENS, _ROWS):
+    for numbers in length_sorted(tokens.lengths.tolist(), *PASS):
         batch = ragged([torch.from_numpy(tokens[number]) for number in numbers], numbers)
         pooled = task.read(backbone, batch).float().cpu()
         if found is None:

@@ -70,8 +70,8 @@ def _depth(
         return None, "with one epoch no row comes again" if asked else ""
     if any(trial.regularizing.makes_noise for trial in trials):
         return None, "embedding-noise makes what the blocks read new in every step" if asked else ""
-    if any(trial.synthesizing.inside for trial in trials):
-        return None, "manifold-mixup mixes rows inside the blocks anew in every step" if asked else ""
+    if mixing := [how.name for trial in trials if (how := trial.synthesizing.inside) is not None]:
+        return None, f"{mixing[0]} mixes rows inside the blocks anew in every step" if asked else ""
     blocks, why = frozen_blocks(backbone, deltas)
     if not blocks:
         return None, why if asked else ""

@@ -11,6 +11,7 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.files import hash_of
+from tunesmith.core.seeds import derived
 from tunesmith.data import audit
 from tunesmith.data.augmentations.base import build_augmentations
 from tunesmith.data.augmented import AugmentedRows
@@ -137,6 +138,7 @@ class Corpus:
         label_texts: of each label its name in words, and its description where there is one.
         unlabelled: rows without a label, where the recipe names a file of them.
         findings: what cleaning did to training rows; rows whose texts changed are counted in the examples.
+        forms: of training texts that a model wrote before training, with what draws among them.
     """
 
     label_names: list[str]
@@ -146,6 +148,7 @@ class Corpus:
     label_texts: list[list[str]] = field(default_factory=list)
     unlabelled: Unlabelled | None = None
     findings: list[Finding] = field(default_factory=list)
+    forms: list[Any] = field(default_factory=list)
 
     @property
     def files(self) -> list[Examples]:
@@ -221,20 +224,27 @@ def load_corpus(
     _read_teaching(splits["train"], data, names)
     for split in splits.values():
         warnings.extend(_remarks(split))
+    forms = list[Any]()
     if data.augmentation:
-        splits["train"] = _augmented(splits["train"], data, template, tokenizer, max_tokens)
+        splits["train"], forms = _augmented(splits["train"], data, template, tokenizer, max_tokens, seed)
+        warnings.extend(one.sentence for one in forms)
     check_coverage(splits, names, files["train"].label_names)
+    texts, missing = _label_texts(names, data, folder)
+    warnings.extend(missing)
+    content = "+".join(files[name].content_hash[:32] for name in files)
+    return Corpus(names, splits, warnings, content, texts, findings=findings, forms=forms)
+
+
+def _label_texts(names: Sequence[str], data: DataSettings, folder: Path) -> tuple[list[list[str]], list[str]]:
+    """Read the texts of labels; say which have their name alone where there are descriptions."""
     described = None if data.label_descriptions is None else resolve_path(data.label_descriptions, folder)
     inside = [name for name in names if data.out_of_scope is None or name != OUTSIDE]
     texts = label_texts(inside, described)
     bare = [name for name, own in zip(inside, texts, strict=True) if len(own) == 1]
-    if described is not None and bare:
-        warnings.append(
-            f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their "
-            "names alone are used."
-        )
-    content = "+".join(files[name].content_hash[:32] for name in files)
-    return Corpus(names, splits, warnings, content, texts, findings=findings)
+    if described is None or not bare:
+        return texts, []
+    said = f"{len(bare)} of {len(names)} labels have no description in {described}, the first '{bare[0]}': their names"
+    return texts, [f"{said} alone are used."]
 
 
 def load_labelled(
@@ -421,7 +431,9 @@ def _encode(
     return Split(name, part.examples, part.index, part.labels, tokens, facts, kept_in=kept_in)
 
 
-def _augmented(split: Split, data: DataSettings, template: Template, tokenizer: Any, max_tokens: int) -> Split:
+def _augmented(
+    split: Split, data: DataSettings, template: Template, tokenizer: Any, max_tokens: int, seed: int
+) -> tuple[Split, list[Any]]:
     """Let training draw other forms of the rows' texts."""
 
     def write(row: int, changed: Callable[[str], str]) -> str:
@@ -429,10 +441,15 @@ def _augmented(split: Split, data: DataSettings, template: Template, tokenizer: 
         text = changed(values["text"])
         return template.render({**values, "text": text, split.examples.columns.text: text})
 
+    def texts() -> list[str]:
+        return [values["text"] for values in split.examples.rows(split.index.tolist())]
+
     steps = build_augmentations(data.augmentation)
     if isinstance(tokenizer, RowMaker):
-        return replace(split, tokens=tokenizer.augmented(split.tokens, steps))
-    return replace(split, tokens=AugmentedRows(split.tokens, tokenizer, write, steps, max_tokens))
+        return replace(split, tokens=tokenizer.augmented(split.tokens, steps)), []
+    ready = [step.prepared(texts, derived(seed, f"augmentation {step.name}")) for step in steps]
+    forms = [one for one, step in zip(ready, steps, strict=True) if step.ahead]
+    return replace(split, tokens=AugmentedRows(split.tokens, tokenizer, write, ready, max_tokens)), forms
 
 
 def _read_teaching(split: Split, data: DataSettings, names: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tunesmith.training.regularizers.l0 import L0
+from tunesmith.training.regularizers.base import Gating
 
 
 class Gates:
@@ -19,7 +19,7 @@ class Gates:
         own: parameters that have them.
     """
 
-    def __init__(self, how: L0, own: Sequence[nn.Parameter]) -> None:
+    def __init__(self, how: Gating, own: Sequence[nn.Parameter]) -> None:
         self.how, self._own = how, list(own)
         self.shapes = [how.shape(one) for one in own]
         self.logs = [

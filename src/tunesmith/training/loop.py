@@ -21,6 +21,7 @@ from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.models.recomputing import recomputing
 from tunesmith.training.batching import joined
 from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows, newest
+from tunesmith.training.monitoring import watching
 from tunesmith.training.packing import random_state, set_random_state
 from tunesmith.training.processes import ALONE, Processes
 from tunesmith.training.regularizing import check_noise, noisy
@@ -282,7 +283,8 @@ class Loop:
             seams.use(names[0])
         routed = seams.route(batch.layout.names or ()) if several else nullcontext()
         training = [trial for trial, _ in work]
-        with routed, noisy(self.backbone, training), mixing(self.backbone, training):
+        seen = watching(self.backbone, training)
+        with routed, noisy(self.backbone, training), mixing(self.backbone, training), seen:
             outputs = work[0][0].tuned.task.read(self.backbone, batch)
         found, item = [], 0
         for (trial, _), own in zip(work, owns, strict=True):

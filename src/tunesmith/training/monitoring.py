@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from tunesmith.models.backbone import Backbone
+from tunesmith.models.structure import stacks
+
+if TYPE_CHECKING:
+    from tunesmith.training.trial import Trial
 
 _BLOCK = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 REST = "others"  # parameters outside the blocks
@@ -42,3 +50,112 @@ def gradient_norms(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, float
         if parameter.grad is not None:
             squares[block_of(name)] += float(parameter.grad.double().square().sum())
     return {block: total**0.5 for block, total in squares.items()}
+
+
+class Monitor:
+    """What is measured of one trial in the last step of an epoch."""
+
+    def __init__(self) -> None:
+        self._norms: dict[str, float] = {}
+        self._sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0])  # of squares; and how many numbers
+        self._zeros = [0, 0]  # of a delta's activations, and how many they are
+
+    def gradients(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Measure the step's gradients.
+
+        Args:
+            named: parameters with their names, in the model's order.
+        """
+        self._norms = gradient_norms(named)
+
+    @torch.no_grad()
+    @torch.no_grad()
+    def activations(self, block: str, added: Tensor) -> None:
+        """Take in what a block added to its input in one of the step's passes.
+
+        Args:
+            block: its name.
+            added: output less input of the trial's tokens, (n, D).
+        """
+        sums = self._sums[block]
+        sums[0] += float(added.double().square().sum())
+        sums[1] += added.numel()
+
+    def zeros(self, states: Tensor) -> None:
+        """Take in activations inside the delta.
+
+        Args:
+            states: of any shape.
+        """
+        self._zeros[0] += int((states == 0).sum())
+        self._zeros[1] += states.numel()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the epoch's line of the history, and begin anew.
+
+        Returns:
+            "gradient norms" by block; "activations", the root of the mean square of what each block added; and "zero
+            activations", the share of zeros inside the delta, where it has activations that may be zero.
+        """
+        zeros, count = self._zeros
+        self._zeros = [0, 0]
+        sizes = {block: (squares / count) ** 0.5 for block, (squares, count) in self._sums.items() if count}
+        self._sums.clear()
+        return {
+            "gradient norms": self._norms,
+            **({"activations": sizes} if sizes else {}),
+            **({"zero activations": zeros / count} if count else {}),
+        }
+
+
+@contextmanager
+def watching(backbone: Backbone, trials: Sequence[Trial]) -> Iterator[None]:
+    """Measure what the blocks add in the pass inside the block, for trials whose epoch ends with its step.
+
+    What they give says little where each ends in a norm. Not measured are blocks below all deltas whose states are kept
+    from an earlier epoch, a last block that gives only the tokens that are read, and models that read padded rows.
+
+    Args:
+        backbone: that the trials share.
+        trials: whose rows are in the pass.
+    """
+    watched = [trial for trial in trials if trial.epoch_ended] if backbone.proof.fast else []
+    with ExitStack() as hooks:
+        for trial in (trial for trial in trials if trial.epoch_ended):
+            for module in _giving_zeros(trial):
+                hooks.callback(module.register_forward_hook(_counting(trial)).remove)
+        for path in (path for stack in stacks(backbone.body) for path in stack) if watched else ():
+            block, hook = backbone.body.get_submodule(path), _measuring(backbone, path, watched)
+            hooks.callback(block.register_forward_hook(hook, with_kwargs=True).remove)
+        yield
+
+
+def _giving_zeros(trial: Trial) -> list[nn.Module]:
+    inside = (module for delta in trial.deltas for patch in delta.patches.values() for module in patch.modules())
+    return [module for module in inside if getattr(module, "gives_zeros", False)]
+
+
+def _counting(trial: Trial) -> Any:
+    return lambda module, given, output: trial.monitor.zeros(output.detach())
+
+
+def _measuring(backbone: Backbone, path: str, trials: Sequence[Trial]) -> Any:
+    """Make the hook of one block."""
+
+    def measure(module: nn.Module, given: Any, named: Any, output: Any) -> None:
+        after = output[0] if isinstance(output, tuple) else output
+        before = given[0] if given else named.get("hidden_states")
+        layout = backbone.seams.routing.layout
+        if layout is None or before is None or before.shape != after.shape or before[..., 0].numel() != layout.tokens:
+            return
+        added = (after - before).detach().reshape(layout.tokens, -1)
+        if layout.names is None:
+            trials[0].monitor.activations(path, added)
+            return
+        for trial in trials:
+            own = [
+                part for part, name in zip(added.split(layout.lengths), layout.names, strict=True) if name == trial.name
+            ]
+            trial.monitor.activations(path, torch.cat(own))
+
+    return measure

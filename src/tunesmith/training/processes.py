@@ -260,7 +260,7 @@ class Processes:
         return False
 
     def _heard(self, rank: int) -> str:
-        """Key by which a process says that it met an error too: until then the first one, who keeps the store, stays."""
+        """Key of a process that met an error too: until it has heard the first one, who keeps the store, that stays."""
         return f"{self._key}, heard by {rank}"
 
 

@@ -88,4 +88,15 @@ def mean_state(states: Sequence[Ranked]) -> list[Tensor]:
         One tensor per parameter.
     Source: Wortsman et al. 2022, arXiv:2203.05482, uniform soup. Differs: of the epochs of one run.
     """
-    return [torch.stack(parts).mean(0) for parts in zip(*(one.state for one in states), strict=True)]
+    return mean_of([one.state for one in states])
+
+
+def mean_of(states: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Average lists of tensors.
+
+    Args:
+        states: at least one, of the same shapes.
+    Returns:
+        One tensor per place.
+    """
+    return [torch.stack(parts).mean(0) for parts in zip(*states, strict=True)]

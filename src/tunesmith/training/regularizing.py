@@ -14,8 +14,7 @@ from tunesmith.core.named import build_named
 from tunesmith.core.seeds import derived
 from tunesmith.models.backbone import Backbone
 from tunesmith.training.gates import Gates
-from tunesmith.training.regularizers.base import OnParameters, Regularizer
-from tunesmith.training.regularizers.l0 import L0
+from tunesmith.training.regularizers.base import Gating, OnParameters, Regularizer
 
 if TYPE_CHECKING:
     from tunesmith.training.trial import Trial
@@ -49,7 +48,7 @@ class Regularizing:
         self._start = {key: one.detach().clone() for key, one in read.items()}
         self._average = next(((one, own) for one, own in self._acting if one.averages), None)
         self._averaged = [one.detach().clone() for one in self._average[1]] if self._average else []
-        gated = [(one, own) for one, own in self._acting if isinstance(one, L0)]
+        gated = [(one, own) for one, own in self._acting if isinstance(one, Gating)]
         self.gates = Gates(*gated[0]) if gated else None
         self.sparsifies = any(one.sparsifies for one, _ in self._acting)
         ranks = torch.Generator().manual_seed(derived(seed, "ranks"))

@@ -16,8 +16,7 @@ from tunesmith.core.named import build_named
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.models.structure import stacks
-from tunesmith.training.synthetic.base import Draw, Rows, Synthetic
-from tunesmith.training.synthetic.manifold_mixup import ManifoldMixup
+from tunesmith.training.synthetic.base import Draw, MixingInside, Rows, Synthetic
 
 if TYPE_CHECKING:
     from tunesmith.training.trial import Trial
@@ -41,15 +40,17 @@ class Synthesizing:
         self._slots: dict[int, int] = {}  # in the bank, by number of the row
         self._bank: Tensor | None = None
         self._seen = np.zeros(0, np.bool_)
+        self._network: nn.Module | None = None
+        self._learning: torch.optim.Optimizer | None = None
         if self.how is not None and self.how.remembers:
             kept = [number for code in np.unique(labels) for number in np.flatnonzero(labels == code)[:_BANK].tolist()]
             self._slots = {number: slot for slot, number in enumerate(kept)}
             self._seen = np.zeros(len(kept), np.bool_)
 
     @property
-    def inside(self) -> bool:
-        """Whether rows are mixed inside the model."""
-        return self.how is not None and self.how.inside
+    def inside(self) -> MixingInside | None:
+        """How rows are mixed inside the model, where they are."""
+        return self.how if isinstance(self.how, MixingInside) else None
 
     def draw(self, step: int) -> Draw:
         """Begin a step's own stream of random numbers.
@@ -80,14 +81,37 @@ class Synthesizing:
         if self.how.remembers:
             self._remember(outputs.detach(), index)
         counts = np.bincount(self._labels, minlength=classes)
-        rows = Rows(outputs, soft.to(outputs), counts, index, self._of_class)
-        features, targets, origin = self.how.make(rows, self.draw(step))
+        draw = self.draw(step)
+        rows = Rows(outputs, soft.to(outputs), counts, index, self._of_class, self._taught_network(outputs))
+        self._learn(rows, draw)
+        features, targets, origin = self.how.make(rows, draw)
         places = torch.from_numpy(origin)
         if labels.ndim == 1 and not self.how.mixes_labels:
             targets = labels[places.to(labels.device)]
         weights = None if batch.weights is None else batch.weights[places.to(batch.weights.device)]
         numbers = batch.index[places.to(batch.index.device)]
         return features, replace(batch, labels=targets, index=numbers, weights=weights)
+
+    def _taught_network(self, like: Tensor) -> nn.Module | None:
+        """Return the network that learns beside the delta, made at the first step; None where there is none."""
+        if self._network is None and self.how is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self._seed)
+                made = self.how.network(like.shape[1])
+            if made is not None:
+                self._network, rate = made[0].to(like), made[1]
+                self._learning = torch.optim.AdamW(self._network.parameters(), lr=rate)
+        return self._network
+
+    def _learn(self, rows: Rows, draw: Draw) -> None:
+        """Make one step of the network."""
+        if self.how is None or self._learning is None:
+            return
+        loss = self.how.learn(rows, draw)
+        if loss is not None:
+            self._learning.zero_grad()
+            loss.backward()
+            self._learning.step()
 
     def _remember(self, features: Tensor, index: _Codes) -> None:
         if self._bank is None:
@@ -112,7 +136,12 @@ class Synthesizing:
         Returns:
             A state for `resume`.
         """
-        return {} if self._bank is None else {"bank": self._bank, "seen": torch.from_numpy(self._seen)}
+        found: dict[str, Any] = {}
+        if self._bank is not None:
+            found = {"bank": self._bank, "seen": torch.from_numpy(self._seen)}
+        if self._network is not None and self._learning is not None:
+            found.update(network=self._network.state_dict(), learning=self._learning.state_dict()["state"])
+        return found
 
     def resume(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on from a state.
@@ -123,6 +152,11 @@ class Synthesizing:
         """
         if state:
             self._bank, self._seen = state["bank"].to(device), state["seen"].numpy()
+        if "network" in state:
+            network = self._taught_network(state["bank"].to(device))
+            assert network is not None and self._learning is not None
+            network.load_state_dict(state["network"])
+            self._learning.load_state_dict({**self._learning.state_dict(), "state": state["learning"]})
 
 
 def check_inside(backbone: Backbone, trials: Sequence[Trial]) -> None:
@@ -134,19 +168,19 @@ def check_inside(backbone: Backbone, trials: Sequence[Trial]) -> None:
     Raises:
         CompatibilityError: of a model that reads padded rows, has an encoder and a decoder, or too few blocks.
     """
-    makers = [trial for trial in trials if trial.synthesizing.inside]
+    makers = [(trial, trial.synthesizing.inside) for trial in trials if trial.synthesizing.inside is not None]
     if not makers:
         return
-    name, found = type(backbone.model).__name__, stacks(backbone.body)
-    if not backbone.proof.fast or len(found) != 1 or any(trial.tuned.delta.prompt is not None for trial in makers):
+    name, found, (first, way) = type(backbone.model).__name__, stacks(backbone.body), makers[0]
+    if not backbone.proof.fast or len(found) != 1 or any(trial.tuned.delta.prompt is not None for trial, _ in makers):
         raise CompatibilityError(
-            f"training.synthetic: manifold-mixup is for models of one stack of blocks that read rows without padding, "
-            f"and for methods without a soft prompt; {name} with {makers[0].method.name} is not. Take mixup."
+            f"training.synthetic: {way.name} is for models of one stack of blocks that read rows without padding, "
+            f"and for methods without a soft prompt; {name} with {first.method.name} is not. Take mixup."
         )
-    highest = max(max(trial.synthesizing.how.layers) for trial in makers)  # type: ignore[union-attr]
+    highest, how = max(((max(how.layers), how) for _, how in makers), key=lambda pair: pair[0])
     if highest >= len(found[0]):
         raise CompatibilityError(
-            f"training.synthetic: manifold-mixup.layers: {highest} is not allowed; {name} has {len(found[0])} blocks, "
+            f"training.synthetic: {how.name}.layers: {highest} is not allowed; {name} has {len(found[0])} blocks, "
             f"of which the last one is left to the head. Allowed: 0 to {len(found[0]) - 1}."
         )
 
@@ -159,18 +193,16 @@ def mixing(backbone: Backbone, trials: Sequence[Trial]) -> Iterator[None]:
         backbone: that the trials share.
         trials: whose rows are in the pass.
     """
-    makers = [trial for trial in trials if trial.synthesizing.inside]
     with ExitStack() as hooks:
-        for trial in makers:
-            hooks.callback(_hook(backbone, trial).remove)
+        for trial in trials:
+            if (how := trial.synthesizing.inside) is not None:
+                hooks.callback(_hook(backbone, trial, how).remove)
         yield
 
 
-def _hook(backbone: Backbone, trial: Trial) -> Any:
+def _hook(backbone: Backbone, trial: Trial, how: MixingInside) -> Any:
     """Mix one trial's rows where its step wants it."""
     synthesizing, step = trial.synthesizing, trial.trained.steps
-    how = synthesizing.how
-    assert isinstance(how, ManifoldMixup)
     layer = how.layer(synthesizing.draw(step))
 
     def mix(module: nn.Module, given: Any, output: Any) -> Any:

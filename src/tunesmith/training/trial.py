@@ -24,7 +24,7 @@ from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.batching import Sent, cut_by_length, joined, usual_pass
 from tunesmith.training.corpus import Split
 from tunesmith.training.guarding import objection
-from tunesmith.training.monitoring import gradient_norms
+from tunesmith.training.monitoring import Monitor
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
 from tunesmith.training.part_rates import delta_parts
 from tunesmith.training.ranking import Key, Ranked, Ranking, mean_state
@@ -82,7 +82,7 @@ class Trial:
         self.ranking = Ranking(settings.keep_best)
         self._mean_key: Key | None = None  # of the mean of the best states, where that answers
         self._facts: dict[str, float] = {}
-        self._norms: dict[str, float] = {}  # of gradients by block, in the epoch's last step
+        self.monitor = Monitor()  # of the epoch's last step
 
     @property
     def name(self) -> str:
@@ -311,7 +311,7 @@ class Trial:
             return f"the loss {wrong}" if wrong else f"the norm of the gradients is {facts['gradient_norm']}"
         self._facts = facts
         if self.epoch_ended:
-            self._norms = gradient_norms(self.tuned.delta.named_parameters())
+            self.monitor.gradients(self.tuned.delta.named_parameters())
         self.trained.steps += 1
         self.regularizing.thin(self.trained.steps, self.optimizer.total)
         self.regularizing.average(self.trained.steps, self.optimizer.total)
@@ -365,7 +365,7 @@ class Trial:
         train_loss = sum(losses) / len(losses)
         if self.regularizing.sparsifies:
             self._facts["zero share"] = zero_share([*self.tuned.delta.parameters()] or self.tuned.parameters())
-        facts = {**self._facts, "gradient norms": self._norms}
+        facts = {**self._facts, **self.monitor.facts()}
         if self.epoch % self.settings.score_every and not self._used_up:
             self.trained.history.append({"epoch": self.epoch, "train loss": train_loss, **facts})
             return

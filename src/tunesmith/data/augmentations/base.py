@@ -22,7 +22,24 @@ class Augmentation(Component):
 
     name: ClassVar[str]
     of: ClassVar[str] = "text"
+    ahead: ClassVar[bool] = False  # a model writes its forms before training, of the texts as they stand in the data
     rate: float = setting(0.1, "Share of the words that are changed, on average.", unit="fraction", gt=0, le=1)
+
+    @property
+    def lacks(self) -> str:
+        """Say which setting is missing that it cannot do without; empty where none is."""
+        return ""
+
+    def prepared(self, texts: Callable[[], Sequence[str]], seed: int) -> Any:
+        """Get ready for training.
+
+        Args:
+            texts: gives the training texts.
+            seed: of what is drawn at random before training.
+        Returns:
+            What draws forms with the verb `text`: by default the augmentation itself.
+        """
+        return self
 
     def words(self, words: list[str], draw: np.random.Generator) -> list[str]:
         """Draw another form of a text's words.

@@ -1,4 +1,4 @@
-"""Image files: an archive in which every class has a folder of its own, a folder of images, or a single image."""
+"""Image files: a folder or an archive in which every class has a folder of its own, images alone, or one image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAVED = ("dataset_info.json", "dataset_dict.json")  # in folders that the libra
 
 @register("readers")
 class ImageFiles(Reader):
-    """A .zip with a folder of images per class, a folder of images without labels, or one image."""
+    """A folder of images, with or without a folder for every label, such a folder as a .zip, or one image."""
 
     name: ClassVar[str] = "images"
     suffixes: ClassVar[tuple[str, ...]] = (".zip", *SUFFIXES)

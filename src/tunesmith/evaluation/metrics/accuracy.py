@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from tunesmith.core.registry import register
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Sample
+from tunesmith.evaluation.predictions import Predictions, Sample
 
 
 @register("metrics")
@@ -14,8 +16,11 @@ class Accuracy(Metric):
     """Share of rows whose most probable class is the true one."""
 
     name: ClassVar[str] = "accuracy"
-    proportion: ClassVar[bool] = True
 
     def compute(self, sample: Sample) -> float:
         """Compute the share."""
         return sample.mean(sample.of.correct.astype(float))
+
+    def right(self, found: Predictions) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which rows were told right."""
+        return found.correct

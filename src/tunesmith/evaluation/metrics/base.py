@@ -19,7 +19,6 @@ class Metric:
     higher_is_better: ClassVar[bool] = True
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     of_rejection: ClassVar[bool] = False  # of rows out of scope, which need task.reject
-    proportion: ClassVar[bool] = False  # a share of rows: an interval exists also when no row, or every row, counts
 
     def compute(self, sample: Any) -> float:
         """Compute the metric.
@@ -30,6 +29,18 @@ class Metric:
             A number within `range`; NaN when it is not defined for the sample.
         """
         raise NotImplementedError
+
+    def right(self, found: Any) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        """Say of every row that the metric is about whether it counts, where the metric is the share of those that do.
+
+        Shares have better intervals and tests than the bootstrap's.
+
+        Args:
+            found: what the model did.
+        Returns:
+            One per row, or per answer; None for other metrics.
+        """
+        return None
 
 
 def is_share(metric: str) -> bool:

@@ -7,10 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from tunesmith.core.registry import register
+from tunesmith.evaluation.calibration import BINS, bin_of
 from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.predictions import Sample
-
-_BINS = 15
 
 
 @register("metrics")
@@ -26,6 +25,5 @@ class CalibrationError(Metric):
     def compute(self, sample: Sample) -> float:
         """Compute the mean gap."""
         confidence = sample.of.confidence
-        bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
         gaps = (sample.of.correct - confidence) * sample.weights
-        return float(np.abs(np.bincount(bins, weights=gaps, minlength=_BINS)).sum() / sample.weights.sum())
+        return float(np.abs(np.bincount(bin_of(confidence), weights=gaps, minlength=BINS)).sum() / sample.weights.sum())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from tunesmith.core.registry import register
 from tunesmith.evaluation.metrics.of_texts import AnswerMetric
 from tunesmith.evaluation.words import content
-from tunesmith.evaluation.written import WrittenSample
+from tunesmith.evaluation.written import Written, WrittenSample
 
 
 @register("metrics")
@@ -19,11 +21,14 @@ class ExactMatch(AnswerMetric):
     """
 
     name: ClassVar[str] = "exact-match"
-    proportion: ClassVar[bool] = True
 
     def of(self, sample: WrittenSample) -> float:
         """Average over the answers."""
         return sample.mean(self.name, _equal)
+
+    def right(self, found: Written) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which answers equal a reference."""
+        return np.array([_equal(answer, right) > 0 for answer, right in zip(found.answers, found.right, strict=True)])
 
 
 def _equal(answer: str, right: Sequence[str]) -> float:

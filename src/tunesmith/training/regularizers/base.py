@@ -86,3 +86,58 @@ class OnParameters(Regularizer):
     """Base of regularizers of parameters: the user says which."""
 
     on: Literal["all", "delta", "head"] = setting("all", "What it acts on.")
+
+
+class Gating(OnParameters):
+    """Base of those that give parameters gates that learn; `training.gates` keeps the gates' logits, log a, for it."""
+
+    gates: ClassVar[bool] = True
+
+    strength: float = setting(0.1, "Factor of the expected share of numbers that are not zero.", gt=0)
+    rate: float = setting(0.1, "Learning rate of the gates.", gt=0, le=10)
+
+    @property
+    def start(self) -> float:
+        """Log a at the start."""
+        raise NotImplementedError
+
+    def shape(self, one: Tensor) -> tuple[int, ...]:
+        """Say how many gates a parameter has.
+
+        Args:
+            one: the parameter.
+        Returns:
+            A shape that spreads over the parameter's.
+        """
+        raise NotImplementedError
+
+    def drawn(self, log_a: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw gates.
+
+        Args:
+            log_a: of the gates.
+            uniform: as many numbers between 0 and 1.
+        Returns:
+            The gates, and their derivatives by log a.
+        """
+        raise NotImplementedError
+
+    def settled(self, log_a: Tensor) -> Tensor:
+        """Return the gates that answer.
+
+        Args:
+            log_a: of the gates.
+        Returns:
+            The same shape.
+        """
+        raise NotImplementedError
+
+    def open_share(self, log_a: Tensor) -> Tensor:
+        """Return every gate's probability of not being zero.
+
+        Args:
+            log_a: of the gates.
+        Returns:
+            The same shape.
+        """
+        raise NotImplementedError

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.training.regularizers.base import OnParameters
+from tunesmith.training.regularizers.base import Gating
 
 _TEMPERATURE, _LOW, _HIGH = 2 / 3, -0.1, 1.1  # beta, gamma and zeta of the paper
 
 
 @register("regularizers")
-class L0(OnParameters):
+class L0(Gating):
     """Every number, or row of a matrix, has a gate that learns to be open or shut; what is shut is exactly zero.
 
     In a step w z stands in the place of w, z = clamp(s (zeta - gamma) + gamma, 0, 1), s = sigmoid((log u - log(1 - u) +
@@ -28,24 +28,15 @@ class L0(OnParameters):
 
     name: ClassVar[str] = "l0"
     paper: ClassVar[str] = "Louizos et al. 2018, arXiv:1712.01312"
-    gates: ClassVar[bool] = True
     sparsifies: ClassVar[bool] = True
 
-    strength: float = setting(0.1, "Factor of the expected share of numbers that are not zero.", gt=0)
     per: Literal["number", "row"] = setting(
         "number", "What has a gate: every number, or every row of a matrix (of LoRA's A: every rank)."
     )
     open: float = setting(0.9, "Share a of the start, a / (1 - a) = exp(log a).", unit="fraction", gt=0, lt=1)
-    rate: float = setting(0.1, "Learning rate of the gates.", gt=0, le=10)
 
     def shape(self, one: Tensor) -> tuple[int, ...]:
-        """Say how many gates a parameter has.
-
-        Args:
-            one: the parameter.
-        Returns:
-            A shape that spreads over the parameter's.
-        """
+        """Say how many gates a parameter has."""
         return tuple(one.shape) if self.per == "number" or one.dim() < 2 else (len(one), *(1,) * (one.dim() - 1))
 
     @property
@@ -54,34 +45,15 @@ class L0(OnParameters):
         return math.log(self.open / (1 - self.open))
 
     def drawn(self, log_a: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw gates.
-
-        Args:
-            log_a: of the gates.
-            uniform: as many numbers between 0 and 1.
-        Returns:
-            z, and its derivative by log a.
-        """
+        """Draw z, and its derivative by log a."""
         return _stretched((uniform.logit(eps=1e-6) + log_a) / _TEMPERATURE, 1 / _TEMPERATURE)
 
     def settled(self, log_a: Tensor) -> Tensor:
-        """Return the gates that answer.
-
-        Args:
-            log_a: of the gates.
-        Returns:
-            z.
-        """
+        """Return z without chance."""
         return _stretched(log_a, 1.0)[0]
 
     def open_share(self, log_a: Tensor) -> Tensor:
-        """Return every gate's probability of not being zero.
-
-        Args:
-            log_a: of the gates.
-        Returns:
-            The same shape.
-        """
+        """Return every gate's probability of not being zero."""
         return (log_a - _TEMPERATURE * math.log(-_LOW / _HIGH)).sigmoid()
 
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from pydantic import field_validator
+from torch import Tensor, nn
 
 from tunesmith.core.settings import Component, setting
 
@@ -25,6 +26,7 @@ class Rows:
         counts: (C,), training rows of every class.
         index: (R,), their numbers among the training rows.
         bank: of a class, features of its training rows as they were last seen, (n, D), and their numbers, (n,).
+        network: from `Synthetic.network`, where there is one.
     """
 
     features: Tensor
@@ -32,6 +34,7 @@ class Rows:
     counts: np.ndarray[Any, Any]
     index: np.ndarray[Any, Any]
     bank: Callable[[int], tuple[Tensor, np.ndarray[Any, Any]]]
+    network: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,27 @@ class Synthetic(Component):
     remembers: ClassVar[bool] = False  # it reads the bank
     mixes_labels: ClassVar[bool] = False  # a row of it has several labels, in shares
 
+    def network(self, width: int) -> tuple[nn.Module, float] | None:
+        """Make a network that learns beside the delta.
+
+        Args:
+            width: D.
+        Returns:
+            The network and its learning rate; None where nothing learns.
+        """
+        return None
+
+    def learn(self, rows: Rows, draw: Draw) -> Tensor | None:
+        """Return what the network learns by.
+
+        Args:
+            rows: of the step, with the network.
+            draw: the step's own.
+        Returns:
+            A scalar with gradients of the network's parameters; None where these rows teach nothing.
+        """
+        return None
+
     def make(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor, np.ndarray[Any, Any]]:
         """Return what the head learns in the place of the rows.
 
@@ -80,6 +104,21 @@ class Synthetic(Component):
             Features (M, D), targets (M, C), and of which row each takes its weight, (M,).
         """
         raise NotImplementedError
+
+
+def wanted_rows(rows: Rows, most: float, draw: Draw) -> np.ndarray[Any, Any]:
+    """Draw how many synthetic rows each row brings, so that the head sees all classes equally often.
+
+    Args:
+        rows: of the step.
+        most: per row, at most.
+        draw: the step's own.
+    Returns:
+        (R,), n_max / n_c - 1 on average for a row of class c. [count]
+    """
+    labels = rows.targets.argmax(1).cpu().numpy()
+    wanted = np.minimum(most, rows.counts.max() / np.maximum(rows.counts[labels], 1) - 1)
+    return np.floor(wanted + draw.random(len(wanted))).astype(np.int64)
 
 
 class Mixing(Synthetic):
@@ -99,3 +138,30 @@ class Mixing(Synthetic):
             The pairs.
         """
         return Pairs(float(draw.beta(self.alpha, self.alpha)), draw.permutation(rows))
+
+
+class MixingInside(Mixing):
+    """Base of ways that mix rows token by token inside the model, at a layer drawn for every step."""
+
+    inside: ClassVar[bool] = True
+
+    layers: tuple[int, ...] = setting(
+        (0, 1, 2), "Where it may happen: 0 is the input embeddings, k the output of the k-th block.", min_length=1
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _none_below_zero(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(value) < 0:
+            raise ValueError("layers are counted from 0, the input embeddings")
+        return value
+
+    def layer(self, draw: Draw) -> int:
+        """Draw where it happens.
+
+        Args:
+            draw: the step's own.
+        Returns:
+            One of `layers`.
+        """
+        return int(draw.choice(self.layers))

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import field_validator
 from torch import Tensor
 
 from tunesmith.core.registry import register
-from tunesmith.core.settings import setting
-from tunesmith.training.synthetic.base import Draw, Mixing, Rows
+from tunesmith.training.synthetic.base import Draw, MixingInside, Rows
 
 
 @register("synthetic")
-class ManifoldMixup(Mixing):
+class ManifoldMixup(MixingInside):
     """Rows are mixed token by token inside the model, at a layer drawn for every step, and their labels with them.
 
     h_t = lam h_t(i) + (1 - lam) h_t(j) where row j has a token t; other tokens of row i stay as they are.
@@ -25,28 +23,6 @@ class ManifoldMixup(Mixing):
 
     name: ClassVar[str] = "manifold-mixup"
     paper: ClassVar[str] = "Verma et al. 2019, arXiv:1806.05236"
-    inside: ClassVar[bool] = True
-
-    layers: tuple[int, ...] = setting(
-        (0, 1, 2), "Where it may happen: 0 is the input embeddings, k the output of the k-th block.", min_length=1
-    )
-
-    @field_validator("layers")
-    @classmethod
-    def _none_below_zero(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if min(value) < 0:
-            raise ValueError("layers are counted from 0, the input embeddings")
-        return value
-
-    def layer(self, draw: Draw) -> int:
-        """Draw where it happens.
-
-        Args:
-            draw: the step's own.
-        Returns:
-            One of `layers`.
-        """
-        return int(draw.choice(self.layers))
 
     def make(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor, np.ndarray[Any, Any]]:
         """Mix the labels as the model has mixed the rows."""

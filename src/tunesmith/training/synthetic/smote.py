@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.training.synthetic.base import Draw, Rows, Synthetic
+from tunesmith.training.synthetic.base import Draw, Rows, Synthetic, wanted_rows
 
 
 @register("synthetic")
@@ -35,8 +35,7 @@ class Smote(Synthetic):
     def make(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor, np.ndarray[Any, Any]]:
         """Put the synthetic rows behind the others."""
         labels = rows.targets.argmax(1).cpu().numpy()
-        wanted = np.minimum(self.most, rows.counts.max() / np.maximum(rows.counts[labels], 1) - 1)
-        counts = np.floor(wanted + draw.random(len(wanted))).astype(int)
+        counts = wanted_rows(rows, self.most, draw)
         made, places = [], []
         for place, count in enumerate(counts.tolist()):
             near = self._near(rows, place, int(labels[place])) if count else None

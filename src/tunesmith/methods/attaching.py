@@ -1,4 +1,4 @@
-"""Attach a delta to any model, without a recipe."""
+"""Attach a delta to any model, by a method, its name or a saved delta."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from tunesmith.models.seams import open_seams
 from tunesmith.recipe.loading import build_component
 
 
-def attach_delta(
-    model: nn.Module, method_or_folder: Method | str | Path, name: str, tokenizer: Any, settings: Mapping[str, Any]
+def attach_to(
+    model: nn.Module,
+    method_or_folder: Method | str | Path,
+    name: str,
+    tokenizer: Any,
+    settings: Mapping[str, Any],
 ) -> Delta:
     """Attach a delta.
 
@@ -26,7 +30,7 @@ def attach_delta(
         model: a transformers model or a plain torch module; its parameters are frozen.
         method_or_folder: a method, the name of one, or a folder with a saved delta, ours or PEFT's.
         name: of the delta.
-        tokenizer: of the model, or None.
+        tokenizer: of the model; the one it brings when None.
         settings: of a method given by name.
     Returns:
         The delta, active for all rows.

@@ -1,0 +1,1 @@
+"""Ways to put members' answers, or their weights, together; one file each."""

@@ -1,0 +1,1 @@
+"""Ways to make members from one recipe; one file each."""

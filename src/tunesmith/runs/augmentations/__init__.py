@@ -1,0 +1,1 @@
+"""Augmentations of texts that need a model: their forms are written before training."""

@@ -1,0 +1,173 @@
+"""The advisor from a file to a recipe and a run: guesses, predictions, bands, ranks, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import tunesmith
+from tests.conftest import TEXTS, run_command, write_csv, write_jsonl
+from tunesmith.core.errors import CheckpointError, DataError, RecipeError
+from tunesmith.recipe.loading import load_recipe
+from tunesmith.search.advising import Limits
+from tunesmith.search.expecting import Curve
+from tunesmith.search.guessing import look
+from tunesmith.search.measuring import Bench
+from tunesmith.search.proposals.bitfit import Biases
+from tunesmith.search.proposals.lora import Everywhere
+
+OVERRIDES = ["evaluation.resamples=100", "evaluation.baselines=[majority]"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [(f"{text} {extra}", label) for label, texts in TEXTS.items() for text in texts for extra in "abcdefg"]
+    return write_csv(tmp_path_factory.mktemp("plans") / "train.csv", rows)
+
+
+@pytest.fixture(scope="module")
+def planned(data: Path, tiny_folder: Path) -> tuple[dict[str, Any], Path]:
+    file = data.parent / "recipe.yaml"
+    return tunesmith.plan(data, OVERRIDES, model=str(tiny_folder), memory="64GB", output=file), file
+
+
+def test_plans_are_ranked_and_every_figure_has_its_source(planned: tuple[dict[str, Any], Path]) -> None:
+    found, _ = planned
+    assert found["data"]["task"] == "text-classification"
+    names = {one["name"] for one in found["plans"]}
+    assert names == {"zero-shot", "linear-probe", "bitfit", "lora", "lora-top-half", "full"}
+    for one in found["plans"]:
+        assert one["fits"] and one["seconds"] > 0 and one["memory_bytes"] > 10**7 and one["reason"]
+    scores = {one["name"]: one["score"] for one in found["plans"]}
+    assert scores["lora"] is scores["full"] is None, "published results are of another model: unknown"
+    assert "held-out" in scores["linear-probe"]["evidence"]
+    assert 0 <= scores["linear-probe"]["low"] <= scores["linear-probe"]["value"] <= scores["linear-probe"]["high"] <= 1
+
+
+def test_the_file_is_the_first_plans_recipe_and_trains_as_it_is(planned: tuple[dict[str, Any], Path]) -> None:
+    found, file = planned
+    written = yaml.safe_load(file.read_text())
+    assert written == found["plans"][0]["recipe"] and written["training"]["memory_limit"] == 64 * 10**9 // 2**20
+    run = tunesmith.train(file, [f"output={file.parent / 'run'}"])
+    assert run.metrics["test"]["accuracy"]["value"] >= 0
+
+
+def test_a_recipe_that_is_there_is_not_replaced(planned: tuple[dict[str, Any], Path], data: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not replaced"):
+        tunesmith.plan(data, output=planned[1])
+
+
+def test_auto_leaves_an_ordinary_run(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    run = tunesmith.auto(data, OVERRIDES, model=str(tiny_folder), time="10m", output=tmp_path / "run")
+    assert run.metrics["test"] and run.predict("hello there friend")[0].label in TEXTS
+
+
+def test_more_rows_and_epochs_take_longer(data: Path, tiny_folder: Path) -> None:
+    recipe = {
+        "model": str(tiny_folder),
+        "data": {"train": str(data)},
+        "evaluation": {"resamples": 100, "baselines": False},
+        "training": {"epochs": 1, "batch_size": 8},
+    }
+    ticks = iter(range(10**9))  # a clock that goes on by one with every look makes times exact
+    bench = Bench(load_recipe(recipe), tokens=200, clock=lambda: float(next(ticks)))
+    assert bench.times["train"] > 1
+    once = bench.cost(load_recipe(recipe))
+    often = bench.cost(load_recipe(recipe, ["training.epochs=4"]))
+    assert often.parts["training"] == pytest.approx(4 * once.parts["training"])
+    assert often.trainable == once.trainable > 0
+    small = bench.cost(load_recipe(recipe, ["training.memory_limit=1"]))
+    assert not small.fits_memory and "memory_limit" in small.note
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "task"),
+    [
+        ("a.jsonl", [{"prompt": f"say {n}", "completion": f"it is {n}"} for n in range(9)], "instruction-tuning"),
+        ("b.jsonl", [{"question": f"what {n}", "answer": f"{n}"} for n in range(9)], "question-answering-generative"),
+    ],
+)
+def test_questions_and_answers_are_told_by_their_columns(
+    name: str, rows: list[dict[str, str]], task: str, tiny_writer: Path, tmp_path: Path
+) -> None:
+    assert look(write_jsonl(tmp_path / name, rows), str(tiny_writer), {}).task == task
+
+
+def test_plans_for_a_model_that_writes(tiny_writer: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"hello {n}", "completion": f"goodbye {n}"} for n in range(40)]
+    found = tunesmith.plan(
+        write_jsonl(tmp_path / "rows.jsonl", rows),
+        ["task.answered_rows=2", "task.samples=0", "task.decoding.max_new_tokens=4", "evaluation.resamples=100"],
+        model=str(tiny_writer),
+    )
+    assert [one["score"] for one in found["plans"]] == [None] * len(found["plans"])
+    assert found["chosen"] == "lora" and {one["name"] for one in found["plans"]} >= {"prompt-only", "full"}
+
+
+def test_a_curve_goes_on_with_its_power_law_and_is_sure_of_no_more() -> None:
+    draw, sizes = np.random.default_rng(0), np.array([100.0, 200.0, 400.0])
+    wrong = (draw.random((3, 4000)) < (2.0 * sizes**-0.5)[:, None]).astype(float)
+    low, value, high = Curve(sizes, wrong).at(1600.0, 0)
+    assert low < 1 - 2.0 * 1600**-0.5 < high and low < value < high
+    assert Curve(sizes, wrong).at(400.0, 0)[1] == pytest.approx(0.9, abs=0.02)
+
+
+def test_published_results_count_for_their_own_model_and_size_alone(data: Path, tiny_folder: Path) -> None:
+    given = look(data, str(tiny_folder), {})
+    assert not any(one.fits(given, one.anchor) for one in Everywhere.published)
+    assert 0 < Biases().spared(given) < Everywhere().spared(given) < 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "said"),
+    [
+        ([], ("text", "label"), "holds no examples"),
+        ([(f"hello {n}", "yes") for n in range(9)], ("text", "label"), "one label in every row"),
+        ([(f"hello {n}", f"there {n}") for n in range(9)], ("text", "more"), "does not say what is to be learned"),
+    ],
+)
+def test_data_that_say_nothing_are_refused(
+    rows: list[tuple[str, str]], header: tuple[str, str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=said):
+        tunesmith.plan(write_csv(tmp_path / "data.csv", rows, header))
+
+
+def test_one_column_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text("text\n" + "".join(f"hello {n}\n" for n in range(9)))
+    with pytest.raises(DataError, match="in 1 column.*task=text-generation"):
+        tunesmith.plan(file)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": "minilmm"}, "neither an embedded model"),
+        ({"time": "soon"}, "'soon' is no time"),
+        ({"memory": "much"}, "'much' is no memory"),
+        ({"memory": "1KB"}, "alone takes"),
+        ({"time": 0.001}, "shorter than anything takes"),
+        ({"overrides": ["method.rank=4"]}, "the plans choose it"),
+    ],
+)
+def test_wrong_limits_and_settings_are_refused(
+    settings: dict[str, Any], said: str, data: Path, tiny_folder: Path
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        tunesmith.plan(data, **{"model": str(tiny_folder), "overrides": OVERRIDES, **settings})
+
+
+def test_limits_are_read_in_their_units() -> None:
+    assert Limits.read("30m", "8GB") == Limits(1800.0, 8 * 10**9)
+    assert Limits.read(90, "1.5 GiB") == Limits(90.0, 3 * 2**29)
+    assert Limits.read(None, None) == Limits(None, None)
+
+
+def test_the_command_prints_a_table_and_a_mistake_ends_with_2(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    words = ("plan", str(data), "--model", str(tiny_folder), *OVERRIDES, "--output", str(tmp_path / "recipe.yaml"))
+    done = run_command(*words)
+    assert done.returncode == 0 and "linear-probe" in done.stdout and "tunesmith train" in done.stdout
+    assert run_command("plan", str(tmp_path / "nowhere.csv")).returncode == 2
