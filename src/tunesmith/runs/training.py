@@ -185,6 +185,15 @@ def _fitted(
     return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings, unseen)
 
 
+def _compared(checked: Checked, prepared: Sequence[Prepared], best: Prepared | None) -> list[dict[str, Any]]:
+    """Compare candidates; all of them answer where none is the best."""
+    return [
+        compared(checked, item.checked, item.trial, item.facts, chosen=best is None or item is best)
+        for item in prepared
+        if checked.candidates
+    ]
+
+
 def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
     """Choose among candidates, answer the evaluated rows, and compare."""
     checked, family, prepared, warnings = fitted.checked, fitted.family, fitted.prepared, fitted.warnings
@@ -222,11 +231,7 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
         rankings=[item.trial.ranking for item in items],
         settle=family.settle,
         forgetting=lost,
-        candidates=[
-            compared(checked, item.checked, item.trial, item.facts, chosen=item is best or bool(facts))
-            for item in prepared
-            if checked.candidates
-        ],
+        candidates=_compared(checked, prepared, None if facts else best),
         scheme=besides,
         ensemble=facts,
         unseen=unseen,
