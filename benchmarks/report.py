@@ -22,7 +22,7 @@ TITLES = {
                            "python benchmarks/instruction_tuning.py"),
     "virtual_prompt": ("Prompt tuning on gsm8k, the same Llama",
                        "python benchmarks/virtual_prompt.py"),
-    "few_shot": ("A few-shot run on BANKING77 from process start to a saved and scored result",
+    "few_shot": ("A few-shot run on BANKING77 from process start to a saved run",
                  "python benchmarks/few_shot.py"),
     "frozen_depth": ("Deltas in the upper half, with what the frozen half gives kept between epochs",
                      "python benchmarks/frozen_depth.py"),
@@ -276,6 +276,28 @@ def searches(lines: list[str]) -> None:
                      f"`{shown}` |")  # fmt: skip
 
 
+def predictions(lines: list[str]) -> None:
+    """Add what the advisor predicted, and what recipes then took."""
+    path = common.RESULTS / "predictions.json"
+    if not path.exists():
+        return
+    cases = json.loads(path.read_text())["cases"]
+    within = {key: sum(one["within"][key] for one in cases.values()) for key in ("memory", "time")}
+    lines += ["", "## What the advisor predicts against what recipes then take", "",
+              f"`python benchmarks/predictions.py`. {len(cases)} recipes; no number of the prediction was found on "
+              "them. Seconds are processor seconds of one thread, of the whole run; memory is the process's peak. "
+              f"Within 15 % of memory: {within['memory']} of {len(cases)}; within 30 % of time: {within['time']} of "
+              f"{len(cases)}.", "",
+              "| recipe | memory predicted / measured (MB) | error | seconds predicted / measured | error | missed |",
+              "|---|---|---|---|---|---|"]  # fmt: skip
+    for name, one in cases.items():
+        said, was, errors = one["predicted"], one["measured"], one["errors"]
+        memory = f"{said['bytes'] / 1e6:,.0f} / {was['bytes'] / 1e6:,.0f} | {100 * errors['memory']:+.1f} %"
+        seconds = f"{said['seconds']:.1f} / {was['seconds']:.1f} | {100 * errors['time']:+.1f} %"
+        missed = ", ".join(key for key, kept in one["within"].items() if not kept)
+        lines.append(f"| {name} | {memory} | {seconds} | {missed} |")
+
+
 def prompts_and_weights(lines: list[str]) -> None:
     """Add soft prompt, hard prompt, LoRA and combinations under equal processor time."""
     from matplotlib.figure import Figure
@@ -411,6 +433,7 @@ def main() -> None:
     methods(lines)
     many_deltas(lines)
     searches(lines)
+    predictions(lines)
     prompts_and_weights(lines)
     semi_supervised(lines)
     dual_learning(lines)

@@ -17,6 +17,7 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
 from tunesmith.models.tokens import add_tokens
 from tunesmith.recipe.loading import build_settings
+from tunesmith.runs.answering import Prediction
 from tunesmith.runs.contrast import compare
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
@@ -25,11 +26,10 @@ from tunesmith.runs.exporting import convert_folder, merge_folders
 from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
 from tunesmith.runs.mixing import Mix, mix
-from tunesmith.runs.prediction import Prediction
 from tunesmith.runs.rates import find_rate
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
-from tunesmith.runs.words import Near, nearest_words
+from tunesmith.runs.words import prompt_words
 from tunesmith.search.advisor import auto, plan
 from tunesmith.search.comparing import rank_prompts as rank_files
 from tunesmith.search.loop_wanted import LoopSettings
@@ -435,21 +435,6 @@ def loop(
     """
     rest, checked = read_options(overrides, settings, LoopSettings)
     return go_round(recipe, rest, (budget, trials), checked, resume, progress)
-
-
-def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:
-    """Show a soft prompt as the words that its virtual tokens are nearest to.
-
-    Args:
-        run: of prompt-tuning, p-tuning or multitask-prompt, or its folder.
-        count: words per virtual token. [count]
-    Returns:
-        Per virtual token, words with their cosine and Euclidean distances, the nearest first.
-    Raises:
-        CompatibilityError: the run has no virtual tokens.
-        RecipeError: count is below 1.
-    """
-    return nearest_words(run if isinstance(run, Run) else Run.load(run), count)
 
 
 def exploit_patterns(

@@ -30,6 +30,16 @@ def test_every_label_is_spread_over_the_folds() -> None:
         Auto().parts(np.array([0, 0, 1]), ["a", "b"], 0)
 
 
+def test_of_many_rows_a_draw_with_every_label_chooses(recipe: Recipe) -> None:
+    labels = np.repeat(np.arange(3), [500, 5, 1])
+    rows = Auto(rows=20).some(labels, 0)
+    assert len(rows) == 20 and np.bincount(labels[rows]).tolist()[1:] >= [2, 1] and (np.diff(rows) > 0).all()
+    assert np.array_equal(Auto(rows=20).some(labels[:20], 0), np.arange(20))
+    run = tunesmith.train({**recipe, "method": {"name": "auto", "folds": 2, "rows": 20, "seconds": 1e-6}})
+    assert "of the 20 training rows" in run.summary["choice"]["sentence"]
+    assert run.summary["data"]["train"]["rows"] == 48, "all rows train"
+
+
 def test_the_best_way_is_taken_and_among_equals_the_easier() -> None:
     right = {"zero-shot": np.array([1, 1, 0, 0]), "prototypes": np.array([1, 0, 1, 1]), "lora": np.array([1, 1, 1, 0])}
     found = Auto().decide({name: marks.astype(bool) for name, marks in right.items()}, {"linear-probe": "too slow"})

@@ -21,6 +21,7 @@ from tunesmith.runs.opening import open_family
 from tunesmith.runs.preparing import prepare
 from tunesmith.tasks.labelling import LabelTask
 from tunesmith.tasks.running import extract_features
+from tunesmith.training.corpus import Split
 from tunesmith.training.loop import Loop
 from tunesmith.training.taking import taken
 
@@ -92,14 +93,25 @@ class _Trying:
 
     def __init__(self, checked: Checked, auto: Auto, family: Labelling, progress: Progress) -> None:
         self.checked, self.family, self.progress = checked, family, progress
-        session, split = family.session, family.corpus.splits["train"]
-        self.split, self.folds = split, auto.folds
+        session, every = family.session, family.corpus.splits["train"]
+        self.rows = auto.some(every.labels, derived(checked.recipe.seed, "choosing rows"))
+        self.split, self.folds = self._chosen(family), auto.folds
+        split = self.split
+        if len(self.rows) < len(every.labels):
+            progress.say(f"method auto: chosen on {len(self.rows):,} of {len(every.labels):,} rows (method.rows)")
         self.fold: Codes = auto.parts(split.labels, family.corpus.label_names, derived(checked.recipe.seed, "folds"))
         with progress.stage("features of train", len(split.labels)) as bar:
             self.features = extract_features(session.backbone, session.task, split.tokens, bar)
         self.texts = None
         if session.tokenizer is not None:
             self.texts = torch.from_numpy(label_features(session, family.corpus))
+
+    def _chosen(self, family: Labelling) -> Split:
+        """Leave a family the training rows that the choice is made on."""
+        splits = family.corpus.splits
+        if len(self.rows) < len(splits["train"].labels):
+            splits["train"] = taken(splits["train"], self.rows)
+        return splits["train"]
 
     def answered(self, way: Way, until: float) -> Marks | None:
         """Say which held-out rows a way answers right; None where time ran out."""
@@ -125,7 +137,7 @@ class _Trying:
         if "name" in settings:
             found = open_family(changed, None)
             assert isinstance(found, Labelling)
-            assert np.array_equal(found.corpus.splits["train"].index, self.split.index), "the same rows in every way"
+            assert np.array_equal(self._chosen(found).index, self.split.index), "the same rows in every way"
             return found
         session, corpus = self.family.session, self.family.corpus
         task = type(session.task)(**{**session.task.model_dump(), **settings, "reject": None})

@@ -21,9 +21,9 @@ from tunesmith.fewshot.rows import Rows
 from tunesmith.fewshot.scoring import answers
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.recipe.episodes import CheckedEpisodes, load_episodes
+from tunesmith.runs.answering import Prediction
 from tunesmith.runs.episode_model import EpisodeModel, open_episode_model
 from tunesmith.runs.folder import BASE, FINGERPRINT
-from tunesmith.runs.prediction import Prediction
 
 
 class EpisodeRun:

@@ -12,8 +12,8 @@ from tunesmith.core.errors import CheckpointError, DataError
 from tunesmith.core.files import read_json, write_json
 from tunesmith.evaluation.predictions import Array, Predictions
 from tunesmith.evaluation.statistics import Estimate, estimate, metrics_by_name
+from tunesmith.runs.answering import Answering
 from tunesmith.runs.folder import check_free, staged
-from tunesmith.runs.prediction import Answering
 from tunesmith.runs.run import Run
 
 _FILE = "mix.json"

@@ -33,11 +33,11 @@ from tunesmith.evaluation.statistics import (
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.runs.answering import Answering, Prediction
 from tunesmith.runs.calibrating import Calibrating, calibrate, forget_calibration, read_calibration
 from tunesmith.runs.folder import FINGERPRINT, LEARNED, best_folder, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
 from tunesmith.runs.openings import note_opening, read_openings, worded
-from tunesmith.runs.prediction import Answering, Prediction
 from tunesmith.runs.session import Session, open_session
 from tunesmith.runs.speaking import Speaking
 from tunesmith.tasks.ensemble import Ensemble

@@ -185,6 +185,15 @@ def _fitted(
     return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings, unseen)
 
 
+def _compared(checked: Checked, prepared: Sequence[Prepared], best: Prepared | None) -> list[dict[str, Any]]:
+    """Compare candidates; all of them answer where none is the best."""
+    return [
+        compared(checked, item.checked, item.trial, item.facts, chosen=best is None or item is best)
+        for item in prepared
+        if checked.candidates
+    ]
+
+
 def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
     """Choose among candidates, answer the evaluated rows, and compare."""
     checked, family, prepared, warnings = fitted.checked, fitted.family, fitted.prepared, fitted.warnings
@@ -198,6 +207,7 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
     else:
         joined = put_together(checked, family, prepared)
         tuned, items, answers, facts = joined.tuned, joined.items, joined.answers, joined.facts
+        progress.say(f"{len(facts['members'])} members: {facts['cost']['sentence']}")
     lost = _tell_forgotten(family, fitted.old, tuned, warnings, progress) if fitted.earlier else {}
     if not answers:
         answers, cost = _answer(tuned, fitted, progress)
@@ -212,7 +222,7 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
         checked=checked if facts else best.checked,
         session=family.session,
         corpus=family.corpus,
-        examples=sum(other.trial.trained.examples for other in prepared),
+        examples=_examples(checked, prepared, best),
         preflight=trained,
         predicted_peak_bytes=fitted.planned.peak_bytes,
         trained=best.trial.trained,
@@ -221,11 +231,7 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
         rankings=[item.trial.ranking for item in items],
         settle=family.settle,
         forgetting=lost,
-        candidates=[
-            compared(checked, item.checked, item.trial, item.facts, chosen=item is best or bool(facts))
-            for item in prepared
-            if checked.candidates
-        ],
+        candidates=_compared(checked, prepared, None if facts else best),
         scheme=besides,
         ensemble=facts,
         unseen=unseen,
@@ -350,6 +356,13 @@ def _train_others(
             warnings.append(said)
             progress.say(f"note: {said}")
     return cost
+
+
+def _examples(checked: Checked, prepared: list[Prepared], best: Prepared) -> int:
+    """Count the rows that trained in the pass of the best one."""
+    if checked.ensemble is not None and checked.ensemble.in_turn:
+        return best.trial.trained.examples
+    return sum(trial.trained.examples for item in prepared for trial in item.trials)
 
 
 def _named(checked: Checked, best: Checked, facts: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,11 +29,11 @@ class Near:
     distance: float
 
 
-def nearest_words(run: Run, count: int = 5) -> list[list[Near]]:
-    """Name the words that a run's virtual tokens are nearest to.
+def prompt_words(run: Run | str | Path, count: int = 5) -> list[list[Near]]:
+    """Show a soft prompt as the words that its virtual tokens are nearest to.
 
     Args:
-        run: of prompt-tuning, p-tuning or another method of virtual tokens.
+        run: of prompt-tuning, p-tuning or another method of virtual tokens, or its folder.
         count: so many words per virtual token. [count]
     Returns:
         Per virtual token, the nearest first, by angle. Far ones say that the prompt is no text: look at the distances.
@@ -42,6 +43,7 @@ def nearest_words(run: Run, count: int = 5) -> list[list[Near]]:
     """
     if count < 1:
         raise RecipeError(f"count={count}: at least 1 word per virtual token.")
+    run = run if isinstance(run, Run) else Run.load(run)
     session, tuned = run.opened()
     prompt = tuned.delta.prompt
     if not isinstance(prompt, TokenPrompt):

@@ -14,7 +14,7 @@ from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
 from tunesmith.core.files import write_text
 from tunesmith.core.memory import available_bytes
 from tunesmith.core.progress import Progress
-from tunesmith.core.registry import components
+from tunesmith.core.registry import components, find
 from tunesmith.models.loading import choose_device
 from tunesmith.recipe.loading import expanded, load_recipe, read_values, to_yaml
 from tunesmith.runs.folder import check_free
@@ -102,12 +102,26 @@ class Plan:
     standing: float
     misfit: str
 
+    def _reason(self) -> str:
+        """Say what speaks for it, and where its place comes from when its score is unknown."""
+        if self.band is not None:
+            return f"{self.proposal.why}."
+        if find("tasks", self.recipe["task"]["name"]).family != "labelling":
+            return (
+                f"{self.proposal.why}; scores of what a model writes are not predicted, and the order is the usual one."
+            )
+        known = self.proposal.published
+        place = (
+            f"results on {known[-1].data} with {known[-1].model} order it" if known else "nothing published orders it"
+        )
+        return f"{self.proposal.why}; its score here is unknown, and {place}."
+
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
             "name": self.proposal.name,
             "fits": not self.misfit,
-            "reason": self.misfit or f"{self.proposal.why}.",
+            "reason": self.misfit or self._reason(),
             "score": None if self.band is None else self.band.plain(),
             "seconds": self.cost.seconds,
             "seconds_by_stage": self.cost.parts,
@@ -350,7 +364,15 @@ def carry_out_best(
     progress, began = progress or Progress(), time.perf_counter()
     check_free(output.absolute(), False)
     advice = advise(data, overrides, model, limits, progress)
-    best = advice.plans[0]
+    spent = time.perf_counter() - began
+    able = [one for one in advice.plans if not one.misfit]
+    able = [one for one in able if limits.seconds is None or spent + one.cost.seconds <= limits.seconds]
+    if not able:
+        raise RecipeError(
+            f"time: planning took {spent:,.0f} s of {limits.seconds:,.0f} s, and what is left is shorter than any run "
+            "takes. Give more with --time."
+        )
+    best = able[0]
     progress.say(f"plan: {best.proposal.name}, {best.proposal.why}; {'; '.join(advice.given.why)}")
-    progress.say(f"planned in {time.perf_counter() - began:.1f} s; the run is to take about {best.cost.seconds:,.0f} s")
+    progress.say(f"planned in {spent:.1f} s; the run is to take about {best.cost.seconds:,.0f} s")
     return train_recipe(best.recipe, [f"output={output}"], progress=progress)

@@ -110,7 +110,7 @@ def look(path: str | Path, model: str | None, wanted: Mapping[str, Any]) -> Give
         rows=facts["rows"],
         facts=facts,
         data=keys | {"train": whole},
-        model=source.wanted,
+        model=_named(source),
         parameters=_size(source, task),
     )
 
@@ -166,6 +166,12 @@ def _source(model: str | None, task: str) -> Source:
             "name owner/name."
         )
     return locate(model or DEFAULT_MODEL)
+
+
+def _named(source: Source) -> str:
+    """Name a model so that it means the same wherever the recipe stands."""
+    embedded = source.wanted in components("models")
+    return str(Path(source.path).absolute()) if source.local and not embedded else source.wanted
 
 
 def _size(source: Source, task: str) -> int:

@@ -15,7 +15,7 @@ from tunesmith.core.errors import RecipeError
 from tunesmith.core.memory import resident_bytes
 from tunesmith.core.progress import Silence
 from tunesmith.core.seeds import derived, seed_everything
-from tunesmith.data.splitting import Index
+from tunesmith.data.splitting import Index, every_label_early
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Bootstrap, estimate
 from tunesmith.models.loading import load_config, sentence_settings
@@ -200,10 +200,8 @@ class Bench:
         task = checked.task.suited(load_config(session.source))
         task = task.prepare(session.backbone.model, sentence_settings(session.source))
         family = replace(self.family, session=replace(session, task=task))
-        if isinstance(family, Labelling):
-            known = [name for name in family.corpus.splits if name not in family.frozen.features]
-            if known and (task.starts_from_features or self._baselines(checked)):
-                family.look(task.baselines, Meter(session.backbone.device), Silence())
+        if isinstance(family, Labelling) and task.starts_from_features and "train" not in family.frozen.features:
+            family.look((), Meter(session.backbone.device), Silence())
         self._write_few(family)
         return family
 
@@ -370,15 +368,9 @@ class Bench:
 
 def _drawn(split: Split, tokens: int, seed: int) -> Index:
     """Draw rows of about so many tokens, two of every label and the longest one among them; all where there are few."""
-    lengths, every = split.tokens.lengths, np.arange(len(split.tokens))
+    lengths = split.tokens.lengths
     if split.tokens.varies or lengths.sum() <= tokens:
-        return every
-    order = np.random.default_rng(seed).permutation(every)
-    labels = split.labels[order]
-    _, first = np.unique(labels, return_index=True)
-    second = np.setdiff1d(every, first)
-    second = second[np.unique(labels[second], return_index=True)[1]] if len(second) else second
-    count = max(_ROWS, int((lengths[order].cumsum() <= tokens).sum()))
-    wanted = np.concatenate([order[first], order[second], [lengths.argmax()], order])
-    rows = list(dict.fromkeys(wanted.tolist()))
-    return np.sort(np.array(rows[: max(count, len(first) + len(second) + 1)], dtype=np.int64))
+        return np.arange(len(lengths))
+    order = every_label_early(split.labels, seed)
+    count = max(_ROWS, 2 * len(np.unique(split.labels)), int((lengths[order].cumsum() <= tokens).sum()))
+    return np.union1d(order[:count], [int(lengths.argmax())])

@@ -71,6 +71,24 @@ class Wanted:
         return checked
 
 
+def keeping_by(metric: str | None) -> list[str]:
+    """Let trials keep their best epoch by the metric that decides.
+
+    Args:
+        metric: `search.metric`; None where the recipe's own decides.
+    Returns:
+        `key=value` texts for the recipe.
+    Raises:
+        RecipeError: a word that is no metric.
+    """
+    if metric in ("auto", "last"):
+        raise RecipeError(
+            f"search.metric: '{metric}' says which epoch is kept and is no metric. Name one, for example accuracy, or "
+            "leave search.metric out."
+        )
+    return [] if metric is None else [f"training.best={metric}"]
+
+
 def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str], settings: TuningSettings) -> Wanted:
     """Read what is searched, and refuse what no trial could be.
 
@@ -90,15 +108,10 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     fixed = list(overrides)
     if "seed" in space.nodes and isinstance(data, Mapping) and data.get("seed") is None:
         fixed.append(f"data.seed={seed}")  # trials share the rows that choose
-    if values.get("candidates"):
-        raise RecipeError("candidates: a search makes candidates itself. Leave them out.")
-    if settings.metric in ("auto", "last"):
-        raise RecipeError(
-            f"search.metric: '{settings.metric}' says which epoch is kept and is no metric. Name one, for example "
-            "accuracy, or leave search.metric out."
-        )
-    if settings.metric is not None:
-        fixed.append(f"training.best={settings.metric}")
+    for key in ("candidates", "ensemble"):
+        if values.get(key):
+            raise RecipeError(f"{key}: a search makes candidates itself. Leave it out, and train the best one with it.")
+    fixed.extend(keeping_by(settings.metric))
     draft = Wanted(recipe, fixed, space, strategy, "", True, 1, 0, Path(), "")
     able = _able(draft, settings.metric)
     first = able[0]

@@ -10,6 +10,7 @@ import numpy as np
 from tunesmith.core.errors import DataError
 from tunesmith.core.registry import components, register
 from tunesmith.core.settings import Component, setting
+from tunesmith.data.splitting import every_label_early
 from tunesmith.fewshot.ways.base import Way
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
@@ -26,6 +27,28 @@ class Auto(Component):
     seconds: float = setting(
         300.0, "Longest time for choosing; a way that trains and has not answered all folds by then is left out.", gt=0
     )
+
+    rows: int = setting(
+        2000,
+        "Most training rows that are looked at for choosing: a draw with every label where there are more; all of them "
+        "train.",
+        unit="count",
+        ge=20,
+    )
+
+    def some(self, labels: Codes, seed: int) -> Codes:
+        """Draw the rows that the choice is made on.
+
+        Args:
+            labels: (rows,), a code per row.
+            seed: of the draw.
+        Returns:
+            Their numbers, rising; all where there are no more than `rows`.
+        """
+        if len(labels) <= self.rows:
+            return np.arange(len(labels))
+        most = max(self.rows, 2 * len(np.unique(labels)))
+        return np.sort(every_label_early(labels, seed)[:most])
 
     def ways(self, reads_text: bool) -> list[Way]:
         """Return the ways that a model can go, the one of least effort first.

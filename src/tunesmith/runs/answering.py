@@ -1,4 +1,4 @@
-"""Answers of runs with labels: one row's, and what all that give such answers have in common."""
+"""Answers with probabilities of labels, and what gives them."""
 
 from __future__ import annotations
 
