@@ -110,7 +110,7 @@ class _Trying:
         """Leave a family the training rows that the choice is made on."""
         splits = family.corpus.splits
         if len(self.rows) < len(splits["train"].labels):
-            splits["train"] = splits["train"].take(self.rows)
+            splits["train"] = taken(splits["train"], self.rows)
         return splits["train"]
 
     def answered(self, way: Way, until: float) -> Marks | None:
