@@ -1,7 +1,8 @@
 """The closed loop in a fixed time, against defaults, random search and optuna + PEFT + Trainer, ten rows per label.
 
     TUNESMITH_DATA=... python benchmarks/closed_loop.py [--budget 10m] [--seeds 3] [--threads 2]
-                                                        [--sets BANKING77 CLINC150] [--sides loop "optuna + peft"]
+                                                        [--sets BANKING77 CLINC150] [--labels 8]
+                                                        [--sides loop "optuna + peft"]
 
 All sides get the same rows: of the published ten per label a fifth is validation, drawn by the seed; the published
 test rows are answered once, at the end. `defaults` is one run of `tunesmith train`. `random` is `tunesmith search` by
@@ -40,25 +41,30 @@ RANGES = {
 }
 
 
-def files(folder: Path, dataset: str, seed: int) -> dict[str, str]:
+def files(folder: Path, work: dict[str, Any]) -> dict[str, str]:
     """Write the parts as CSV files: the same for every side."""
-    draw, by_label = random.Random(seed), dict[str, list[tuple[str, str]]]()
-    for row in rows(dataset, "train_10"):
+    draw, by_label = random.Random(work["seed"]), dict[str, list[tuple[str, str]]]()
+    for row in rows(work["set"], "train_10"):
         by_label.setdefault(row[1], []).append(row)
+    by_label = dict(list(by_label.items())[: work["labels"]])
     train, held = list[tuple[str, str]](), list[tuple[str, str]]()
     for own in by_label.values():
         draw.shuffle(own)
         cut = len(own) // HELD
         held += own[:cut]
         train += own[cut:]
-    parts = {"train": train, "validation": held, "test": rows(dataset, "test")}
+    parts = {
+        "train": train,
+        "validation": held,
+        "test": [row for row in rows(work["set"], "test") if row[1] in by_label],
+    }
     return {name: write(folder / f"{name}.csv", found) for name, found in parts.items()}
 
 
 def recipe(work: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the defaults on these rows."""
     return {
-        "data": files(folder, work["set"], work["seed"]),
+        "data": files(folder, work),
         "evaluation": {"baselines": False, "metrics": ["accuracy"]},
         "seed": work["seed"],
         "output": str(folder / "run"),
@@ -138,7 +144,7 @@ def with_optuna(work: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     from tunesmith.search.budget import Budget
 
-    parts = files(folder, work["set"], work["seed"])
+    parts = files(folder, work)
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL_DIR)
     names = sorted({label for _, label in rows_of(Path(parts["train"]))})
 
@@ -300,13 +306,14 @@ def told(case: str, found: dict[str, Any]) -> str:
 def carry_out(given: argparse.Namespace, dataset: str) -> None:
     """Carry out what is missing of one set; seeds first, so that sides stand beside each other early."""
     path, case = common.RESULTS / "closed_loop.json", f"{dataset}, {given.budget}, threads {given.threads}"
+    case += f", {given.labels} labels" if given.labels else ""
     kept = json.loads(path.read_text()).get(case, {}) if path.exists() else {}
     runs: dict[str, dict[str, Any]] = kept.get("runs", {})
     for seed in range(given.seeds):
         for side in given.sides:
             if str(seed) in runs.get(side, {}):
                 continue
-            work = {"side": side, "set": dataset, "seed": seed, "budget": given.budget}
+            work = {"side": side, "set": dataset, "seed": seed, "budget": given.budget, "labels": given.labels}
             one = common.child(__file__, work, given.threads)
             runs.setdefault(side, {})[str(seed)] = one
             print(f"{case} seed {seed} {side}: {100 * one['accuracy']:.2f} %, {one['trials']} trials", flush=True)
@@ -323,6 +330,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--labels", type=int, help="Only so many labels, to try the script.")
     parser.add_argument("--keep", action=argparse.BooleanOptionalAction, default=True, help="Write results.")
     given = parser.parse_args()
     for dataset in given.sets:

@@ -22,7 +22,7 @@ TITLES = {
                            "python benchmarks/instruction_tuning.py"),
     "virtual_prompt": ("Prompt tuning on gsm8k, the same Llama",
                        "python benchmarks/virtual_prompt.py"),
-    "few_shot": ("A few-shot run on BANKING77 from process start to a saved and scored result",
+    "few_shot": ("A few-shot run on BANKING77 from process start to a saved run",
                  "python benchmarks/few_shot.py"),
     "frozen_depth": ("Deltas in the upper half, with what the frozen half gives kept between epochs",
                      "python benchmarks/frozen_depth.py"),

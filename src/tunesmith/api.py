@@ -11,8 +11,7 @@ from torch import nn
 
 from tunesmith.core.progress import Progress
 from tunesmith.evaluation.comparison import Comparison
-from tunesmith.methods.attaching import attach_to
-from tunesmith.methods.base import Method
+from tunesmith.methods.attaching import attach
 from tunesmith.methods.dialects import Wanted
 from tunesmith.models.delta import Delta
 from tunesmith.models.seams import open_seams
@@ -212,32 +211,6 @@ def inspect_data(
     given = [files] if isinstance(files, str | Path) else files
     return inspect_files(given, text=text, label=label, model=model, suspicious=suspicious, encoding=encoding,
                          output=output)  # fmt: skip
-
-
-def attach(
-    model: nn.Module,
-    method_or_folder: Method | str | Path,
-    name: str = "default",
-    *,
-    tokenizer: Any = None,
-    **settings: Any,
-) -> Delta:
-    """Attach a delta to any model, without a recipe.
-
-    Args:
-        model: a transformers model or a plain torch module; its parameters are frozen.
-        method_or_folder: a method, the name of one, or a folder with a saved delta, ours or PEFT's.
-        name: of the delta.
-        tokenizer: of the model, for methods that start from a text or name tokens.
-        **settings: of a method given by name, for example rank=16.
-    Returns:
-        The delta, active for all rows; its `save` writes a folder, `merge` and `detach` end it.
-    Raises:
-        TargetError: no layer matches.
-        RecipeError: an unknown method, or a setting it does not take.
-        CheckpointError: the folder is not there, or does not fit the model.
-    """
-    return attach_to(model, method_or_folder, name, tokenizer, settings)
 
 
 @contextmanager

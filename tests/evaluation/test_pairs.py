@@ -7,7 +7,7 @@ import pytest
 
 from tunesmith.evaluation.changes import changes
 from tunesmith.evaluation.comparison import axis, differing, flattened, short_names
-from tunesmith.evaluation.pairs import compare, enough, letters, mcnemar
+from tunesmith.evaluation.pairs import compare_pairs, enough, letters, mcnemar
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name, paired_shares, wilson
 from tunesmith.evaluation.written import Written
@@ -39,13 +39,13 @@ def test_models_are_told_apart_where_they_are() -> None:
     draw = np.random.default_rng(0)
     base = draw.random(400) < 0.7
     models = [base | (draw.random(400) < 0.5), base, base ^ (draw.random(400) < 0.01)]
-    found = compare([right_on(one) for one in models], ACCURACY, enough(Bootstrap(100), 3))
+    found = compare_pairs([right_on(one) for one in models], ACCURACY, enough(Bootstrap(100), 3))
     assert found.groups[0] == "a" and found.groups[1] == found.groups[2] == "b"
     first = found.pairs[0]
     assert first.only_second == 0 and first.only_first == (models[0] & ~base).sum() and first.gain.low > 0
     assert first.p_value < 0.001 and found.pairs[2].p_value > 0.05
     (f1,) = metrics_by_name(["macro-f1"])
-    other = compare([right_on(one) for one in models], f1, enough(Bootstrap(100), 3))
+    other = compare_pairs([right_on(one) for one in models], f1, enough(Bootstrap(100), 3))
     assert other.pairs[0].mcnemar_p is None and other.pairs[0].p_value < 0.05 and other.groups[0] == "a"
     assert enough(Bootstrap(100), 3).resamples == 2000 and enough(Bootstrap(), 10).resamples == 4500
 

@@ -51,6 +51,12 @@ def test_page_markdown_and_json(runs: Path, tmp_path: Path) -> None:
     values = [one["metrics"]["accuracy"]["value"] for one in told["runs"]]
     assert values == sorted(values, reverse=True)
     assert {one["name"]: one["settings"]["seed"] for one in told["runs"]} == {"a": 0, "b": 0, "c": 1}
+    sizes = {one["name"]: one["costs"]["trainable_parameters"] for one in told["runs"]}
+    assert (
+        sizes["b"] < sizes["a"]
+        and told["one_standard_error"] in sizes
+        and "one standard error" in (tmp_path / "out" / "comparison.md").read_text()
+    )
     (over,) = told["seeds"]
     assert set(over["runs"]) == {"a", "c"} and over["low"] <= over["value"] <= over["high"]
     entries, change = {one["name"]: one for one in told["runs"]}, told["changes"][0]
@@ -86,7 +92,7 @@ def test_what_does_not_compare_is_refused(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="unknown split 'train'"):
         tunesmith.compare([runs / "a", runs / "b"], split="train")
     with pytest.raises(CheckpointError, match="exists"):
-        tunesmith.compare([runs / "a", runs / "b"], output=tmp_path)
+        tunesmith.compare([runs / "a", runs / "b"], output=runs / "a")
     shutil.copytree(runs / "a", tmp_path / "changed")
     metrics = json.loads((runs / "a" / "metrics.json").read_text())
     metrics["metrics"]["test"]["accuracy"]["value"] += 0.2
@@ -118,7 +124,7 @@ def test_texts_are_compared_row_by_row(tiny_writer: Path, tmp_path: Path) -> Non
         "model": str(tiny_writer),
         "data": {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows)), "validation": 0.3},
         "training": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-2},
-        "evaluation": {"resamples": 50, "baselines": False},
+        "evaluation": {"resamples": 100, "baselines": False},
     }  # fmt: skip
     for rank in (2, 4):
         tunesmith.train({**base, "method": {"name": "lora", "rank": rank}, "output": str(tmp_path / f"r{rank}")})
@@ -130,6 +136,8 @@ def test_texts_are_compared_row_by_row(tiny_writer: Path, tmp_path: Path) -> Non
         and "better with" in (tmp_path / "out" / "comparison.md").read_text()
     )
     assert tunesmith.compare([tmp_path / "r2", tmp_path / "r4"]).metric == "exact-match"
+    with pytest.raises(CompatibilityError, match="has no labels"):
+        tunesmith.Run.load(tmp_path / "r2").calibrate()
 
 
 @pytest.mark.usefixtures("pictures")
@@ -178,15 +186,3 @@ def test_calibration_refuses(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="temperature above 0"):
         tunesmith.Run.load(run.folder)
     (run.folder / "calibration.json").unlink()
-
-
-def test_calibration_is_of_labels(tiny_writer: Path, tmp_path: Path) -> None:
-    rows = [{"question": f"what is {n}?", "answer": "red"} for n in range(12)]
-    run = tunesmith.train({
-        "task": {"name": "question-answering-generative", "answered_rows": 2, "samples": 1,
-                 "decoding": {"max_new_tokens": 2}},
-        "model": str(tiny_writer), "data": {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows))},
-        "training": {"epochs": 1}, "evaluation": {"resamples": 20, "baselines": False}, "output": str(tmp_path / "run"),
-    })  # fmt: skip
-    with pytest.raises(CompatibilityError, match="has no labels"):
-        run.calibrate()

@@ -10,6 +10,7 @@ import pytest
 import tunesmith
 from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError, RecipeError
 from tunesmith.core.registry import components
+from tunesmith.tasks.ensemble import Ensemble, answers
 
 SEEDS = [{"seed": 1}, {"seed": 2, "method": {"name": "lora", "rank": 3}}, {"seed": 3, "method": {"name": "bitfit"}}]
 TEXTS = ["where is my parcel", "i want my money back", "hello there"]
@@ -47,7 +48,7 @@ def test_scores_of_the_run_are_the_ensembles(ensemble: tunesmith.Run, data_folde
     assert best + gain == pytest.approx(scores["accuracy"].value)
     ones = [one["trainable_parameters"] for one in ensemble.summary["candidates"]]
     assert found["cost"]["trainable_parameters"] == sum(ones) == ensemble.summary["trainable_parameters"]
-    assert "together" in ensemble.report().read_text()
+    assert "answers take" in ensemble.report().read_text()
 
 
 def test_one_delta_cannot_stand_for_it(ensemble: tunesmith.Run, recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -211,3 +212,17 @@ def test_rows_that_members_draw() -> None:
     assert np.bincount(labels[rows]).tolist() == [2, 2]
     part = components("ensembles")["bagging"](count=2, fraction=0.5, replacement=False).rows(labels, draw)
     assert np.bincount(labels[part]).tolist() == [3, 1] and len(set(part.tolist())) == 4
+
+
+def test_one_pass_gives_what_each_member_gives_by_itself(recipe: dict[str, Any], data_folder: Path) -> None:
+    methods = ["lora", "ia3", "prefix", "prompt-tuning", "full", "norm"]
+    candidates = [{"seed": number, "method": {"name": name}} for number, name in enumerate(methods)]
+    run = tunesmith.train(
+        {**recipe, "training": {"epochs": 1, "batch_size": 16}, "candidates": candidates, "combine": "vote"}
+    )
+    _, tuned = run.opened()
+    assert isinstance(tuned, Ensemble)
+    tokens = run._tokens(run._read_texts(data_folder / "test.csv"))
+    alone = np.stack([member.probabilities(tokens).numpy() for member in tuned.members])
+    assert np.abs(answers(tuned.members, tokens) - alone).max() < 1e-5
+    assert min(np.abs(alone[0] - one).max() for one in alone[1:]) > 1e-4  # members do differ

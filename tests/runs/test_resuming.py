@@ -53,6 +53,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """What must be the same, times and memory aside."""
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     summary = {key: value for key, value in json.loads(found.pop("metrics.json")).items() if key not in TIMES}
+    summary["ensemble"].pop("cost", None)
     for row in summary["table"]:
         row.update(seconds=0, peak_bytes=0)
     for name in ("report.html", "fingerprint.json", "recipe.yaml", "openings.jsonl"):  # times, places
@@ -122,6 +123,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "early stop": {"training": {"epochs": 40, "patience": 1, "learning_rate": 5e-2}},
     "pissa": {"method": {"name": "lora", "rank": 2, "init": "pissa", "dora": True}},
     "rows of a label together": {"training": {"rows_per_label": 2, "best": "last"}},
+    "snapshots": {"ensemble": {"name": "snapshots", "count": 2, "compare": False}},
+    "bagging": {"ensemble": {"name": "bagging", "count": 2, "compare": False}, "combine": "weighted"},
 }  # fmt: skip
 
 

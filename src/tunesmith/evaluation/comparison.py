@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,7 @@ class Comparison:
             "resamples": self.bootstrap.resamples,
             "runs": [one.plain() for one in self.entries],
             "pairs": [one.plain(names) for one in self.pairs],
+            "one_standard_error": names[self.smallest()],
             "fronts": {key: [names[at] for at in self.front(key)] for key in ("training_seconds", "trainable_share")},
             "seeds": [
                 {"runs": [names[at] for at in places], **found.mean.plain(), "standard_deviation": found.deviation}
@@ -114,6 +116,18 @@ class Comparison:
             "changes": [one.plain(names, lambda row: self.where[row]) for one in self.changes],
             "notes": self.notes,
         }
+
+    def smallest(self) -> int:
+        """Find the run with the fewest trained numbers among those within one standard error of the best.
+
+        Returns:
+            Its place.
+        Source: Breiman et al. 1984, section 3.4.3: the one-standard-error rule; the error is half the interval over z.
+        """
+        best = self.scores[0]
+        error = (best.high - best.low) / 2 / NormalDist().inv_cdf((1 + self.bootstrap.confidence) / 2)
+        near = [at for at, one in enumerate(self.scores) if at == 0 or abs(one.value - best.value) <= error]
+        return min(near, key=lambda at: (self.entries[at].costs["trainable_parameters"], at))
 
     def front(self, cost: str) -> list[int]:
         """Find the runs that no other reaches at less or equal cost.

@@ -33,11 +33,14 @@ def sentences(found: Comparison) -> list[str]:
     tied = [one.name for one in found.entries[1:] if set(one.group) & set(best.group)]
     test = "McNemar's exact test" if found.pairs[0].mcnemar_p is not None else "the paired bootstrap"
     out = f"{best.name} scores best: {found.metric} {_score(found, best.scores[found.metric])}."
+    small = found.entries[found.smallest()]
     return [
         f"{len(found.entries)} runs on the same {len(found.where):,} rows of {found.split}.",
         f"{out} Not told apart from it: {', '.join(tied)}."
         if tied
         else f"{out} It is told apart from every other run.",
+        f"Within one standard error of the best score, {small.name} trains the fewest numbers "
+        f"({small.costs['trainable_parameters']:,}).",
         f"Runs that share a letter are not told apart: {test} on every pair, p-values corrected together (Holm), "
         f"{100 * level:g} %. Intervals: {found.bootstrap.resamples:,} bootstrap resamples; they say what other rows "
         "would change, not what another seed would.",

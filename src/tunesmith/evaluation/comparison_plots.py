@@ -117,8 +117,9 @@ def against_costs(
                   linewidth=1.1, linestyle=":", label="front", zorder=1)  # fmt: skip
         for place, (value, low, high) in enumerate(scores):
             axes.plot([values[place]] * 2, [low, high], color=colour(place), linewidth=1.4, alpha=0.6, zorder=2)
-            axes.plot(values[place], value, "o", color=colour(place), markersize=11, zorder=3)
-            axes.text(values[place], value, str(place + 1), color="white", fontsize=8, ha="center", va="center")
+            axes.plot(values[place], value, "o", color=colour(place), markersize=11, zorder=3 + len(scores) - place)
+            axes.text(values[place], value, str(place + 1), color="white", fontsize=8, ha="center", va="center",
+                      zorder=3 + len(scores) - place)  # fmt: skip
         if min(values) > 0 and max(values) > 20 * min(values):
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")

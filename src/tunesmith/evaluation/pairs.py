@@ -88,7 +88,7 @@ def enough(bootstrap: Bootstrap, models: int) -> Bootstrap:
     return replace(bootstrap, resamples=max(bootstrap.resamples, _RESAMPLES, _PER_PAIR * pairs))
 
 
-def compare(found: Sequence[Result], metric: Metric, bootstrap: Bootstrap) -> Compared:
+def compare_pairs(found: Sequence[Result], metric: Metric, bootstrap: Bootstrap) -> Compared:
     """Score models and test every two of them on the same rows.
 
     Args:

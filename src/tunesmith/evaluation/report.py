@@ -245,11 +245,10 @@ def _ensemble(content: Content) -> str:
     for what, scores, weight in lines:
         cells = [_score(name, Estimate(**scores[name])) for name in names] + [f"{weight:.3f}" if weight else ""]
         rows.append(f"<tr><td>{safe(what)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
+    said_of = [*found["sentences"], f"Cost: {found['cost']['sentence']}."]
     ours = [_score(name, content.contenders[-1].scores[name]) for name in names] + [""]
     rows.append(f"<tr class=ours><td>together</td>{''.join(f'<td class=n>{cell}</td>' for cell in ours)}</tr>")
-    return table([content.split, *names, "weight"], rows) + "".join(
-        f"<p>{safe(said)}</p>" for said in found["sentences"]
-    )
+    return table([content.split, *names, "weight"], rows) + "".join(f"<p>{safe(said)}</p>" for said in said_of)
 
 
 def _answers(content: Content) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,24 @@ from tunesmith.models.seams import open_seams
 from tunesmith.recipe.loading import build_component
 
 
-def attach_to(
+def attach(
     model: nn.Module,
     method_or_folder: Method | str | Path,
-    name: str,
-    tokenizer: Any,
-    settings: Mapping[str, Any],
+    name: str = "default",
+    *,
+    tokenizer: Any = None,
+    **settings: Any,
 ) -> Delta:
-    """Attach a delta.
+    """Attach a delta to any model, without a recipe.
 
     Args:
         model: a transformers model or a plain torch module; its parameters are frozen.
         method_or_folder: a method, the name of one, or a folder with a saved delta, ours or PEFT's.
         name: of the delta.
-        tokenizer: of the model; the one it brings when None.
-        settings: of a method given by name.
+        tokenizer: of the model, for methods that start from a text or name tokens.
+        **settings: of a method given by name, for example rank=16.
     Returns:
-        The delta, active for all rows.
+        The delta, active for all rows; its `save` writes a folder, `merge` and `detach` end it.
     Raises:
         TargetError: no layer matches.
         RecipeError: an unknown method, or a setting it does not take.

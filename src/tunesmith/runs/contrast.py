@@ -16,8 +16,7 @@ from tunesmith.evaluation.changes import changes
 from tunesmith.evaluation.comparison import Comparison, Entry, differing, flattened, short_names
 from tunesmith.evaluation.comparison_page import markdown, render
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.pairs import Compared, Seeds, enough, over_seeds
-from tunesmith.evaluation.pairs import compare as compare_pairs
+from tunesmith.evaluation.pairs import Compared, Seeds, compare_pairs, enough, over_seeds
 from tunesmith.evaluation.statistics import Bootstrap, Estimate, Result, metric_sign, metrics_by_name
 from tunesmith.runs.folder import check_new, staged
 from tunesmith.runs.opening import metric_names

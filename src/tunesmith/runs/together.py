@@ -70,13 +70,14 @@ def put_together(checked: Checked, family: Family, prepared: Sequence[Prepared])
     tuned, found = joining.mean() if checked.combine.keeps == "mean" else joining.ensemble()
     items = [member.item for member in joining.members[: 1 if tuned is joining.members[0].tuned else None]]
     facts = joining.facts(found, alone)
-    facts["cost"] = {
+    cost = facts["cost"] = {
         "trainable_parameters": sum(item.facts.trainable for item in items),
         "trainable_parameters_of_one": items[0].facts.trainable,
         **_trained(checked, prepared),
         "answer_seconds": joining.seconds,
         "answer_seconds_of_one": joining.seconds_of_one,
     }
+    cost["sentence"] = _worded_cost(cost)
     facts["sentences"] = _sentences(checked, family, facts)
     return Together(tuned, items, found, facts)
 
@@ -241,23 +242,28 @@ def _trained(checked: Checked, prepared: Sequence[Prepared]) -> dict[str, Any]:
 
 
 def _sentences(checked: Checked, family: Family, facts: Mapping[str, Any]) -> list[str]:
-    """Say what was gained and what it cost."""
-    name, split, cost = family.judge.metrics[0].name, family.judge.splits[-1], facts["cost"]
+    """Say what was gained."""
+    name, split = family.judge.metrics[0].name, family.judge.splits[-1]
     what = f"{type(checked.combine).name} of {sum(one['taken'] for one in facts['members'])}"
-    found = []
+    few = "only one member is left, the others diverged or were not reached: this is no ensemble."
+    found = [few] if len(facts["members"]) == 1 else []
     for who, gains in facts["gain"].items():
         if split in gains:
             found.append(f"{what} {worded_gain(name, split, gains[split][name])} over the {who}.")
-    if not found:
+    if split not in facts["gain"]["best member"]:
         found.append(
             f"{what}: {split} rows chose how members are put together, so its score there flatters and no gain is "
             "given. Name test rows (data.test)."
         )
+    return found
+
+
+def _worded_cost(cost: Mapping[str, Any]) -> str:
+    """Say what it cost beside one run."""
     times = cost["answer_seconds"] / max(cost["answer_seconds_of_one"], 1e-9)
     rows = cost["trained_rows"] / max(cost["trained_rows_of_one"], 1)
-    found.append(
-        f"{what}: answers take {times:.2f} times as long as one member's, training read {rows:.2f} times the rows of "
-        f"one run, {cost['trainable_parameters']:,} parameters are kept in the place of "
-        f"{cost['trainable_parameters_of_one']:,}."
+    return (
+        f"answers take {times:.2f} times as long as one member's, training read {rows:.2f} times the rows of one run, "
+        f"{cost['trainable_parameters']:,} parameters are kept in the place of "
+        f"{cost['trainable_parameters_of_one']:,}"
     )
-    return found

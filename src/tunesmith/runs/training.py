@@ -198,6 +198,7 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
     else:
         joined = put_together(checked, family, prepared)
         tuned, items, answers, facts = joined.tuned, joined.items, joined.answers, joined.facts
+        progress.say(f"{len(facts['members'])} members: {facts['cost']['sentence']}")
     lost = _tell_forgotten(family, fitted.old, tuned, warnings, progress) if fitted.earlier else {}
     if not answers:
         answers, cost = _answer(tuned, fitted, progress)
@@ -212,7 +213,7 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
         checked=checked if facts else best.checked,
         session=family.session,
         corpus=family.corpus,
-        examples=sum(other.trial.trained.examples for other in prepared),
+        examples=_examples(checked, prepared, best),
         preflight=trained,
         predicted_peak_bytes=fitted.planned.peak_bytes,
         trained=best.trial.trained,
@@ -350,6 +351,13 @@ def _train_others(
             warnings.append(said)
             progress.say(f"note: {said}")
     return cost
+
+
+def _examples(checked: Checked, prepared: list[Prepared], best: Prepared) -> int:
+    """Count the rows that trained in the pass of the best one."""
+    if checked.ensemble is not None and checked.ensemble.in_turn:
+        return best.trial.trained.examples
+    return sum(trial.trained.examples for item in prepared for trial in item.trials)
 
 
 def _named(checked: Checked, best: Checked, facts: dict[str, Any]) -> str:

@@ -90,8 +90,9 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     fixed = list(overrides)
     if "seed" in space.nodes and isinstance(data, Mapping) and data.get("seed") is None:
         fixed.append(f"data.seed={seed}")  # trials share the rows that choose
-    if values.get("candidates"):
-        raise RecipeError("candidates: a search makes candidates itself. Leave them out.")
+    for key in ("candidates", "ensemble"):
+        if values.get(key):
+            raise RecipeError(f"{key}: a search makes candidates itself. Leave it out, and train the best one with it.")
     if settings.metric in ("auto", "last"):
         raise RecipeError(
             f"search.metric: '{settings.metric}' says which epoch is kept and is no metric. Name one, for example "

@@ -1,0 +1,175 @@
+"""The closed loop from end to end: as alone, resumed as never stopped, decisions by tests, mistakes named."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunesmith
+from tests.conftest import TEXTS, run_command, write_csv
+from tunesmith.core.errors import CheckpointError, RecipeError
+from tunesmith.core.registry import components
+from tunesmith.search.attempts import Attempt, Record, Test
+from tunesmith.search.changes import Change, merged
+from tunesmith.search.deciding import adopted
+from tunesmith.search.trials import Outcome
+
+SETTINGS: dict[str, Any] = {"trials": 6, "width": 3}
+
+
+@pytest.fixture(scope="module")
+def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("loop")
+    train = [(f"{text} {extra}", label) for label, texts in TEXTS.items() for text in texts for extra in "abcd"]
+    write_csv(folder / "train.csv", train)
+    write_csv(folder / "test.csv", [(f"well {text}", label) for label, texts in TEXTS.items() for text in texts])
+    return {
+        "model": str(tiny_folder),
+        "data": {"train": str(folder / "train.csv"), "test": str(folder / "test.csv"), "validation": 0.25},
+        "method": {"name": "lora", "rank": 4},
+        "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
+        "evaluation": {"resamples": 100, "baselines": False},
+    }
+
+
+@pytest.fixture(scope="module")
+def found(base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("found") / "loop"
+    return folder, tunesmith.loop({**base, "output": str(folder)}, **SETTINGS)
+
+
+def kept(folder: Path) -> list[Attempt]:
+    lines = (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Attempt.of(one) for line in lines for one in json.loads(line)["attempts"]]
+
+
+def told(attempts: list[Attempt]) -> list[Any]:
+    """What must not depend on time."""
+    return [replace(one, outcome=replace(one.outcome, seconds=0.0)) for one in attempts]
+
+
+def test_rounds_begin_with_the_recipe_as_written_and_every_later_attempt_is_tested(
+    found: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, result = found
+    attempts = kept(folder)
+    assert len(attempts) == 6 and result["rounds"] >= 3 and result["attempts"]["all"] == 6
+    assert attempts[0].values == {} and attempts[0].test is None
+    assert [one.by for one in attempts[1:4]] == ["class-vectors", "deep-class-vectors", "learning-rates"]
+    for one in attempts[1:]:
+        assert one.test is not None and one.test.low <= one.test.gain <= one.test.high
+        assert one.test.p_value <= one.test.corrected <= 1 and one.change.why
+    assert {one.by for one in attempts[4:]} <= set(components("adjustments"))
+
+
+def test_an_attempt_in_a_shared_pass_with_other_heads_is_what_it_would_be_alone(
+    found: tuple[Path, dict[str, Any]], base: dict[str, Any]
+) -> None:
+    from tunesmith.search.changes import words_of
+
+    folder, _ = found
+    one = kept(folder)[1]
+    assert one.values["task.head_kind"] == "proxies-and-matching"
+    run = tunesmith.train(base, [*words_of(one.values), f"output={folder.parent / 'alone'}"])
+    assert run.metrics["validation"]["accuracy"] == one.outcome.scores["accuracy"]
+    rows = (run.folder / "history.jsonl").read_text().splitlines()
+    assert json.loads(rows[one.outcome.best_epoch - 1])["validation loss"] == pytest.approx(one.outcome.loss, rel=1e-4)
+
+
+def test_the_best_is_carried_out_and_scored_on_test(found: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = found
+    run = tunesmith.Run(folder / "best")
+    assert result["score"] == run.metrics["test"]["accuracy"]
+    best = kept(folder)[result["best"]]
+    assert result["again_on_validation"]["value"] == result["chosen_by"]["value"] == best.outcome.value
+    assert json.loads((folder / "result.json").read_text()) == result
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "taken for" in page or "wrong on validation" in page or (best.errors and not best.errors.wrong)
+    assert best.change.why.split(",")[0] in (folder / "loop.md").read_text(encoding="utf-8")
+
+
+def test_a_loop_that_was_killed_ends_as_one_that_was_not_and_test_rows_do_not_choose(
+    found: tuple[Path, dict[str, Any]], base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_csv(tmp_path / "other.csv", [(text, "thanks") for texts in TEXTS.values() for text in texts])
+    recipe = {**base, "data": {**base["data"], "test": str(tmp_path / "other.csv")}, "output": str(tmp_path / "loop")}
+    add = Record.add
+
+    def killed(self: Record, ended: Any) -> None:
+        if ended.number == 2:
+            with open(self.folder / "rounds.jsonl", "ab") as file:
+                file.write(b'{"number": 2, "ended"')
+            raise KeyboardInterrupt
+        add(self, ended)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Record, "add", killed)
+        tunesmith.loop(recipe, **SETTINGS)
+    with pytest.raises(CheckpointError, match="exists. Go on with its loop with --resume"):
+        tunesmith.loop(recipe, **SETTINGS)
+    with pytest.raises(CheckpointError, match="loop of another recipe or version: width is 2, there it was 3"):
+        tunesmith.loop(recipe, trials=6, width=2, resume=True)
+    result = tunesmith.loop(recipe, **SETTINGS, resume=True)
+    assert told(kept(tmp_path / "loop")) == told(kept(found[0]))
+    assert result["best"] == found[1]["best"] and result["score"] != found[1]["score"]
+
+
+def attempt(number: int, value: float, gain: float, corrected: float) -> Attempt:
+    outcome = Outcome("complete", value=value, loss=1.0)
+    test = Test(0, gain, gain - 0.1, gain + 0.1, corrected / 2, corrected)
+    return Attempt(number, "by", Change("what", {}, "why"), {}, outcome, None, test)
+
+
+def test_a_change_has_to_show_its_gain_and_a_start_only_to_be_the_best() -> None:
+    best, better, shown = attempt(0, 0.5, 0.0, 1.0), attempt(1, 0.7, 0.2, 0.5), attempt(2, 0.6, 0.1, 0.05)
+    failed = Attempt(3, "by", Change("what", {}, "why"), {}, Outcome("failed", "no"))
+    found = [better, shown, failed]
+    assert adopted(found, best, 0.1, False, True) is shown
+    assert adopted([better, failed], best, 0.1, False, True) is best
+    assert adopted(found, best, 0.1, True, True) is better
+    assert adopted([failed], best, 0.1, True, True) is best
+
+
+def test_a_key_takes_the_place_of_those_below_it() -> None:
+    values = {"method.rank": 4, "training.epochs": 2}
+    assert merged(values, {"method": {"name": "bitfit"}}) == {"training.epochs": 2, "method": {"name": "bitfit"}}
+    assert list(merged({"method": {"name": "lora"}}, {"method.rank": 8})) == ["method", "method.rank"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "settings", "message"),
+    [
+        (["data.validation=null"], {"trials": 2}, "data.validation: a loop chooses by validation rows"),
+        (["candidates=[{seed: 1}]"], {"trials": 2}, "candidates: a loop makes its own candidates"),
+        (["method=auto"], {"trials": 2}, "method: auto: a loop makes its own candidates"),
+        ([], {"trials": 2, "metric": "last"}, "search.metric: 'last' says which epoch is kept and is no metric"),
+        ([], {"trials": 0}, "allows nothing to be tried"),
+        ([], {}, "a search needs an end"),
+        ([], {"trials": 2, "widht": 3}, "widht"),
+        (["search.strategy.each=3"], {"trials": 2}, "unknown key"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_loaded(
+    base: dict[str, Any], tmp_path: Path, overrides: list[str], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        tunesmith.loop(base, [f"output={tmp_path / 's'}", *overrides], **settings)
+
+
+def test_a_budget_shorter_than_the_recipe_as_written_says_how_long_that_takes(
+    base: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"budget: 3 s is shorter than one trial, which takes about \d+ s"):
+        tunesmith.loop(base, ["training.epochs=100000", f"output={tmp_path / 's'}"], budget="3s")
+
+
+def test_without_test_a_share_of_train_is_held_out_and_said(base: dict[str, Any], tmp_path: Path) -> None:
+    data = {key: value for key, value in base["data"].items() if key != "test"}
+    (tmp_path / "recipe.yaml").write_text(json.dumps({**base, "data": data, "output": str(tmp_path / "loop")}))
+    done = run_command("loop", str(tmp_path / "recipe.yaml"), "search.measure=0.25", "--trials", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "25% of train are held out" in done.stderr
+    result = json.loads(done.stdout)
+    assert result["best"] == 0 and result["overrides"] == [] and result["score"]["value"] is not None
