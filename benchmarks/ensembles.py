@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import banking77
 import common
 
@@ -34,54 +36,56 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def some(part: str, each: int | None) -> banking77.Rows:
-    """Return the first rows of each label of a part."""
-    seen: dict[str, int] = {}
+def some(part: str, each: int | None, labels: int) -> banking77.Rows:
+    """Return the first rows of each of the first labels of a part."""
+    seen = dict.fromkeys(sorted(set(common.banking("train_10")[1]))[:labels], 0)
     found = []
     for text, label in zip(*common.banking(part), strict=True):
-        seen[label] = seen.get(label, 0) + 1
+        if label not in seen:
+            continue
+        seen[label] += 1
         if each is None or seen[label] <= each:
             found.append((text, label))
     return found
 
 
-def worker(work: dict[str, Any]) -> dict[str, Any]:
-    """Carry out every kind with one seed."""
+def trained(work: dict[str, Any]) -> dict[str, Any]:
+    """Carry out one kind with one seed."""
     import tunesmith
     from tunesmith.core.errors import TunesmithError
 
-    found = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        parts = {"train": some("train_10", None), "validation": some("valid", work["held"]),
-                 "test": some("test", work["test"])}  # fmt: skip
+        parts = {"train": some("train_10", None, work["labels"]),
+                 "validation": some("valid", work["held"], work["labels"]),
+                 "test": some("test", work["test"], work["labels"])}  # fmt: skip
         files = {name: banking77.write(folder / f"{name}.csv", rows) for name, rows in parts.items()}
-        for kind in work["kinds"]:
-            keys = {**KINDS[kind], "ensemble": {**KINDS[kind]["ensemble"], "count": work["members"]}}
-            recipe = {
-                "data": {**files, "max_tokens": 64},
-                "method": {"name": "lora", "rank": 8, "layers": work["layers"]},
-                "training": {"epochs": work["epochs"], "learning_rate": 2e-3},
-                "evaluation": {"metrics": ["accuracy", "log-loss"], "baselines": False},
-                "seed": work["seed"],
-                "output": str(folder / kind.replace(" ", "-").replace(",", "")),
-                **keys,
-            }
-            try:
-                run = tunesmith.train(recipe)
-            except TunesmithError as error:
-                found[kind] = {"refused": str(error)}
-                continue
-            facts = run.summary["ensemble"]
-            found[kind] = {
-                "scores": run.metrics["test"],
-                "members": [one["scores"]["test"]["accuracy"]["value"] for one in facts["members"]],
-                "alone": facts["alone"]["test"],
-                "gain": {who: gains["test"] for who, gains in facts["gain"].items()},
-                "cost": facts["cost"],
-                "peak_bytes": run.summary["peak_memory_bytes"],
-            }
-    return found
+        kind = KINDS[work["kind"]]
+        try:
+            run = tunesmith.train(
+                {
+                    "data": {**files, "max_tokens": 64},
+                    "method": {"name": "lora", "rank": 8, "layers": work["layers"]},
+                    "training": {"epochs": work["epochs"], "learning_rate": 2e-3},
+                    "evaluation": {"metrics": ["accuracy", "log-loss"], "baselines": False},
+                    "seed": work["seed"],
+                    "output": str(folder / "run"),
+                    **kind,
+                    "ensemble": {**kind["ensemble"], "count": work["members"]},
+                }
+            )
+        except TunesmithError as error:
+            return {"refused": str(error)}
+        facts = run.summary["ensemble"]
+        return {
+            "scores": run.metrics["test"],
+            "members": [one["scores"]["test"]["accuracy"]["value"] for one in facts["members"]],
+            "alone": facts["alone"]["test"],
+            "gain": {who: gains["test"] for who, gains in facts["gain"].items()},
+            "cost": facts["cost"],
+            "seconds": run.summary["seconds"],
+            "peak_bytes": run.summary["peak_memory_bytes"],
+        }
 
 
 def summed_up(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -143,24 +147,31 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--labels", type=int, default=77, help="the first so many of them")
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--layers", default="all-linear")
     parser.add_argument("--held", type=int, default=5, help="validation rows per label")
     parser.add_argument("--test", type=int, default=None, help="test rows per label; all when left out")
+    parser.add_argument("--anew", action="store_true", help="run again what stands in the results already")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    runs: dict[str, list[dict[str, Any]]] = {}
-    settings = {key: getattr(given, key) for key in ("kinds", "members", "epochs", "layers", "held", "test")}
+    torch.set_num_threads(given.threads)
+    settings = {key: getattr(given, key) for key in ("labels", "members", "epochs", "layers", "held", "test")}
+    case = ", ".join(f"{key} {value}" for key, value in settings.items())
+    kept = common.kept("ensembles").get(case, {}).get("runs", {})
+    runs: dict[str, list[dict[str, Any]]] = {} if given.anew else kept
     for seed in given.seeds:
-        for kind, found in common.child(__file__, {**settings, "seed": seed}, given.threads).items():
+        for kind in given.kinds:
+            if any(run["seed"] == seed for run in runs.get(kind, [])):
+                continue
+            found = trained({**settings, "kind": kind, "seed": seed})
             runs.setdefault(kind, []).append({"seed": seed, **found})
-        table = summed_up(runs)
-        print(shown(table), flush=True)
-        case = ", ".join(f"{key} {value}" for key, value in settings.items() if key != "kinds")
-        facts = {"table": table, "runs": runs, "machine": common.machine(given.threads)}
-        common.keep("ensembles", case, facts)
+            table = summed_up(runs)
+            print(shown({kind: table[kind]}).splitlines()[-1], flush=True)
+            common.keep("ensembles", case, {"table": table, "runs": runs, "machine": common.machine(given.threads)})
+    print(shown(summed_up(runs)))
 
 
 if __name__ == "__main__":
-    common.begin(worker, main)
+    main()

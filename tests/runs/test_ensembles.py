@@ -10,6 +10,7 @@ import pytest
 import tunesmith
 from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError, RecipeError
 from tunesmith.core.registry import components
+from tunesmith.models.depth import Depth
 from tunesmith.tasks.ensemble import Ensemble, answers
 
 SEEDS = [{"seed": 1}, {"seed": 2, "method": {"name": "lora", "rank": 3}}, {"seed": 3, "method": {"name": "bitfit"}}]
@@ -214,9 +215,16 @@ def test_rows_that_members_draw() -> None:
     assert np.bincount(labels[part]).tolist() == [3, 1] and len(set(part.tolist())) == 4
 
 
-def test_one_pass_gives_what_each_member_gives_by_itself(recipe: dict[str, Any], data_folder: Path) -> None:
+@pytest.mark.parametrize("upper", [False, True])
+def test_one_pass_gives_what_each_member_gives_by_itself(
+    upper: bool, recipe: dict[str, Any], data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     methods = ["lora", "ia3", "prefix", "prompt-tuning", "full", "norm"]
-    candidates = [{"seed": number, "method": {"name": name}} for number, name in enumerate(methods)]
+    candidates: list[dict[str, Any]] = [
+        {"seed": number, "method": {"name": name}} for number, name in enumerate(methods)
+    ]
+    if upper:
+        candidates = [{"seed": number, "method": {"name": "lora", "layers": "top-half"}} for number in range(3)]
     run = tunesmith.train(
         {**recipe, "training": {"epochs": 1, "batch_size": 16}, "candidates": candidates, "combine": "vote"}
     )
@@ -224,5 +232,8 @@ def test_one_pass_gives_what_each_member_gives_by_itself(recipe: dict[str, Any],
     assert isinstance(tuned, Ensemble)
     tokens = run._tokens(run._read_texts(data_folder / "test.csv"))
     alone = np.stack([member.probabilities(tokens).numpy() for member in tuned.members])
+    rows, run_blocks = [], Depth._run
+    monkeypatch.setattr(Depth, "_run", lambda self, batch: rows.append(batch.layout.rows) or run_blocks(self, batch))
     assert np.abs(answers(tuned.members, tokens) - alone).max() < 1e-5
+    assert sum(rows) == (len(tokens) + 1 if upper else 0)  # each row once through the shared blocks, and a probe
     assert min(np.abs(alone[0] - one).max() for one in alone[1:]) > 1e-4  # members do differ

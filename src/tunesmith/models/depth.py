@@ -120,12 +120,13 @@ def _rows(batch: RaggedBatch, numbers: Sequence[int]) -> RaggedBatch:
     return RaggedBatch(taken.ids, taken.layout, taken.index, segments=segments)
 
 
-def frozen_blocks(backbone: Backbone, deltas: Sequence[Delta]) -> tuple[list[nn.Module], str]:
+def frozen_blocks(backbone: Backbone, deltas: Sequence[Delta], training: bool = True) -> tuple[list[nn.Module], str]:
     """Find the blocks below everything that deltas change.
 
     Args:
         backbone: opened.
         deltas: attached to it.
+        training: whether something may be dropped at random.
     Returns:
         The blocks, lowest first, and why there are none: the model is not one stack of blocks that run in turn, a
         delta begins below them, or they drop something at random.
@@ -143,7 +144,7 @@ def frozen_blocks(backbone: Backbone, deltas: Sequence[Delta]) -> tuple[list[nn.
     if not count:
         return [], "the first block is trained, or something before it (method.layers: top-half leaves half alone)"
     above = {module for block in blocks[count:] for module in block.modules()}
-    if any(_drops(module) for module in backbone.body.modules() if module not in above):
+    if training and any(_drops(module) for module in backbone.body.modules() if module not in above):
         return [], "the model drops something at random below the first trained block (training.dropout: 0 stops that)"
     return blocks[:count], ""
 

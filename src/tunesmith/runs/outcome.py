@@ -34,7 +34,7 @@ class Outcome:
         tuned: the model with the best state, or the ensemble of all candidates.
         methods: of the deltas that answer, in their order.
         rankings: the states of their best epochs, in that order.
-        settle: brings what a head keeps of training rows up to date with another state.
+        settles: bring what each one's head keeps of training rows up to date with another state, in that order.
         ours: the tuned model's scores.
         baselines: theirs.
         gains: the tuned model against the best baseline.
@@ -64,7 +64,7 @@ class Outcome:
     tuned: Tuned
     methods: list[Method]
     rankings: list[Ranking]
-    settle: Callable[[Tuned], None]
+    settles: list[Callable[[Tuned], None]]
     ours: Scored
     baselines: list[Scored]
     gains: list[Difference]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from tunesmith.runs.schemes import worded_gain
 from tunesmith.tasks.ensemble import Ensemble, answers
 from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
+from tunesmith.training.preflight import Preflight
 from tunesmith.training.ranking import Key, mean_of
 
 
@@ -45,14 +46,25 @@ class Together:
     Args:
         tuned: an ensemble, or one delta.
         items: the training of each delta that is kept, in their order.
-        answers: of the evaluated splits.
-        facts: scores of members, gains and cost, as plain values.
+        answers: of the evaluated splits; empty where they are still to be given.
+        facts: scores of members, gains and cost, as plain values; empty for the one best candidate.
     """
 
     tuned: Tuned
     items: list[Prepared]
-    answers: dict[str, Result]
-    facts: dict[str, Any]
+    answers: dict[str, Result] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def trained(self, one: Preflight) -> Preflight:
+        """Add up what trained of all that is kept.
+
+        Args:
+            one: of the best.
+        Returns:
+            The same with all parameters.
+        """
+        facts = [item.facts for item in self.items]
+        return replace(one, trainable=sum(own.trainable for own in facts), share=sum(own.share for own in facts))
 
 
 def put_together(checked: Checked, family: Family, prepared: Sequence[Prepared]) -> Together:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, find_checkpoint, is_finished
 from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
-from tunesmith.runs.together import put_together
+from tunesmith.runs.together import Together, put_together
 from tunesmith.runs.tracking import Tracking, trackers_of
 from tunesmith.runs.unseen import UnseenClasses
 from tunesmith.runs.writing import write_run
@@ -199,23 +199,14 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
     checked, family, prepared, warnings = fitted.checked, fitted.family, fitted.prepared, fitted.warnings
     best = min(prepared, key=lambda item: item.trial.key)
     _tell_diverged(prepared, warnings, progress)
-    answers, cost, facts = dict[str, Result](), fitted.cost, dict[str, Any]()
-    if checked.combine.keeps == "one":
-        tuned, items = best.trial.tuned, [best]
-        _tell_choice(prepared, best.trial, progress)
-        family.settle(tuned)
-    else:
-        joined = put_together(checked, family, prepared)
-        tuned, items, answers, facts = joined.tuned, joined.items, joined.answers, joined.facts
-        progress.say(f"{len(facts['members'])} members: {facts['cost']['sentence']}")
+    kept = _kept(fitted, best, progress)
+    tuned, items, facts = kept.tuned, kept.items, kept.facts
     lost = _tell_forgotten(family, fitted.old, tuned, warnings, progress) if fitted.earlier else {}
-    if not answers:
-        answers, cost = _answer(tuned, fitted, progress)
+    answers, cost = (kept.answers, fitted.cost) if kept.answers else _answer(tuned, fitted, progress)
     besides = learned_besides(best, answers, family)
     unseen = fitted.unseen.measure(best.trial.tuned, family) if fitted.unseen is not None else {}
     warnings.extend([said for found in (besides, unseen, facts) for said in _told(found, progress)])
-    trained = replace(best.facts, trainable=sum(item.facts.trainable for item in items),
-                      share=sum(item.facts.share for item in items))  # fmt: skip
+    trained = kept.trained(best.facts)
     scored = Scored(_named(checked, best.checked, facts), answers, trained.share, family.learned(cost))
     ours = family.judge.score(scored)
     return Outcome(
@@ -229,7 +220,7 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
         tuned=tuned,
         methods=[item.checked.method for item in items],
         rankings=[item.trial.ranking for item in items],
-        settle=family.settle,
+        settles=[item.family.settle for item in items],
         forgetting=lost,
         candidates=_compared(checked, prepared, None if facts else best),
         scheme=besides,
@@ -245,6 +236,17 @@ def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
         quantization=_compare_base(family, progress, warnings),
         warnings=warnings,
     )
+
+
+def _kept(fitted: _Fitted, best: Prepared, progress: Progress) -> Together:
+    """Take the best candidate, not yet answering, or put all together."""
+    if fitted.checked.combine.keeps == "one":
+        _tell_choice(fitted.prepared, best.trial, progress)
+        fitted.family.settle(best.trial.tuned)
+        return Together(best.trial.tuned, [best])
+    joined = put_together(fitted.checked, fitted.family, fitted.prepared)
+    progress.say(f"{len(joined.facts['members'])} members: {joined.facts['cost']['sentence']}")
+    return joined
 
 
 def _compare_base(family: Family, progress: Progress, warnings: list[str]) -> dict[str, Any]:

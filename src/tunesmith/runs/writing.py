@@ -102,10 +102,10 @@ def _write_best(outcome: Outcome, folder: Path, number: int, base: str) -> None:
     own = tuned.state()
     for one in states:
         tuned.restore(one.state)
-        outcome.settle(tuned)
+        outcome.settles[number](tuned)
         _write_member(best_folder(folder, number, one.epoch), outcome.methods[number], tuned, base)
     tuned.restore(own)
-    outcome.settle(tuned)
+    outcome.settles[number](tuned)
 
 
 def write_splits(path: Path, corpus: Corpus) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor
 
 from tunesmith.data.tokens import TokenRows
-from tunesmith.models.backbone import length_sorted
+from tunesmith.models.backbone import Backbone, length_sorted
+from tunesmith.models.delta import Delta
+from tunesmith.models.depth import Depth, frozen_blocks, row_keys
 from tunesmith.models.layout import ragged
+from tunesmith.models.row_store import RowStore
 from tunesmith.tasks.running import PASS, probabilities
 from tunesmith.tasks.tuned import Tuned
 
@@ -92,19 +96,23 @@ def answers(members: Sequence[Tuned], tokens: TokenRows) -> Array:
 
 @torch.no_grad()
 def _features(members: Sequence[Tuned], tokens: TokenRows) -> Tensor:
-    """Compute what the members' heads read, (K, rows, D), on the CPU; every row is routed to each member."""
+    """Compute what the members' heads read, (K, rows, D), on the CPU; every row is routed to each member.
+
+    Blocks below all deltas run once per row.
+    """
     backbone, task = members[0].backbone, members[0].task
     names = [member.delta.name for member in members]
     places = {name: place for place, name in enumerate(names)}
     training = backbone.model.training
     backbone.model.eval()
+    shared = _shared([member.delta for member in members], backbone)
     found: Tensor | None = None
     limit, most = (max(1, part // len(members)) for part in PASS)
     for numbers in length_sorted(tokens.lengths.tolist(), limit, most):
         rows = [torch.from_numpy(tokens[number]) for number in numbers]
         owners = [name for name in names for _ in numbers]
         batch = ragged(rows * len(names), numbers * len(names), names=owners)
-        with backbone.seams.route(batch.layout.names or owners):
+        with _once(shared, rows, backbone), backbone.seams.route(batch.layout.names or owners):
             read = task.read(backbone, batch).float().cpu()
         if found is None:
             found = read.new_empty(len(names), len(tokens), read.shape[-1])
@@ -113,3 +121,29 @@ def _features(members: Sequence[Tuned], tokens: TokenRows) -> Tensor:
     backbone.model.train(training)
     assert found is not None
     return found
+
+
+def _shared(deltas: Sequence[Delta], backbone: Backbone) -> Depth | None:
+    """Find the blocks below all deltas; None where there are none, or what they give is kept already."""
+    blocks, _ = frozen_blocks(backbone, deltas, training=False)
+    if not blocks or backbone.below is not None:
+        return None
+    store = RowStore([], backbone.width, next(backbone.model.parameters()).dtype)
+    return Depth(backbone, blocks, [delta.name for delta in deltas], store)
+
+
+@contextmanager
+def _once(shared: Depth | None, rows: Sequence[Tensor], backbone: Backbone) -> Iterator[None]:
+    """Run rows through the shared blocks, for the pass inside the block, in which each comes once per member."""
+    if shared is None:
+        yield
+        return
+    batch = ragged(rows).to(backbone.device)
+    shared.store = RowStore(zip(row_keys(batch), batch.layout.lengths, strict=True), backbone.width, shared.store.dtype)
+    with backbone.seams.routing.only(None):
+        shared.of(batch)
+    backbone.below = shared
+    try:
+        yield
+    finally:
+        backbone.below = None
