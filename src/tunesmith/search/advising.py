@@ -112,7 +112,9 @@ class Plan:
             )
         known = self.proposal.published
         place = (
-            f"results on {known[-1].data} with {known[-1].model} order it" if known else "nothing published orders it"
+            f"results on {known[0].data} with {known[0].model} ({known[0].where}) order it"
+            if known
+            else "nothing published orders it"
         )
         return f"{self.proposal.why}; its score here is unknown, and {place}."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,8 +123,8 @@ class Scores:
             kept = np.random.default_rng(derived(self.seed, f"plan rows {number}")).permutation(kept)
             sizes = [max(2, int(len(kept) * share)) for share in _SIZES]
             for place, size in enumerate(sizes):
-                found = find("baselines", "linear-probe")().predict(self._material(kept[:size], held), ["held"])
-                wrong[place].append((found["held"].argmax(1) != self.labels[held]).astype(np.float64))
+                found = self._answered(kept[:size], held)
+                wrong[place].append((found.argmax(1) != self.labels[held]).astype(np.float64))
         curve = Curve(np.array(sizes, dtype=np.float64), np.stack([np.concatenate(one) for one in wrong]))
         low, value, high = curve.at(self.rows, derived(self.seed, "plan resamples"))
         evidence = (
@@ -131,6 +132,12 @@ class Scores:
             f"taken on to {self.rows:,.0f} rows"
         )
         return Band(low, value, high, evidence)
+
+    def _answered(self, kept: Codes, held: Codes) -> Array:
+        """Fit a probe to rows and answer others; that labels have few rows each is known."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
+            return find("baselines", "linear-probe")().predict(self._material(kept, held), ["held"])["held"]
 
     def zero_shot(self) -> Band:
         """Count how often labels' names are nearest to the rows; nothing is learned from them.
