@@ -13,8 +13,8 @@ def closed_loop() -> list[str]:
     if not path.exists():
         return []
     lines = ["", "## The closed loop in a fixed time, ten rows per label", "",
-             "`python benchmarks/closed_loop.py`. Test accuracy, mean over seeds; a fifth of the rows is validation for "
-             "every side; paired bootstrap over rows and seeds."]  # fmt: skip
+             "`python benchmarks/closed_loop.py`. Test accuracy, mean over seeds; a fifth of the rows is validation "
+             "for every side; paired bootstrap over rows and seeds."]  # fmt: skip
     for case, found in json.loads(path.read_text()).items():
         machine = found["machine"]
         lines += ["", f"**{case}.** {machine['processor']}, torch {machine['torch']}.", "",

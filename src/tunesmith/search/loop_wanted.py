@@ -16,6 +16,7 @@ from tunesmith.evaluation.statistics import Bootstrap
 from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.search.changes import words_of
+from tunesmith.search.wanted import decided_by
 
 FORMAT = 1  # of a loop's folder
 
@@ -95,14 +96,7 @@ def read_loop(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str], 
     Raises:
         RecipeError: no validation rows, candidates, a metric that is none or that the loop cannot compare by.
     """
-    fixed = list(overrides)
-    if settings.metric in ("auto", "last"):
-        raise RecipeError(
-            f"search.metric: '{settings.metric}' says which epoch is kept and is no metric. Name one, for example "
-            "accuracy, or leave search.metric out."
-        )
-    if settings.metric is not None:
-        fixed.append(f"training.best={settings.metric}")
+    fixed = [*overrides, *decided_by(settings.metric)]
     checked = load_recipe(recipe, fixed)
     if isinstance(checked.method, Auto) or checked.candidates:
         key = "candidates" if checked.candidates else "method: auto"

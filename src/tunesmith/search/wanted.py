@@ -92,13 +92,7 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         fixed.append(f"data.seed={seed}")  # trials share the rows that choose
     if values.get("candidates"):
         raise RecipeError("candidates: a search makes candidates itself. Leave them out.")
-    if settings.metric in ("auto", "last"):
-        raise RecipeError(
-            f"search.metric: '{settings.metric}' says which epoch is kept and is no metric. Name one, for example "
-            "accuracy, or leave search.metric out."
-        )
-    if settings.metric is not None:
-        fixed.append(f"training.best={settings.metric}")
+    fixed.extend(decided_by(settings.metric))
     draft = Wanted(recipe, fixed, space, strategy, "", True, 1, 0, Path(), "")
     able = _able(draft, settings.metric)
     first = able[0]
@@ -116,6 +110,24 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         output=Path(first.recipe.output).expanduser().absolute(),
         identity=hash_of({key: value for key, value in values.items() if key != "output"}),
     )
+
+
+def decided_by(metric: str | None) -> list[str]:
+    """Let a metric decide which epoch of every trial is kept.
+
+    Args:
+        metric: by name; None leaves that to the recipe.
+    Returns:
+        Overrides.
+    Raises:
+        RecipeError: it is no metric.
+    """
+    if metric in ("auto", "last"):
+        raise RecipeError(
+            f"search.metric: '{metric}' says which epoch is kept and is no metric. Name one, for example accuracy, or "
+            "leave search.metric out."
+        )
+    return [] if metric is None else [f"training.best={metric}"]
 
 
 def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
