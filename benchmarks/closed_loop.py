@@ -177,7 +177,7 @@ def with_optuna(work: dict[str, Any], folder: Path) -> dict[str, Any]:
         arguments = transformers.TrainingArguments(
             str(folder / "trainer"), num_train_epochs=settings["epochs"], learning_rate=settings["rate"],
             per_device_train_batch_size=settings["batch"], per_device_eval_batch_size=64, eval_strategy="epoch",
-            label_smoothing_factor=settings["smoothing"], lr_scheduler_type="cosine", warmup_ratio=0.06,
+            label_smoothing_factor=settings["smoothing"], lr_scheduler_type="cosine", warmup_steps=0.06,
             train_sampling_strategy="group_by_length", report_to=[], save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         return transformers.Trainer(
