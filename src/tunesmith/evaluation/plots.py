@@ -191,6 +191,28 @@ def scores_with_intervals(rows: Sequence[tuple[str, float, float, float]], label
     return _svg(figure)
 
 
+def gains_with_intervals(rows: Sequence[tuple[str, float, float, float]], label: str) -> str:
+    """Draw one point per change with its interval, beside a line where nothing is gained.
+
+    Args:
+        rows: (name, gain, low, high).
+        label: of the axis, with its unit.
+    Returns:
+        An SVG element.
+    """
+    figure, axes = _figure(8.4, 1.0 + 0.26 * len(rows))
+    for place, (_name, gain, low, high) in enumerate(rows):
+        colour = _BLUE if low > 0 else "#9fb3c8"
+        axes.plot([low, high], [place, place], color=colour, linewidth=1.6)
+        axes.plot([gain], [place], "o", color=colour, markersize=4)
+    axes.axvline(0, color=_INK, linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [plain_name(row[0]) for row in rows], fontsize=7)
+    axes.invert_yaxis()
+    axes.grid(axis="x", color=_GRID, linewidth=0.6)
+    axes.set_xlabel(label)
+    return _svg(figure)
+
+
 def confusion(matrix: np.ndarray[Any, Any], names: Sequence[str]) -> str:
     """Draw a confusion matrix, rows normalised by the true class.
 

@@ -110,7 +110,7 @@ def _pictures(rounds: Sequence[Round], metric: str, higher_is_better: bool) -> l
     ]
     found = [section("Best so far against time", plots.best_so_far(points, label, higher_is_better))]
     if gains:
-        picture = plots.scores_with_intervals(gains, f"gain over the best before{', points' if unit else ''}")
+        picture = plots.gains_with_intervals(gains, f"gain over the best before{', points' if unit else ''}")
         found.append(section("Every change against the best before it", picture))
     return found
 
