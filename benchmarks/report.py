@@ -12,6 +12,7 @@ from typing import Any
 import common
 from report_few_shot import few_shot_intents
 from report_omniglot import omniglot
+from report_statistics import ensembles, interval_coverage
 from report_ways import ways
 
 FOLDER = common.RESULTS.parent.parent / "docs" / "benchmarks"
@@ -438,7 +439,13 @@ def main() -> None:
     semi_supervised(lines)
     dual_learning(lines)
     attribute_zero_shot(lines)
-    lines += [*few_shot_intents(FOLDER, draw), *omniglot(FOLDER, draw), *ways(FOLDER, draw)]
+    lines += [
+        *few_shot_intents(FOLDER, draw),
+        *omniglot(FOLDER, draw),
+        *ways(FOLDER, draw),
+        *ensembles(),
+        *interval_coverage(),
+    ]
     (FOLDER / "README.md").write_text(
         "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table(), *processes_table()]) + "\n",
         encoding="utf-8",
