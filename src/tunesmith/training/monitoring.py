@@ -125,7 +125,7 @@ def watching(backbone: Backbone, trials: Sequence[Trial]) -> Iterator[None]:
             for module in _giving_zeros(trial):
                 hooks.callback(module.register_forward_hook(_counting(trial)).remove)
         for path in (path for stack in stacks(backbone.body) for path in stack) if watched else ():
-            block, hook = backbone.body.get_submodule(path), _measuring(backbone, path, watched)
+            block, hook = backbone.body.get_submodule(path), _measuring(backbone, path, watched, len(trials) == 1)
             hooks.callback(block.register_forward_hook(hook, with_kwargs=True).remove)
         yield
 
@@ -139,8 +139,10 @@ def _counting(trial: Trial) -> Any:
     return lambda module, given, output: trial.monitor.zeros(output.detach())
 
 
-def _measuring(backbone: Backbone, path: str, trials: Sequence[Trial]) -> Any:
-    """Make the hook of one block."""
+def _measuring(backbone: Backbone, path: str, trials: Sequence[Trial], alone: bool) -> Any:
+    """Make the hook of one block; of several trials only rows whose trial is told are measured."""
+
+    by_name = {trial.name: trial for trial in trials}
 
     def measure(module: nn.Module, given: Any, named: Any, output: Any) -> None:
         after = output[0] if isinstance(output, tuple) else output
@@ -149,13 +151,12 @@ def _measuring(backbone: Backbone, path: str, trials: Sequence[Trial]) -> Any:
         if layout is None or before is None or before.shape != after.shape or before[..., 0].numel() != layout.tokens:
             return
         added = (after - before).detach().reshape(layout.tokens, -1)
-        if layout.names is None:
+        if alone:
             trials[0].monitor.activations(path, added)
             return
-        for trial in trials:
-            own = [
-                part for part, name in zip(added.split(layout.lengths), layout.names, strict=True) if name == trial.name
-            ]
-            trial.monitor.activations(path, torch.cat(own))
+        named = [] if layout.names is None else zip(layout.names, added.split(layout.lengths), strict=True)
+        for name, part in named:
+            if name in by_name:
+                by_name[name].monitor.activations(path, part)
 
     return measure
