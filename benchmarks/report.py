@@ -11,6 +11,7 @@ from typing import Any
 
 import common
 from report_few_shot import few_shot_intents
+from report_loop import closed_loop, killed_study
 from report_omniglot import omniglot
 from report_statistics import ensembles, interval_coverage
 from report_ways import ways
@@ -445,6 +446,8 @@ def main() -> None:
         *ways(FOLDER, draw),
         *ensembles(),
         *interval_coverage(),
+        *closed_loop(),
+        *killed_study(),
     ]
     (FOLDER / "README.md").write_text(
         "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table(), *processes_table()]) + "\n",
