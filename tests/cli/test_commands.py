@@ -124,7 +124,7 @@ def test_ctrl_c_before_the_first_step(
     monkeypatch.setattr(sys, "argv", ["tunesmith", "train", str(recipe_file)])
     with pytest.raises(SystemExit) as left:
         main.run()
-    assert left.value.code == 1 and "interrupted before the run was saved" in capsys.readouterr().err
+    assert left.value.code == 1 and "interrupted; nothing is kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["methods", "tasks", "metrics", "models", "baselines", "readers"])

@@ -206,6 +206,8 @@ def calibrate(
     from tunesmith.api import Run
     from tunesmith.cli.compared import calibrated
 
+    if remove and (data, precision, coverage) != (None, None, None):
+        raise RecipeError("--remove takes the calibration back; leave out --data, --precision and --coverage with it.")
     opened = Run.load(run)
     found = (
         {"removed": opened.uncalibrate()} if remove else opened.calibrate(data, precision=precision, coverage=coverage)
@@ -481,7 +483,7 @@ def run() -> None:
     except SystemExit as leaving:
         if leaving.code != 130:  # what typer makes of Ctrl-C
             raise
-        print("interrupted before the run was saved.", file=sys.stderr)
+        print("interrupted; nothing is kept but what a line above names.", file=sys.stderr)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - our own fault, worded instead of a traceback
         print(f"failed: {type(error).__name__}: {error}\nThis is a fault of ours, not of your input.", file=sys.stderr)

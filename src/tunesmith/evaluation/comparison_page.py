@@ -34,15 +34,21 @@ def sentences(found: Comparison) -> list[str]:
     test = "McNemar's exact test" if found.pairs[0].mcnemar_p is not None else "the paired bootstrap"
     out = f"{best.name} scores best: {found.metric} {_score(found, best.scores[found.metric])}."
     small = found.entries[found.smallest()]
+    share = found.pairs[0].mcnemar_p is not None
+    resampled = f"{found.bootstrap.resamples:,} bootstrap resamples"
+    how = f"Wilson's, of differences Bonett and Price's; of other metrics {resampled}" if share else resampled
+    less = (
+        f"Within one standard error of the best score, {small.name} trains the fewest numbers "
+        f"({small.costs['trainable_parameters']:,})."
+    )
     return [
         f"{len(found.entries)} runs on the same {len(found.where):,} rows of {found.split}.",
         f"{out} Not told apart from it: {', '.join(tied)}."
         if tied
         else f"{out} It is told apart from every other run.",
-        f"Within one standard error of the best score, {small.name} trains the fewest numbers "
-        f"({small.costs['trainable_parameters']:,}).",
+        *([] if small is best else [less]),
         f"Runs that share a letter are not told apart: {test} on every pair, p-values corrected together (Holm), "
-        f"{100 * level:g} %. Intervals: {found.bootstrap.resamples:,} bootstrap resamples; they say what other rows "
+        f"{100 * level:g} %. Intervals: {how}; they say what other rows "
         "would change, not what another seed would.",
         _caution(found),
     ]
@@ -52,7 +58,8 @@ def _caution(found: Comparison) -> str:
     if found.split == "test":
         return (
             "Whoever picks the best of several runs by their test scores gets a score that is too good. Choose on "
-            "validation (--split validation), and read off here what was chosen."
+            "validation (--split validation; all runs need the same validation rows, so one data.seed), and read off "
+            "here what was chosen."
         )
     return (
         "These rows chose the best epoch of every run, and the best of several runs looks better on them than it is: "

@@ -275,7 +275,8 @@ def _content(outcome: Outcome) -> Content:
     sentences = [
         f"{train.rows:,} training rows, {what}, "
         f"{checked.recipe.training.epochs} epochs; scored on {rows.audit.rows:,} rows of {split}. "
-        f"Intervals: {100 * judge.bootstrap.confidence:.0f} %, {judge.bootstrap.resamples} bootstrap resamples.",
+        f"Intervals: {100 * judge.bootstrap.confidence:.0f} %, Wilson's for shares of rows and "
+        f"{judge.bootstrap.resamples} bootstrap resamples for other metrics.",
         *([outcome.choice["sentence"]] if outcome.choice else []),
     ]
     facts = fingerprint(outcome.session, checked, outcome.corpus)

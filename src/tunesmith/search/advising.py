@@ -17,7 +17,7 @@ from tunesmith.core.progress import Progress
 from tunesmith.core.registry import components, find
 from tunesmith.models.loading import choose_device
 from tunesmith.recipe.loading import expanded, load_recipe, read_values, to_yaml
-from tunesmith.runs.folder import check_free
+from tunesmith.runs.folder import check_new
 from tunesmith.runs.labelling import Labelling
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.budget import Budget
@@ -76,7 +76,8 @@ def _seconds(written: str | float) -> float:
 
 def _bytes(memory: str | int) -> int:
     match = _FORM.fullmatch(str(memory).strip())
-    found = 0 if match is None else int(float(match[1]) * _UNITS[(match[2] or "B").lower()])
+    bare = match is not None and not match[2] and isinstance(memory, str)  # a text without a unit
+    found = 0 if match is None or bare else int(float(match[1]) * _UNITS[(match[2] or "B").lower()])
     if not found:
         raise RecipeError(f"memory: '{memory}' is no memory. Write megabytes or gigabytes: 800MB, 8GB, 8GiB.")
     return found
@@ -364,7 +365,7 @@ def carry_out_best(
         TunesmithError: as `advise` and `train_recipe`.
     """
     progress, began = progress or Progress(), time.perf_counter()
-    check_free(output.absolute(), False)
+    check_new(output.absolute())
     advice = advise(data, overrides, model, limits, progress)
     spent = time.perf_counter() - began
     able = [one for one in advice.plans if not one.misfit]

@@ -52,10 +52,14 @@ def go_round(
             "are scored once, at the end (search.measure)"
         )
     loop = ClosedLoop(wanted, settings, budget, record, progress)
-    ended = loop.run()
-    seconds = budget.elapsed
-    assert loop.best is not None
-    run = _best_run(wanted, loop.best, progress)
+    try:
+        ended = loop.run()
+        seconds = budget.elapsed
+        assert loop.best is not None
+        run = _best_run(wanted, loop.best, progress)
+    except KeyboardInterrupt:
+        progress.say(f"the rounds so far are in {wanted.output}; go on with the same words and --resume")
+        raise
     result = {
         **_told(loop, loop.best),
         "ended": ended,

@@ -243,6 +243,8 @@ def read_budget(budget: str | int | None, trials: int | None) -> Budget:
         raise RecipeError(
             "a search needs an end. Give a time (--budget 10m), a number of trials (--trials 50), or both."
         )
+    if trials is not None and trials < 1:
+        raise RecipeError(f"trials: {trials} allows nothing to be tried. Give at least 1.")
     found = Budget.read(budget if budget is not None else f"{trials}")
     if budget is not None and trials is not None:
         more = Budget.read(f"{trials}").evaluations
