@@ -103,7 +103,7 @@ def worded_gain(metric: str, value: float | None, low: float | None, high: float
     if main == "-":
         return f"{metric}: the difference to the best baseline is no finite number"
     return (
-        f"{metric}: {main}{unit} against the best baseline ({' to '.join(ends)}, paired bootstrap, p = {p_value:.3f})"
+        f"{metric}: {main}{unit} against the best baseline ({' to '.join(ends)}, paired, p = {p_value:.3f})"
     )
 
 
