@@ -102,9 +102,7 @@ def worded_gain(metric: str, value: float | None, low: float | None, high: float
     main, *ends = (number(_times(scale, one), form) for one in (value, low, high))
     if main == "-":
         return f"{metric}: the difference to the best baseline is no finite number"
-    return (
-        f"{metric}: {main}{unit} against the best baseline ({' to '.join(ends)}, paired, p = {p_value:.3f})"
-    )
+    return f"{metric}: {main}{unit} against the best baseline ({' to '.join(ends)}, paired, p = {p_value:.3f})"
 
 
 def per_class(sample: Sample, divide_by: Any) -> float:
