@@ -12,6 +12,7 @@ import numpy as np
 _BARE = {"Date": None, "Creator": None, "Format": None, "Type": None}  # no metadata block in the SVG
 _INK, _GRID = "#1f2933", "#d9e2ec"
 _BLUE, _ORANGE, _GREEN = "#2563eb", "#ea7317", "#0f9d76"
+_DECADE = 10.0  # numbers further apart are drawn on a logarithmic axis
 
 
 def canvas(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any]]:
@@ -157,10 +158,13 @@ def by_layer(curves: Mapping[str, Mapping[str, float]], axis: str = "norm", most
     figure, axes = _figure(7.2, 2.8)
     for number, name in enumerate(shown):
         values = [curves[name].get(layer, np.nan) or np.nan for layer in layers]  # zero has no logarithm
+        shade = 0.15 + 0.85 * (number + 1) / len(shown)
+        last = number == len(shown) - 1
         axes.plot(
-            range(len(layers)), values, "o-", color=_BLUE, alpha=(number + 1) / len(shown), label=name, markersize=3
+            range(len(layers)), values, "o-" if last else ".-", color=_BLUE, alpha=shade, label=name, markersize=4
         )
-    if any(value > 0 for name in shown for value in curves[name].values()):
+    positive = [value for name in shown for value in curves[name].values() if value > 0]
+    if positive and max(positive) > _DECADE * min(positive):
         axes.set_yscale("log")
     axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=7)
     axes.set_ylabel(axis)

@@ -18,6 +18,7 @@ from tunesmith.evaluation.statistics import Result
 from tunesmith.evaluation.written import Written
 from tunesmith.search.changes import Change
 from tunesmith.search.errors_seen import Errors
+from tunesmith.search.same_facts import check_same
 from tunesmith.search.trials import Outcome
 
 _FACTS, _ROUNDS, _ANSWERS = "loop.json", "rounds.jsonl", "answers"
@@ -147,7 +148,7 @@ class Record:
         if self.resume and not there.exists():
             raise CheckpointError(f"{folder} holds no loop to go on with ({_FACTS} is missing). Leave --resume out.")
         if self.resume:
-            self._check(read_json(there, dict))
+            check_same(f"{folder} is the loop of another recipe or version", read_json(there, dict), self.facts)
             self._read()
             return
         try:
@@ -155,16 +156,6 @@ class Record:
         except OSError as error:
             raise CheckpointError(f"the output folder {folder} cannot be made: {error.strerror}.") from None
         write_json(there, self.facts)
-
-    def _check(self, old: dict[str, Any]) -> None:
-        own = json.loads(json.dumps(self.facts))
-        differ = sorted(key for key in old.keys() | own.keys() if old.get(key) != own.get(key))
-        if differ:
-            key = differ[0]
-            raise CheckpointError(
-                f"{self.folder} is the loop of another recipe or version: {key} is {str(own.get(key))[:200]}, there "
-                f"it was {str(old.get(key))[:200]}. Go on with the same words, or choose another output."
-            )
 
     def _read(self) -> None:
         path = self.folder / _ROUNDS

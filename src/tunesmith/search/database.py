@@ -11,6 +11,7 @@ from typing import Any
 
 from tunesmith.core.errors import CheckpointError
 from tunesmith.search.bookkeeping import optuna, quiet
+from tunesmith.search.same_facts import check_same
 from tunesmith.search.trials import StudyTrial
 
 FORMAT = 1  # of what stands in the study besides optuna's own
@@ -75,21 +76,14 @@ class Database:
     def _check(self, kept: Any, own: dict[str, Any]) -> None:
         if not isinstance(kept, dict):
             raise CheckpointError(f"{self.path} was not written by `tunesmith search`. Choose another output.")
-        differ = sorted(key for key in own.keys() | kept.keys() if own.get(key) != kept.get(key))
-        versions = [key for key in ("format", "optuna") if key in differ]
+        versions = [key for key in ("format", "optuna") if kept.get(key) != own.get(key)]
         if versions:
             key = versions[0]
             raise CheckpointError(
                 f"{self.path} is of another version: {key} {kept.get(key)}, and this is {own[key]}. Go on with the "
                 "version that wrote it, or choose another output."
             )
-        if differ:
-            key = differ[0]
-            more = f" ({len(differ)} differences)" if len(differ) > 1 else ""
-            raise CheckpointError(
-                f"{self.path} is the study of another search: {key} is {str(own.get(key))[:200]}, there it was "
-                f"{str(kept.get(key))[:200]}{more}. Go on with the same words, or choose another output."
-            )
+        check_same(f"{self.path} is the study of another search", kept, own)
 
     def trials(self) -> list[StudyTrial]:
         """Read the trials.

@@ -11,6 +11,7 @@ from typing import Any
 from tunesmith.core.errors import CheckpointError
 from tunesmith.core.files import read_json, write_json
 from tunesmith.search.problem import Score
+from tunesmith.search.same_facts import check_same
 
 _FACTS, _TRIED = "study.json", "tried.jsonl"
 
@@ -66,7 +67,7 @@ class Study:
                 f"the output folder {folder} exists. Go on with its search with --resume, or choose another output."
             )
         if resume and (folder / _FACTS).exists():
-            self._check(read_json(folder / _FACTS, dict), facts)
+            check_same(f"{folder} holds another search", read_json(folder / _FACTS, dict), facts)
             self._read()
             return
         if resume:
@@ -76,17 +77,6 @@ class Study:
         except OSError as error:
             raise CheckpointError(f"the output folder {folder} cannot be made: {error.strerror}.") from None
         write_json(folder / _FACTS, facts)
-
-    def _check(self, old: dict[str, Any], facts: dict[str, Any]) -> None:
-        plain = json.loads(json.dumps(facts))
-        differ = sorted(key for key in old.keys() | plain.keys() if old.get(key) != plain.get(key))
-        if differ:
-            key = differ[0]
-            raise CheckpointError(
-                f"{self.folder} holds another search: {key} is {plain.get(key)!r}, there it was {old.get(key)!r}"
-                f"{f' ({len(differ)} differences)' if len(differ) > 1 else ''}. Go on with the same words, or choose "
-                "another output."
-            )
 
     def _read(self) -> None:
         path = self.folder / _TRIED
