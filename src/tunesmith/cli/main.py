@@ -119,7 +119,7 @@ def loop(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value, for example method.rank=16, or search.key=value.")
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Time to use (10m).")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to use (10m), or a number of attempts.")] = None,
     trials: Annotated[int | None, typer.Option(help="Most attempts; with a time, what ends first counts.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a loop that was stopped.")] = False,
     as_json: Json = False,

@@ -253,11 +253,12 @@ class ClosedLoop:
             offered = {name: kind().propose(evidence) for name, kind in _ordered("adjustments")}
             base = self.best.values
         turns = zip_longest(*([(name, one) for one in changes] for name, changes in offered.items()))
-        found = list[Proposal]()
+        found, seen = list[Proposal](), set(self._seen)
         for name, change in (pair for turn in turns for pair in turn if pair is not None):
             values = merged(base, change.values)
             identity = self.wanted.identity_of(values)
-            if identity not in self._seen and all(identity != self.wanted.identity_of(one.values) for one in found):
+            if identity not in seen:
+                seen.add(identity)
                 found.append(self._proposal(name, change, values))
         return found
 
