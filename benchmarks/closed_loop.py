@@ -2,7 +2,7 @@
 
     TUNESMITH_DATA=... python benchmarks/closed_loop.py [--budget 10m] [--seeds 3] [--threads 2]
                                                         [--sets BANKING77 CLINC150] [--labels 8]
-                                                        [--sides loop "optuna + peft"]
+                                                        [--sides loop "optuna + peft"] [--split test]
 
 All sides get the same rows: of the published ten per label a fifth is validation, drawn by the seed; the published
 test rows are answered once, at the end. `defaults` is one run of `tunesmith train`. `random` is `tunesmith search` by
@@ -11,7 +11,8 @@ LoRA under transformers' Trainer with rows grouped by length, and keeps the best
 finished, so it may take longer than the others. `loop` is `tunesmith loop` on the defaults. Both searches share the
 ranges of RANGES. Every side runs in a process of its own; its time counts from the start of the search. Results are
 kept after every run in benchmarks/results/closed_loop.json, so that a script that was interrupted goes on; figures of
-another budget or number of threads stand beside them.
+another budget or number of threads stand beside them. `--split valid` is for work on the loop itself: it answers the
+published validation rows in place of the test rows, and keeps no results.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def files(folder: Path, work: dict[str, Any]) -> dict[str, str]:
     parts = {
         "train": train,
         "validation": held,
-        "test": [row for row in rows(work["set"], "test") if row[1] in by_label],
+        "test": [row for row in rows(work["set"], work["split"]) if row[1] in by_label],
     }
     return {name: write(folder / f"{name}.csv", found) for name, found in parts.items()}
 
@@ -307,17 +308,18 @@ def carry_out(given: argparse.Namespace, dataset: str) -> None:
     """Carry out what is missing of one set; seeds first, so that sides stand beside each other early."""
     path, case = common.RESULTS / "closed_loop.json", f"{dataset}, {given.budget}, threads {given.threads}"
     case += f", {given.labels} labels" if given.labels else ""
-    kept = json.loads(path.read_text()).get(case, {}) if path.exists() else {}
+    kept = json.loads(path.read_text()).get(case, {}) if path.exists() and given.split == "test" else {}
     runs: dict[str, dict[str, Any]] = kept.get("runs", {})
     for seed in range(given.seeds):
         for side in given.sides:
             if str(seed) in runs.get(side, {}):
                 continue
-            work = {"side": side, "set": dataset, "seed": seed, "budget": given.budget, "labels": given.labels}
+            work = {"side": side, "set": dataset, "seed": seed, "budget": given.budget, "labels": given.labels,
+                    "split": given.split}  # fmt: skip
             one = common.child(__file__, work, given.threads)
             runs.setdefault(side, {})[str(seed)] = one
             print(f"{case} seed {seed} {side}: {100 * one['accuracy']:.2f} %, {one['trials']} trials", flush=True)
-            if given.keep:
+            if given.keep and given.split == "test":
                 machine = common.machine(given.threads)
                 common.keep("closed_loop", case, {"runs": runs, **summed(runs), "machine": machine})
     print(told(case, summed(runs)))
@@ -330,6 +332,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--split", default="test", choices=("test", "valid"))
     parser.add_argument("--labels", type=int, help="Only so many labels, to try the script.")
     parser.add_argument("--keep", action=argparse.BooleanOptionalAction, default=True, help="Write results.")
     given = parser.parse_args()
