@@ -7,8 +7,8 @@
 All sides get the same rows: of the published ten per label a fifth is validation, drawn by the seed; the published
 test rows are answered once, at the end. `defaults` is one run of `tunesmith train`. `random` is `tunesmith search` by
 chance, one candidate after the other. `optuna + peft` draws by TPE with median pruning after every epoch, trains PEFT's
-LoRA under transformers' Trainer with rows grouped by length, and keeps the best state; a trial that has begun is
-finished, so it may take longer than the others. `loop` is `tunesmith loop` on the defaults. Both searches share the
+LoRA under transformers' Trainer with rows grouped by length, and keeps the best state of any epoch; the trial that is
+under way when time is up ends with its epoch. `loop` is `tunesmith loop` on the defaults. Both searches share the
 ranges of RANGES. Every side runs in a process of its own; its time counts from the start of the search. Results are
 kept after every run in benchmarks/results/closed_loop.json, so that a script that was interrupted goes on; figures of
 another budget or number of threads stand beside them. `--split valid` is for work on the loop itself: it answers the
@@ -130,6 +130,7 @@ def loop(work: dict[str, Any], folder: Path) -> dict[str, Any]:
         "searching_seconds": found["seconds"],
         "validation": found["chosen_by"]["value"],
         "chosen": " ".join(found["overrides"]),
+        "final": found["final"]["said"],
         "rounds": found["rounds"],
         "ended": found["ended"],
         "decisions": found["decisions"],
@@ -184,7 +185,7 @@ def with_optuna(work: dict[str, Any], folder: Path) -> dict[str, Any]:
         return transformers.Trainer(
             peft.get_peft_model(model, config), arguments, train_dataset=train, eval_dataset=held,
             data_collator=transformers.DataCollatorWithPadding(tokenizer), compute_metrics=accuracy,
-            callbacks=[_told(trial, best)],
+            callbacks=[_told(trial, best, began + seconds)],
         )  # fmt: skip
 
     def carried_out(trial: optuna.Trial) -> float:
@@ -217,8 +218,8 @@ def with_optuna(work: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def _told(trial: Any, best: dict[str, Any]) -> Any:
-    """Tell optuna the score after every epoch, keep the best state of all trials, and end a trial that falls behind."""
+def _told(trial: Any, best: dict[str, Any], end: float) -> Any:
+    """Tell optuna the score after every epoch, keep the best state of all trials, end what falls behind or is late."""
     import transformers
 
     class Told(transformers.TrainerCallback):
@@ -230,6 +231,7 @@ def _told(trial: Any, best: dict[str, Any]) -> Any:
                 kept = {name: one.detach().clone() for name, one in named if one.requires_grad}
                 best.update(accuracy=score, state=kept, settings=dict(trial.params))
             trial.report(score, round(state.epoch))
+            control.should_training_stop = time.perf_counter() > end
             if trial.should_prune():
                 trial.set_user_attr("pruned", True)
                 control.should_training_stop = True

@@ -14,6 +14,8 @@ from tunesmith.core.registry import components
 from tunesmith.search.attempts import Attempt, Record, Test
 from tunesmith.search.changes import Change, merged
 from tunesmith.search.deciding import adopted
+from tunesmith.search.finishing import Final, final_of
+from tunesmith.search.loop_wanted import LoopSettings, read_loop
 from tunesmith.search.trials import Outcome
 
 SETTINGS: dict[str, Any] = {"trials": 6, "width": 3}
@@ -83,8 +85,7 @@ def test_the_best_is_carried_out_and_scored_on_test(found: tuple[Path, dict[str,
     run = tunesmith.Run(folder / "best")
     assert result["score"] == run.metrics["test"]["accuracy"]
     best = kept(folder)[result["best"]]
-    assert result["again_on_validation"]["value"] == result["chosen_by"]["value"] == best.outcome.value
-    assert json.loads((folder / "result.json").read_text()) == result
+    assert result["chosen_by"]["value"] == best.outcome.value
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "taken for" in page or "wrong on validation" in page or (best.errors and not best.errors.wrong)
     assert best.change.why.split(",")[0] in (folder / "loop.md").read_text(encoding="utf-8")
@@ -114,6 +115,36 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not_and_test_rows_do_not_ch
     result = tunesmith.loop(recipe, **SETTINGS, resume=True)
     assert told(kept(tmp_path / "loop")) == told(kept(found[0]))
     assert result["best"] == found[1]["best"] and result["score"] != found[1]["score"]
+
+
+def test_the_last_run_trains_on_all_rows_in_several_seeds(found: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = found
+    run = tunesmith.Run(folder / "best")
+    best = kept(folder)[result["best"]]
+    assert best.errors is not None
+    rows = sum(len(texts) for texts in TEXTS.values()) * 4
+    assert run.summary["data"]["train"]["rows"] == rows > best.errors.rows
+    assert result["final"]["said"] == (
+        "validation rows train as well, now that they have chosen; the answers of 3 seeds are averaged"
+    )
+    assert len(run.predict(["hello there", "goodbye"])) == 2
+
+
+def test_what_the_last_run_cannot_be_is_said(base: dict[str, Any], tmp_path: Path) -> None:
+    plain = LoopSettings()
+    held = {**base, "data": {**base["data"], "validation": base["data"]["test"]}}
+    best = attempt(4, 0.7, 0.2, 0.5)
+    wanted = read_loop({**held, "output": str(tmp_path / "a")}, [], plain)
+    final = final_of(wanted, plain, best, 2)
+    assert final.values["data.also_train"] == [base["data"]["test"]] and final.values["data.validation"] is None
+    assert [one["seed"] for one in final.values["candidates"]] == [0, 1]
+    patient = {**held, "training": {**base["training"], "patience": 1}, "output": str(tmp_path / "b")}
+    final = final_of(read_loop(patient, [], plain), plain, best, 2)
+    assert "data.validation" not in final.values and "training.patience waits for them" in final.said
+    final.keep(tmp_path / "best.json")
+    assert Final.kept(tmp_path / "best.json", 4) == final and Final.kept(tmp_path / "best.json", 3) is None
+    alone = final_of(wanted, LoopSettings(use_validation=False), best, 1)
+    assert alone.values == {} and alone.said == "as it was tried"
 
 
 def attempt(number: int, value: float, gain: float, corrected: float) -> Attempt:

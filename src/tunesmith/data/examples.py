@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -361,10 +362,13 @@ class _Collector:
 
 
 class Lines(Sequence[str]):
-    """Where rows stand, kept as numbers: "line 7" for a million rows is 8 MB instead of 60."""
+    """Where rows stand, kept as numbers: "line 7" for a million rows is 8 MB instead of 60.
+
+    A word that changes on the way, as with several files, is kept with the row from which on it counts.
+    """
 
     def __init__(self) -> None:
-        self._word = ""
+        self._words, self._starts = list[str](), list[int]()
         self._numbers = array("q")
 
     def append(self, where: str) -> None:
@@ -373,11 +377,15 @@ class Lines(Sequence[str]):
         Args:
             where: it stands: a word and a number.
         """
-        self._word, _, number = where.rpartition(" ")
+        word, _, number = where.rpartition(" ")
+        if not self._words or word != self._words[-1]:
+            self._words.append(word)
+            self._starts.append(len(self._numbers))
         self._numbers.append(int(number))
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __getitem__(self, row: Any) -> Any:
-        return f"{self._word} {self._numbers[row]}"
+        number = self._numbers[row]
+        return f"{self._words[bisect_right(self._starts, row % len(self)) - 1]} {number}"

@@ -18,6 +18,8 @@ def across_labels(recipe: Recipe, task: Any) -> list[str]:
         Mistakes, each with its key.
     """
     found = [] if recipe.data.validation is not None else _without_validation(recipe, task)
+    if recipe.data.also_train and (task.family == "generating" or task.reads == "images"):
+        found.append(f"data.also_train: rows of '{task.name}' come from one file. Put them together in it.")
     if task.opens != "body":
         unread = ("rows_per_label", "label_rows", "token_dropout")
         default = type(recipe.training)()

@@ -53,6 +53,9 @@ class DataSettings(Settings):
     train: str = Field(
         description="Training file (csv, tsv, json, jsonl, parquet), folder written by datasets, or hub name."
     )
+    also_train: list[str] = setting(
+        [], "Further files of the same columns whose rows train as well, for example the validation file at the end."
+    )
     validation: str | float | None = setting(
         0.1,
         "A file, or the share of train that is held out, stratified by label; no validation rows when empty, and the "

@@ -45,7 +45,8 @@ from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.checkpoints import look
 from tunesmith.training.cleaning import changes_of
-from tunesmith.training.corpus import placed_rows, read_labelled
+from tunesmith.training.corpus import placed_rows
+from tunesmith.training.reading import read_labelled
 
 _log = logging.getLogger("tunesmith")
 

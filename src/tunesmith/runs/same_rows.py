@@ -16,7 +16,7 @@ from tunesmith.evaluation.statistics import Result
 from tunesmith.runs.openings import SPLITS
 from tunesmith.runs.run import Run
 from tunesmith.training.cleaning import changes_of
-from tunesmith.training.corpus import labelled_reader
+from tunesmith.training.reading import labelled_reader
 
 Rows = tuple[Run, list[str], Result]
 

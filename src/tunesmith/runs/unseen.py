@@ -20,7 +20,8 @@ from tunesmith.recipe.loading import Checked
 from tunesmith.runs.family import Family
 from tunesmith.tasks.rejecting import OUTSIDE
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import placed_rows, read_labelled, resolve_path
+from tunesmith.training.corpus import placed_rows
+from tunesmith.training.reading import read_labelled, resolve_path
 
 _PARTS = 16  # of a row, spread evenly over its tokens
 _TOKENS, _ROWS = 1024, 64  # of one batch

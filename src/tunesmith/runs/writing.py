@@ -32,7 +32,8 @@ from tunesmith.runs.session import Session
 from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.cleaning import LIST, changed_rows, cleaning_counts
-from tunesmith.training.corpus import Corpus, resolve_path
+from tunesmith.training.corpus import Corpus
+from tunesmith.training.reading import resolve_path
 
 
 def write_run(outcome: Outcome, folder: Path) -> None:

@@ -27,7 +27,7 @@ from tunesmith.search.passes import Passes
 from tunesmith.search.trials import Outcome
 from tunesmith.training.trial import Trial
 
-_SHARED = 2.0  # most times as long as in a shared pass that a trial takes alone
+_SHARED = 1.5  # most times as long as in a shared pass that a trial takes alone
 
 
 @dataclass(frozen=True)
@@ -222,23 +222,32 @@ class ClosedLoop:
         chosen = list(proposals[: max(0, most)])
         if budget.seconds is None:
             return chosen
-        room = budget.seconds - budget.elapsed - self._last_run()
+        room = budget.seconds - budget.elapsed - self._last_run(1)
         found = list[Proposal]()
         for one in chosen:
             epochs = 1 if one.checked is None else one.checked.recipe.training.epochs
-            room -= epochs * (self.pace or self.alone / max(1, self.attempts[0].outcome.epochs))
-            if room < 0:
-                break
-            found.append(one)
+            seconds = epochs * (self.pace or self.alone / max(1, self.attempts[0].outcome.epochs))
+            if seconds <= room:
+                room -= seconds
+                found.append(one)
         return found
 
-    def _last_run(self) -> float:
-        """Seconds that the best run will take by itself: as long as the first trial, by its epochs."""
+    def members(self) -> int:
+        """Say how many seeds of the best recipe can train in what is left of the time, at least one."""
+        budget = self.budget
+        fitting = range(self.settings.members, 0, -1)
+        if budget.seconds is None:
+            return self.settings.members
+        left = budget.seconds - budget.elapsed
+        return next((count for count in fitting if self._last_run(count) <= left), 1)
+
+    def _last_run(self, members: int) -> float:
+        """Seconds that the best run will take: opening and scoring as in the first round, and training by its rows."""
         assert self.best is not None
-        first, best = self.attempts[0].outcome, self.best.outcome
-        ratio = best.epochs / first.epochs if first.epochs else 1.0
-        heavier = best.seconds * _SHARED / first.seconds if first.seconds else ratio
-        return self.alone * max(1.0, ratio if self.best.number == 0 else max(ratio, heavier))
+        first, best, rows = self.attempts[0].outcome, self.best.outcome, 1.0
+        if self.settings.use_validation and self.best.errors is not None:
+            rows += self.best.errors.rows / max(1, self._knowing().rows)
+        return max(0.0, self.alone - first.seconds) + best.seconds * rows * max(members, _SHARED)
 
     def _proposals(self) -> list[Proposal]:
         """Ask every start, and from then on every adjustment; changes that were tried already are left out."""

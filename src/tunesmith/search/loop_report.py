@@ -34,6 +34,7 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         f"The best recipe changes {changed}.",
         f"{metric} on validation: {shown(metric, result['start'])} as written, {shown(metric, result['chosen_by'])} "
         "for the best, which it chose.",
+        f"The last run carries it out: {result['final']['said']}.",
         f"{metric} on test: {shown(metric, result['score'])}.",
         result["note"],
     ]

@@ -31,6 +31,11 @@ class LoopSettings(Settings):
         unit="fraction", gt=0, lt=1,
     )  # fmt: skip
     patience: int = setting(2, "Rounds in a row without a gain after which the loop ends.", unit="count", ge=1)
+    members: int = setting(
+        3, "Seeds of the best recipe whose answers are averaged in the last run, at most; fewer where time is short.",
+        unit="count", ge=1,
+    )  # fmt: skip
+    use_validation: bool = setting(True, "Whether validation rows train in the last run, once they have chosen.")
     measure: float = setting(
         0.1, "Share of train that is held out as test where the recipe has none.", unit="fraction", gt=0, lt=0.9
     )

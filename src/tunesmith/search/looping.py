@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.files import read_json, write_json
+from tunesmith.core.files import write_json
 from tunesmith.core.progress import Progress
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.attempts import Attempt, Record
 from tunesmith.search.changes import words_of
+from tunesmith.search.finishing import Final, final_of
 from tunesmith.search.loop import ClosedLoop
 from tunesmith.search.loop_report import write_loop_report
 from tunesmith.search.loop_wanted import LoopSettings, LoopWanted, facts_of, read_loop
@@ -56,7 +57,8 @@ def go_round(
         ended = loop.run()
         seconds = budget.elapsed
         assert loop.best is not None
-        run = _best_run(wanted, loop.best, progress)
+        final = _final(loop, loop.best)
+        run = _best_run(wanted, final, progress)
     except KeyboardInterrupt:
         progress.say(f"the rounds so far are in {wanted.output}; go on with the same words and --resume")
         raise
@@ -67,7 +69,7 @@ def go_round(
         "trials_per_minute": 60 * len(loop.attempts) / max(seconds, 1e-9),
         "measured_on": "test",
         "score": run.metrics["test"].get(wanted.metric),
-        "again_on_validation": run.metrics["validation"].get(wanted.metric),
+        "final": {"changes": dict(final.values), "said": final.said},
         "run": str(run.folder),
         "report": str(wanted.output / "report.html"),
     }
@@ -76,15 +78,23 @@ def go_round(
     return result
 
 
-def _best_run(wanted: LoopWanted, best: Attempt, progress: Progress) -> Run:
-    """Carry the best recipe out alone: the same training, then baselines and, for the first time, test."""
-    folder, place = wanted.output / _BEST, wanted.output / _CARRIED_OUT
-    words = words_of(best.values)
-    if not place.exists() or read_json(place) != words:  # also one that was stopped half-way goes on as itself only
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json(place, words)
-    progress.say(f"attempt {best.number} is carried out alone, and scored on test, for the first time")
-    overrides = [*wanted.overrides, *words, f"output={folder}"]
+def _final(loop: ClosedLoop, best: Attempt) -> Final:
+    """Settle the last run, in a file, so that one that was stopped goes on as itself; one of another attempt ends."""
+    folder, place = loop.wanted.output / _BEST, loop.wanted.output / _CARRIED_OUT
+    kept = Final.kept(place, best.number)
+    if kept is not None:
+        return kept
+    shutil.rmtree(folder, ignore_errors=True)
+    final = final_of(loop.wanted, loop.settings, best, loop.members())
+    final.keep(place)
+    return final
+
+
+def _best_run(wanted: LoopWanted, final: Final, progress: Progress) -> Run:
+    """Carry the best recipe out: training, then baselines and, for the first time, test."""
+    folder = wanted.output / _BEST
+    progress.say(f"attempt {final.best} is carried out, and scored on test, for the first time: {final.said}")
+    overrides = [*wanted.overrides, *words_of(final.values), f"output={folder}"]
     return Run(train_recipe(wanted.recipe, overrides, progress=progress, resume=folder.exists()))
 
 

@@ -26,7 +26,7 @@ from tunesmith.runs.session import open_reading
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.comparing import read_prompts
 from tunesmith.search.opening import Table, read_rows
-from tunesmith.training.corpus import resolve_path
+from tunesmith.training.reading import resolve_path
 
 _SOFT = "soft"
 

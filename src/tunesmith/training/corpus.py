@@ -15,11 +15,8 @@ from tunesmith.core.seeds import derived
 from tunesmith.data import audit
 from tunesmith.data.augmentations.base import build_augmentations
 from tunesmith.data.augmented import AugmentedRows
-from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.descriptions import label_texts, spelled_alike
-from tunesmith.data.examples import Columns, Examples, find_reader, path_text
-from tunesmith.data.readers.base import Reader
-from tunesmith.data.readers.saved import Saved
+from tunesmith.data.examples import Examples
 from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
 from tunesmith.data.token_store import tokenize_once
@@ -28,7 +25,7 @@ from tunesmith.data.weights import row_weights
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.rejecting import OUTSIDE
-from tunesmith.training.cleaning import Finding, changes_of, cleaning_sentences, filter_training, steps_without_model
+from tunesmith.training.cleaning import Finding, cleaning_sentences, filter_training, steps_without_model
 from tunesmith.training.parts import (
     Part,
     hold_out,
@@ -38,6 +35,7 @@ from tunesmith.training.parts import (
     shares,
     split_by_columns,
 )
+from tunesmith.training.reading import read_labelled, resolve_path
 
 FEW = 30  # rows below which a score is remarked on
 
@@ -156,22 +154,6 @@ class Corpus:
         return list({id(split.examples): split.examples for split in self.splits.values()}.values())
 
 
-def resolve_path(path: str | Path, folder: Path) -> str:
-    """Find a relative data path beside the recipe first, then in the current folder.
-
-    Args:
-        path: as the user wrote it.
-        folder: the recipe's.
-    Returns:
-        The path that exists, or `path` unchanged.
-    """
-    path = path_text(path)
-    if Path(path).is_absolute():
-        return path
-    beside = folder / path
-    return str(beside) if beside.exists() else path
-
-
 def load_corpus(
     data: DataSettings,
     template: Template,
@@ -204,7 +186,7 @@ def load_corpus(
     soft = () if data.soft_labels is None else (data.soft_labels,)
     kept = tuple(name for name in (data.group, data.time) if name is not None)
     more = (*soft, *(() if data.row_weights is None else (data.row_weights,)))
-    files = {"train": read_labelled(data.train, data, template, folder, more, kept)}
+    files = {"train": read_labelled((data.train, *data.also_train), data, template, folder, more, kept)}
     if isinstance(data.validation, str):
         files["validation"] = read_labelled(data.validation, data, template, folder)
     if isinstance(data.test, str):
@@ -266,62 +248,6 @@ def load_labelled(
     """
     part = _part("test", read_labelled(path, data, template, Path.cwd()), names, data.out_of_scope, tokenizer)
     return _encode("test", {"test": part, "train": part}, list(names), template, tokenizer, max_tokens)
-
-
-def read_labelled(
-    path: str | Path,
-    data: DataSettings,
-    template: Template,
-    folder: Path,
-    more: tuple[str, ...] = (),
-    kept: tuple[str, ...] = (),
-) -> Examples:
-    """Read one file with the recipe's columns.
-
-    Args:
-        path: the file.
-        data: the recipe's data settings.
-        template: of the prompt.
-        folder: for relative paths.
-        more: columns besides those of text, label and template.
-        kept: columns that rows are split by.
-    Returns:
-        The examples.
-    Raises:
-        DataError: anything wrong with the file, with its line.
-    """
-    reader = labelled_reader(path, data, folder)
-    columns = Columns(data.text, data.label, (*other_columns(template, data), *more), kept)
-    return read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
-
-
-def labelled_reader(path: str | Path, data: DataSettings, folder: Path) -> Reader:
-    """Find what reads a file with the recipe's columns.
-
-    Args:
-        path: the file.
-        data: the recipe's data settings.
-        folder: for relative paths.
-    Returns:
-        The reader.
-    Raises:
-        DataError: no such file, or no reader for it.
-    """
-    path = path_text(path)
-    place = path if Saved.reads(path) and not (folder / path).exists() else resolve_path(path, folder)
-    return find_reader(place, data.encoding, data.max_characters, data.columns)
-
-
-def other_columns(template: Template, data: DataSettings) -> tuple[str, ...]:
-    """Name the columns that a template reads besides the text.
-
-    Args:
-        template: of the prompt.
-        data: the recipe's data settings.
-    Returns:
-        Names of columns.
-    """
-    return tuple(name for name in template.fields if name not in ("text", data.text))
 
 
 def placed_rows(reads: Any, examples: Examples, index: Iterable[int] | None = None) -> Iterator[dict[str, str]]:

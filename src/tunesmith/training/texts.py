@@ -24,8 +24,9 @@ from tunesmith.tasks.encoding import Encoded, encode_conversations
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.text_generation import TextGeneration
 from tunesmith.training.cleaning import changes_of, cleaning_sentences, filter_training, steps_without_model
-from tunesmith.training.corpus import FEW, Corpus, Split, resolve_path
+from tunesmith.training.corpus import FEW, Corpus, Split
 from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
+from tunesmith.training.reading import resolve_path
 
 _SILENT_SHARE = 0.01  # of the rows, that may lose their whole answer by cutting
 

@@ -18,7 +18,8 @@ from tunesmith.data.tokens import TokenRows, VariedRows
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.training.cleaning import changes_of
-from tunesmith.training.corpus import Corpus, Split, Unlabelled, labelled_reader, other_columns, placed_rows, row_hashes
+from tunesmith.training.corpus import Corpus, Split, Unlabelled, placed_rows, row_hashes
+from tunesmith.training.reading import labelled_reader, other_columns
 
 _REASONS = {
     "in validation or test": "also stand in validation or test",

@@ -16,7 +16,7 @@ from tunesmith.fewshot.attribute_table import read_table
 from tunesmith.fewshot.schemes import Given, Scheme
 from tunesmith.fewshot.several import SeveralTrial, symmetric
 from tunesmith.models.layout import RaggedBatch
-from tunesmith.training.corpus import resolve_path
+from tunesmith.training.reading import resolve_path
 
 
 @register("dual_learning")
