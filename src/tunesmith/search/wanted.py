@@ -89,6 +89,50 @@ def keeping_by(metric: str | None) -> list[str]:
     return [] if metric is None else [f"training.best={metric}"]
 
 
+def deciding(checked: Checked, metric: str | None) -> tuple[str, bool]:
+    """Name the score that decides.
+
+    Args:
+        checked: recipe of a trial.
+        metric: `search.metric`; None where the recipe's own decides.
+    Returns:
+        Its name, and whether higher is better.
+    """
+    best = checked.recipe.training.best
+    name = metric or (checked.task.metrics[0] if best in ("auto", "last") else best)
+    return name, name != "validation loss" and find("metrics", name).higher_is_better
+
+
+def read_closed(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str], metric: str | None, who: tuple[str, str]
+) -> Checked:
+    """Read a recipe in which nothing is open, of which something makes variants that validation rows score.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts.
+        metric: `search.metric`; None where the recipe's own decides.
+        who: makes them, and does what with validation rows, for messages.
+    Returns:
+        The recipe.
+    Raises:
+        RecipeError: no validation rows, candidates, or a metric that is none or reads written answers.
+    """
+    checked = load_recipe(recipe, overrides)
+    if isinstance(checked.method, Auto) or checked.candidates:
+        key = "candidates" if checked.candidates else "method: auto"
+        raise RecipeError(f"{key}: {who[0]} makes its own candidates. Name one method, and leave candidates out.")
+    if checked.recipe.data.validation is None and checked.recipe.data.folds is None:
+        raise RecipeError(f"data.validation: {' '.join(who)} validation rows, and there are none. Give a share.")
+    name, _ = deciding(checked, metric)
+    if name != "validation loss" and find("metrics", name).reads == "answers":
+        raise RecipeError(
+            f"search.metric: {name} reads answers, which are written once, at the end, and not for every attempt. "
+            "Choose perplexity or nats-per-token."
+        )
+    return checked
+
+
 def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str], settings: TuningSettings) -> Wanted:
     """Read what is searched, and refuse what no trial could be.
 
@@ -117,9 +161,7 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     first = able[0]
     if first.recipe.data.validation is None and first.recipe.data.folds is None:
         raise RecipeError("data.validation: a search chooses by validation rows, and there are none. Give a share.")
-    metric = settings.metric or (first.task.metrics[0] if first.recipe.training.best in ("auto", "last")
-                                 else first.recipe.training.best)  # fmt: skip
-    higher = metric != "validation loss" and find("metrics", metric).higher_is_better
+    metric, higher = deciding(first, settings.metric)
     return replace(
         draft,
         metric=metric,
