@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.files import hash_of
@@ -16,6 +16,7 @@ from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.search.space import Space, read_space
 from tunesmith.search.strategies.base import build_strategy
 from tunesmith.search.strategies.sampling import Sampling
+from tunesmith.search.warm_start import Warm, read_warm
 
 
 class TuningSettings(Settings):
@@ -25,6 +26,11 @@ class TuningSettings(Settings):
     strategy_settings: dict[str, Any] = setting({}, "Its settings.")
     metric: str | None = setting(None, "What decides; the recipe's training.best when empty.")
     width: int = setting(8, "Candidates that train together, where they fit into memory.", unit="count", ge=1)
+    warm_start: tuple[str, ...] = setting((), "Folders of earlier studies, whose best settings are tried first.")
+    warm_each: int = setting(3, "Best settings that are taken of each of them.", unit="count", ge=1)
+    choose: Literal["best", "one-standard-error"] = setting(
+        "best", "Take the best trial, or the cheapest one whose score is within one standard error of the best."
+    )
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Wanted:
         seed: of the search.
         output: study folder.
         identity: hash of the recipe as written, but for its output.
+        warm: the first trials, from earlier studies.
     """
 
     recipe: str | Path | Mapping[str, Any]
@@ -54,6 +61,7 @@ class Wanted:
     seed: int
     output: Path
     identity: str
+    warm: Warm = field(default_factory=Warm)
 
     def load(self, own: Sequence[str]) -> Checked:
         """Check the recipe of a trial.
@@ -118,7 +126,11 @@ def read_closed(
     Raises:
         RecipeError: no validation rows, candidates, or a metric that is none or reads written answers.
     """
-    checked = load_recipe(recipe, overrides)
+    try:
+        checked = load_recipe(recipe, overrides)
+    except RecipeError as error:
+        _check_metric(_problems(error), metric)
+        raise
     if isinstance(checked.method, Auto) or checked.candidates:
         key = "candidates" if checked.candidates else "method: auto"
         raise RecipeError(f"{key}: {who[0]} makes its own candidates. Name one method, and leave candidates out.")
@@ -162,8 +174,14 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     if first.recipe.data.validation is None and first.recipe.data.folds is None:
         raise RecipeError("data.validation: a search chooses by validation rows, and there are none. Give a share.")
     metric, higher = deciding(first, settings.metric)
+    if metric == "validation loss" and settings.choose != "best":
+        raise RecipeError(
+            "search.choose: one-standard-error needs a score with an interval, which validation loss has not. Name "
+            "search.metric, for example log-loss."
+        )
     return replace(
         draft,
+        warm=read_warm(settings.warm_start, settings.warm_each, space),
         metric=metric,
         higher_is_better=higher,
         epochs=max(one.recipe.training.epochs for one in able),
@@ -171,6 +189,17 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         output=Path(first.recipe.output).expanduser().absolute(),
         identity=hash_of({key: value for key, value in values.items() if key != "output"}),
     )
+
+
+def _problems(error: RecipeError) -> list[str]:
+    return [line.strip().removeprefix("command line: ") for line in str(error).splitlines()]
+
+
+def _check_metric(problems: Sequence[str], metric: str | None) -> None:
+    """Say of what a recipe is refused for that it is the metric that was asked for."""
+    line = next((one for one in problems if one.startswith("training.best:")), None)
+    if metric is not None and line is not None:
+        raise RecipeError(f"search.metric: {line.removeprefix('training.best: ')}") from None
 
 
 def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
@@ -181,13 +210,11 @@ def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
             able.append(wanted.load(own))
         except RecipeError as error:
             said = str(error)
-            problems = [line.strip().removeprefix("command line: ") for line in said.splitlines()]
+            problems = _problems(error)
             mine = [line for line in problems if line.startswith((f"{path}:", f"{path}."))]
             if mine:
                 raise RecipeError(f"a value of the space is wrong, nothing was loaded.\n  {mine[0]}") from None
-            if metric is not None and any(line.startswith("training.best:") for line in problems):
-                line = next(line for line in problems if line.startswith("training.best:"))
-                raise RecipeError(f"search.metric: {line.removeprefix('training.best: ')}") from None
+            _check_metric(problems, metric)
     if not able:
         raise RecipeError(f"every point of the space fails, nothing was loaded. One of them: {said}")
     return able
@@ -209,4 +236,5 @@ def facts_of(wanted: Wanted, settings: TuningSettings) -> dict[str, Any]:
         "metric": wanted.metric,
         "seed": wanted.seed,
         "width": settings.width,
+        **({"warm start": list(wanted.warm.points)} if wanted.warm.points else {}),
     }
