@@ -34,6 +34,7 @@ _PUBLIC = {
     "plan": "tunesmith.api",
     "auto": "tunesmith.api",
     "loop": "tunesmith.api",
+    "learning_curve": "tunesmith.api",
     "prompt_words": "tunesmith.api",
     "exploit_patterns": "tunesmith.api",
     "Mix": "tunesmith.api",

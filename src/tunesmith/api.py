@@ -32,6 +32,7 @@ from tunesmith.runs.training import train_recipe
 from tunesmith.runs.words import prompt_words
 from tunesmith.search.advisor import auto, plan
 from tunesmith.search.comparing import rank_prompts as rank_files
+from tunesmith.search.learning_curve import CurveSettings, measure_curve
 from tunesmith.search.loop_wanted import LoopSettings
 from tunesmith.search.looping import go_round
 from tunesmith.search.patterns import PatternSettings, Taught
@@ -58,6 +59,7 @@ __all__ = [
     "exploit_patterns",
     "inspect",
     "inspect_data",
+    "learning_curve",
     "loop",
     "lr_range",
     "merge",
@@ -406,6 +408,31 @@ def search_settings(
     """
     rest, checked = read_options(overrides, settings, TuningSettings)
     return search_space(recipe, rest, (budget, trials), checked, resume, progress)
+
+
+def learning_curve(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    output: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a recipe on growing shares of its training rows, and say what twice the rows would give.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys; validation rows score it, test is not read.
+        overrides: `key=value` texts that win over the recipe; `search.key=value` ones are settings of the curve.
+        output: new folder for learning-curve.json, learning-curve.md and report.html; None writes nothing.
+        progress: where to show progress; bars on a terminal when None.
+        **settings: points, repeats, smallest, metric, width.
+    Returns:
+        "points" with intervals, the "law" through them, the score "ahead" with twice the rows, and its "gain".
+    Raises:
+        TunesmithError: any mistake in recipe, data, model, settings or folder.
+    """
+    rest, checked = read_options(overrides, settings, CurveSettings)
+    return measure_curve(recipe, rest, checked, None if output is None else Path(output).expanduser(), progress)
 
 
 def loop(

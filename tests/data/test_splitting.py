@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.splitting import grouped_share, stratified_folds, stratified_share
+from tunesmith.data.splitting import grouped_share, stratified_folds, stratified_order, stratified_share
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.floats(0.05, 0.5), st.integers(0, 5))
@@ -54,3 +54,16 @@ def test_folds_part_every_class_alike_and_keep_groups_whole(grouped: bool) -> No
     assert groups is None or all(len(set(folds[groups == group])) == 1 for group in range(50))
     assert (folds == stratified_folds(labels, 5, 0, groups)).all()
     assert (folds != stratified_folds(labels, 5, 1, groups)).any()
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(0, 5))
+def test_every_beginning_of_an_order_is_stratified(sizes: list[int], seed: int) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    order = stratified_order(labels, seed)
+    assert sorted(order) == list(range(len(labels)))
+    assert len(set(labels[order[: len(sizes)]])) == len(sizes)
+    for beginning in range(len(sizes), len(labels) + 1, 7):
+        counts = np.bincount(labels[order[:beginning]], minlength=len(sizes))
+        wanted = beginning * np.array(sizes) / len(labels)
+        assert (counts <= np.ceil(wanted) + 1).all() and (counts >= 1).all()
+    assert np.array_equal(order, stratified_order(labels, seed))

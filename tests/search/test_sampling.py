@@ -48,6 +48,30 @@ def test_a_grid_has_every_point_once() -> None:
     assert len(points) == 8 and found == whole
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_first_points_come_first_and_what_they_leave_open_is_drawn(name: str) -> None:
+    first = [{"kind": "b", "rate": 0.5, "rank": 3}, {"rate": 0.25}]
+    space = Space({node.name: node for node in NODES})
+    live, points = begin(find("strategies", name)(), space, 0, False, 9, first)
+    found = []
+    for _ in range(3):
+        with quiet():
+            trial = live.ask()
+            space.overrides(trial)
+            live.tell(trial, 1.0)
+        found.append(trial.params)
+    assert found[0] == first[0] and found[1]["rate"] == 0.25 and set(found[1]) == {"kind", "rate", "rank"}
+    assert found[2]["rate"] not in (0.5, 0.25)
+    if points is not None:
+        assert points == 2 + len(find("strategies", name)().points(space, 0))
+
+
+def test_a_grid_does_not_come_back_to_a_first_point() -> None:
+    space = Space({node.name: node for node in NODES})
+    points = find("strategies", "grid")(each=2).points(space, 0)
+    assert begin(find("strategies", "grid")(each=2), space, 0, False, 9, points[:2])[1] == len(points)
+
+
 @pytest.mark.parametrize("name", ["asha", "hyperband"])
 def test_a_trial_worse_than_others_is_stopped(name: str) -> None:
     live, _ = begin(find("strategies", name)(), Space({node.name: node for node in NODES}), 0, False, 9)

@@ -1,8 +1,10 @@
 """A search of settings from end to end: together as alone, resumed as never stopped, mistakes and failures named."""
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -210,6 +212,72 @@ def test_mistakes_are_named_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         tunesmith.search_settings(base, [f"output={tmp_path / 's'}", *overrides], **settings)
+
+
+def test_the_cheapest_within_one_standard_error_is_taken(
+    study: tuple[Path, dict[str, Any]], base: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(study[0], tmp_path / "s")
+    settings: dict[str, Any] = {"trials": 6, "strategy": "random", "width": 3, "resume": True}
+    found = tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], choose="one-standard-error", **settings)
+    complete = [one for one in kept(tmp_path / "s") if one.outcome.state == "complete"]
+    best = study[1]["chosen_by"]
+    error = (best["high"] - best["low"]) / 2 / NormalDist().inv_cdf(0.975)
+    near = [one for one in complete if abs((one.outcome.value or 0) - best["value"]) <= error]
+    least = min(one.outcome.trainable for one in near)
+    taken = complete[found["best"]]
+    assert taken.outcome.trainable == least < max(one.outcome.trainable for one in near)
+    assert found["choice"]["rule"] == "one-standard-error" and found["choice"]["best"] == study[1]["best"]
+    assert found["choice"]["sentence"] in (tmp_path / "s" / "study.md").read_text()
+    assert found["again_on_validation"]["value"] == taken.outcome.value
+    with pytest.raises(RecipeError, match="search.choose: one-standard-error needs a score with an interval"):
+        tunesmith.search_settings(base, ["training.best=validation loss"], trials=2, choose="one-standard-error")
+
+
+def test_a_search_begins_with_the_best_of_earlier_studies(
+    study: tuple[Path, dict[str, Any]], base: dict[str, Any], tmp_path: Path
+) -> None:
+    ranked = sorted(kept(study[0]), key=lambda one: one.key(True))
+    middle = sorted(one.parameters["training.learning_rate"] for one in ranked[:4])[1:3]
+    low, high = middle[0] * 0.99, middle[1] * 1.01
+    words = [f"training.learning_rate={{low: {low}, high: {high}, log: true}}", f"output={tmp_path / 's'}"]
+    before = (study[0] / "study.db").read_bytes()
+    settings: dict[str, Any] = {"strategy": "tpe", "width": 3, "warm_start": [str(study[0])], "warm_each": 4}
+    found = tunesmith.search_settings(base, words, trials=3, **settings)
+    inside = [one.parameters for one in ranked[:4] if low <= one.parameters["training.learning_rate"] <= high]
+    told_of = found["warm_start"]["studies"][0]
+    assert len(inside) == 2 == len(told_of["outside"])
+    assert [one.parameters for one in kept(tmp_path / "s")][:2] == inside == [
+        one["parameters"] for one in told_of["taken"]
+    ]  # fmt: skip
+    assert "2 of its best trials come first, 2 are outside" in found["warm_start"]["sentences"][0]
+    assert (study[0] / "study.db").read_bytes() == before
+    with pytest.raises(CheckpointError, match="another search: warm start is None, there it was"):
+        tunesmith.search_settings(base, words, trials=3, resume=True, **{**settings, "warm_start": []})
+
+
+def test_studies_that_cannot_be_begun_with(
+    study: tuple[Path, dict[str, Any]], base: dict[str, Any], tmp_path: Path
+) -> None:
+    def searched(folder: Path, *words: str) -> None:
+        tunesmith.search_settings(base, [*words, f"output={tmp_path / 's'}"], trials=2, warm_start=[str(folder)])
+
+    with pytest.raises(CheckpointError, match="search.warm_start: .* holds no study of `tunesmith search`"):
+        searched(tmp_path / "nothing")
+    with pytest.raises(RecipeError, match="they share no parameter. Leave it out, or open the same fields"):
+        searched(study[0], "method=lora", "training.learning_rate=0.01", "training.batch_size=[4, 8]")
+    other = tmp_path / "other"
+    shutil.copytree(study[0], other)
+    with sqlite3.connect(other / "study.db") as file:
+        file.execute(
+            """update study_user_attributes set value_json = replace(value_json, '"format": 1', '"format": 0')"""
+        )
+    with pytest.raises(CheckpointError, match="another version: format 0, and this is 1. Leave it out of search.warm"):
+        searched(other)
+    (other / "study.db").write_bytes(b"no database" * 100)
+    with pytest.raises(CheckpointError, match="cannot be read as a study.*Leave it out of search.warm_start"):
+        searched(other)
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_study_of_another_version_or_search_is_refused(

@@ -14,6 +14,7 @@ from tunesmith import __version__
 from tunesmith.cli import prompts
 from tunesmith.cli import show as display
 from tunesmith.cli import talk as talking
+from tunesmith.cli.curve import learning_curve
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.importing import take_the_process
 from tunesmith.core.launch import launched, speak_first
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(prompts.app, name="prompts")
 data_app = typer.Typer(help="Look at data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.command("learning-curve")(learning_curve)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]

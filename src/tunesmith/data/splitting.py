@@ -63,6 +63,30 @@ def every_label_early(labels: np.ndarray[Any, Any], seed: int) -> Index:
     return order[np.argsort(1 - turns, kind="stable")]
 
 
+def stratified_order(labels: np.ndarray[Any, Any], seed: int) -> Index:
+    """Draw an order of rows whose every beginning is a stratified sample of them, each inside of the next.
+
+    One row of every label stands first; from there on labels have their shares, as nearly as whole rows allow.
+
+    Args:
+        labels: (rows,), a class code per row.
+        seed: of the draw.
+    Returns:
+        (rows,), row numbers.
+    Example:
+        >>> labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1])
+        >>> order = stratified_order(labels, seed=0)
+        >>> np.bincount(labels[order[:2]]).tolist(), np.bincount(labels[order[:6]]).tolist()
+        ([1, 1], [4, 2])
+    """
+    draw, places = np.random.default_rng(seed), np.empty(len(labels))
+    for code in np.unique(labels):
+        rows = draw.permutation(np.flatnonzero(labels == code))
+        places[rows] = (np.arange(len(rows)) + draw.random()) / len(rows)
+        places[rows[0]] -= 1
+    return np.argsort(places, kind="stable")
+
+
 def grouped_share(labels: np.ndarray[Any, Any], groups: Index, share: float, seed: int) -> tuple[Index, Index]:
     """Hold out a share of every class in whole groups.
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from tunesmith.evaluation.changes import Change
 from tunesmith.evaluation.pairs import Pair, Seeds
-from tunesmith.evaluation.statistics import Bootstrap, Estimate
+from tunesmith.evaluation.statistics import Bootstrap, Estimate, cheapest_near_best
 
 
 @dataclass(frozen=True)
@@ -122,12 +121,9 @@ class Comparison:
 
         Returns:
             Its place.
-        Source: Breiman et al. 1984, section 3.4.3: the one-standard-error rule; the error is half the interval over z.
         """
-        best = self.scores[0]
-        error = (best.high - best.low) / 2 / NormalDist().inv_cdf((1 + self.bootstrap.confidence) / 2)
-        near = [at for at, one in enumerate(self.scores) if at == 0 or abs(one.value - best.value) <= error]
-        return min(near, key=lambda at: (self.entries[at].costs["trainable_parameters"], at))
+        costs = [one.costs["trainable_parameters"] for one in self.entries]
+        return cheapest_near_best(self.scores, costs, self.bootstrap.confidence)
 
     def front(self, cost: str) -> list[int]:
         """Find the runs that no other reaches at less or equal cost.

@@ -386,6 +386,36 @@ def score_against_cost(
     return _svg(figure)
 
 
+def score_against_rows(points: Sequence[Sequence[float]], law: tuple[Any, Any], label: str) -> str:
+    """Draw scores against the number of training rows, and a law through them with its band, beyond the last too.
+
+    Args:
+        points: (rows, score, low, high) of each size.
+        law: numbers of rows, and (3, numbers): score, low and high.
+        label: of the score.
+    Returns:
+        An SVG element.
+    """
+    figure, axes = _figure(7.2, 3.4)
+    at, (value, low, high) = law
+    rows, scores, ends = [one[0] for one in points], [one[1] for one in points], [one[2:] for one in points]
+    measured = at <= rows[-1] * 1.001
+    axes.fill_between(at, low, high, color=_BLUE, alpha=0.12, linewidth=0, label="band of the law")
+    axes.plot(at[measured], value[measured], color=_BLUE, linewidth=1.6, label="power law")
+    axes.plot(at[~measured], value[~measured], color=_BLUE, linewidth=1.6, linestyle="--", label="looked ahead")
+    axes.vlines(rows, *zip(*ends, strict=True), color=_ORANGE, linewidth=1.4)
+    axes.plot(rows, scores, "o", color=_ORANGE, markersize=5, label="measured, with interval")
+    axes.set_xscale("log")
+    ticks = [*rows, float(at[-1])]
+    axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("training rows")
+    axes.set_ylabel(label)
+    axes.grid(axis="y", color=_GRID, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=9, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return _svg(figure)
+
+
 def importances(found: Mapping[str, float]) -> str:
     """Draw what share of the scores' variance each field explains.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tunesmith.core.errors import CheckpointError
 from tunesmith.search.bookkeeping import optuna, quiet
@@ -58,31 +59,16 @@ class Database:
             self._check(kept, own)
 
     def _open(self, higher_is_better: bool) -> Any:
-        found = optuna()
-        try:
-            with quiet():
-                return found.create_study(
-                    storage=f"sqlite:///{self.path}", study_name=_NAME, load_if_exists=True,
-                    direction="maximize" if higher_is_better else "minimize",
-                )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 (optuna, alembic and SQLAlchemy each have errors of their own)
-            why = str(error).splitlines()[0][:200]
-            raise CheckpointError(
-                f"{self.path} cannot be read as a study: it is damaged, or of another version of optuna than "
-                f"{found.__version__} ({type(error).__name__}: {why}). Go on with the version that wrote it, or "
-                "choose another output."
-            ) from None
+        direction = "maximize" if higher_is_better else "minimize"
+        with _reading(self.path, "Go on with the version that wrote it, or choose another output."):
+            return optuna().create_study(
+                storage=f"sqlite:///{self.path}", study_name=_NAME, load_if_exists=True, direction=direction
+            )
 
     def _check(self, kept: Any, own: dict[str, Any]) -> None:
         if not isinstance(kept, dict):
             raise CheckpointError(f"{self.path} was not written by `tunesmith search`. Choose another output.")
-        versions = [key for key in ("format", "optuna") if kept.get(key) != own.get(key)]
-        if versions:
-            key = versions[0]
-            raise CheckpointError(
-                f"{self.path} is of another version: {key} {kept.get(key)}, and this is {own[key]}. Go on with the "
-                "version that wrote it, or choose another output."
-            )
+        _check_version(self.path, kept, own, "Go on with the version that wrote it, or choose another output.")
         check_same(f"{self.path} is the study of another search", kept, own)
 
     def trials(self) -> list[StudyTrial]:
@@ -93,11 +79,7 @@ class Database:
         Raises:
             CheckpointError: one is damaged.
         """
-        try:
-            kept = [json.loads(one.user_attrs["trial"]) for one in self._study.get_trials(deepcopy=False)]
-            return [StudyTrial.of(values) for values in kept]
-        except (KeyError, TypeError, ValueError):
-            raise CheckpointError(f"{self.path} holds trials that no search wrote. Choose another output.") from None
+        return _trials(self._study, self.path, "Choose another output.")
 
     @property
     def carried_out(self) -> list[str] | None:
@@ -132,6 +114,62 @@ class Database:
                 raise CheckpointError(
                     f"cannot write {self.path}: {type(error).__name__}. Free space, then go on with --resume."
                 ) from None
+
+
+def read_earlier(folder: Path) -> tuple[list[StudyTrial], bool]:
+    """Read the trials of an earlier study; nothing in its folder is changed.
+
+    Args:
+        folder: of the study.
+    Returns:
+        Trials in order, and whether higher scores are better.
+    Raises:
+        CheckpointError: it holds no study, or one that is damaged or of another version.
+    """
+    path, what = folder / _FILE, "Leave it out of search.warm_start."
+    if not path.exists():
+        raise CheckpointError(
+            f"search.warm_start: {folder} holds no study of `tunesmith search` ({_FILE} is missing). Name the output "
+            "folder of one."
+        )
+    storage = f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
+    with _reading(path, what):
+        study = optuna().load_study(storage=storage, study_name=_NAME)
+        facts, higher = study.user_attrs.get("facts"), study.direction.name == "MAXIMIZE"
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} was not written by `tunesmith search`. {what}")
+    _check_version(path, facts, {"format": FORMAT}, what)
+    return _trials(study, path, what), higher
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Word what optuna says about a file that is no study of its version."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # noqa: BLE001 (optuna, alembic and SQLAlchemy each have errors of their own)
+        why = (str(error).splitlines() or [""])[0][:200]
+        raise CheckpointError(
+            f"{path} cannot be read as a study: it is damaged, or of another version of optuna than "
+            f"{optuna().__version__} ({type(error).__name__}: {why}). {what}"
+        ) from None
+
+
+def _check_version(path: Path, kept: Mapping[str, Any], own: Mapping[str, Any], what: str) -> None:
+    for key in ("format", "optuna"):
+        if key in own and kept.get(key) != own[key]:
+            raise CheckpointError(
+                f"{path} is of another version: {key} {kept.get(key)}, and this is {own[key]}. {what}"
+            )
+
+
+def _trials(study: Any, path: Path, what: str) -> list[StudyTrial]:
+    try:
+        kept = [json.loads(one.user_attrs["trial"]) for one in study.get_trials(deepcopy=False)]
+        return [StudyTrial.of(values) for values in kept]
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path} holds trials that no search wrote. {what}") from None
 
 
 def _nothing_tried(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
 from tunesmith.data.splitting import stratified_share
 from tunesmith.evaluation.baselines.base import Material
+from tunesmith.evaluation.learning_curve import power_law
 from tunesmith.evaluation.predictions import Array, Codes
 from tunesmith.runs.comparing import label_features
 from tunesmith.runs.labelling import Labelling
@@ -77,8 +78,8 @@ class Curve:
         errors = np.stack([one[picks].mean(1) for one in self.wrong], 1) + 0.5 / answers
         steps = np.log(self.rows) - np.log(self.rows).mean()
         slopes = np.clip(-(np.log(errors) @ steps) / max(float(steps @ steps), _ONE), 0.0, 1.0)
-        far = np.log(max(rows / self.rows[-1], 1e-3))
-        ends = [1 - errors[:, -1] * np.exp(-share * slopes * far) for share in (0.5, 1.0)]
+        far = max(rows / self.rows[-1], 1e-3)
+        ends = [power_law(far, 1.0, errors[:, -1], share * slopes) for share in (0.5, 1.0)]
         both = np.sort(np.stack(ends), 0)
         low, high = np.percentile(both[0], _ENDS[0]), np.percentile(both[1], _ENDS[1])
         return tuple(float(np.clip(one, 0.0, 1.0)) for one in (low, both.mean(), high))  # type: ignore[return-value]

@@ -9,14 +9,12 @@ from typing import Any
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.files import hash_of
-from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
 from tunesmith.core.settings import Settings, setting
 from tunesmith.evaluation.statistics import Bootstrap
-from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.search.changes import words_of
-from tunesmith.search.wanted import keeping_by
+from tunesmith.search.wanted import deciding, keeping_by, read_closed
 
 FORMAT = 1  # of a loop's folder
 
@@ -102,31 +100,18 @@ def read_loop(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str], 
         RecipeError: no validation rows, candidates, a metric that is none or that the loop cannot compare by.
     """
     fixed = [*overrides, *keeping_by(settings.metric)]
-    checked = load_recipe(recipe, fixed)
-    if isinstance(checked.method, Auto) or checked.candidates:
-        key = "candidates" if checked.candidates else "method: auto"
-        raise RecipeError(f"{key}: a loop makes its own candidates. Name one method, and leave candidates out.")
-    data = checked.recipe.data
-    if data.validation is None and data.folds is None:
-        raise RecipeError("data.validation: a loop chooses by validation rows, and there are none. Give a share.")
-    held_out = data.test is None
+    checked = read_closed(recipe, fixed, settings.metric, ("a loop", "chooses by"))
+    held_out = checked.recipe.data.test is None
     if held_out:
         fixed.append(f"data.test={settings.measure}")
         load_recipe(recipe, fixed)
-    best = checked.recipe.training.best
-    metric = settings.metric or (checked.task.metrics[0] if best in ("auto", "last") else best)
-    kind = None if metric == "validation loss" else find("metrics", metric)
-    if kind is not None and kind.reads == "answers":
-        raise RecipeError(
-            f"search.metric: {metric} reads answers, which are written once, at the end, and not for every attempt. "
-            "Choose perplexity or nats-per-token."
-        )
+    metric, higher = deciding(checked, settings.metric)
     evaluation = checked.recipe.evaluation
     return LoopWanted(
         recipe,
         fixed,
         metric,
-        kind is not None and kind.higher_is_better,
+        higher,
         Path(checked.recipe.output).expanduser().absolute(),
         Bootstrap(evaluation.resamples, evaluation.confidence, derived(checked.recipe.seed, "bootstrap")),
         held_out,

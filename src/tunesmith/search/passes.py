@@ -12,6 +12,7 @@ from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.files import hash_of
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
+from tunesmith.data.splitting import Index
 from tunesmith.evaluation.statistics import Result, estimate
 from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
@@ -27,6 +28,7 @@ from tunesmith.training.caching import kept_below
 from tunesmith.training.loop import Loop
 from tunesmith.training.planning import plan
 from tunesmith.training.preflight import Preflight
+from tunesmith.training.taking import taken
 from tunesmith.training.trial import Trial
 
 # What candidates of one pass may differ in: method, seed, the task's own settings, and training but for these keys.
@@ -61,6 +63,7 @@ class Passes:
         keep: shown every trial that ended with a score, while its delta is attached.
         opened: the model and data of the latest candidates, for the next ones.
         validation: what tells the rows that choose from others, once known.
+        rows: numbers of the training rows that a trial learns from; all of them when None.
     """
 
     metric: str
@@ -70,6 +73,7 @@ class Passes:
     opened: tuple[str, Family, Earlier | None] | None = None
     validation: str = ""
     told: set[str] = field(default_factory=set)
+    rows: Mapping[int, Index] | None = None
 
     def carry_out(self, wanted: Mapping[int, Checked], listen: Listen) -> dict[int, Outcome]:
         """Train candidates.
@@ -168,7 +172,7 @@ class Passes:
             name = f"trial-{number:05d}"
             try:
                 seed_everything(checked.recipe.seed)
-                own = _own(checked, family)
+                own = self._on_rows(number, _own(checked, family))
                 trial, facts = prepare_one(_alone(checked), name, own, earlier)
                 latest = _Ready(number, checked, own, trial, facts)
                 fits = _fit([*ready, latest])
@@ -193,6 +197,13 @@ class Passes:
             if own.session.task.starts_from_features:
                 own.look((), Meter(own.session.backbone.device), self.progress)
                 family.frozen = own.frozen
+
+    def _on_rows(self, number: int, family: Family) -> Family:
+        """Give a trial the training rows that it learns from."""
+        if self.rows is None:
+            return family
+        rows = self.rows[number]
+        return family.on(taken(family.corpus.splits["train"], rows), rows)
 
     def _trained(self, ready: list[_Ready], family: Family, listen: Listen) -> dict[int, Outcome]:
         trials = [one.trial for one in ready if one.checked.method.trains]

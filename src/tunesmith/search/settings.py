@@ -13,8 +13,8 @@ from tunesmith.core.progress import Progress
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.database import Database
-from tunesmith.search.study_report import front, importances, write_report
-from tunesmith.search.trials import StudyTrial, best_of
+from tunesmith.search.study_report import front, importances, shown, write_report
+from tunesmith.search.trials import StudyTrial, best_of, cheapest_of
 from tunesmith.search.tuning import Search, read_budget
 from tunesmith.search.wanted import TuningSettings, Wanted, facts_of, read_wanted
 
@@ -46,6 +46,8 @@ def search_settings(
     progress, budget = progress or Progress(), read_budget(*limits)
     wanted = read_wanted(recipe, overrides, settings)
     database = Database(wanted.output, facts_of(wanted, settings), wanted.higher_is_better, resume)
+    for said in wanted.warm.sentences():
+        progress.say(said)
     search = Search(wanted, budget, settings.width, database, progress)
     search.run()
     seconds = budget.elapsed
@@ -54,9 +56,12 @@ def search_settings(
         reasons = [one.outcome.reason for one in search.trials if one.outcome.state == "failed"]
         why = f"The first reason: {reasons[0]}" if reasons else "All were stopped early; lower the strategy's factor."
         raise TunesmithError(f"none of {len(search.trials)} trials was carried out to its end. {why}")
-    run = _best_run(wanted, best, database, progress)
+    taken, choice = _chosen(wanted, best, search.trials, settings.choose)
+    run = _best_run(wanted, taken, database, progress, choice["sentence"])
     result = {
-        **_told(wanted, best, search.trials),
+        **_told(wanted, taken, search.trials),
+        "choice": choice,
+        "warm_start": {"studies": list(wanted.warm.studies), "sentences": wanted.warm.sentences()},
         "seconds": seconds,
         "trials_per_minute": 60 * sum(one.same_as is None for one in search.trials) / max(seconds, 1e-9),
         **_scores(run, wanted.metric),
@@ -71,13 +76,33 @@ def search_settings(
     return result
 
 
-def _best_run(wanted: Wanted, best: StudyTrial, database: Database, progress: Progress) -> Run:
+def _chosen(wanted: Wanted, best: StudyTrial, trials: list[StudyTrial], rule: str) -> tuple[StudyTrial, dict[str, Any]]:
+    """Take the best trial, or by the one-standard-error rule a cheaper one; say which and why."""
+    metric, taken = wanted.metric, best
+    if rule == "one-standard-error":
+        confidence = wanted.load(best.overrides).recipe.evaluation.confidence
+        taken = cheapest_of(trials, metric, wanted.higher_is_better, confidence) or best
+    ours = shown(metric, best.outcome.scores.get(metric, {"value": best.outcome.value}))
+    said = f"Trial {best.number} is the best on validation: {metric} {ours}."
+    if taken is not best:
+        said += (
+            f" Trial {taken.number} is within one standard error of it "
+            f"({shown(metric, taken.outcome.scores[metric])}) and the cheapest there: it trains "
+            f"{taken.outcome.trainable:,} numbers in {taken.outcome.epochs} epochs and {taken.outcome.seconds:.1f} s, "
+            f"not {best.outcome.trainable:,} in {best.outcome.epochs} and {best.outcome.seconds:.1f} s. It is taken."
+        )
+    elif rule == "one-standard-error":
+        said += " No trial within one standard error of it is cheaper."
+    return taken, {"rule": rule, "best": best.number, "taken": taken.number, "sentence": said}
+
+
+def _best_run(wanted: Wanted, best: StudyTrial, database: Database, progress: Progress, said: str) -> Run:
     """Carry the best trial's recipe out alone: the same training, and then baselines and, for the first time, test."""
     folder = wanted.output / _BEST
     if database.carried_out != best.overrides:  # also one that was stopped half-way: it can go on as itself only
         shutil.rmtree(folder, ignore_errors=True)
         database.carried_out = best.overrides
-    progress.say(f"trial {best.number} is the best on validation; it is carried out alone, and scored")
+    progress.say(f"{said} Trial {best.number} is carried out alone, and scored.")
     words = [*wanted.overrides, *best.overrides, f"output={folder}"]
     return Run(train_recipe(wanted.recipe, words, progress=progress, resume=folder.exists()))
 

@@ -76,6 +76,23 @@ class Range:
         """Return the values that are checked before anything is loaded: both ends."""
         return [int(self.low), int(self.high)] if self.whole else [self.low, self.high]
 
+    def outside(self, value: Any) -> str:
+        """Say why a value is none of these numbers.
+
+        Args:
+            value: of an earlier search.
+        Returns:
+            A few words; empty where it is one of them.
+        """
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"{value} is no number"
+        if not self.low <= value <= self.high:
+            return f"{value:g} is not from {self.low:g} to {self.high:g}"
+        step = self.step or (1 if self.whole else None)
+        if step is not None and abs((value - self.low) / step - round((value - self.low) / step)) > _ALIKE:
+            return f"{value:g} is no step of {step:g} from {self.low:g} on"
+        return ""
+
     def spread(self, count: int) -> list[Any]:
         """Return evenly spread numbers, for a grid.
 
@@ -116,6 +133,16 @@ class Choices:
             A plain value.
         """
         return _filled(self.options[draws.suggest_categorical(self.name, list(self.options))], draws)
+
+    def outside(self, value: Any) -> str:
+        """Say why a value is none of the options.
+
+        Args:
+            value: of an earlier search.
+        Returns:
+            A few words; empty where it is one of them.
+        """
+        return "" if value in self.options else f"{value} is none of {', '.join(self.options)}"
 
     def ends(self) -> list[Any]:
         """Return every option with what is open in it at its first value."""

@@ -113,7 +113,9 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         f"{counts['all']} trials of {result['strategy']['name']} in {result['batches']} batches and "
         f"{result['seconds']:.0f} s ({result['trials_per_minute']:.1f} a minute): {counts['complete']} complete, "
         f"{counts['stopped']} stopped early, {counts['failed']} failed, {counts['repeated']} repeated.",
-        f"Trial {result['best']} is the best: {' '.join(result['overrides'])}.",
+        *(f"{said[0].upper()}{said[1:]}" for said in result["warm_start"]["sentences"]),
+        result["choice"]["sentence"],
+        f"Trial {result['best']} is taken: {' '.join(result['overrides'])}.",
         f"{metric} on validation, which chose it: {shown(metric, result['chosen_by'])}.",
     ]
     if result["score"] is not None:

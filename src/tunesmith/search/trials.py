@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from tunesmith.evaluation.statistics import Estimate, cheapest_near_best
+
 State = Literal["complete", "stopped", "failed"]
 
 
@@ -102,3 +104,26 @@ def best_of(trials: list[StudyTrial], higher_is_better: bool) -> StudyTrial | No
     """
     able = [one for one in trials if one.outcome.state == "complete"]
     return min(able, key=lambda one: one.key(higher_is_better), default=None)
+
+
+def cheapest_of(trials: list[StudyTrial], metric: str, higher_is_better: bool, confidence: float) -> StudyTrial | None:
+    """Choose by the one-standard-error rule: of the trials that near the best one, the cheapest.
+
+    The cheapest trains the fewest numbers, then the fewest epochs; seconds do not decide, for they depend on what else
+    the machine does, and the same study would end at another trial.
+
+    Args:
+        trials: any.
+        metric: that decides, with intervals.
+        higher_is_better: its direction.
+        confidence: of the intervals. [fraction]
+    Returns:
+        A complete one; None where none is.
+    """
+    able = [one for one in trials if one.outcome.state == "complete" and one.same_as is None]
+    able.sort(key=lambda one: one.key(higher_is_better))
+    if not able:
+        return None
+    scores = [Estimate(**{**one.outcome.scores[metric], "value": one.outcome.value or 0.0}) for one in able]
+    costs = [(one.outcome.trainable, one.outcome.epochs) for one in able]
+    return able[cheapest_near_best(scores, costs, confidence)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,14 @@ _HOPELESS = 20  # trials that may fail before any succeeds
 _IDLE = 200  # trials in a row that were there before: the space has no more
 
 
-def begin(strategy: Sampling, space: Space, seed: int, higher_is_better: bool, epochs: int) -> tuple[Any, int | None]:
+def begin(
+    strategy: Sampling,
+    space: Space,
+    seed: int,
+    higher_is_better: bool,
+    epochs: int,
+    first: Sequence[Mapping[str, Any]] = (),
+) -> tuple[Any, int | None]:
     """Make the study in memory that draws candidates.
 
     Args:
@@ -34,10 +41,13 @@ def begin(strategy: Sampling, space: Space, seed: int, higher_is_better: bool, e
         seed: of everything random.
         higher_is_better: direction of the score.
         epochs: most of any trial. [count]
+        first: values by parameter of the first trials; the strategy draws what they leave open.
     Returns:
         A study of optuna, and how many points there are where they are known from the beginning.
     """
     points = strategy.points(space, derived(seed, "points"))
+    if points is not None:
+        points = [*map(dict, first), *(point for point in points if point not in first)]
     with quiet():
         live = optuna().create_study(
             study_name="search",
@@ -45,7 +55,7 @@ def begin(strategy: Sampling, space: Space, seed: int, higher_is_better: bool, e
             pruner=strategy.stopper(epochs),
             direction="maximize" if higher_is_better else "minimize",
         )
-        for point in points or ():
+        for point in first if points is None else points:
             live.enqueue_trial(point)
     return live, None if points is None else len(points)
 
@@ -76,7 +86,7 @@ class Search:
         wanted, self.watch = self.wanted, Watch(self.budget)
         self.passes = Passes(wanted.metric, self.progress, self._tick)
         self.live, self.points = begin(
-            wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs
+            wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs, wanted.warm.points
         )
 
     def run(self) -> None:

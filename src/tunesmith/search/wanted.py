@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.files import hash_of
@@ -16,6 +16,7 @@ from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.search.space import Space, read_space
 from tunesmith.search.strategies.base import build_strategy
 from tunesmith.search.strategies.sampling import Sampling
+from tunesmith.search.warm_start import Warm, read_warm
 
 
 class TuningSettings(Settings):
@@ -25,6 +26,11 @@ class TuningSettings(Settings):
     strategy_settings: dict[str, Any] = setting({}, "Its settings.")
     metric: str | None = setting(None, "What decides; the recipe's training.best when empty.")
     width: int = setting(8, "Candidates that train together, where they fit into memory.", unit="count", ge=1)
+    warm_start: tuple[str, ...] = setting((), "Folders of earlier studies, whose best settings are tried first.")
+    warm_each: int = setting(3, "Best settings that are taken of each of them.", unit="count", ge=1)
+    choose: Literal["best", "one-standard-error"] = setting(
+        "best", "Take the best trial, or the cheapest one whose score is within one standard error of the best."
+    )
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Wanted:
         seed: of the search.
         output: study folder.
         identity: hash of the recipe as written, but for its output.
+        warm: the first trials, from earlier studies.
     """
 
     recipe: str | Path | Mapping[str, Any]
@@ -54,6 +61,7 @@ class Wanted:
     seed: int
     output: Path
     identity: str
+    warm: Warm = field(default_factory=Warm)
 
     def load(self, own: Sequence[str]) -> Checked:
         """Check the recipe of a trial.
@@ -89,6 +97,54 @@ def keeping_by(metric: str | None) -> list[str]:
     return [] if metric is None else [f"training.best={metric}"]
 
 
+def deciding(checked: Checked, metric: str | None) -> tuple[str, bool]:
+    """Name the score that decides.
+
+    Args:
+        checked: recipe of a trial.
+        metric: `search.metric`; None where the recipe's own decides.
+    Returns:
+        Its name, and whether higher is better.
+    """
+    best = checked.recipe.training.best
+    name = metric or (checked.task.metrics[0] if best in ("auto", "last") else best)
+    return name, name != "validation loss" and find("metrics", name).higher_is_better
+
+
+def read_closed(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str], metric: str | None, who: tuple[str, str]
+) -> Checked:
+    """Read a recipe in which nothing is open, of which something makes variants that validation rows score.
+
+    Args:
+        recipe: a YAML file, or a mapping with the same keys.
+        overrides: `key=value` texts.
+        metric: `search.metric`; None where the recipe's own decides.
+        who: makes them, and does what with validation rows, for messages.
+    Returns:
+        The recipe.
+    Raises:
+        RecipeError: no validation rows, candidates, or a metric that is none or reads written answers.
+    """
+    try:
+        checked = load_recipe(recipe, overrides)
+    except RecipeError as error:
+        _check_metric(_problems(error), metric)
+        raise
+    if isinstance(checked.method, Auto) or checked.candidates:
+        key = "candidates" if checked.candidates else "method: auto"
+        raise RecipeError(f"{key}: {who[0]} makes its own candidates. Name one method, and leave candidates out.")
+    if checked.recipe.data.validation is None and checked.recipe.data.folds is None:
+        raise RecipeError(f"data.validation: {' '.join(who)} validation rows, and there are none. Give a share.")
+    name, _ = deciding(checked, metric)
+    if name != "validation loss" and find("metrics", name).reads == "answers":
+        raise RecipeError(
+            f"search.metric: {name} reads answers, which are written once, at the end, and not for every attempt. "
+            "Choose perplexity or nats-per-token."
+        )
+    return checked
+
+
 def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str], settings: TuningSettings) -> Wanted:
     """Read what is searched, and refuse what no trial could be.
 
@@ -117,11 +173,15 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     first = able[0]
     if first.recipe.data.validation is None and first.recipe.data.folds is None:
         raise RecipeError("data.validation: a search chooses by validation rows, and there are none. Give a share.")
-    metric = settings.metric or (first.task.metrics[0] if first.recipe.training.best in ("auto", "last")
-                                 else first.recipe.training.best)  # fmt: skip
-    higher = metric != "validation loss" and find("metrics", metric).higher_is_better
+    metric, higher = deciding(first, settings.metric)
+    if metric == "validation loss" and settings.choose != "best":
+        raise RecipeError(
+            "search.choose: one-standard-error needs a score with an interval, which validation loss has not. Name "
+            "search.metric, for example log-loss."
+        )
     return replace(
         draft,
+        warm=read_warm(settings.warm_start, settings.warm_each, space),
         metric=metric,
         higher_is_better=higher,
         epochs=max(one.recipe.training.epochs for one in able),
@@ -129,6 +189,17 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         output=Path(first.recipe.output).expanduser().absolute(),
         identity=hash_of({key: value for key, value in values.items() if key != "output"}),
     )
+
+
+def _problems(error: RecipeError) -> list[str]:
+    return [line.strip().removeprefix("command line: ") for line in str(error).splitlines()]
+
+
+def _check_metric(problems: Sequence[str], metric: str | None) -> None:
+    """Say of what a recipe is refused for that it is the metric that was asked for."""
+    line = next((one for one in problems if one.startswith("training.best:")), None)
+    if metric is not None and line is not None:
+        raise RecipeError(f"search.metric: {line.removeprefix('training.best: ')}") from None
 
 
 def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
@@ -139,13 +210,11 @@ def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
             able.append(wanted.load(own))
         except RecipeError as error:
             said = str(error)
-            problems = [line.strip().removeprefix("command line: ") for line in said.splitlines()]
+            problems = _problems(error)
             mine = [line for line in problems if line.startswith((f"{path}:", f"{path}."))]
             if mine:
                 raise RecipeError(f"a value of the space is wrong, nothing was loaded.\n  {mine[0]}") from None
-            if metric is not None and any(line.startswith("training.best:") for line in problems):
-                line = next(line for line in problems if line.startswith("training.best:"))
-                raise RecipeError(f"search.metric: {line.removeprefix('training.best: ')}") from None
+            _check_metric(problems, metric)
     if not able:
         raise RecipeError(f"every point of the space fails, nothing was loaded. One of them: {said}")
     return able
@@ -167,4 +236,5 @@ def facts_of(wanted: Wanted, settings: TuningSettings) -> dict[str, Any]:
         "metric": wanted.metric,
         "seed": wanted.seed,
         "width": settings.width,
+        **({"warm start": list(wanted.warm.points)} if wanted.warm.points else {}),
     }
