@@ -10,6 +10,7 @@ from typing import Any
 
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.files import hash_of
+from tunesmith.core.launch import Place
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
 from tunesmith.evaluation.statistics import Result, estimate
@@ -27,10 +28,15 @@ from tunesmith.training.caching import kept_below
 from tunesmith.training.loop import Loop
 from tunesmith.training.planning import plan
 from tunesmith.training.preflight import Preflight
+from tunesmith.training.processes import Processes
 from tunesmith.training.trial import Trial
 
 # What candidates of one pass may differ in: method, seed, the task's own settings, and training but for these keys.
 _SHARED = ("dropout", "best", "precision", "memory_limit", "tokens_per_pass", "cache", "cache_type", "cache_limit")
+OTHER_ROWS = (
+    "its validation rows are not those of the trials before, so that scores could not be compared. Give "
+    "data.validation a file."
+)
 _FAILING = (TunesmithError, RuntimeError, ValueError, ArithmeticError, MemoryError)  # what a trial can fail of
 
 # Told a trial's number, an epoch and the score after it; says whether the trial ends there.
@@ -61,6 +67,7 @@ class Passes:
         keep: shown every trial that ended with a score, while its delta is attached.
         opened: the model and data of the latest candidates, for the next ones.
         validation: what tells the rows that choose from others, once known.
+        sharers: processes that share what memory is free. [count]
     """
 
     metric: str
@@ -69,6 +76,7 @@ class Passes:
     keep: Keep | None = None
     opened: tuple[str, Family, Earlier | None] | None = None
     validation: str = ""
+    sharers: int = 1
     told: set[str] = field(default_factory=set)
 
     def carry_out(self, wanted: Mapping[int, Checked], listen: Listen) -> dict[int, Outcome]:
@@ -85,7 +93,7 @@ class Passes:
         """
         groups: dict[str, dict[int, Checked]] = {}
         for number, checked in wanted.items():
-            groups.setdefault(_key(checked), {})[number] = checked
+            groups.setdefault(shared_by(checked), {})[number] = checked
         found: dict[int, Outcome] = {}
         for key, group in groups.items():
             try:
@@ -111,7 +119,7 @@ class Passes:
         Raises:
             TunesmithError: anything wrong with the model or the data.
         """
-        return self._family(_key(checked), checked)[0]
+        return self._family(shared_by(checked), checked)[0]
 
     def _family(self, key: str, checked: Checked) -> tuple[Family, Earlier | None]:
         """Open model and data, unless they are open."""
@@ -128,10 +136,7 @@ class Passes:
         split = family.corpus.splits["validation"]
         rows = hash_of([split.examples.content_hash, split.index.tolist()])
         if self.validation not in ("", rows):
-            raise RecipeError(
-                "its validation rows are not those of the trials before, so that scores could not be compared. Give "
-                "data.validation a file."
-            )
+            raise RecipeError(OTHER_ROWS)
         self.validation = rows
         self._tell(family)
         self.opened = key, family, earlier
@@ -171,7 +176,7 @@ class Passes:
                 own = _own(checked, family)
                 trial, facts = prepare_one(_alone(checked), name, own, earlier)
                 latest = _Ready(number, checked, own, trial, facts)
-                fits = _fit([*ready, latest])
+                fits = self._plan([*ready, latest])
             except _FAILING as error:
                 found[number] = _failed(error)
                 continue
@@ -180,9 +185,20 @@ class Passes:
                 break
             ready.append(latest)
         if ready:
-            _fit(ready)
+            self._plan(ready)
         release(family.session.backbone.model)
         return ready, found
+
+    def _plan(self, ready: list[_Ready]) -> bool:
+        """Plan the memory of a pass; say whether it fits as it is."""
+        beside = Processes(Place(local_count=self.sharers))
+        try:
+            planned = plan([(one.trial, one.facts) for one in ready], beside)
+        except RecipeError:
+            if len(ready) == 1:
+                raise
+            return False
+        return planned.tokens is None and not planned.again
 
     def _look(self, group: Mapping[int, Checked], family: Family) -> None:
         """Compute what heads start from once, before a delta is attached."""
@@ -276,17 +292,6 @@ def _alone(checked: Checked) -> Checked:
     return replace(checked, scheme=checked.scheme.model_copy(update={"compare": False}))
 
 
-def _fit(ready: list[_Ready]) -> bool:
-    """Plan the memory of a pass; say whether it fits as it is."""
-    try:
-        planned = plan([(one.trial, one.facts) for one in ready])
-    except RecipeError:
-        if len(ready) == 1:
-            raise
-        return False
-    return planned.tokens is None and not planned.again
-
-
 def _own(checked: Checked, family: Family) -> Family:
     """Give a candidate the head and the losses of its own, on the model and the rows of all."""
     session, own = family.session, {key: getattr(checked.task, key) for key in checked.task.own_settings}
@@ -295,8 +300,14 @@ def _own(checked: Checked, family: Family) -> Family:
     return replace(family, session=replace(session, task=type(session.task)(**{**session.task.model_dump(), **own})))
 
 
-def _key(checked: Checked) -> str:
-    """Return what candidates of one pass have in common."""
+def shared_by(checked: Checked) -> str:
+    """Return what candidates of one pass have in common.
+
+    Args:
+        checked: recipe of one.
+    Returns:
+        A hash.
+    """
     values: dict[str, Any] = checked.resolved()
     training = values.pop("training")
     values["task"] = {key: value for key, value in values["task"].items() if key not in checked.task.own_settings}

@@ -16,7 +16,7 @@ from tunesmith.search.database import Database
 from tunesmith.search.study_report import front, importances, write_report
 from tunesmith.search.trials import StudyTrial, best_of
 from tunesmith.search.tuning import Search, read_budget
-from tunesmith.search.wanted import TuningSettings, Wanted, facts_of, read_wanted
+from tunesmith.search.wanted import TuningSettings, Wanted, facts_of, hands_of, read_wanted
 
 _BEST, _RESULT = "best", "result.json"
 
@@ -44,9 +44,9 @@ def search_settings(
         TunesmithError: anything wrong with recipe, space, data, model, budget or folder.
     """
     progress, budget = progress or Progress(), read_budget(*limits)
-    wanted = read_wanted(recipe, overrides, settings)
+    wanted, hands = read_wanted(recipe, overrides, settings), hands_of(settings)
     database = Database(wanted.output, facts_of(wanted, settings), wanted.higher_is_better, resume)
-    search = Search(wanted, budget, settings.width, database, progress)
+    search = Search(wanted, budget, settings.width, database, progress, hands)
     search.run()
     seconds = budget.elapsed
     best = best_of(search.trials, wanted.higher_is_better)

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import derived
 from tunesmith.recipe.loading import Checked
 from tunesmith.search.bookkeeping import optuna, quiet
 from tunesmith.search.budget import Budget
+from tunesmith.search.crew import Crew, order_for
 from tunesmith.search.database import Database
 from tunesmith.search.first_trial import TooShort, Watch
 from tunesmith.search.passes import Passes
+from tunesmith.search.pools.base import Pool
 from tunesmith.search.space import Space
 from tunesmith.search.strategies.sampling import Sampling
 from tunesmith.search.trials import Outcome, StudyTrial, best_of
@@ -60,6 +64,7 @@ class Search:
         width: most candidates that train together. [count]
         database: with the trials that ended.
         progress: for the user.
+        hands: the pool and the number of workers that train; None where this process does.
         trials: that ended, in order.
         slowest: seconds that a trial took in its batch, at most.
     """
@@ -69,12 +74,18 @@ class Search:
     width: int
     database: Database
     progress: Progress
+    hands: tuple[Pool, int] | None = None
     trials: list[StudyTrial] = field(default_factory=list)
     slowest: float = 0.0
 
     def __post_init__(self) -> None:
         wanted, self.watch = self.wanted, Watch(self.budget)
         self.passes = Passes(wanted.metric, self.progress, self._tick)
+        self.crew: Crew | None = None
+        if self.hands is not None:
+            pool, count = self.hands
+            order = order_for(wanted.recipe, wanted.overrides, wanted.metric)
+            self.crew = Crew(pool, count, max(1, torch.get_num_threads() // count), order, self.progress, self._tick)
         self.live, self.points = begin(
             wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs
         )
@@ -86,7 +97,13 @@ class Search:
             RecipeError: the budget is shorter than a trial.
             TunesmithError: trial after trial fails.
         """
-        kept = self.database.trials()
+        try:
+            self._run(self.database.trials())
+        finally:
+            if self.crew is not None:
+                self.crew.close()
+
+    def _run(self, kept: list[StudyTrial]) -> None:
         live, points = self.live, self.points
         self.budget.begin()
         while True:
@@ -112,7 +129,8 @@ class Search:
         if len(idle) == _IDLE and all(one.same_as is not None for one in idle):
             self.progress.say("the strategy finds nothing new: the space is searched")
             return 0
-        size = min(self.width, self.wanted.strategy.batch or self.width)
+        room = self.width * (1 if self.crew is None else self.crew.count)
+        size = min(room, self.wanted.strategy.batch or room)
         if left is not None:
             size = min(size, left)
         if budget.evaluations is not None:
@@ -202,7 +220,11 @@ class Search:
                 trial.report(score, epoch)
             return bool(trial.should_prune())
 
-        outcomes |= self.passes.carry_out(recipes, listen)
+        if self.crew is None:
+            outcomes |= self.passes.carry_out(recipes, listen)
+        else:
+            words = {number: overrides[number - first] for number in recipes}
+            outcomes |= self.crew.carry_out(recipes, words, listen)
         outcomes |= {number: outcomes[earlier] for number, earlier in same.items() if number not in outcomes}
         batch = self.trials[-1].batch + 1 if self.trials else 0
         ended = self.budget.elapsed

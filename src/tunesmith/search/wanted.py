@@ -13,6 +13,7 @@ from tunesmith.core.registry import find
 from tunesmith.core.settings import Settings, setting
 from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.search.pools.base import Pool
 from tunesmith.search.space import Space, read_space
 from tunesmith.search.strategies.base import build_strategy
 from tunesmith.search.strategies.sampling import Sampling
@@ -25,6 +26,8 @@ class TuningSettings(Settings):
     strategy_settings: dict[str, Any] = setting({}, "Its settings.")
     metric: str | None = setting(None, "What decides; the recipe's training.best when empty.")
     width: int = setting(8, "Candidates that train together, where they fit into memory.", unit="count", ge=1)
+    workers: int = setting(1, "Processes that train side by side, each so many candidates.", unit="count", ge=1)
+    pool: str = setting("local", "Registered pool that the workers run in.")
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,22 @@ def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
     if not able:
         raise RecipeError(f"every point of the space fails, nothing was loaded. One of them: {said}")
     return able
+
+
+def hands_of(settings: TuningSettings) -> tuple[Pool, int] | None:
+    """Find the pool that trains, and say how many workers it has.
+
+    Args:
+        settings: of the search.
+    Returns:
+        Pool and number; None where this process trains by itself.
+    Raises:
+        RecipeError: no such pool.
+        MissingDependency: what it runs on is not installed.
+    """
+    pool: Pool = find("pools", settings.pool, "search.pool")()
+    pool.check()
+    return None if settings.workers == 1 and not pool.remote else (pool, settings.workers)
 
 
 def facts_of(wanted: Wanted, settings: TuningSettings) -> dict[str, Any]:
