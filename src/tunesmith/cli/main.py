@@ -68,16 +68,13 @@ def search(
     budget: Annotated[str | None, typer.Option(help="Time to search (10m).")] = None,
     trials: Annotated[int | None, typer.Option(help="Most trials; with a time, what ends first counts.")] = None,
     strategy: Annotated[str, typer.Option(help="tunesmith list strategies")] = "tpe",
-    workers: Annotated[int, typer.Option(help="Processes that train side by side.")] = 1,
-    pool: Annotated[str, typer.Option(help="Where they run: tunesmith list pools")] = "local",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that was stopped.")] = False,
     as_json: Json = False,
 ) -> None:
     """Search the settings that a recipe leaves open; the best run is scored on test once."""
     from tunesmith.api import search_settings
 
-    how: dict[str, Any] = {"strategy": strategy, "workers": workers, "pool": pool}
-    found = search_settings(recipe, overrides or [], budget=budget, trials=trials, resume=resume, **how)
+    found = search_settings(recipe, overrides or [], budget=budget, trials=trials, resume=resume, strategy=strategy)
     _give(found, as_json, display.studied(found))
 
 

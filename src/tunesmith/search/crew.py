@@ -9,7 +9,6 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from tunesmith.core.progress import Progress
 from tunesmith.recipe.loading import Checked
@@ -39,7 +38,7 @@ class Crew:
         pool: where they run.
         count: of the workers.
         threads: of each.
-        order: what all trials have in common: recipe, overrides, metric.
+        order: what all trials have in common: recipe, overrides, what Passes takes.
         progress: for the user.
         tick: told the share of a pass that is done.
         validation: what tells the rows that choose from others, once known.
@@ -103,7 +102,7 @@ class Crew:
     def _start(self) -> _Hand:
         number, self._started = self._started, self._started + 1
         hand = self._hands[number] = _Hand(self.pool.start(self.threads, partial(self._put, number)))
-        hand.line.send({**self.order, "sharers": self.count})
+        hand.line.send(self.order)
         return hand
 
     def _put(self, number: int, message: Message | None) -> None:
@@ -153,20 +152,3 @@ def portions(wanted: Mapping[int, Checked], count: int) -> list[list[int]]:
     order = sorted(wanted, key=lambda number: (shared_by(wanted[number]), number))
     size = math.ceil(len(order) / count) if order else 1
     return [order[first : first + size] for first in range(0, len(order), size)]
-
-
-def order_for(recipe: Any, overrides: Sequence[str], metric: str) -> dict[str, Any]:
-    """Say what all trials have in common.
-
-    Args:
-        recipe: a YAML file, or a mapping with the same keys.
-        overrides: `key=value` texts of every trial.
-        metric: that decides.
-    Returns:
-        Plain values.
-    """
-    return {
-        "recipe": dict(recipe) if isinstance(recipe, Mapping) else str(recipe),
-        "overrides": list(overrides),
-        "metric": metric,
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,17 +15,18 @@ from tunesmith.core.seeds import derived
 from tunesmith.recipe.loading import Checked
 from tunesmith.search.bookkeeping import optuna, quiet
 from tunesmith.search.budget import Budget
-from tunesmith.search.crew import Crew, order_for
+from tunesmith.search.crew import Crew
 from tunesmith.search.database import Database
 from tunesmith.search.first_trial import TooShort, Watch
-from tunesmith.search.passes import Passes
+from tunesmith.search.passes import Passes, kept_in
 from tunesmith.search.pools.base import Pool
-from tunesmith.search.space import Space
+from tunesmith.search.space import Space, written
 from tunesmith.search.strategies.sampling import Sampling
 from tunesmith.search.trials import Outcome, StudyTrial, best_of
 from tunesmith.search.wanted import Wanted
 
 _HOPELESS = 20  # trials that may fail before any succeeds
+RUNS = "runs"  # folder of the study with what trials trained that others go on from
 _IDLE = 200  # trials in a row that were there before: the space has no more
 
 
@@ -80,11 +81,19 @@ class Search:
 
     def __post_init__(self) -> None:
         wanted, self.watch = self.wanted, Watch(self.budget)
-        self.passes = Passes(wanted.metric, self.progress, self._tick)
+        runs = wanted.output / RUNS if wanted.strategy.continues else None
+        self.passes = Passes(wanted.metric, self.progress, self._tick, every_fold=wanted.every_fold, runs=runs)
         self.crew: Crew | None = None
         if self.hands is not None:
             pool, count = self.hands
-            order = order_for(wanted.recipe, wanted.overrides, wanted.metric)
+            order = {
+                "recipe": dict(wanted.recipe) if isinstance(wanted.recipe, Mapping) else str(wanted.recipe),
+                "overrides": list(wanted.overrides),
+                "metric": wanted.metric,
+                "runs": None if runs is None else str(runs),
+                "every_fold": wanted.every_fold,
+                "sharers": count,
+            }
             self.crew = Crew(pool, count, max(1, torch.get_num_threads() // count), order, self.progress, self._tick)
         self.live, self.points = begin(
             wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs
@@ -113,13 +122,29 @@ class Search:
             if not size:
                 return
             with quiet():
-                drawn = [live.ask() for _ in range(size)]
-                overrides = [self.wanted.space.overrides(one) for one in drawn]
+                drawn, overrides = self._drawn(size)
                 try:
                     self._batch(live, drawn, overrides, again)
                 except TooShort as short:
                     raise short.worded(self.budget) from None
             self._tell()
+
+    def _drawn(self, size: int) -> tuple[list[Any], list[list[str]]]:
+        """Draw trials, and write what makes each one's recipe of the common one."""
+        wanted, drawn, overrides = self.wanted, list[Any](), list[list[str]]()
+        for number in range(len(self.trials), len(self.trials) + size):
+            descent = wanted.strategy.descend(
+                number, self.trials, wanted.space, wanted.higher_is_better, derived(wanted.seed, "search")
+            )
+            if descent is not None:
+                self.live.enqueue_trial(descent.parameters)
+            drawn.append(self.live.ask())
+            words = wanted.space.overrides(drawn[-1])
+            if descent is not None:
+                words.append(written("start_from", str(kept_in(wanted.output / RUNS, descent.parent))))
+                words.append(written("seed", wanted.seed + descent.generation))
+            overrides.append(words)
+        return drawn, overrides
 
     def _size(self, left: int | None) -> int:
         """Decide how many candidates come next; none when budget or space are spent."""
@@ -129,8 +154,8 @@ class Search:
         if len(idle) == _IDLE and all(one.same_as is not None for one in idle):
             self.progress.say("the strategy finds nothing new: the space is searched")
             return 0
-        room = self.width * (1 if self.crew is None else self.crew.count)
-        size = min(room, self.wanted.strategy.batch or room)
+        most = self.width * (1 if self.crew is None else self.crew.count)
+        size = min(most, self.wanted.strategy.ahead(done) or most)
         if left is not None:
             size = min(size, left)
         if budget.evaluations is not None:

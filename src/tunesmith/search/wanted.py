@@ -12,7 +12,7 @@ from tunesmith.core.files import hash_of
 from tunesmith.core.registry import find
 from tunesmith.core.settings import Settings, setting
 from tunesmith.fewshot.choosers.auto import Auto
-from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.recipe.loading import Checked, build_component, load_recipe
 from tunesmith.search.pools.base import Pool
 from tunesmith.search.space import Space, read_space
 from tunesmith.search.strategies.base import build_strategy
@@ -28,6 +28,7 @@ class TuningSettings(Settings):
     width: int = setting(8, "Candidates that train together, where they fit into memory.", unit="count", ge=1)
     workers: int = setting(1, "Processes that train side by side, each so many candidates.", unit="count", ge=1)
     pool: str = setting("local", "Registered pool that the workers run in.")
+    pool_settings: dict[str, Any] = setting({}, "Its settings.")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Wanted:
         seed: of the search.
         output: study folder.
         identity: hash of the recipe as written, but for its output.
+        every_fold: whether a trial is scored by the mean over all folds of `data.folds`.
     """
 
     recipe: str | Path | Mapping[str, Any]
@@ -57,6 +59,7 @@ class Wanted:
     seed: int
     output: Path
     identity: str
+    every_fold: bool = False
 
     def load(self, own: Sequence[str]) -> Checked:
         """Check the recipe of a trial.
@@ -109,7 +112,8 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     seed = values.get("seed", 0) if "seed" not in space.nodes else 0
     data = values.get("data")
     fixed = list(overrides)
-    if "seed" in space.nodes and isinstance(data, Mapping) and data.get("seed") is None:
+    strategy.check(space)
+    if ("seed" in space.nodes or strategy.continues) and isinstance(data, Mapping) and data.get("seed") is None:
         fixed.append(f"data.seed={seed}")  # trials share the rows that choose
     for key in ("candidates", "ensemble"):
         if values.get(key):
@@ -130,8 +134,21 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         epochs=max(one.recipe.training.epochs for one in able),
         seed=seed,
         output=Path(first.recipe.output).expanduser().absolute(),
+        every_fold=_every_fold(data, strategy),
         identity=hash_of({key: value for key, value in values.items() if key != "output"}),
     )
+
+
+def _every_fold(data: Any, strategy: Sampling) -> bool:
+    """Say whether all folds score a trial: unless the recipe names one of them."""
+    if not isinstance(data, Mapping) or data.get("folds") is None or data.get("fold") is not None:
+        return False
+    if strategy.continues:
+        raise RecipeError(
+            f"data.folds: trials of the strategy {strategy.name} go on from one delta, which a trial on several folds "
+            "does not have. Name one fold (data.fold=0), give a share data.validation, or take tpe."
+        )
+    return True
 
 
 def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
@@ -165,7 +182,7 @@ def hands_of(settings: TuningSettings) -> tuple[Pool, int] | None:
         RecipeError: no such pool.
         MissingDependency: what it runs on is not installed.
     """
-    pool: Pool = find("pools", settings.pool, "search.pool")()
+    pool: Pool = build_component("pools", settings.pool, settings.pool_settings)
     pool.check()
     return None if settings.workers == 1 and not pool.remote else (pool, settings.workers)
 

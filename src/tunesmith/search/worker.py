@@ -1,4 +1,4 @@
-"""A worker of a search: takes trials over a line, trains them, and says what came out."""
+"""A process that works for a search: it speaks over standard input and output, and ends with who started it."""
 
 from __future__ import annotations
 
@@ -7,91 +7,29 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
-
-from tunesmith.core.progress import Silence
-from tunesmith.core.threads import settle_threads
-from tunesmith.recipe.loading import load_recipe
-from tunesmith.search.passes import Passes
-from tunesmith.search.pools.base import Message
-
-_STRIDE = 0.01  # share of a pass after which it is told how far it is
-
-
-class _Telling(Silence):
-    """Sends what would be printed to whoever speaks to the user."""
-
-    def __init__(self, send: Callable[[Message], None]) -> None:
-        super().__init__()
-        self._send = send
-
-    def say(self, text: str) -> None:
-        self._send({"said": text})
-
-
-class _Work:
-    """The trials of one worker.
-
-    Args:
-        order: what all trials have in common.
-        receive: waits for the next message.
-        send: sends one.
-    """
-
-    def __init__(self, order: Message, receive: Callable[[], Message], send: Callable[[Message], None]) -> None:
-        self._order, self._receive, self._send, self._told = order, receive, send, 0.0
-        self._passes = Passes(order["metric"], _Telling(send), self._tick, sharers=order["sharers"])
-
-    def carry_out(self, message: Message) -> None:
-        """Train trials, and send what came out."""
-        words: dict[int, Sequence[str]] = {int(number): own for number, own in message["trials"]}
-        common = self._order["overrides"]
-        recipes = {number: load_recipe(self._order["recipe"], [*common, *own]) for number, own in words.items()}
-        self._passes.validation, self._told = message["validation"], 0.0
-        found = self._passes.carry_out(recipes, self._heard)
-        outcomes = [[number, asdict(outcome)] for number, outcome in found.items()]
-        self._send({"found": outcomes, "validation": self._passes.validation})
-
-    def _heard(self, number: int, epoch: int, score: float) -> bool:
-        self._send({"heard": [number, epoch, score]})
-        return bool(self._receive()["stop"])
-
-    def _tick(self, share: float) -> None:
-        if share - self._told >= _STRIDE:
-            self._told = share
-            self._send({"share": share})
-
-
-def serve(receive: Callable[[], Message], send: Callable[[Message], None]) -> None:
-    """Work until the line is closed.
-
-    Args:
-        receive: waits for the next message: first the order, then trials.
-        send: sends plain values.
-    """
-    work = _Work(receive(), receive, send)
-    while True:
-        work.carry_out(receive())
 
 
 def main() -> None:
     """Serve over standard input and output, and end as soon as the input is closed, in the midst of a step too."""
     speaking = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a package prints must not come between messages
-    inbox: queue.Queue[Message] = queue.Queue()
+    inbox: queue.Queue[Mapping[str, Any]] = queue.Queue()
 
     def listen() -> None:
         for line in sys.stdin:
             inbox.put(json.loads(line))
         os._exit(0)
 
-    def send(message: Message) -> None:
+    def send(message: Mapping[str, Any]) -> None:
         speaking.write(json.dumps(message) + "\n")
         speaking.flush()
 
     threading.Thread(target=listen, daemon=True).start()
+    from tunesmith.core.threads import settle_threads  # after the thread, which hears an end while torch loads
+    from tunesmith.search.serving import serve
+
     settle_threads()
     serve(inbox.get, send)
 

@@ -33,7 +33,7 @@ class Line(Protocol):
 class Pool(Component):
     """Base of every pool; its file registers one subclass with `@register("pools")`.
 
-    A worker runs `tunesmith.search.worker.serve` with the messages of its line, and ends with whoever started it.
+    A worker runs `tunesmith.search.serving.serve` with the messages of its line, and ends with whoever started it.
     """
 
     name: ClassVar[str]
