@@ -212,6 +212,14 @@ def test_mistakes_are_named_before_anything_is_loaded(
         tunesmith.search_settings(base, [f"output={tmp_path / 's'}", *overrides], **settings)
 
 
+def test_two_processes_do_not_search_in_one_folder(tmp_path: Path) -> None:
+    first = Database(tmp_path / "s", {}, True, False)
+    with pytest.raises(CheckpointError, match=f"another process is searching in {tmp_path / 's'}"):
+        Database(tmp_path / "s", {}, True, False)
+    first.close()
+    Database(tmp_path / "s", {}, True, True).close()
+
+
 def test_a_study_of_another_version_or_search_is_refused(
     study: tuple[Path, dict[str, Any]], base: dict[str, Any]
 ) -> None:

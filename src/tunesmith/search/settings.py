@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,22 @@ def search_settings(
     """
     progress, budget = progress or Progress(), read_budget(*limits)
     wanted, hands = read_wanted(recipe, overrides, settings), hands_of(settings)
-    database = Database(wanted.output, facts_of(wanted, settings), wanted.higher_is_better, resume)
-    search = Search(wanted, budget, settings.width, database, progress, hands)
-    search.run()
-    seconds = budget.elapsed
+    with closing(Database(wanted.output, facts_of(wanted, settings), wanted.higher_is_better, resume)) as database:
+        search = Search(wanted, budget, settings.width, database, progress, hands)
+        search.run()
+        return _finished(wanted, search)
+
+
+def _finished(wanted: Wanted, search: Search) -> dict[str, Any]:
+    """Carry the best trial out, and write what was found."""
+    database = search.database
+    seconds = search.budget.elapsed
     best = best_of(search.trials, wanted.higher_is_better)
     if best is None:
         reasons = [one.outcome.reason for one in search.trials if one.outcome.state == "failed"]
         why = f"The first reason: {reasons[0]}" if reasons else "All were stopped early; lower the strategy's factor."
         raise TunesmithError(f"none of {len(search.trials)} trials was carried out to its end. {why}")
-    run = _best_run(wanted, best, database, progress)
+    run = _best_run(wanted, best, database, search.progress)
     result = {
         **_told(wanted, best, search.trials),
         "seconds": seconds,

@@ -203,4 +203,5 @@ def facts_of(wanted: Wanted, settings: TuningSettings) -> dict[str, Any]:
         "metric": wanted.metric,
         "seed": wanted.seed,
         "width": settings.width,
+        **({"every_fold": True} if wanted.every_fold else {}),
     }
