@@ -400,7 +400,7 @@ def search_settings(
         trials: most trials; with a time, what ends first counts. [count]
         resume: go on with a study that was stopped; it ends as if it had not been.
         progress: where to show progress; bars on a terminal when None.
-        **settings: strategy, strategy_settings, metric, width.
+        **settings: strategy, strategy_settings, metric, width, workers, pool, pool_settings.
     Returns:
         The best trial, its scores with intervals, and where its run is.
     Raises:

@@ -280,6 +280,14 @@ def test_studies_that_cannot_be_begun_with(
     assert not (tmp_path / "s").exists()
 
 
+def test_two_processes_do_not_search_in_one_folder(tmp_path: Path) -> None:
+    first = Database(tmp_path / "s", {}, True, False)
+    with pytest.raises(CheckpointError, match=f"another process is searching in {tmp_path / 's'}"):
+        Database(tmp_path / "s", {}, True, False)
+    first.close()
+    Database(tmp_path / "s", {}, True, True).close()
+
+
 def test_a_study_of_another_version_or_search_is_refused(
     study: tuple[Path, dict[str, Any]], base: dict[str, Any]
 ) -> None:

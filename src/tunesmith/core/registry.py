@@ -38,6 +38,7 @@ KINDS: dict[str, str | tuple[str, ...]] = {
     "synthetic": "tunesmith.training.synthetic",
     "trackers": "tunesmith.training.trackers",
     "strategies": "tunesmith.search.strategies",
+    "pools": "tunesmith.search.pools",
     "edits": "tunesmith.search.edits",
     "proposals": "tunesmith.search.proposals",
     "starts": "tunesmith.search.starts",

@@ -58,6 +58,25 @@ def open_family(checked: Checked, earlier: Earlier | None) -> Family:
     return family_of(checked)(session, corpus, judge)
 
 
+def on_fold(checked: Checked, earlier: Earlier | None, family: Family, fold: int) -> Family:
+    """Open another fold of the same data.
+
+    Args:
+        checked: the recipe, with `data.folds`.
+        earlier: run to go on from, or None.
+        family: of another fold, before it was trained.
+        fold: which one, from 0.
+    Returns:
+        A family with the same model.
+    Raises:
+        DataError: the fold has no row, or leaves a label none to train.
+    """
+    data = checked.recipe.data.model_copy(update={"fold": fold})
+    own = replace(checked, recipe=checked.recipe.model_copy(update={"data": data}))
+    corpus = read_corpus(own, family.session, earlier.labels if earlier else ())
+    return replace(family, corpus=clean_by_features(own, family.session, corpus))
+
+
 def family_of(checked: Checked) -> type[Family]:
     """Choose how a recipe is carried out.
 

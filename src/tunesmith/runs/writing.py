@@ -22,6 +22,7 @@ from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
 from tunesmith.runs.augmentations.base import AUGMENTED
 from tunesmith.runs.comparing import Scored
+from tunesmith.runs.family import Family
 from tunesmith.runs.folder import BASE, FINGERPRINT, LEARNED, best_folder, member_folder
 from tunesmith.runs.openings import FILE as OPENINGS
 from tunesmith.runs.openings import SPLITS, opening, row_hashes
@@ -77,6 +78,24 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     write_json(folder / "metrics.json", summary(outcome))
     write_text(folder / "report.html", render(_content(outcome)))
     write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus))
+
+
+def write_start(folder: Path, checked: Checked, family: Family, tuned: Tuned) -> None:
+    """Write what another run needs to start from this one, and nothing about how well it answers.
+
+    Args:
+        folder: to write into, empty.
+        checked: the recipe.
+        family: its model and data.
+        tuned: with the state to start from.
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    session = family.session
+    _write_member(folder, checked.method, tuned, BASE if session.made else session.source.path)
+    write_json(folder / "labels.json", family.corpus.label_names)
+    write_text(folder / "recipe.yaml", to_yaml(settled(checked, session)))
+    write_json(folder / FINGERPRINT, fingerprint(session, checked, family.corpus))
 
 
 def _write_member(folder: Path, method: Method, tuned: Tuned, base: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -32,11 +34,34 @@ class Database:
         resume: go on with a study that is there.
     Raises:
         CheckpointError: there is one and it shall not go on, or none and it shall, or it is damaged, of another
-            version, or of another search.
+            version, or of another search, or another process searches there.
     """
 
     def __init__(self, folder: Path, facts: dict[str, Any], higher_is_better: bool, resume: bool) -> None:
         self.path = folder / _FILE
+        self._lock = _locked(folder)
+        try:
+            self._check_folder(folder, resume)
+            self._lock = _locked(folder) if self._lock is None else self._lock
+            own = {**json.loads(json.dumps(facts)), "format": FORMAT, "optuna": optuna().__version__}
+            self._study = self._open(higher_is_better)
+            kept = self._study.user_attrs.get("facts")
+            if kept is None and not self._study.get_trials(deepcopy=False):
+                self._study.set_user_attr("facts", own)
+            else:
+                self._check(kept, own)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other processes search in the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _check_folder(self, folder: Path, resume: bool) -> None:
+        """Make the folder, or refuse it."""
         if not resume and _nothing_tried(folder):
             self.path.unlink()
         if folder.exists() and any(folder.iterdir()) and not resume:
@@ -46,17 +71,10 @@ class Database:
             )
         if resume and not self.path.exists():
             raise CheckpointError(f"{folder} holds no study to go on with ({_FILE} is missing). Leave --resume out.")
-        own = {**json.loads(json.dumps(facts)), "format": FORMAT, "optuna": optuna().__version__}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"the output folder {folder} cannot be made: {error.strerror}.") from None
-        self._study = self._open(higher_is_better)
-        kept = self._study.user_attrs.get("facts")
-        if kept is None and not self._study.get_trials(deepcopy=False):
-            self._study.set_user_attr("facts", own)
-        else:
-            self._check(kept, own)
 
     def _open(self, higher_is_better: bool) -> Any:
         direction = "maximize" if higher_is_better else "minimize"
@@ -170,6 +188,25 @@ def _trials(study: Any, path: Path, what: str) -> list[StudyTrial]:
         return [StudyTrial.of(values) for values in kept]
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} holds trials that no search wrote. {what}") from None
+
+
+def _locked(folder: Path) -> int | None:
+    """Keep other processes from searching in a folder; None where there is none, or its file system has no locks."""
+    if not folder.is_dir():
+        return None
+    found = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(found)
+        raise CheckpointError(
+            f"another process is searching in {folder}. Wait until it has ended, or choose another output. More "
+            "workers of one search come with search.workers."
+        ) from None
+    except OSError:
+        os.close(found)
+        return None
+    return found
 
 
 def _nothing_tried(folder: Path) -> bool:

@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
+import numpy as np
+
 from tunesmith.core.errors import RecipeError, TunesmithError
-from tunesmith.core.files import hash_of
+from tunesmith.core.files import hash_of, read_json
+from tunesmith.core.launch import Place
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
 from tunesmith.data.splitting import Index
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Result, estimate
 from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
+from tunesmith.recipe.starting import find_run
 from tunesmith.runs.comparing import Meter
-from tunesmith.runs.continuing import Earlier, inherit
+from tunesmith.runs.continuing import Earlier, check_base, inherit
 from tunesmith.runs.family import Family
+from tunesmith.runs.folder import staged
 from tunesmith.runs.labelling import Labelling
-from tunesmith.runs.opening import open_family
+from tunesmith.runs.opening import on_fold, open_family
 from tunesmith.runs.preparing import prepare_one
 from tunesmith.runs.training import ENDED
+from tunesmith.runs.writing import write_start
 from tunesmith.search.trials import Outcome
 from tunesmith.training.caching import kept_below
 from tunesmith.training.loop import Loop
 from tunesmith.training.planning import plan
 from tunesmith.training.preflight import Preflight
+from tunesmith.training.processes import Processes
 from tunesmith.training.taking import taken
-from tunesmith.training.trial import Trial
+from tunesmith.training.trial import Trial, Validate
 
 # What candidates of one pass may differ in: method, seed, the task's own settings, and training but for these keys.
 _SHARED = ("dropout", "best", "precision", "memory_limit", "tokens_per_pass", "cache", "cache_type", "cache_limit")
+OTHER_ROWS = (
+    "its validation rows are not those of the trials before, so that scores could not be compared. Give "
+    "data.validation a file."
+)
 _FAILING = (TunesmithError, RuntimeError, ValueError, ArithmeticError, MemoryError)  # what a trial can fail of
 
 # Told a trial's number, an epoch and the score after it; says whether the trial ends there.
@@ -42,14 +56,26 @@ Keep = Callable[[int, Family, Trial, Result], None]  # shown a trial that ended,
 
 
 @dataclass
+class _Part:
+    """One training of a candidate: its only one, or that of a fold."""
+
+    family: Family
+    trial: Trial
+    facts: Preflight
+
+
+@dataclass
 class _Ready:
     """A candidate that is ready to train."""
 
     number: int
     checked: Checked
-    family: Family
-    trial: Trial
-    facts: Preflight
+    parts: list[_Part]
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Those of all folds."""
+        return [part.trial for part in self.parts]
 
 
 @dataclass
@@ -64,14 +90,20 @@ class Passes:
         opened: the model and data of the latest candidates, for the next ones.
         validation: what tells the rows that choose from others, once known.
         rows: numbers of the training rows that a trial learns from; all of them when None.
+        every_fold: whether each candidate is trained and scored on all folds of `data.folds`, in one pass.
+        sharers: processes that share what memory is free. [count]
+        runs: folder in which what each trial trained is kept, for others to go on from; None for nowhere.
     """
 
     metric: str
     progress: Progress
     tick: Tick | None = None
     keep: Keep | None = None
-    opened: tuple[str, Family, Earlier | None] | None = None
+    opened: tuple[str, list[Family]] | None = None
     validation: str = ""
+    every_fold: bool = False
+    sharers: int = 1
+    runs: Path | None = None
     told: set[str] = field(default_factory=set)
     rows: Mapping[int, Index] | None = None
 
@@ -89,18 +121,19 @@ class Passes:
         """
         groups: dict[str, dict[int, Checked]] = {}
         for number, checked in wanted.items():
-            groups.setdefault(_key(checked), {})[number] = checked
+            groups.setdefault(shared_by(checked), {})[number] = checked
         found: dict[int, Outcome] = {}
         for key, group in groups.items():
             try:
-                family, earlier = self._family(key, next(iter(group.values())))
-                self._look(group, family)
+                families = self._families(key, next(iter(group.values())))
+                for family in families:
+                    self._look(group, family)
             except _FAILING as error:
                 found |= {number: _failed(error) for number in group}
                 continue
             left = dict(group)
             while left:
-                done = self._pass(left, family, earlier, listen)
+                done = self._pass(left, families, listen)
                 found |= done
                 left = {number: checked for number, checked in left.items() if number not in done}
         return {number: found[number] for number in wanted}
@@ -115,78 +148,92 @@ class Passes:
         Raises:
             TunesmithError: anything wrong with the model or the data.
         """
-        return self._family(_key(checked), checked)[0]
+        return self._families(shared_by(checked), checked)[0]
 
-    def _family(self, key: str, checked: Checked) -> tuple[Family, Earlier | None]:
-        """Open model and data, unless they are open."""
+    def _families(self, key: str, checked: Checked) -> list[Family]:
+        """Open model and data, unless they are open: one family, or one for every fold."""
         if self.opened is not None and self.opened[0] == key:
-            return self.opened[1], self.opened[2]
+            return self.opened[1]
         self.opened = None  # one model in memory at a time
         checked, earlier = inherit(checked)
-        family = open_family(checked, earlier)
-        corpus = family.corpus
-        if "validation" not in corpus.splits:
+        first = open_family(checked, earlier)
+        families = [first]
+        if self.every_fold:
+            families += [on_fold(checked, earlier, first, fold) for fold in range(1, checked.recipe.data.folds or 1)]
+        if "validation" not in first.corpus.splits:
             raise RecipeError("data.validation: a search chooses by validation rows, and there are none. Give a share.")
-        family.corpus = replace(corpus, splits={name: one for name, one in corpus.splits.items() if name != "test"})
-        family.judge = replace(family.judge, splits=["validation"])
-        split = family.corpus.splits["validation"]
-        rows = hash_of([split.examples.content_hash, split.index.tolist()])
+        for family in families:
+            splits = {name: one for name, one in family.corpus.splits.items() if name != "test"}
+            family.corpus = replace(family.corpus, splits=splits)
+            family.judge = replace(family.judge, splits=["validation"])
+        held = [family.corpus.splits["validation"] for family in families]
+        rows = hash_of([[split.examples.content_hash, split.index.tolist()] for split in held])
         if self.validation not in ("", rows):
-            raise RecipeError(
-                "its validation rows are not those of the trials before, so that scores could not be compared. Give "
-                "data.validation a file."
-            )
+            raise RecipeError(OTHER_ROWS)
         self.validation = rows
-        self._tell(family)
-        self.opened = key, family, earlier
-        return family, earlier
+        self._tell(first)
+        if len(families) > 1:
+            self._say(f"every trial trains on {len(families)} folds in one pass and is scored by their mean")
+        self.opened = key, families
+        return families
 
     def _tell(self, family: Family) -> None:
         for said in (*family.told(), *(f"note: {warning}" for warning in family.corpus.warnings)):
-            if said not in self.told:
-                self.told.add(said)
-                self.progress.say(said)
+            self._say(said)
 
-    def _pass(
-        self, group: Mapping[int, Checked], family: Family, earlier: Earlier | None, listen: Listen
-    ) -> dict[int, Outcome]:
+    def _say(self, said: str) -> None:
+        if said not in self.told:
+            self.told.add(said)
+            self.progress.say(said)
+
+    def _pass(self, group: Mapping[int, Checked], families: list[Family], listen: Listen) -> dict[int, Outcome]:
         """Train as many of a group as fit, at least one; where they fail together, one by one."""
-        with _detaching(family):
-            ready, found = self._prepared(group, family, earlier)
+        with _detaching(families[0]):
+            ready, found = self._prepared(group, families)
             try:
-                return found | self._trained(ready, family, listen)
+                return found | self._trained(ready, families, listen)
             except _FAILING as error:
                 if len(ready) <= 1:
                     return found | {one.number: _failed(error) for one in ready}
         for one in ready:
-            found |= self._pass({one.number: one.checked}, family, earlier, listen)
+            found |= self._pass({one.number: one.checked}, families, listen)
         return found
 
     def _prepared(
-        self, group: Mapping[int, Checked], family: Family, earlier: Earlier | None
+        self, group: Mapping[int, Checked], families: list[Family]
     ) -> tuple[list[_Ready], dict[int, Outcome]]:
         """Attach candidates until no more fit."""
         ready: list[_Ready] = []
         found: dict[int, Outcome] = {}
+        seams = families[0].session.backbone.seams
         for number, checked in group.items():
-            name = f"trial-{number:05d}"
+            before = set(seams.deltas)
             try:
-                seed_everything(checked.recipe.seed)
-                own = self._on_rows(number, _own(checked, family))
-                trial, facts = prepare_one(_alone(checked), name, own, earlier)
-                latest = _Ready(number, checked, own, trial, facts)
-                fits = _fit([*ready, latest])
+                latest = _Ready(number, checked, self._parts(number, checked, families))
+                fits = self._plan([*ready, latest])
             except _FAILING as error:
                 found[number] = _failed(error)
                 continue
             if ready and not fits:
-                family.session.backbone.seams.detach(name)
+                for name in set(seams.deltas) - before:
+                    seams.detach(name)
                 break
             ready.append(latest)
         if ready:
-            _fit(ready)
-        release(family.session.backbone.model)
+            self._plan(ready)
+        release(families[0].session.backbone.model)
         return ready, found
+
+    def _plan(self, ready: list[_Ready]) -> bool:
+        """Plan the memory of a pass; say whether it fits as it is."""
+        beside = Processes(Place(local_count=self.sharers))
+        try:
+            planned = plan([(part.trial, part.facts) for one in ready for part in one.parts], beside)
+        except RecipeError:
+            if len(ready) == 1:
+                raise
+            return False
+        return planned.tokens is None and not planned.again
 
     def _look(self, group: Mapping[int, Checked], family: Family) -> None:
         """Compute what heads start from once, before a delta is attached."""
@@ -198,6 +245,16 @@ class Passes:
                 own.look((), Meter(own.session.backbone.device), self.progress)
                 family.frozen = own.frozen
 
+    def _parts(self, number: int, checked: Checked, families: Sequence[Family]) -> list[_Part]:
+        """Attach a candidate's deltas, one for every fold."""
+        found = list[_Part]()
+        for place, family in enumerate(families):
+            seed_everything(checked.recipe.seed)
+            name = f"trial-{number:05d}" + (f"-fold-{place:02d}" if len(families) > 1 else "")
+            own = self._on_rows(number, _own(checked, family))
+            found.append(_Part(own, *prepare_one(_alone(checked), name, own, _earlier(checked, family))))
+        return found
+
     def _on_rows(self, number: int, family: Family) -> Family:
         """Give a trial the training rows that it learns from."""
         if self.rows is None:
@@ -205,30 +262,40 @@ class Passes:
         rows = self.rows[number]
         return family.on(taken(family.corpus.splits["train"], rows), rows)
 
-    def _trained(self, ready: list[_Ready], family: Family, listen: Listen) -> dict[int, Outcome]:
-        trials = [one.trial for one in ready if one.checked.method.trains]
+    def _trained(self, ready: list[_Ready], families: list[Family], listen: Listen) -> dict[int, Outcome]:
+        trials = [trial for one in ready if one.checked.method.trains for trial in one.trials]
         began = time.perf_counter()
         if trials:
             for one in ready:
                 self._watch(one, listen)
-            recipe, split = ready[0].checked.recipe, family.corpus.splits["validation"]
-            splits = list({id(one): one for trial in trials for one in (*trial.splits, split)}.values())
-            with kept_below(trials, splits, recipe.training, family.session.model_hash, lambda said: None):
+            recipe, held = ready[0].checked.recipe, [family.corpus.splits["validation"] for family in families]
+            splits = list({id(one): one for one in (*(s for trial in trials for s in trial.splits), *held)}.values())
+            model_hash = families[0].session.model_hash
+            with kept_below(trials, splits, recipe.training, model_hash, lambda said: None):
                 self._fit(Loop(trials), sum(trial.all_rows for trial in trials))
-        seconds = time.perf_counter() - began
-        rows = sum(trial.trained.examples for trial in trials)
-        return {one.number: self._scored(one, seconds * one.trial.trained.examples / max(rows, 1)) for one in ready}
+        seconds = (time.perf_counter() - began) / max(sum(trial.trained.examples for trial in trials), 1)
+        return {one.number: self._scored(one, seconds * sum(t.trained.examples for t in one.trials)) for one in ready}
 
     def _watch(self, one: _Ready, listen: Listen) -> None:
-        """Let scores of a trial be heard, and end it where it is said so."""
-        trial, validate = one.trial, one.trial.validate
+        """Let scores of a candidate be heard, of folds their mean once all have it, and end it where it is said so."""
+        trials, scores = one.trials, [dict[int, float]() for _ in one.parts]
 
-        def heard() -> dict[str, float]:
-            scores = validate()
-            trial.stopped = listen(one.number, trial.epoch, scores[self.metric]) and not _last(trial)
-            return scores
+        def watch(trial: Trial, own: dict[int, float], validate: Validate) -> None:
+            def heard() -> dict[str, float]:
+                found, epoch = validate(), trial.epoch
+                own[epoch] = found[self.metric]
+                known = [row.get(epoch, row[max(row)] if row and other.over else None)
+                         for row, other in zip(scores, trials, strict=True)]  # fmt: skip
+                values = [value for value in known if value is not None]
+                if len(values) == len(known) and listen(one.number, epoch, sum(values) / len(values)):
+                    for other in trials:
+                        other.stopped = not _last(other)
+                return found
 
-        trial.validate = heard
+            trial.validate = heard
+
+        for trial, own in zip(trials, scores, strict=True):
+            watch(trial, own, trial.validate)
 
     def _fit(self, loop: Loop, rows: int) -> None:
         gone = 0
@@ -248,28 +315,79 @@ class Passes:
             raise KeyboardInterrupt
 
     def _scored(self, one: _Ready, seconds: float) -> Outcome:
-        """Score a trained candidate with intervals."""
-        family, trial, trained = one.family, one.trial, one.trial.trained
-        if trained.diverged:
-            return Outcome("failed", trained.reason, epochs=trial.epoch, trainable=one.facts.trainable)
+        """Score a trained candidate; one on folds by their mean, with the interval of the answers to all rows."""
+        for place, part in enumerate(one.parts):
+            if part.trial.trained.diverged:
+                which = f"fold {place}: " if len(one.parts) > 1 else ""
+                reason = f"{which}{part.trial.trained.reason}"
+                return Outcome("failed", reason, epochs=part.trial.epoch, trainable=part.facts.trainable)
+        found = [self._answered(one, part) for part in one.parts]
+        first, judge = one.parts[0], one.parts[0].family.judge
+        metrics = [metric for metric in first.family.recall_metrics() if metric.name in found[0][0]]
+        scores = estimate(_joined([result for _, result in found]), metrics, judge.bootstrap)
+        trials = one.trials
+        return Outcome(
+            "stopped" if any(trial.stopped for trial in trials) else "complete",
+            value=mean(float(at_best[self.metric]) for at_best, _ in found),
+            loss=mean(float(at_best["validation loss"]) for at_best, _ in found),
+            scores={name: dict(score.plain()) for name, score in scores.items()},
+            best_epoch=round(mean(trial.trained.best_epoch for trial in trials)),
+            epochs=max(trial.epoch for trial in trials),
+            trainable=first.facts.trainable,
+            seconds=seconds,
+        )
+
+    def _answered(self, one: _Ready, part: _Part) -> tuple[Mapping[str, float], Result]:
+        """Return the scores of the best epoch, and the answers to the rows that chose it."""
+        family, trial, trained = part.family, part.trial, part.trial.trained
         trains = one.checked.method.trains
         at_best = trained.history[trained.best_epoch - 1] if trains else family.validate(trial.tuned)
         family.settle(trial.tuned)
         result = family.recall(trial.tuned, family.corpus.splits["validation"])
+        if self.runs is not None:
+            with staged(kept_in(self.runs, one.number)) as folder:
+                write_start(folder, one.checked, family, trial.tuned)
         if self.keep is not None:
             self.keep(one.number, family, trial, result)
-        metrics = [metric for metric in family.recall_metrics() if metric.name in at_best]
-        found = estimate(result, metrics, family.judge.bootstrap)
-        return Outcome(
-            "stopped" if trial.stopped else "complete",
-            value=float(at_best[self.metric]),
-            loss=float(at_best["validation loss"]),
-            scores={name: dict(score.plain()) for name, score in found.items()},
-            best_epoch=trained.best_epoch,
-            epochs=trial.epoch,
-            trainable=one.facts.trainable,
-            seconds=seconds,
-        )
+        return at_best, result
+
+
+def _joined(results: Sequence[Result]) -> Result:
+    """Put the answers of all folds together."""
+    if len(results) == 1:
+        return results[0]
+    tables = [result for result in results if isinstance(result, Predictions)]
+    return Predictions(
+        np.concatenate([table.probabilities for table in tables]),
+        np.concatenate([table.references for table in tables]),
+    )
+
+
+def kept_in(runs: Path, number: int) -> Path:
+    """Return where what a trial trained is kept.
+
+    Args:
+        runs: folder of all.
+        number: of the trial.
+    Returns:
+        Its folder.
+    """
+    return runs / f"{number:05d}"
+
+
+def _known(checked: Checked) -> Any:
+    """Return the labels of the run that a candidate goes on from, which decide how its rows are read."""
+    wanted = checked.recipe.start_from
+    path = None if wanted is None else find_run(wanted, checked.folder) / "labels.json"
+    return read_json(path, list) if path is not None and path.is_file() else wanted
+
+
+def _earlier(checked: Checked, family: Family) -> Earlier | None:
+    """Find the run that a candidate goes on from; it has to be of the same base."""
+    earlier = inherit(checked)[1]
+    if earlier is not None:
+        check_base(earlier, family.session)
+    return earlier
 
 
 def _last(trial: Trial) -> bool:
@@ -287,17 +405,6 @@ def _alone(checked: Checked) -> Checked:
     return replace(checked, scheme=checked.scheme.model_copy(update={"compare": False}))
 
 
-def _fit(ready: list[_Ready]) -> bool:
-    """Plan the memory of a pass; say whether it fits as it is."""
-    try:
-        planned = plan([(one.trial, one.facts) for one in ready])
-    except RecipeError:
-        if len(ready) == 1:
-            raise
-        return False
-    return planned.tokens is None and not planned.again
-
-
 def _own(checked: Checked, family: Family) -> Family:
     """Give a candidate the head and the losses of its own, on the model and the rows of all."""
     session, own = family.session, {key: getattr(checked.task, key) for key in checked.task.own_settings}
@@ -306,8 +413,14 @@ def _own(checked: Checked, family: Family) -> Family:
     return replace(family, session=replace(session, task=type(session.task)(**{**session.task.model_dump(), **own})))
 
 
-def _key(checked: Checked) -> str:
-    """Return what candidates of one pass have in common."""
+def shared_by(checked: Checked) -> str:
+    """Return what candidates of one pass have in common.
+
+    Args:
+        checked: recipe of one.
+    Returns:
+        A hash.
+    """
     values: dict[str, Any] = checked.resolved()
     training = values.pop("training")
     values["task"] = {key: value for key, value in values["task"].items() if key not in checked.task.own_settings}
@@ -315,6 +428,7 @@ def _key(checked: Checked) -> str:
         values.pop(key, None)
     if checked.recipe.model.new is None:
         values.pop("seed")
+    values["start_from"] = _known(checked)
     full = checked.method.wants_full_precision
     return hash_of([values, {key: training[key] for key in _SHARED}, full, str(checked.folder)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tunesmith.search.database import Database
 from tunesmith.search.study_report import front, importances, shown, write_report
 from tunesmith.search.trials import StudyTrial, best_of, cheapest_of
 from tunesmith.search.tuning import Search, read_budget
-from tunesmith.search.wanted import TuningSettings, Wanted, facts_of, read_wanted
+from tunesmith.search.wanted import TuningSettings, Wanted, facts_of, hands_of, read_wanted
 
 _BEST, _RESULT = "best", "result.json"
 
@@ -44,20 +45,26 @@ def search_settings(
         TunesmithError: anything wrong with recipe, space, data, model, budget or folder.
     """
     progress, budget = progress or Progress(), read_budget(*limits)
-    wanted = read_wanted(recipe, overrides, settings)
-    database = Database(wanted.output, facts_of(wanted, settings), wanted.higher_is_better, resume)
+    wanted, hands = read_wanted(recipe, overrides, settings), hands_of(settings)
     for said in wanted.warm.sentences():
         progress.say(said)
-    search = Search(wanted, budget, settings.width, database, progress)
-    search.run()
-    seconds = budget.elapsed
+    with closing(Database(wanted.output, facts_of(wanted, settings), wanted.higher_is_better, resume)) as database:
+        search = Search(wanted, budget, settings.width, database, progress, hands)
+        search.run()
+        return _finished(wanted, search, settings)
+
+
+def _finished(wanted: Wanted, search: Search, settings: TuningSettings) -> dict[str, Any]:
+    """Carry the best trial out, and write what was found."""
+    database = search.database
+    seconds = search.budget.elapsed
     best = best_of(search.trials, wanted.higher_is_better)
     if best is None:
         reasons = [one.outcome.reason for one in search.trials if one.outcome.state == "failed"]
         why = f"The first reason: {reasons[0]}" if reasons else "All were stopped early; lower the strategy's factor."
         raise TunesmithError(f"none of {len(search.trials)} trials was carried out to its end. {why}")
     taken, choice = _chosen(wanted, best, search.trials, settings.choose)
-    run = _best_run(wanted, taken, database, progress, choice["sentence"])
+    run = _best_run(wanted, taken, database, search.progress, choice["sentence"])
     result = {
         **_told(wanted, taken, search.trials),
         "choice": choice,

@@ -7,21 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import derived
 from tunesmith.recipe.loading import Checked
 from tunesmith.search.bookkeeping import optuna, quiet
 from tunesmith.search.budget import Budget
+from tunesmith.search.crew import Crew
 from tunesmith.search.database import Database
 from tunesmith.search.first_trial import TooShort, Watch
-from tunesmith.search.passes import Passes
-from tunesmith.search.space import Space
+from tunesmith.search.passes import Passes, kept_in
+from tunesmith.search.pools.base import Pool
+from tunesmith.search.space import Space, written
 from tunesmith.search.strategies.sampling import Sampling
 from tunesmith.search.trials import Outcome, StudyTrial, best_of
 from tunesmith.search.wanted import Wanted
 
 _HOPELESS = 20  # trials that may fail before any succeeds
+RUNS = "runs"  # folder of the study with what trials trained that others go on from
 _IDLE = 200  # trials in a row that were there before: the space has no more
 
 
@@ -70,6 +75,7 @@ class Search:
         width: most candidates that train together. [count]
         database: with the trials that ended.
         progress: for the user.
+        hands: the pool and the number of workers that train; None where this process does.
         trials: that ended, in order.
         slowest: seconds that a trial took in its batch, at most.
     """
@@ -79,12 +85,26 @@ class Search:
     width: int
     database: Database
     progress: Progress
+    hands: tuple[Pool, int] | None = None
     trials: list[StudyTrial] = field(default_factory=list)
     slowest: float = 0.0
 
     def __post_init__(self) -> None:
         wanted, self.watch = self.wanted, Watch(self.budget)
-        self.passes = Passes(wanted.metric, self.progress, self._tick)
+        runs = wanted.output / RUNS if wanted.strategy.continues else None
+        self.passes = Passes(wanted.metric, self.progress, self._tick, every_fold=wanted.every_fold, runs=runs)
+        self.crew: Crew | None = None
+        if self.hands is not None:
+            pool, count = self.hands
+            order = {
+                "recipe": dict(wanted.recipe) if isinstance(wanted.recipe, Mapping) else str(wanted.recipe),
+                "overrides": list(wanted.overrides),
+                "metric": wanted.metric,
+                "runs": None if runs is None else str(runs),
+                "every_fold": wanted.every_fold,
+                "sharers": count,
+            }
+            self.crew = Crew(pool, count, max(1, torch.get_num_threads() // count), order, self.progress, self._tick)
         self.live, self.points = begin(
             wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs, wanted.warm.points
         )
@@ -96,7 +116,13 @@ class Search:
             RecipeError: the budget is shorter than a trial.
             TunesmithError: trial after trial fails.
         """
-        kept = self.database.trials()
+        try:
+            self._run(self.database.trials())
+        finally:
+            if self.crew is not None:
+                self.crew.close()
+
+    def _run(self, kept: list[StudyTrial]) -> None:
         live, points = self.live, self.points
         self.budget.begin()
         while True:
@@ -106,13 +132,29 @@ class Search:
             if not size:
                 return
             with quiet():
-                drawn = [live.ask() for _ in range(size)]
-                overrides = [self.wanted.space.overrides(one) for one in drawn]
+                drawn, overrides = self._drawn(size)
                 try:
                     self._batch(live, drawn, overrides, again)
                 except TooShort as short:
                     raise short.worded(self.budget) from None
             self._tell()
+
+    def _drawn(self, size: int) -> tuple[list[Any], list[list[str]]]:
+        """Draw trials, and write what makes each one's recipe of the common one."""
+        wanted, drawn, overrides = self.wanted, list[Any](), list[list[str]]()
+        for number in range(len(self.trials), len(self.trials) + size):
+            descent = wanted.strategy.descend(
+                number, self.trials, wanted.space, wanted.higher_is_better, derived(wanted.seed, "search")
+            )
+            if descent is not None:
+                self.live.enqueue_trial(descent.parameters)
+            drawn.append(self.live.ask())
+            words = wanted.space.overrides(drawn[-1])
+            if descent is not None:
+                words.append(written("start_from", str(kept_in(wanted.output / RUNS, descent.parent))))
+                words.append(written("seed", wanted.seed + descent.generation))
+            overrides.append(words)
+        return drawn, overrides
 
     def _size(self, left: int | None) -> int:
         """Decide how many candidates come next; none when budget or space are spent."""
@@ -122,7 +164,8 @@ class Search:
         if len(idle) == _IDLE and all(one.same_as is not None for one in idle):
             self.progress.say("the strategy finds nothing new: the space is searched")
             return 0
-        size = min(self.width, self.wanted.strategy.batch or self.width)
+        most = self.width * (1 if self.crew is None else self.crew.count)
+        size = min(most, self.wanted.strategy.ahead(done) or most)
         if left is not None:
             size = min(size, left)
         if budget.evaluations is not None:
@@ -212,7 +255,11 @@ class Search:
                 trial.report(score, epoch)
             return bool(trial.should_prune())
 
-        outcomes |= self.passes.carry_out(recipes, listen)
+        if self.crew is None:
+            outcomes |= self.passes.carry_out(recipes, listen)
+        else:
+            words = {number: overrides[number - first] for number in recipes}
+            outcomes |= self.crew.carry_out(recipes, words, listen)
         outcomes |= {number: outcomes[earlier] for number, earlier in same.items() if number not in outcomes}
         batch = self.trials[-1].batch + 1 if self.trials else 0
         ended = self.budget.elapsed

@@ -12,7 +12,8 @@ from tunesmith.core.files import hash_of
 from tunesmith.core.registry import find
 from tunesmith.core.settings import Settings, setting
 from tunesmith.fewshot.choosers.auto import Auto
-from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.recipe.loading import Checked, build_component, load_recipe
+from tunesmith.search.pools.base import Pool
 from tunesmith.search.space import Space, read_space
 from tunesmith.search.strategies.base import build_strategy
 from tunesmith.search.strategies.sampling import Sampling
@@ -31,6 +32,9 @@ class TuningSettings(Settings):
     choose: Literal["best", "one-standard-error"] = setting(
         "best", "Take the best trial, or the cheapest one whose score is within one standard error of the best."
     )
+    workers: int = setting(1, "Processes that train side by side, each so many candidates.", unit="count", ge=1)
+    pool: str = setting("local", "Registered pool that the workers run in.")
+    pool_settings: dict[str, Any] = setting({}, "Its settings.")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Wanted:
         output: study folder.
         identity: hash of the recipe as written, but for its output.
         warm: the first trials, from earlier studies.
+        every_fold: whether a trial is scored by the mean over all folds of `data.folds`.
     """
 
     recipe: str | Path | Mapping[str, Any]
@@ -62,6 +67,8 @@ class Wanted:
     output: Path
     identity: str
     warm: Warm = field(default_factory=Warm)
+
+    every_fold: bool = False
 
     def load(self, own: Sequence[str]) -> Checked:
         """Check the recipe of a trial.
@@ -162,7 +169,8 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     seed = values.get("seed", 0) if "seed" not in space.nodes else 0
     data = values.get("data")
     fixed = list(overrides)
-    if "seed" in space.nodes and isinstance(data, Mapping) and data.get("seed") is None:
+    strategy.check(space)
+    if ("seed" in space.nodes or strategy.continues) and isinstance(data, Mapping) and data.get("seed") is None:
         fixed.append(f"data.seed={seed}")  # trials share the rows that choose
     for key in ("candidates", "ensemble"):
         if values.get(key):
@@ -187,6 +195,7 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         epochs=max(one.recipe.training.epochs for one in able),
         seed=seed,
         output=Path(first.recipe.output).expanduser().absolute(),
+        every_fold=_every_fold(data, strategy),
         identity=hash_of({key: value for key, value in values.items() if key != "output"}),
     )
 
@@ -200,6 +209,18 @@ def _check_metric(problems: Sequence[str], metric: str | None) -> None:
     line = next((one for one in problems if one.startswith("training.best:")), None)
     if metric is not None and line is not None:
         raise RecipeError(f"search.metric: {line.removeprefix('training.best: ')}") from None
+
+
+def _every_fold(data: Any, strategy: Sampling) -> bool:
+    """Say whether all folds score a trial: unless the recipe names one of them."""
+    if not isinstance(data, Mapping) or data.get("folds") is None or data.get("fold") is not None:
+        return False
+    if strategy.continues:
+        raise RecipeError(
+            f"data.folds: trials of the strategy {strategy.name} go on from one delta, which a trial on several folds "
+            "does not have. Name one fold (data.fold=0), give a share data.validation, or take tpe."
+        )
+    return True
 
 
 def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
@@ -220,6 +241,22 @@ def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
     return able
 
 
+def hands_of(settings: TuningSettings) -> tuple[Pool, int] | None:
+    """Find the pool that trains, and say how many workers it has.
+
+    Args:
+        settings: of the search.
+    Returns:
+        Pool and number; None where this process trains by itself.
+    Raises:
+        RecipeError: no such pool.
+        MissingDependency: what it runs on is not installed.
+    """
+    pool: Pool = build_component("pools", settings.pool, settings.pool_settings)
+    pool.check()
+    return None if settings.workers == 1 and not pool.remote else (pool, settings.workers)
+
+
 def facts_of(wanted: Wanted, settings: TuningSettings) -> dict[str, Any]:
     """Return what has to be the same when a study goes on.
 
@@ -237,4 +274,5 @@ def facts_of(wanted: Wanted, settings: TuningSettings) -> dict[str, Any]:
         "seed": wanted.seed,
         "width": settings.width,
         **({"warm start": list(wanted.warm.points)} if wanted.warm.points else {}),
+        **({"every_fold": True} if wanted.every_fold else {}),
     }

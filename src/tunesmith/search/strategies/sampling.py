@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tunesmith.core.settings import Component
 from tunesmith.search.bookkeeping import optuna
 from tunesmith.search.space import Space
+from tunesmith.search.trials import StudyTrial
+
+
+@dataclass(frozen=True)
+class Descent:
+    """What a trial goes on from.
+
+    Args:
+        generation: of the trial, from 1.
+        parent: number of the trial whose delta and head it goes on from.
+        parameters: value or label by parameter; one that is missing is drawn.
+    """
+
+    generation: int
+    parent: int
+    parameters: dict[str, Any]
 
 
 class Sampling(Component):
@@ -20,6 +38,7 @@ class Sampling(Component):
     paper: ClassVar[str] = ""
     of: ClassVar[str] = "settings"
     batch: ClassVar[int | None] = None  # most candidates drawn without scores of each other; None for any number
+    continues: ClassVar[bool] = False  # whether trials go on from what earlier ones trained
 
     def sampler(self, space: Space, seed: int) -> Any:
         """Make what draws.
@@ -50,5 +69,40 @@ class Sampling(Component):
             seed: of their order.
         Returns:
             Values by parameter; None where the sampler draws them.
+        """
+        return None
+
+    def check(self, space: Space) -> None:
+        """Refuse a space that cannot be searched so, before anything is loaded.
+
+        Args:
+            space: that is searched.
+        Raises:
+            RecipeError: it cannot.
+        """
+
+    def ahead(self, number: int) -> int | None:
+        """Say how many trials can be drawn without scores of each other.
+
+        Args:
+            number: of the first of them.
+        Returns:
+            So many at most; None for any number. [count]
+        """
+        return self.batch
+
+    def descend(
+        self, number: int, trials: Sequence[StudyTrial], space: Space, higher_is_better: bool, seed: int
+    ) -> Descent | None:
+        """Say what a trial goes on from.
+
+        Args:
+            number: of the trial.
+            trials: all that ended, in order.
+            space: that is searched.
+            higher_is_better: of the score.
+            seed: of everything random.
+        Returns:
+            A trial and settings; None for a trial that starts anew, which the sampler draws.
         """
         return None

@@ -1,0 +1,1 @@
+"""One file per pool of workers for a search."""
