@@ -151,7 +151,7 @@ def _fitted(
     checked: Checked, earlier: Earlier | None, going: Going, progress: Progress, processes: Processes
 ) -> _Fitted:
     """Open model and data, carry baselines out, and train."""
-    recipe, family = checked.recipe, open_family(checked, earlier)
+    recipe, family = checked.recipe, open_family(checked, earlier, processes)
     session, corpus = family.session, family.corpus
     meter, settings = Meter(session.backbone.device), recipe.evaluation
     facts = going.facts(checked, session, corpus, progress.say)
