@@ -125,7 +125,8 @@ def main(shard: bool) -> None:
         found["held_base_bytes"] = max(every)
         table[str(count)] = found
         print(json.dumps({count: found}))
-    (common.RESULTS / f"processes{'_shard' if shard else ''}.json").write_text(json.dumps({"rows": ROWS, "batch": BATCH, "processes": table},
+    path = common.RESULTS / f"processes{'_shard' if shard else ''}.json"
+    path.write_text(json.dumps({"rows": ROWS, "batch": BATCH, "processes": table},
                                                               indent=1) + "\n")  # fmt: skip
 
 

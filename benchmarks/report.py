@@ -453,8 +453,17 @@ def main() -> None:
         *killed_study(),
     ]
     (FOLDER / "README.md").write_text(
-        "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table(), *processes_table(),
-                   *processes_table(shard=True)]) + "\n",
+        "\n".join(
+            [
+                *lines,
+                *operations_table(),
+                *memory_table(),
+                *chaos_table(),
+                *processes_table(),
+                *processes_table(shard=True),
+            ]
+        )
+        + "\n",
         encoding="utf-8",
     )
     print(f"written: {FOLDER / 'README.md'}")

@@ -144,7 +144,7 @@ class LinearSeam(Seam):
 
     @property
     def weight(self) -> Tensor:
-        """W as a matrix, (out, in); a view where possible, a copy where it is quantised, or shared out and not whole."""
+        """W as a matrix, (out, in); a view where possible, a copy where it is quantised, or lies in parts."""
         if self.quantised:
             return dense(self.stored)
         stored = whole_weight(self.module)
