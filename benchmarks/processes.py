@@ -1,12 +1,14 @@
-"""The gradients of 1, 2 and 4 processes that train together, and what they send.
+"""The gradients of 1, 2 and 4 processes that train together, what they send, and what of the base they hold.
 
-    TUNESMITH_DATA=... python benchmarks/processes.py
+    TUNESMITH_DATA=... python benchmarks/processes.py [--shard]
 
 MiniLM in float64 with LoRA on rows of BANKING77, nothing dropped at random; torchrun starts the processes, gloo sums on
 the CPU. Every step's gradient, clipped, is compared with that of one process, and so is the delta at the end. What goes
 through torch's all_reduce is counted there, beside what the run itself reports: gradients, which are the delta's bytes
-(the head's among them), and two numbers per step, the loss and the flag that ends all after the same one. Results go to
-benchmarks/results/processes.json.
+(the head's among them), and two numbers per step, the loss and the flag that ends all after the same one. With --shard
+the processes share the base out (training.shard_base): what each holds of the base's weights is counted between steps,
+of the tensors themselves, and compared with one process that holds all. Results go to benchmarks/results/processes.json
+and processes_shard.json.
 """
 
 from __future__ import annotations
@@ -26,20 +28,26 @@ ROWS, BATCH = 96, 16
 COUNTS = (1, 2, 4)
 
 
-def recipe_of(folder: Path, count: int) -> dict[str, Any]:
+def recipe_of(folder: Path, count: int, shard: bool) -> dict[str, Any]:
     """Return the recipe of one run."""
     return {
         "model": {"name": "minilm", "dtype": "float64", "device": "cpu"},
         "task": {"name": "text-classification", "head_dropout": 0.0},
         "data": {"train": str(folder / "train.csv"), "validation": str(folder / "validation.csv"), "label": "category"},
         "method": {"name": "lora"},
-        "training": {"epochs": 1, "batch_size": BATCH, "dropout": 0.0},
+        "training": {"epochs": 1, "batch_size": BATCH, "dropout": 0.0, "shard_base": shard},
         "evaluation": {"resamples": 100, "baselines": False},
         "output": str(folder / f"run-{count}"),
     }
 
 
-def worker(folder: Path) -> None:
+def held_bytes(model: Any) -> int:
+    """Count what this process holds of a model's weights."""
+    parts = [one.to_local() if hasattr(one, "to_local") else one for one in model.parameters()]
+    return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())
+
+
+def worker(folder: Path, shard: bool) -> None:
     """Train as one of several processes; the first keeps its steps' gradients and what it gave to all_reduce."""
     import torch
     import torch.distributed as dist
@@ -47,10 +55,11 @@ def worker(folder: Path) -> None:
 
     import tunesmith
     from tunesmith.core.launch import launched
+    from tunesmith.training.loop import Loop
     from tunesmith.training.optimizing import Optimizer
 
     place, gradients, given = launched(), dict[str, torch.Tensor](), list[int]()
-    stepped, reduced = Optimizer.step, dist.all_reduce
+    stepped, reduced, timed, held = Optimizer.step, dist.all_reduce, Loop._timed, set[int]()
 
     def step(self: Optimizer, *words: Any) -> dict[str, float]:
         found = stepped(self, *words)
@@ -61,8 +70,13 @@ def worker(folder: Path) -> None:
         given.append(tensor.nbytes)
         return reduced(tensor, *words, **more)
 
-    Optimizer.step, dist.all_reduce = step, all_reduce
-    run = tunesmith.train(recipe_of(folder, place.count))
+    def watched(self: Loop, *words: Any) -> None:
+        held.add(held_bytes(self.backbone.model))
+        timed(self, *words)
+
+    Optimizer.step, dist.all_reduce, Loop._timed = step, all_reduce, watched
+    run = tunesmith.train(recipe_of(folder, place.count, shard))
+    (folder / f"held-{place.count}-{place.rank}.json").write_text(json.dumps(max(held)))
     if place.rank == 0:
         save_file(gradients, folder / f"gradients-{place.count}")
         steps, largest = run.summary["steps"], max(given, default=0)
@@ -86,7 +100,7 @@ def furthest(ours: Path, theirs: Path) -> float:
     return max(float((first[key] - second[key]).abs().max() / second[key].abs().max()) for key in second)
 
 
-def main() -> None:
+def main(shard: bool) -> None:
     source = common.place("TUNESMITH_DATA") / "banking77" / "train.csv"
     folder = Path(tempfile.mkdtemp(prefix="processes-"))
     with open(source, newline="", encoding="utf-8") as file:
@@ -101,17 +115,21 @@ def main() -> None:
     table: dict[str, Any] = {}
     for count in COUNTS:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        subprocess.run([*command, __file__, "worker", str(folder)], check=True,
+        subprocess.run([*command, __file__, "worker", str(folder), *["--shard"] * shard], check=True,
                        env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
         found = json.loads((folder / f"found-{count}.json").read_text())
         found["gradient_difference"] = furthest(folder / f"gradients-{count}", folder / "gradients-1")
         delta = "delta/adapter_model.safetensors"
         found["delta_difference"] = furthest(folder / f"run-{count}" / delta, folder / "run-1" / delta)
+        every = [json.loads((folder / f"held-{count}-{rank}.json").read_text()) for rank in range(count)]
+        found["held_base_bytes"] = max(every)
         table[str(count)] = found
         print(json.dumps({count: found}))
-    (common.RESULTS / "processes.json").write_text(json.dumps({"rows": ROWS, "batch": BATCH, "processes": table},
+    path = common.RESULTS / f"processes{'_shard' if shard else ''}.json"
+    path.write_text(json.dumps({"rows": ROWS, "batch": BATCH, "processes": table},
                                                               indent=1) + "\n")  # fmt: skip
 
 
 if __name__ == "__main__":
-    worker(Path(sys.argv[2])) if sys.argv[1:2] == ["worker"] else main()
+    wanted = "--shard" in sys.argv
+    worker(Path(sys.argv[2]), wanted) if sys.argv[1:2] == ["worker"] else main(wanted)

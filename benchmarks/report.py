@@ -393,24 +393,27 @@ def chaos_table() -> list[str]:
     return [*lines, f"| together | {' | '.join(total)} |"]
 
 
-def processes_table() -> list[str]:
-    """Word how several processes' gradients differ from one's, and what a step sends."""
-    path = common.RESULTS / "processes.json"
+def processes_table(shard: bool = False) -> list[str]:
+    """Word how several processes' gradients differ from one's, what a step sends, and what each holds of the base."""
+    path = common.RESULTS / f"processes{'_shard' if shard else ''}.json"
     if not path.exists():
         return []
     found = json.loads(path.read_text())
+    title, option = ("Several processes that share the base out", " --shard") if shard else ("Several processes", "")
     what = (
         "MiniLM in float64, LoRA, {rows} rows of BANKING77 in steps of {batch}; differences relative to the largest "
         "number of a tensor, bytes that every process gives to torch's all_reduce."
     ).format(**found)
     columns = ("processes", "steps", "largest difference: gradients of a step / delta at the end",
                "bytes per step: gradients / loss and flag", "bytes of the delta and the head")  # fmt: skip
-    lines = ["", "## Several processes", "", f"`python benchmarks/processes.py`. {what}", ""]
+    columns += ("weights of the base that a process holds between steps",) if shard else ()
+    lines = ["", f"## {title}", "", f"`python benchmarks/processes.py{option}`. {what}", ""]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for count, own in found["processes"].items():
         sent = f"{own['gradient_bytes_per_step']:,.0f} / {own['other_bytes_per_step']:,.0f}"
         far = f"{own['gradient_difference']:.1e} / {own['delta_difference']:.1e}"
-        lines.append(f"| {count} | {own['steps']} | {far} | {sent} | {own['delta_bytes']:,} |")
+        held = [f"{own['held_base_bytes']:,}"] if shard else []
+        lines.append(f"| {' | '.join([count, str(own['steps']), far, sent, format(own['delta_bytes'], ','), *held])} |")
     return lines
 
 
@@ -450,7 +453,17 @@ def main() -> None:
         *killed_study(),
     ]
     (FOLDER / "README.md").write_text(
-        "\n".join([*lines, *operations_table(), *memory_table(), *chaos_table(), *processes_table()]) + "\n",
+        "\n".join(
+            [
+                *lines,
+                *operations_table(),
+                *memory_table(),
+                *chaos_table(),
+                *processes_table(),
+                *processes_table(shard=True),
+            ]
+        )
+        + "\n",
         encoding="utf-8",
     )
     print(f"written: {FOLDER / 'README.md'}")

@@ -38,6 +38,15 @@ def test_overrides_win(tmp_path: Path) -> None:
     assert load_recipe(written(tmp_path, ISSUE), ["method=bitfit"]).method.name == "bitfit"
 
 
+def test_parts_of_blocks_do_not_go_with_weights_in_fewer_bits(tmp_path: Path) -> None:
+    given = ["training.shard_base=true", "training.precision=int8", "model.quantization=int8"]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, ISSUE), given)
+    for key in given[1:]:
+        assert f"training.shard_base: {key} keeps whole weights in fewer bits. Leave one" in str(caught.value)
+    assert load_recipe(written(tmp_path, ISSUE), given[:1]).recipe.training.shard_base
+
+
 def test_all_mistakes_at_once_with_line_and_nearest_name(tmp_path: Path) -> None:
     text = ISSUE.replace("rank: 8", "rank: -1").replace("epochs: 3", "epoch: 3").replace("seed: 0", "sead: 0")
     text = text.replace("text-classification", "text-clasification")

@@ -77,6 +77,7 @@ def recipe(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Found
     }
 
 
+SHARED = {"shard_base": True}
 CANDIDATES = [{}, {"method": "bitfit", "training.epochs": 1}, {"training.batch_size": 5, "seed": 1}]
 
 
@@ -95,10 +96,13 @@ def found(recipe: Found, writer: Found, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("jobs") / "two"
     dropping = {"task": "text-classification", "training": {"dropout": 0.1, "checkpoint_every_steps": 1}}
     compared = {"name": "text-classification", "losses": ["cross-entropy", "supervised-contrastive"]}
-    often = {"training": {"checkpoint_every_steps": 1}}
+    often = {"training": {"checkpoint_every_steps": 1, **SHARED}}
+    judged = {**writer["evaluation"], "baselines": ["untuned"]}
     jobs: dict[str, Found] = {
         "plain": {"recipe": changed(recipe, "two"), "gradients": str(folder / "gradients-")},
-        "writer": {"recipe": changed(writer, "two")},
+        "writer": {"recipe": changed(writer, "two", evaluation=judged)},
+        "in parts": {"recipe": changed(recipe, "two-parts", training=SHARED), "gradients": str(folder / "parts-")},
+        "writer in parts": {"recipe": changed(writer, "two-parts", training=SHARED, evaluation=judged)},
         "candidates": {"recipe": changed(recipe, "two-candidates", candidates=CANDIDATES)},
         "whole": {"recipe": changed(recipe, "whole", **dropping)},
         "killed": {"recipe": changed(recipe, "again", **dropping), "at": 6, "what": "killed"},
@@ -125,16 +129,24 @@ def furthest(first: Path, second: Path, name: str = "delta/adapter_model.safeten
 def test_gradients_equal_those_of_one_process(recipe: Found, found: Found, tmp_path: Path) -> None:
     alone = changed(recipe, "one")
     carry_out({"recipe": alone, "gradients": str(tmp_path / "one-")}, 0)
-    four = together(4, tmp_path / "four", [{"recipe": changed(recipe, "four"), "gradients": str(tmp_path / "four-")}])
+    names = {"four": {}, "four-parts": SHARED}
+    jobs = [
+        {"recipe": changed(recipe, name, training=keys), "gradients": str(tmp_path / f"{name}-")}
+        for name, keys in names.items()
+    ]
+    four = together(4, tmp_path / "four", jobs)
     assert [one[0]["processes"]["count"] for one in four] == [4] * 4
+    assert [one[1]["processes"]["held_block_bytes"] for one in four] == [one_part_of(four[0][1], 4)] * 4
     theirs = load_file(tmp_path / "one-0")
     two = Path(found["plain"][0]["gradients"])
-    for path in (two / "gradients-0", two / "gradients-1", tmp_path / "four-0", tmp_path / "four-3"):
+    ends = ("four-0", "four-3", "four-parts-0", "four-parts-3")
+    paths = [two / f"{name}-{rank}" for name in ("gradients", "parts") for rank in (0, 1)]
+    for path in (*paths, *(tmp_path / name for name in ends)):
         ours = load_file(path)
         assert len(ours) == len(theirs) == 8
         for step, gradient in theirs.items():
             assert float((ours[step] - gradient).abs().max()) <= 1e-10 * float(gradient.abs().max())
-    for name in ("two", "four"):
+    for name in ("two", "two-parts", *names):
         assert furthest(folder_of(recipe, name), folder_of(recipe, "one")) <= 1e-10
         assert furthest(folder_of(recipe, name), folder_of(recipe, "one"), "head.safetensors") <= 1e-10
 
@@ -143,6 +155,27 @@ def test_the_loss_is_divided_by_the_tokens_of_the_whole_step(writer: Found, foun
     carry_out({"recipe": changed(writer, "one")}, 0)
     assert found["writer"][0]["processes"]["count"] == 2
     assert furthest(folder_of(writer, "two"), folder_of(writer, "one")) <= 1e-4  # Llama's norms compute in float32
+
+
+def one_part_of(job: Found, count: int) -> int:
+    """What one of several processes holds of a base that they share out."""
+    whole: int = job["processes"]["block_bytes"]
+    return whole // count
+
+
+def test_processes_hold_a_part_of_the_base_each(found: Found) -> None:
+    for one in found["in parts"]:
+        assert one["processes"]["held_block_bytes"] == one_part_of(one, 2)
+    assert "block_bytes" not in found["plain"][0]["processes"]
+
+
+def test_the_first_process_judges_a_base_in_parts_as_a_whole_one(writer: Found, found: Found) -> None:
+    """It alone writes answers and runs the baseline; the others give their parts meanwhile."""
+    whole, parts = folder_of(writer, "two"), folder_of(writer, "two-parts")
+    assert furthest(parts, whole) <= 1e-12
+    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (parts, whole))
+    for key in ("metrics", "baselines", "trainable_parameters"):
+        assert ours[key] == theirs[key]
 
 
 def test_a_step_sends_the_delta_and_nothing_else(recipe: Found, found: Found) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import CheckpointError, CompatibilityError
 from tunesmith.models.quantized import dense
+from tunesmith.models.sharding import is_sharded
 
 if TYPE_CHECKING:
     from tunesmith.models.linear import LinearSeam
@@ -35,7 +36,14 @@ class ChangedTensors:
         Args:
             module: that owns it.
             leaf: its name there; it may be None, as a missing bias is.
+        Raises:
+            CompatibilityError: processes share it out.
         """
+        if is_sharded(module):
+            raise CompatibilityError(
+                "a base that processes share out (training.shard_base) cannot hold a merged delta. Merge it in one "
+                "process, from the run's folder."
+            )
         own = module._parameters[leaf]
         self._put(module, leaf, None if own is None else nn.Parameter(dense(own.detach()).clone(), False))
 

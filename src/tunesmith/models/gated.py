@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from tunesmith.models.compiling import compiled
 from tunesmith.models.low_rank import in_shape
 from tunesmith.models.routing import Routing
+from tunesmith.models.sharding import gathered
 
 _PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
@@ -63,7 +64,7 @@ def gated_seam(module: nn.Module, routing: Routing) -> GatedSeam | None:
         return None
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(4, parts["gate_proj"].in_features, generator=draw).to(weight.device, weight.dtype)
-    with torch.no_grad():
+    with torch.no_grad(), gathered(module):
         wanted, ours = module(x), found.quickly(x)
     bound = _TOLERANCE[weight.dtype] * wanted.abs().max()  # none where a map is all zeros, which would hide the rest
     return found if bound > 0 and (ours - wanted).abs().max() <= bound else None

@@ -38,15 +38,15 @@ class Counted:
         self._seen = {weight.untyped_storage().data_ptr() for weight in weights}
 
     def keep(self, tensor: Tensor) -> Tensor:
-        """Count a tensor.
+        """Count a tensor; a weight that was gathered for the pass is no more kept than one that is there anyway.
 
         Args:
             tensor: that is kept.
         Returns:
             The same tensor.
         """
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
+        storage, whole = tensor.untyped_storage(), tensor if tensor._base is None else tensor._base
+        if not isinstance(whole, nn.Parameter) and storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.bytes += storage.nbytes()
         return tensor

@@ -20,6 +20,7 @@ from tunesmith.models.low_rank import frozen_linear, grouped_low_rank, one_low_r
 from tunesmith.models.products import chosen
 from tunesmith.models.quantized import dense, is_quantised, requantise
 from tunesmith.models.routing import Routing, Span
+from tunesmith.models.sharding import whole_weight
 
 
 class Seam:
@@ -143,10 +144,11 @@ class LinearSeam(Seam):
 
     @property
     def weight(self) -> Tensor:
-        """W as a matrix, (out, in); a view where possible, a copy of full precision where it is quantised."""
+        """W as a matrix, (out, in); a view where possible, a copy where it is quantised, or lies in parts."""
         if self.quantised:
             return dense(self.stored)
-        return self.stored.t() if self.transposed else self.stored
+        stored = whole_weight(self.module)
+        return stored.t() if self.transposed else stored
 
     @property
     def stores_transposed(self) -> bool:
@@ -313,12 +315,12 @@ class ConvSeam(LinearSeam):
     @property
     def weight(self) -> Tensor:
         """The kernels as a matrix, (out, in * kernel)."""
-        return self.stored.flatten(1)
+        return whole_weight(self.module).flatten(1)
 
     @property
     def width_in(self) -> int:
         """Columns of W."""
-        return self.stored[0].numel()
+        return self.stored.shape[1:].numel()
 
     def low_rank_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of kernels to `rank` channels and of kernels of size one back."""

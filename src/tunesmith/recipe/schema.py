@@ -201,6 +201,11 @@ class TrainingSettings(Settings):
         unit="MiB",
         ge=1,
     )
+    shard_base: bool = setting(
+        False,
+        "Whether processes that train together share out the base's blocks: each holds its part of every matrix and "
+        "gathers a block while it computes with it. For a base that no process should hold whole; one alone does.",
+    )
     precision: Literal["float32", "bfloat16", "int8", "float8"] = setting(
         "float32",
         "How a float32 model's frozen weights are multiplied in training: bfloat16, int8 (CPUs) and float8 (GPUs, and "

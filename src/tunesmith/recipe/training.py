@@ -47,6 +47,7 @@ def across_training(recipe: Recipe, task: Any) -> list[str]:
         *_across_labels(training, task),
         *_across_weights(recipe, task),
         *_across_synthetic(recipe, task),
+        *_across_sharding(recipe),
     ]
 
 
@@ -62,6 +63,16 @@ def _across_zeros(training: TrainingSettings, averaging: list[str]) -> list[str]
         f"training.regularizers: {thinning[0]} sets numbers to zero, and {means[0]} averages states whose zeros stand "
         "in different places, so few would be left. Leave one of the two out."
     ]
+
+
+def _across_sharding(recipe: Recipe) -> list[str]:
+    """Refuse parts of blocks beside weights in fewer bits: these are made of whole ones, or kept whole beside them."""
+    if not recipe.training.shard_base:
+        return []
+    narrow, bits = recipe.training.precision, recipe.model.quantization
+    keys = [f"training.precision={narrow}"] if narrow in ("int8", "float8") else []
+    keys += [f"model.quantization={bits}"] if bits is not None else []
+    return [f"training.shard_base: {key} keeps whole weights in fewer bits. Leave one of the two out." for key in keys]
 
 
 def _across_synthetic(recipe: Recipe, task: Any) -> list[str]:

@@ -27,25 +27,27 @@ from tunesmith.runs.session import Reading, Session, open_session
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.corpus import Corpus, Split
+from tunesmith.training.processes import ALONE, Processes
 
 _log = logging.getLogger("tunesmith")
 
 _FAMILIES: dict[str, type[Family]] = {"labelling": Labelling, "generating": Generating, "prompting": Prompted}
 
 
-def open_family(checked: Checked, earlier: Earlier | None) -> Family:
+def open_family(checked: Checked, earlier: Earlier | None, processes: Processes = ALONE) -> Family:
     """Load the model and the data, and settle how all is scored.
 
     Args:
         checked: the recipe.
         earlier: run to go on from, or None.
+        processes: that train together.
     Returns:
         The family of the recipe's task.
     Raises:
         TunesmithError: anything wrong with the model or the data.
     """
     recipe, settings = checked.recipe, checked.recipe.evaluation
-    session = open_session(checked)
+    session = open_session(checked, processes)
     if earlier is not None:
         check_base(earlier, session)
     corpus = read_corpus(checked, session, earlier.labels if earlier else ())

@@ -25,6 +25,7 @@ from tunesmith.training.corpus import Corpus
 # Keys that decide nothing about the steps already made. Of others the message tells both values.
 MAY_CHANGE = (
     "output", "training.epochs", "training.patience", "training.checkpoint_every_steps", "training.trackers",
+    "training.shard_base",
     "evaluation.resamples", "evaluation.confidence", "evaluation.baselines",
 )  # fmt: skip
 _FILES = ("data.train", "data.validation", "data.test", "model.name")  # may move: their content is compared

@@ -38,6 +38,7 @@ from tunesmith.prompts.template import Template, Wordings, parse
 from tunesmith.recipe.loading import Checked
 from tunesmith.recipe.schema import PromptSettings
 from tunesmith.tasks.base import Task
+from tunesmith.training.processes import ALONE, Processes
 from tunesmith.training.texts import training_texts
 
 _CONTEXT = 1024  # of a new model whose recipe sets no data.max_tokens
@@ -170,11 +171,12 @@ def _reading(checked: Checked, made: NewModel | None, source: Source, reads: Any
     )
 
 
-def open_session(checked: Checked) -> Session:
+def open_session(checked: Checked, processes: Processes = ALONE) -> Session:
     """Load what a recipe names.
 
     Args:
         checked: the recipe.
+        processes: that train together; they share the base out where training.shard_base says so.
     Returns:
         The session, no delta attached.
     Raises:
@@ -188,7 +190,9 @@ def open_session(checked: Checked) -> Session:
     made, source, reads = _found(checked)
     checked = _suited(checked, source)
     rules = _rules(reads)
-    model = load_model(source, device, getattr(torch, recipe.model.dtype), checked.task.opens)
+    shares = recipe.training.shard_base and processes.several
+    first = torch.device("cpu") if shares else device  # no GPU ever holds a whole base that is shared out
+    model = load_model(source, first, getattr(torch, recipe.model.dtype), checked.task.opens)
     model_hash = source.hash(model)
     reading = _reading(checked, made, source, reads, model)
     if recipe.training.dropout is not None:
@@ -196,6 +200,8 @@ def open_session(checked: Checked) -> Session:
     bits, methods = recipe.model.quantization, [checked.method, *(other.method for other in checked.candidates)]
     keep = any(method.wants_full_precision for method in methods)
     quantised = quantise(model, bits, keep) if bits else None
+    if shares:
+        processes.share_base(model, device)
     backbone = _opened(model, reading)
     backbone.seams.tokenizer = reading.tokenizer
     return Session(

@@ -95,6 +95,8 @@ def _train_recipe(
             "method auto is chosen by one process, as the time it may take is that of one. Train once without the "
             "launcher, and name the method that it takes."
         )
+    if checked.recipe.training.shard_base and not processes.several:
+        progress.say("training.shard_base: this process is alone, so it holds the whole base; torchrun starts several.")
     trackers_of(checked)
     checked, choice = choose(checked, progress)
     if resume and is_finished(output):
@@ -151,7 +153,7 @@ def _fitted(
     checked: Checked, earlier: Earlier | None, going: Going, progress: Progress, processes: Processes
 ) -> _Fitted:
     """Open model and data, carry baselines out, and train."""
-    recipe, family = checked.recipe, open_family(checked, earlier)
+    recipe, family = checked.recipe, open_family(checked, earlier, processes)
     session, corpus = family.session, family.corpus
     meter, settings = Meter(session.backbone.device), recipe.evaluation
     facts = going.facts(checked, session, corpus, progress.say)
@@ -445,7 +447,8 @@ def _planned(prepared: list[Prepared], warnings: Sequence[str], progress: Progre
             progress.say(f"{who} {facts.trainable:,} parameters ({100 * facts.share:.2f} %) in {where}")
     progress.say(planned.sentence())
     if processes.several:
-        progress.say(f"{processes.count} processes share the rows of every step; only what trains is sent")
+        parts = "" if processes.shards is None else ", and the base's blocks in parts"
+        progress.say(f"{processes.count} processes share the rows of every step; only what trains is sent{parts}")
     notes = dict.fromkeys(note for item in prepared for note in item.facts.notes)
     for note in (*notes, *warnings):
         progress.say(f"note: {note}")

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.core.memory import resident_bytes
 from tunesmith.models.delta import Delta
 from tunesmith.models.keeping import counted
-from tunesmith.models.quantized import is_quantised
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.batching import batch_of
 from tunesmith.training.trial import Trial
@@ -66,7 +65,7 @@ def check(trial: Trial) -> Preflight:
     held = _held(tuned.backbone.device)
     tuned.train(True)
     weights = [*tuned.backbone.model.parameters(), *trial.optimizer.parameters]
-    with counted([weight for weight in weights if not is_quantised(weight)]) as saved:
+    with counted([weight for weight in weights if type(weight) is nn.Parameter]) as saved:  # quantised, shared out
         loss = tuned.loss(batch, trial.settings.label_smoothing)
     trial.optimizer.scale(loss).backward()  # as in a step: float16 may lose small gradients
     silent = _check_gradients(tuned.delta)

@@ -22,6 +22,8 @@ from torch.distributed.rendezvous import rendezvous
 from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
 from tunesmith.core.launch import Place, heed_again, launched, speak_first
 from tunesmith.models.loading import choose_device
+from tunesmith.models.sharding import Shards
+from tunesmith.models.structure import stacks
 
 _PATIENCE = timedelta(days=7)  # the others wait while the first one evaluates; one that dies is noticed at once
 _MOMENT = timedelta(seconds=5)  # for the first process to say that it met the same error
@@ -44,6 +46,7 @@ class Processes:
         self._key = f"{_MESSAGE} {next(_turns)}"
         self.reduced_bytes = 0  # gradients that the last step gave to the sums
         self.reductions = 0  # buffers that they were sent in
+        self.shards: Shards | None = None  # of the base, where its blocks are shared out
 
     @property
     def count(self) -> int:
@@ -73,6 +76,7 @@ class Processes:
             "count": self.count,
             "reduced_bytes_per_step": self.reduced_bytes,
             "reductions_per_step": self.reductions,
+            **({} if self.shards is None else _held(self.shards)),
         }
 
     # Sharing out ----------------------------------------------------------------------------------------------
@@ -94,9 +98,30 @@ class Processes:
                 own.append(place)
         return sorted(own)
 
+    def share_base(self, model: nn.Module, device: torch.device) -> None:
+        """Share the blocks of a base out, so that each process holds its part of them.
+
+        Args:
+            model: loaded, on the CPU, and not yet opened at its seams.
+            device: that computes.
+        """
+        blocks = [model.get_submodule(path) for stack in stacks(model) for path in stack]
+        self.shards = Shards(model, blocks, device, self.count, self._lowest)
+
+    def _lowest(self, value: int) -> int:
+        given = torch.tensor([value])
+        self._exchange(dist.all_reduce, given, op=dist.ReduceOp.MIN)
+        return int(given)
+
     # Talking --------------------------------------------------------------------------------------------------
 
     def _talk(self, call: Callable[..., Any], *given: Any, **words: Any) -> None:
+        """Exchange something with the others, once none of them needs a part of a block that this one holds."""
+        if self.shards is not None:
+            self.shards.rest()
+        self._exchange(call, *given, **words)
+
+    def _exchange(self, call: Callable[..., Any], *given: Any, **words: Any) -> None:
         """Exchange something with the others; one that is gone ends this one too."""
         try:
             call(*given, **words)
@@ -273,6 +298,11 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any], before: str 
         elif other != own:
             yield f"{before}{key}", other, own
     yield from ((f"{before}{key}", there[key], None) for key in there if key not in here)
+
+
+def _held(shards: Shards) -> dict[str, int]:
+    """Say what of the base's blocks this process holds."""
+    return {"block_bytes": shards.whole_bytes, "held_block_bytes": shards.held_bytes}
 
 
 class Ended(TunesmithError):
