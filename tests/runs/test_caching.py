@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 import tunesmith
 from tunesmith.core.errors import RecipeError
 from tunesmith.models.depth import Depth
+from tunesmith.runs.labelling import Labelling
 
 Recipe = dict[str, Any]
 
@@ -72,3 +73,21 @@ def test_a_delta_at_the_first_block(recipe: Recipe) -> None:
     wanted = deep(recipe, epochs=2, cache="memory") | {"method": "lora"}
     with pytest.raises(RecipeError, match="top-half"):
         tunesmith.train(wanted)
+
+
+@pytest.mark.parametrize(("head", "settled"), [("proxies-and-matching", 1), ("matching", 3)])
+def test_rows_are_kept_once_where_nothing_reads_them_earlier(
+    head: str, settled: int, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below: list[bool] = []
+    settle = Labelling.settle
+
+    def watched(own: Labelling, tuned: Any) -> None:
+        below.append(tuned.backbone.below is not None)
+        settle(own, tuned)
+
+    monkeypatch.setattr(Labelling, "settle", watched)
+    given = deep(recipe, epochs=2, best="last")
+    given |= {"task": {"name": "text-classification", "head_kind": head}, "data": recipe["data"] | {"validation": None}}
+    tunesmith.train(given)
+    assert below == [True] * settled, "each time from what the frozen blocks gave"

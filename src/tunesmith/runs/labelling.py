@@ -169,9 +169,11 @@ class Labelling(Family):
         return super().best(wanted if "validation" in self.corpus.splits else "last")
 
     def validate(self, tuned: Tuned) -> dict[str, float]:
-        """Answer the validation rows and compute every metric."""
-        self.settle(tuned)
-        if "validation" not in self.corpus.splits:
+        """Answer the validation rows and compute every metric; a head that trains beside kept rows gets new ones."""
+        validated, task = "validation" in self.corpus.splits, self.session.task
+        if validated or (isinstance(task, LabelTask) and task.compares_rows):
+            self.settle(tuned)
+        if not validated:
             return {}
         found = self.answer(tuned, self.corpus.splits["validation"])
         sample = found.sample()

@@ -177,13 +177,16 @@ def _fitted(
     splits = [split for name, split in corpus.splits.items() if name not in ("train", "test")]
     trials = [one for item in prepared for one in item.trials]
     splits = list({id(split): split for split in (*(s for one in trials for s in one.splits), *splits)}.values())
-    cost = Cost()
-    if checked.method.trains or checked.candidates:
-        with kept_below(trials, splits, recipe.training, session.model_hash, progress.say, processes):
+    cost, trains = Cost(), checked.method.trains or checked.candidates
+    below = kept_below(trials, splits, recipe.training, session.model_hash, progress.say, processes)
+    with below if trains else nullcontext():
+        if trains:
             checkpoints = going.begin(checked, facts, progress.say, processes.first)
             cost = _train(checked, prepared, Loop(trials, processes), meter, (going, checkpoints), progress, warnings)
             if checked.ensemble is not None and checked.ensemble.in_turn:
                 cost = cost.plus(_train_others(checked, family, prepared, (meter, warnings, progress), processes))
+        if processes.first and not together:
+            family.settle(_best(prepared).trial.tuned)  # here, where what lies below is still kept
     return _Fitted(checked, family, meter, baselines, prepared, earlier, old, planned, cost, warnings, unseen)
 
 
@@ -196,10 +199,15 @@ def _compared(checked: Checked, prepared: Sequence[Prepared], best: Prepared | N
     ]
 
 
+def _best(prepared: Sequence[Prepared]) -> Prepared:
+    """Return the candidate that did best."""
+    return min(prepared, key=lambda item: item.trial.key)
+
+
 def _judged(fitted: _Fitted, progress: Progress) -> Outcome:
     """Choose among candidates, answer the evaluated rows, and compare."""
     checked, family, prepared, warnings = fitted.checked, fitted.family, fitted.prepared, fitted.warnings
-    best = min(prepared, key=lambda item: item.trial.key)
+    best = _best(prepared)
     _tell_diverged(prepared, warnings, progress)
     kept = _kept(fitted, best, progress)
     tuned, items, facts = kept.tuned, kept.items, kept.facts
@@ -244,7 +252,6 @@ def _kept(fitted: _Fitted, best: Prepared, progress: Progress) -> Together:
     """Take the best candidate, not yet answering, or put all together."""
     if fitted.checked.combine.keeps == "one":
         _tell_choice(fitted.prepared, best.trial, progress)
-        fitted.family.settle(best.trial.tuned)
         return Together(best.trial.tuned, [best])
     joined = put_together(fitted.checked, fitted.family, fitted.prepared)
     progress.say(f"{len(joined.facts['members'])} members: {joined.facts['cost']['sentence']}")
