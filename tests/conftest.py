@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,19 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from tunesmith.cli import main
-from tunesmith.evaluation import plots
+from tunesmith.evaluation import calibration_page, comparison_plots, plots
 
 TEXTS = {
     "greeting": ["hello there friend", "good morning to you", "hi how are you", "hey nice to meet you"],
     "parting": ["goodbye my friend", "see you tomorrow then", "farewell and good night", "bye bye for now"],
     "thanks": ["thank you so much", "many thanks to you", "thanks a lot friend", "i am so thankful now"],
 }
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; searches for garbage need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,19 +52,44 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["TUNESMITH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-_draw = plots._svg
+class Blank:
+    """Stands for a picture and all that is in it: takes every call and draws nothing."""
+
+    def __getattr__(self, name: str) -> Blank:
+        return self
+
+    def __call__(self, *given: Any, **named: Any) -> Blank:
+        return self
+
+    def __getitem__(self, key: Any) -> Blank:
+        return self
+
+    def __iter__(self) -> Iterator[Blank]:
+        return iter(())
+
+
+BLANKS = {
+    (plots, "canvas"): lambda width, height, panels=1: (Blank(), [Blank()] * panels),
+    (plots, "_svg"): lambda figure: "<svg></svg>",
+    (plots, "_png"): lambda figure: b"",
+    (comparison_plots, "canvas"): lambda width, height, panels=1: (Blank(), [Blank()] * panels),
+    (calibration_page, "canvas"): lambda width, height, panels=1: (Blank(), [Blank()] * panels),
+}
+DRAWINGS = {place: getattr(*place) for place in BLANKS}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_pictures() -> None:
-    """Reports leave out the drawing of their pictures, a third of a tiny run's time; see `pictures`."""
-    plots._svg = lambda figure: "<svg></svg>"
+    """Reports leave out their pictures, half of a tiny run's time; see `pictures`."""
+    for (module, name), blank in BLANKS.items():
+        setattr(module, name, blank)
 
 
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports with their pictures, for tests that look at them or at odd content."""
-    monkeypatch.setattr(plots, "_svg", _draw)
+    for (module, name), drawing in DRAWINGS.items():
+        monkeypatch.setattr(module, name, drawing)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""One of several processes of a test: python -m tests.training.several FOLDER, with its place in the environment.
+"""Several processes of a test: python -m tests.training.several FOLDER.
 
-FOLDER/jobs.json lists what to do in turn; each is a recipe, and perhaps a step before which something happens.
+FOLDER/jobs.json lists numbers of processes, each with the jobs they do in turn; a job is a recipe, and perhaps a step
+before which something happens.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from safetensors.torch import save_file
 
 import tunesmith
 from tunesmith.core.errors import TunesmithError
+from tunesmith.recipe.loading import load_recipe
+from tunesmith.runs import writing
 from tunesmith.training.loop import Loop
 from tunesmith.training.optimizing import Optimizer
 
@@ -66,15 +69,30 @@ def happen(what: str, rank: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main(folder: Path) -> None:
-    """Do the jobs of a folder in turn."""
-    torch.set_num_threads(1)
-    rank = int(os.environ["RANK"])
-    for job in json.loads((folder / "jobs.json").read_text()):
-        os.environ["MASTER_PORT"] = str(job["port"])
+def work(folder: Path, jobs: list[dict[str, Any]], rank: int, count: int) -> None:
+    """Do jobs in turn, as a process of that rank."""
+    for job in jobs:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_PORT": str(job["port"])}
         found = carry_out(job, rank)
-        with open(folder / f"found-{rank}.jsonl", "a") as file:
+        with open(folder / f"found-{count}-{rank}.jsonl", "a") as file:
             file.write(json.dumps(found) + "\n")
+
+
+def main(folder: Path) -> None:
+    """Let as many processes as each part says do its jobs: forks of this one, for imports take longer than the jobs."""
+    torch.set_num_threads(1)
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    writing.render = lambda content: f"{content.title}\n"  # reports are not compared
+    for count, jobs in json.loads((folder / "jobs.json").read_text()):
+        load_recipe(jobs[0]["recipe"])  # which imports the components it names
+        forks = []
+        for rank in range(count):
+            forks.append(os.fork())
+            if not forks[-1]:
+                work(folder, jobs, rank, count)
+                os._exit(0)
+        for fork in forks:
+            os.waitpid(fork, 0)
 
 
 if __name__ == "__main__":

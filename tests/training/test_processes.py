@@ -38,20 +38,18 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def together(count: int, folder: Path, jobs: list[Found]) -> list[list[Found]]:
-    """Start processes that do the jobs; what each of them found."""
+def together(folder: Path, parts: list[tuple[int, list[Found]]]) -> list[list[list[Found]]]:
+    """Start processes that do the jobs of each part; what each of them found."""
     folder.mkdir()
+    jobs = [job for _, some in parts for job in some]
     for job, port in zip(jobs, free_ports(len(jobs)), strict=True):
         job["port"] = port
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    shared = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    words = [sys.executable, "-m", "tests.training.several", str(folder)]
+    (folder / "jobs.json").write_text(json.dumps(parts))
     own = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]), "OMP_NUM_THREADS": "1"}
-    running = [subprocess.Popen(words, env={**shared, **own, "RANK": str(rank)}) for rank in range(count)]
-    for one in running:
-        one.wait(timeout=300)
-    found = [folder / f"found-{rank}.jsonl" for rank in range(count)]
-    return [[json.loads(line) for line in path.read_text().splitlines()] for path in found]
+    words = [sys.executable, "-m", "tests.training.several", str(folder)]
+    subprocess.run(words, env={**os.environ, **own}, timeout=300, check=True)
+    files = [[folder / f"found-{count}-{rank}.jsonl" for rank in range(count)] for count, _ in parts]
+    return [[[json.loads(line) for line in path.read_text().splitlines()] for path in part] for part in files]
 
 
 def changed(recipe: Found, output: str, **keys: Any) -> Found:
@@ -92,14 +90,17 @@ def writer(tiny_writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Found
 
 @pytest.fixture(scope="module")
 def found(recipe: Found, writer: Found, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Found]]:
-    """What two processes found in jobs done one after the other; the last one leaves only the first process."""
-    folder = tmp_path_factory.mktemp("jobs") / "two"
+    """What two processes found in jobs done one after the other, the last of which leaves only the first process.
+
+    Under "four" and "four in parts" it is what four processes found.
+    """
+    folder = tmp_path_factory.mktemp("jobs") / "all"
     dropping = {"task": "text-classification", "training": {"dropout": 0.1, "checkpoint_every_steps": 1}}
     compared = {"name": "text-classification", "losses": ["cross-entropy", "supervised-contrastive"]}
     often = {"training": {"checkpoint_every_steps": 1, **SHARED}}
     judged = {**writer["evaluation"], "baselines": ["untuned"]}
     jobs: dict[str, Found] = {
-        "plain": {"recipe": changed(recipe, "two"), "gradients": str(folder / "gradients-")},
+        "plain": {"recipe": changed(recipe, "two"), "gradients": str(folder / "two-")},
         "writer": {"recipe": changed(writer, "two", evaluation=judged)},
         "in parts": {"recipe": changed(recipe, "two-parts", training=SHARED), "gradients": str(folder / "parts-")},
         "writer in parts": {"recipe": changed(writer, "two-parts", training=SHARED, evaluation=judged)},
@@ -111,8 +112,13 @@ def found(recipe: Found, writer: Found, tmp_path_factory: pytest.TempPathFactory
         "ended": {"recipe": changed(recipe, "ended"), "at": 3, "what": "asked to end"},
         "gone": {"recipe": changed(recipe, "gone", **often), "at": 3, "what": "gone"},
     }
-    first, second = together(2, folder, list(jobs.values()))
-    return {name: [first[turn], *second[turn : turn + 1]] for turn, name in enumerate(jobs)}
+    four = [
+        {"recipe": changed(recipe, "four"), "gradients": str(folder / "four-")},
+        {"recipe": changed(recipe, "four-parts", training=SHARED), "gradients": str(folder / "four-parts-")},
+    ]
+    (first, second), of_four = together(folder, [(2, list(jobs.values())), (4, four)])
+    by_name = {name: [first[turn], *second[turn : turn + 1]] for turn, name in enumerate(jobs)}
+    return {**by_name, "four": [one[0] for one in of_four], "four in parts": [one[1] for one in of_four]}
 
 
 def folder_of(recipe: Found, name: str) -> Path:
@@ -129,24 +135,17 @@ def furthest(first: Path, second: Path, name: str = "delta/adapter_model.safeten
 def test_gradients_equal_those_of_one_process(recipe: Found, found: Found, tmp_path: Path) -> None:
     alone = changed(recipe, "one")
     carry_out({"recipe": alone, "gradients": str(tmp_path / "one-")}, 0)
-    names = {"four": {}, "four-parts": SHARED}
-    jobs = [
-        {"recipe": changed(recipe, name, training=keys), "gradients": str(tmp_path / f"{name}-")}
-        for name, keys in names.items()
-    ]
-    four = together(4, tmp_path / "four", jobs)
-    assert [one[0]["processes"]["count"] for one in four] == [4] * 4
-    assert [one[1]["processes"]["held_block_bytes"] for one in four] == [one_part_of(four[0][1], 4)] * 4
+    assert [one["processes"]["count"] for one in found["four"]] == [4] * 4
+    held = [one["processes"]["held_block_bytes"] for one in found["four in parts"]]
+    assert held == [one_part_of(found["four in parts"][0], 4)] * 4
     theirs = load_file(tmp_path / "one-0")
-    two = Path(found["plain"][0]["gradients"])
-    ends = ("four-0", "four-3", "four-parts-0", "four-parts-3")
-    paths = [two / f"{name}-{rank}" for name in ("gradients", "parts") for rank in (0, 1)]
-    for path in (*paths, *(tmp_path / name for name in ends)):
-        ours = load_file(path)
+    folder = Path(found["plain"][0]["gradients"])
+    for name in ("two-0", "two-1", "parts-0", "parts-1", "four-0", "four-3", "four-parts-0", "four-parts-3"):
+        ours = load_file(folder / name)
         assert len(ours) == len(theirs) == 8
         for step, gradient in theirs.items():
             assert float((ours[step] - gradient).abs().max()) <= 1e-10 * float(gradient.abs().max())
-    for name in ("two", "two-parts", *names):
+    for name in ("two", "two-parts", "four", "four-parts"):
         assert furthest(folder_of(recipe, name), folder_of(recipe, "one")) <= 1e-10
         assert furthest(folder_of(recipe, name), folder_of(recipe, "one"), "head.safetensors") <= 1e-10
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,7 @@ def versions() -> dict[str, Any]:
     }
 
 
+@cache  # a look into the packages' folders takes longer than the rest of a fingerprint
 def _version(package: str) -> str:
     try:
         return version(package)
