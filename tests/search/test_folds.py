@@ -9,6 +9,9 @@ import pytest
 import tunesmith
 from tests.conftest import TEXTS, write_csv
 from tunesmith.core.files import read_json
+from tunesmith.core.progress import Silence
+from tunesmith.recipe.loading import load_recipe
+from tunesmith.search.passes import Passes
 
 pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 
@@ -20,7 +23,7 @@ def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     write_csv(folder / "train.csv", train)
     return {
         "model": str(tiny_folder),
-        "data": {"train": str(folder / "train.csv"), "folds": 3},
+        "data": {"train": str(folder / "train.csv"), "folds": 2},
         "method": "lora",
         "training": {"epochs": 2, "batch_size": 8, "learning_rate": [1e-3, 1e-2]},
         "evaluation": {"resamples": 100, "baselines": False},
@@ -36,7 +39,7 @@ def test_a_trial_is_the_mean_of_the_runs_on_its_folds(base: dict[str, Any], tmp_
     found = tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], trials=2, strategy="grid")
     first = trials(tmp_path / "s")[0]
     values, losses, reports = [], [], []
-    for fold in range(3):
+    for fold in range(2):
         run = tunesmith.train(base, [*first["overrides"], f"data.fold={fold}", f"output={tmp_path / str(fold)}"])
         rows = [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]
         best = max(rows, key=lambda row: (row["accuracy"], -row["validation loss"]))
@@ -44,10 +47,10 @@ def test_a_trial_is_the_mean_of_the_runs_on_its_folds(base: dict[str, Any], tmp_
         losses.append(best["validation loss"])
         reports.append([row["accuracy"] for row in rows])
     outcome = first["outcome"]
-    assert outcome["value"] == pytest.approx(sum(values) / 3)
-    assert outcome["loss"] == pytest.approx(sum(losses) / 3, rel=1e-4)
+    assert outcome["value"] == pytest.approx(sum(values) / 2)
+    assert outcome["loss"] == pytest.approx(sum(losses) / 2, rel=1e-4)
     assert [score for _, _, score in first["reports"]] == pytest.approx(
-        [sum(scores) / 3 for scores in zip(*reports, strict=True)]
+        [sum(scores) / 2 for scores in zip(*reports, strict=True)]
     )
     interval = outcome["scores"]["accuracy"]
     assert interval["low"] < outcome["value"] < interval["high"]
@@ -59,9 +62,16 @@ def test_a_fold_that_is_named_scores_alone(base: dict[str, Any], tmp_path: Path)
     assert found["again_on_validation"]["value"] == found["chosen_by"]["value"]
 
 
-def test_a_trial_that_is_worse_over_all_folds_is_stopped(base: dict[str, Any], tmp_path: Path) -> None:
-    words = ["training.epochs=8", "training.learning_rate=[0.02, 1.0e-8, 2.0e-8]", f"output={tmp_path / 's'}"]
-    how: dict[str, Any] = {"strategy": "asha", "strategy_settings": {"factor": 2, "least": 4}}
-    tunesmith.search_settings(base, words, trials=3, metric="validation loss", **how)
-    stopped = [one["outcome"] for one in trials(tmp_path / "s") if one["outcome"]["state"] == "stopped"]
-    assert stopped and all(4 <= one["epochs"] < 8 and one["value"] is not None for one in stopped)
+def test_a_strategy_hears_means_and_ends_a_trial_on_all_folds(base: dict[str, Any]) -> None:
+    words = ["training.epochs=3", "training.learning_rate=0.01"]
+    recipes = {number: load_recipe(base, [*words, f"seed={number}", "data.seed=0"]) for number in range(2)}
+    heard = []
+
+    def listen(number: int, epoch: int, score: float) -> bool:
+        heard.append((number, epoch))
+        return number == 1
+
+    found = Passes("accuracy", Silence(), every_fold=True).carry_out(recipes, listen)
+    assert sorted(heard) == [(0, 1), (0, 2), (0, 3), (1, 1)]
+    assert [found[number].state for number in range(2)] == ["complete", "stopped"]
+    assert found[0].epochs == 3 > found[1].epochs

@@ -284,8 +284,10 @@ class Passes:
             def heard() -> dict[str, float]:
                 found, epoch = validate(), trial.epoch
                 own[epoch] = found[self.metric]
-                known = [row.get(epoch, row[max(row)] if row and other.over else None)
-                         for row, other in zip(scores, trials, strict=True)]  # fmt: skip
+                known = [
+                    row.get(epoch, row.get(other.epoch) if other.over else None)  # one that is over keeps its last
+                    for row, other in zip(scores, trials, strict=True)
+                ]
                 values = [value for value in known if value is not None]
                 if len(values) == len(known) and listen(one.number, epoch, sum(values) / len(values)):
                     for other in trials:
