@@ -15,7 +15,7 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	$(BIN)/pytest -n auto --dist worksteal --ignore tests/architecture/test_quickness.py
-	$(BIN)/pytest tests/architecture/test_quickness.py
+	$(BIN)/pytest --noconftest tests/architecture/test_quickness.py
 
 check: .venv/.ready
 	$(BIN)/ruff format --check src tests benchmarks

@@ -47,6 +47,12 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> None:
+    """A run waits for the disk dozens of times, so that it outlives the machine; no run of a test has to."""
+    os.fsync = lambda handle: None  # type: ignore[assignment]
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What runs keep for later ones stays out of the user's cache folder."""
     os.environ["TUNESMITH_CACHE"] = str(tmp_path_factory.mktemp("cache"))

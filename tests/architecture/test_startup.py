@@ -17,43 +17,43 @@ def loaded_by(code: str, heavy: tuple[str, ...] = QUIET) -> set[str]:
     return set(result.stdout.splitlines()[-1].split())
 
 
-def trained(recipe: dict[str, object], folder: Path) -> tuple[set[str], set[str]]:
-    """Train in a process of its own, and return what is loaded before the first step and at the end."""
+def trained(recipe: dict[str, object], folder: Path, before: str = "") -> tuple[set[str], set[str], str]:
+    """Train in a process of its own: what is loaded before the first step and at the end, and the collector's state."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     code = f"""
+{before}
+import gc
 import tunesmith
 from tunesmith.training.loop import Loop
-step, before = Loop.step, []
+step, loaded = Loop.step, []
 def noting(own, work):
-    if not before:
-        before.append([module for module in {LATE} if module in sys.modules])
+    if not loaded:
+        loaded.append([module for module in {LATE} if module in sys.modules])
     return step(own, work)
 Loop.step = noting
 tunesmith.train({str(folder / "recipe.yaml")!r})
-open({str(folder / "before")!r}, "w").write(" ".join(before[0]))
+open({str(folder / "before")!r}, "w").write(" ".join(loaded[0]))
+collector = gc.isenabled(), gc.get_freeze_count() > 100_000
+open({str(folder / "collector")!r}, "w").write(repr(collector))
 """
     at_the_end = loaded_by(code, LATE)
-    return set((folder / "before").read_text().split()), at_the_end
+    return set((folder / "before").read_text().split()), at_the_end, (folder / "collector").read_text()
 
 
-def test_a_run_loads_only_what_it_needs_and_the_first_step_less(recipe: dict[str, object], tmp_path: Path) -> None:
-    first, at_the_end = trained(recipe | {"evaluation": {"baselines": False}}, tmp_path)
+def test_a_run_in_a_process_of_the_user(recipe: dict[str, object], tmp_path: Path) -> None:
+    """It loads only what it needs, and the first step less; what is there may be the user's, and garbage later."""
+    first, at_the_end, collector = trained(recipe | {"evaluation": {"baselines": False}}, tmp_path)
     assert first == set()
     assert at_the_end == {"matplotlib", "pyarrow.parquet"}, "the report and the table"
+    assert collector == "(True, False)"
 
 
-def test_baselines_load_scikit_learn_only_where_they_are_wanted(recipe: dict[str, object], tmp_path: Path) -> None:
-    first, _ = trained(recipe | {"evaluation": {"baselines": ["linear-probe"]}}, tmp_path)
+def test_a_run_with_baselines_in_our_own_process(recipe: dict[str, object], tmp_path: Path) -> None:
+    """They alone load scikit-learn; imported packages are left out of collections."""
+    ours = "from tunesmith.core.importing import take_the_process\ntake_the_process()"
+    first, _, collector = trained(recipe | {"evaluation": {"baselines": ["linear-probe"]}}, tmp_path, ours)
     assert "sklearn" in first
-
-
-@pytest.mark.parametrize("alone", [True, False], ids=["the command line", "a library"])
-def test_imported_packages_are_left_out_of_collections_in_our_own_process(alone: bool) -> None:
-    """In a user's process what is there at that moment may be the user's, and garbage later."""
-    taken = "from tunesmith.core.importing import take_the_process\ntake_the_process()\n" if alone else ""
-    code = f"import gc\n{taken}import tunesmith.models\nprint(gc.isenabled(), gc.get_freeze_count() > 100_000)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["True", str(alone)]
+    assert collector == "(True, True)"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,6 @@ from tests.conftest import save_drawings, save_tiny_bert, save_tiny_writer
 from tests.docs.test_readme import ROOT, blocks, small_data
 from tunesmith.cli.main import app
 
-pytestmark = pytest.mark.usefixtures("pictures")
-
 PAGES = ["tutorial.md", *sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name != "tutorial.md")]
 RECIPE = """
 task: text-classification

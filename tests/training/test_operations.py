@@ -43,10 +43,17 @@ def tuned(core: Backbone, operations: ModuleType) -> Any:
     return delta
 
 
+@pytest.fixture(scope="module")
+def llama() -> LanguageModel:
+    return LanguageModel(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).eval())
+
+
 @pytest.mark.parametrize(("begin", "answers", "most"), [(0, 39, 1.08), (0, 4, 1.08), (128, 4, 1.12)])
-def test_a_language_models_step(begin: int, answers: int, most: float, operations: ModuleType) -> None:
-    core = LanguageModel(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).eval())
-    tuned(core, operations)
+def test_a_language_models_step(
+    begin: int, answers: int, most: float, operations: ModuleType, llama: LanguageModel
+) -> None:
+    core = llama
+    delta = tuned(core, operations)
     batch = rows(begin, answers)
     marks = [part.tolist() for part in batch.learned.split(list(batch.layout.lengths))]
     step = operations.causal_step([(len(mark), mark) for mark in marks], begin)
@@ -57,7 +64,10 @@ def test_a_language_models_step(begin: int, answers: int, most: float, operation
         hidden = core.before_learned(batch)
         core.loss(hidden, batch.targets, torch.ones(len(hidden))).backward()
 
-    found = operations.executed(run)
+    try:
+        found = operations.executed(run)
+    finally:
+        delta.detach()
     assert least <= found <= most * least, f"{found / least:.3f} times the least"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,7 @@ def same(first: Trial, second: Trial) -> bool:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_regularizer_changes_training_and_goes_on_from_a_checkpoint_to_the_bit(case: str) -> None:
-    plain = fresh()
-    run([plain])
-    assert not same(plain, goes_on(regularizers=CASES[case]))
+    assert not same(plain(), goes_on(regularizers=CASES[case]))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +171,14 @@ def test_what_trains_goes_on_from_a_checkpoint_to_the_bit(training: dict[str, An
     if training.get("schedule", {}) != "one-cycle" and "schedule" in training:
         rates = [row["learning_rate"] for row in found.trained.history]
         assert rates[-1] < rates[0]
+
+
+@cache
+def plain() -> Trial:
+    """Without any; nothing changes it later."""
+    found = fresh()
+    run([found])
+    return found
 
 
 def fresh(**more: Any) -> Trial:

@@ -8,6 +8,10 @@ import yaml
 
 from tunesmith.core.errors import RecipeError
 
+_QUICK: Any = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # in C where PyYAML was built so; its errors name other lines
+
 
 def parse(
     text: str, source: str, what: str = "a recipe", example: str = "task: text-classification"
@@ -26,7 +30,7 @@ def parse(
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_QUICK)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
