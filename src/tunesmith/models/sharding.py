@@ -10,7 +10,7 @@ Source: Zhao et al. 2023, arXiv:2304.11277. Differs: nothing is gathered ahead o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -148,6 +148,24 @@ def is_sharded(module: nn.Module) -> bool:
         module: of a model.
     """
     return _ATTRIBUTE in module.__dict__
+
+
+def check_whole(model: nn.Module, parameters: Iterable[str]) -> None:
+    """Refuse to train copies of matrices that lie in parts.
+
+    Args:
+        model: whose they are.
+        parameters: their dotted names.
+    Raises:
+        CompatibilityError: one of them lies in parts.
+    """
+    for path in parameters:
+        if model.get_parameter(path).dim() > 1 and is_sharded(model.get_submodule(path.rpartition(".")[0])):
+            raise CompatibilityError(
+                f"training.shard_base: the method trains '{path}' itself, a matrix of a block, and such blocks are "
+                "shared out among the processes. Choose a method that adds to the matrices, as lora does, or set "
+                "training.shard_base=false."
+            )
 
 
 @contextmanager
