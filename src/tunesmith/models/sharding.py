@@ -53,7 +53,9 @@ class Shards:
             )
         self._agree, self._nothing = agree, 2 * len(self.blocks)
         matrices = [_matrices(block) for block in self.blocks]
-        self.whole_bytes = sum(module._parameters[leaf].nbytes for own in matrices for module, leaf in own)  # type: ignore[union-attr]
+        wholes: list[Any] = [module._parameters[leaf] for own in matrices for module, leaf in own]
+        self.whole_bytes = sum(whole.nbytes for whole in wholes)
+        del wholes  # else they would stay beside their parts
         mesh = init_device_mesh(device.type, (count,))
         for number, block in enumerate(self.blocks):
             vectors = {one for one in block.parameters() if one.dim() < 2}
@@ -63,8 +65,8 @@ class Shards:
             for module in block.modules():
                 module.__dict__[_ATTRIBUTE] = self, number
         self._samples = [own[0] for own in matrices]  # one matrix of each block tells whether it is whole
-        parts = [module._parameters[leaf] for own in matrices for module, leaf in own]
-        self.held_bytes = sum(part.to_local().nbytes for part in parts)  # type: ignore[union-attr]
+        parts: list[Any] = [module._parameters[leaf] for own in matrices for module, leaf in own]
+        self.held_bytes = sum(part.to_local().nbytes for part in parts)
         model.to(device)
 
     def _before(self, number: int) -> Callable[..., None]:
@@ -194,4 +196,4 @@ def whole_weight(module: nn.Module) -> Tensor:
     if found is None or found[0].is_whole(found[1]):
         return module.weight  # type: ignore[return-value]
     with gathered(module):
-        return module.weight.detach().clone()  # type: ignore[operator,union-attr]
+        return module.weight.detach().clone()  # type: ignore[operator]
