@@ -406,13 +406,14 @@ def processes_table(shard: bool = False) -> list[str]:
     ).format(**found)
     columns = ("processes", "steps", "largest difference: gradients of a step / delta at the end",
                "bytes per step: gradients / loss and flag", "bytes of the delta and the head")  # fmt: skip
-    columns += ("weights of the base that a process holds between steps",) if shard else ()
+    columns += ("bytes that a process holds between steps: blocks' matrices / the whole base",) if shard else ()
     lines = ["", f"## {title}", "", f"`python benchmarks/processes.py{option}`. {what}", ""]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for count, own in found["processes"].items():
         sent = f"{own['gradient_bytes_per_step']:,.0f} / {own['other_bytes_per_step']:,.0f}"
         far = f"{own['gradient_difference']:.1e} / {own['delta_difference']:.1e}"
-        held = [f"{own['held_base_bytes']:,}"] if shard else []
+        parts = own["reported"].get("held_block_bytes", "all")
+        held = [f"{parts:{'' if parts == 'all' else ','}} / {own['held_base_bytes']:,}"] if shard else []
         lines.append(f"| {' | '.join([count, str(own['steps']), far, sent, format(own['delta_bytes'], ','), *held])} |")
     return lines
 

@@ -23,7 +23,7 @@ from tunesmith.models.hosting import DecoderSeam, HostSeam
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam, Seam, linear_seam
 from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.routing import Routing
-from tunesmith.models.sharding import is_sharded
+from tunesmith.models.sharding import check_whole
 from tunesmith.models.soft_prompts import Place
 from tunesmith.models.statistics import FrozenStatistics
 from tunesmith.models.structure import is_causal, stacks
@@ -153,7 +153,7 @@ class Seams:
         Raises:
             CompatibilityError: the name is taken, or a copy would stand for a matrix that processes share out.
         """
-        self._check_whole(parameters := list(parameters))
+        check_whole(self.model, parameters := list(parameters))
         if prompt is not None:
             self._open_hosts()
             prompt.to(device=device_of(self.model))
@@ -168,16 +168,6 @@ class Seams:
         delta = Delta(self, name, built, copies, prompt, frozenset(alone))
         self.place(delta)
         return delta
-
-    def _check_whole(self, parameters: Iterable[str]) -> None:
-        """Refuse copies of matrices that lie in parts."""
-        for path in parameters:
-            if self.parameter(path).dim() > 1 and is_sharded(self.model.get_submodule(path.rpartition(".")[0])):
-                raise CompatibilityError(
-                    f"training.shard_base: the method trains '{path}' itself, a matrix of a block, and such blocks are "
-                    "shared out among the processes. Choose a method that adds to the matrices, as lora does, or set "
-                    "training.shard_base=false."
-                )
 
     def place(self, delta: Delta) -> None:
         """Put a delta's patches and copies at their places and use it for all rows.

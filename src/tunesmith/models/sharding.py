@@ -10,7 +10,7 @@ Source: Zhao et al. 2023, arXiv:2304.11277. Differs: nothing is gathered ahead o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,7 +53,9 @@ class Shards:
             )
         self._agree, self._nothing = agree, 2 * len(self.blocks)
         matrices = [_matrices(block) for block in self.blocks]
-        self.whole_bytes = sum(module._parameters[leaf].nbytes for own in matrices for module, leaf in own)  # type: ignore[union-attr]
+        wholes: list[Any] = [module._parameters[leaf] for own in matrices for module, leaf in own]
+        self.whole_bytes = sum(whole.nbytes for whole in wholes)
+        del wholes  # else they would stay beside their parts
         mesh = init_device_mesh(device.type, (count,))
         for number, block in enumerate(self.blocks):
             vectors = {one for one in block.parameters() if one.dim() < 2}
@@ -63,8 +65,8 @@ class Shards:
             for module in block.modules():
                 module.__dict__[_ATTRIBUTE] = self, number
         self._samples = [own[0] for own in matrices]  # one matrix of each block tells whether it is whole
-        parts = [module._parameters[leaf] for own in matrices for module, leaf in own]
-        self.held_bytes = sum(part.to_local().nbytes for part in parts)  # type: ignore[union-attr]
+        parts: list[Any] = [module._parameters[leaf] for own in matrices for module, leaf in own]
+        self.held_bytes = sum(part.to_local().nbytes for part in parts)
         model.to(device)
 
     def _before(self, number: int) -> Callable[..., None]:
@@ -150,6 +152,24 @@ def is_sharded(module: nn.Module) -> bool:
     return _ATTRIBUTE in module.__dict__
 
 
+def check_whole(model: nn.Module, parameters: Iterable[str]) -> None:
+    """Refuse to train copies of matrices that lie in parts.
+
+    Args:
+        model: whose they are.
+        parameters: their dotted names.
+    Raises:
+        CompatibilityError: one of them lies in parts.
+    """
+    for path in parameters:
+        if model.get_parameter(path).dim() > 1 and is_sharded(model.get_submodule(path.rpartition(".")[0])):
+            raise CompatibilityError(
+                f"training.shard_base: the method trains '{path}' itself, a matrix of a block, and such blocks are "
+                "shared out among the processes. Choose a method that adds to the matrices, as lora does, or set "
+                "training.shard_base=false."
+            )
+
+
 @contextmanager
 def gathered(module: nn.Module) -> Iterator[None]:
     """Make a module's parameters whole inside; all processes have to come here.
@@ -176,4 +196,4 @@ def whole_weight(module: nn.Module) -> Tensor:
     if found is None or found[0].is_whole(found[1]):
         return module.weight  # type: ignore[return-value]
     with gathered(module):
-        return module.weight.detach().clone()  # type: ignore[operator,union-attr]
+        return module.weight.detach().clone()  # type: ignore[operator]
