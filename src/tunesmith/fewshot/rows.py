@@ -14,7 +14,7 @@ from tunesmith.data.tokens import TokenRows
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
 from tunesmith.models.layout import ragged
-from tunesmith.models.seams import device_of
+from tunesmith.models.placing import device_of
 from tunesmith.tasks.labelling import LabelTask
 
 

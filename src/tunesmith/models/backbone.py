@@ -17,7 +17,8 @@ from tunesmith.models.attention import flat_rows
 from tunesmith.models.ending import Ending, last_block, read_tokens
 from tunesmith.models.keeping import spared_memory
 from tunesmith.models.layout import Layout, RaggedBatch, ragged
-from tunesmith.models.seams import Seams, count, device_of, open_seams
+from tunesmith.models.placing import device_of
+from tunesmith.models.seams import Seams, count, open_seams
 from tunesmith.models.structure import stacks
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from copy import deepcopy
 from typing import Any
 from weakref import ref
 
-import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError, TargetError, nearest, unknown
@@ -21,6 +20,7 @@ from tunesmith.models.fusing import fused_seam
 from tunesmith.models.gated import gated_seam
 from tunesmith.models.hosting import DecoderSeam, HostSeam
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam, Seam, linear_seam
+from tunesmith.models.placing import device_of
 from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.routing import Routing
 from tunesmith.models.sharding import check_whole
@@ -486,14 +486,3 @@ def count(tensors: Iterable[Tensor]) -> int:
         Their total number of elements. [count]
     """
     return sum(tensor.numel() for tensor in tensors)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a model lives.
-
-    Args:
-        model: with at least one parameter.
-    Returns:
-        The device of its first parameter.
-    """
-    return next(model.parameters()).device

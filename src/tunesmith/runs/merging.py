@@ -32,8 +32,9 @@ from tunesmith.methods.store import (
 from tunesmith.models.delta import Delta
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import choose_device, load_model, load_tokenizer, locate, quiet
+from tunesmith.models.placing import device_of
 from tunesmith.models.quantized import dense, is_quantised
-from tunesmith.models.seams import device_of, open_seams
+from tunesmith.models.seams import open_seams
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.runs.agreement import Agreement, Answers, agreement
 from tunesmith.runs.folder import check_new, check_single, staged
