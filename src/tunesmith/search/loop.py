@@ -222,7 +222,8 @@ class ClosedLoop:
         chosen = list(proposals[: max(0, most)])
         if budget.seconds is None:
             return chosen
-        room = budget.seconds - budget.elapsed - self._last_run(1)
+        seeds = 1 if len(self.record.rounds) == 1 else self.settings.members  # the starts settle how long one takes
+        room = budget.seconds - budget.elapsed - self._last_run(seeds)
         found = list[Proposal]()
         for one in chosen:
             epochs = 1 if one.checked is None else one.checked.recipe.training.epochs
