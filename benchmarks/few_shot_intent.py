@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import statistics
 import tempfile
 from pathlib import Path
@@ -95,17 +96,23 @@ def table(recipe: str, found: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def written(recipe: str) -> str:
+    """Return the hash of a recipe's file."""
+    return hashlib.sha256((RECIPES / f"{recipe}.yaml").read_bytes()).hexdigest()[:16]
+
+
 def carried_out(dataset: str, shots: int, given: argparse.Namespace) -> dict[str, Any]:
     """Carry out the recipe with every seed on one split; what is kept is kept after every run."""
     kept, name = given.split == "test" and not given.keys, f"{dataset} {shots}-shot, {given.recipe}"
     found = common.kept("few_shot_intent").get(name, {}) if kept and given.go_on else {}
+    found = found if found.get("recipe") == written(given.recipe) else {}  # nothing goes on with another recipe
     runs = found.get("runs", [])[: given.seeds]
     for seed in range(len(runs), given.seeds):
         work = {"recipe": given.recipe, "set": dataset, "shots": shots, "seed": seed, "split": given.split,
                 "keys": given.keys}  # fmt: skip
         runs.append(common.child(__file__, work, given.threads))
         print(f"{name} seed {seed}: {100 * runs[-1]['accuracy']:.2f} %, {runs[-1]['seconds']:.0f} s", flush=True)
-        found = summed(runs, given.threads)
+        found = {**summed(runs, given.threads), "recipe": written(given.recipe)}
         if kept:
             common.keep("few_shot_intent", name, found)
     return found

@@ -27,10 +27,11 @@ def power_law(rows: Any, limit: Any, scale: Any, exponent: Any) -> Any:
         exponent: how fast that shrinks.
     Returns:
         The score, of the broadcast shape.
+    Source:
+        Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence.
     Example:
         >>> power_law(100.0, 0.9, 2.0, 0.5)
         0.7
-    Source: Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence.
     """
     return limit - scale * rows**-exponent
 
