@@ -151,20 +151,6 @@ def test_what_can_train_together_stays_together(recipes: dict[int, Any]) -> None
 # Processes ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("workers")
-    train = [(f"{text} {extra}", label) for label, texts in TEXTS.items() for text in texts for extra in "ab"]
-    write_csv(folder / "train.csv", train)
-    return {
-        "model": str(tiny_folder),
-        "data": {"train": str(folder / "train.csv"), "validation": 0.25},
-        "method": "lora",
-        "training": {"epochs": 1, "batch_size": 8, "learning_rate": {"low": 1e-4, "high": 2e-2, "log": True}},
-        "evaluation": {"resamples": 100, "baselines": False},
-    }
-
-
 def scores(found: dict[str, Any]) -> Any:
     trials = tunesmith.core.files.read_json(Path(found["report"]).parent / "trials.json", list)
     return [(one["overrides"], one["outcome"]["state"], one["outcome"]["value"]) for one in trials], [
@@ -173,13 +159,13 @@ def scores(found: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def alone(base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def alone(space: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     words = [f"output={tmp_path_factory.mktemp('alone') / 's'}"]
-    return scores(tunesmith.search_settings(base, words, trials=4, strategy="random", width=2))
+    return scores(tunesmith.search_settings(space, words, trials=4, strategy="random", width=2))
 
 
 def test_processes_do_the_same_trials_and_one_that_is_killed_loses_none(
-    base: dict[str, Any],
+    space: dict[str, Any],
     alone: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -195,7 +181,7 @@ def test_processes_do_the_same_trials_and_one_that_is_killed_loses_none(
 
     monkeypatch.setattr(Local, "start", started)
     settings: dict[str, Any] = {"trials": 4, "strategy": "random", "width": 2, "workers": 2}
-    found = tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], **settings)
+    found = tunesmith.search_settings(space, [f"output={tmp_path / 's'}"], **settings)
     assert scores(found) == alone
     assert "a worker ended (signal SIGKILL); its trials are given out again" in capsys.readouterr().err
     assert all(line._process.poll() is not None for line in lines)
@@ -250,9 +236,9 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     yield fake
 
 
-def test_a_pool_on_ray_gives_the_same_result(base: dict[str, Any], alone: Any, tmp_path: Path, ray: Any) -> None:
+def test_a_pool_on_ray_gives_the_same_result(space: dict[str, Any], alone: Any, tmp_path: Path, ray: Any) -> None:
     settings: dict[str, Any] = {"trials": 4, "strategy": "random", "width": 2, "pool": "ray"}
-    found = tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], **settings, pool_settings={"gpus": 0.5})
+    found = tunesmith.search_settings(space, [f"output={tmp_path / 's'}"], **settings, pool_settings={"gpus": 0.5})
     assert scores(found) == alone
     assert [one["num_gpus"] for one in ray.options] == [0.5] and len(ray.cancelled) == 1
     deadline = time.monotonic() + 20
@@ -260,12 +246,12 @@ def test_a_pool_on_ray_gives_the_same_result(base: dict[str, Any], alone: Any, t
         time.sleep(0.01)
 
 
-def test_mistakes_are_named(base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_named(space: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependency, match=r"the pool ray needs the package 'ray'.*tunesmith\[ray\]"):
-        tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], trials=2, pool="ray")
+        tunesmith.search_settings(space, [f"output={tmp_path / 's'}"], trials=2, pool="ray")
     with pytest.raises(RecipeError, match="unknown pool 'rai'"):
-        tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], trials=2, pool="rai")
+        tunesmith.search_settings(space, [f"output={tmp_path / 's'}"], trials=2, pool="rai")
     with pytest.raises(RecipeError, match="workers"):
-        tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], trials=2, workers=0)
+        tunesmith.search_settings(space, [f"output={tmp_path / 's'}"], trials=2, workers=0)
     assert not (tmp_path / "s").exists()

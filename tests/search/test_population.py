@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 import tunesmith
-from tests.conftest import TEXTS, write_csv
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.files import read_json
 from tunesmith.search.bookkeeping import quiet
@@ -110,20 +109,6 @@ def _distance(name: str, seed: int, members: int = 8, generations: int = 12) -> 
     return min(abs(x) for x in at.values())
 
 
-@pytest.fixture(scope="module")
-def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("population")
-    train = [(f"{text} {extra}", label) for label, texts in TEXTS.items() for text in texts for extra in "ab"]
-    write_csv(folder / "train.csv", train)
-    return {
-        "model": str(tiny_folder),
-        "data": {"train": str(folder / "train.csv"), "validation": 0.25},
-        "method": "lora",
-        "training": {"epochs": 1, "batch_size": 8, "learning_rate": {"low": 1e-4, "high": 2e-2, "log": True}},
-        "evaluation": {"resamples": 100, "baselines": False},
-    }
-
-
 SETTINGS: dict[str, Any] = {"strategy": "population", "strategy_settings": {"members": 3}, "trials": 6}
 
 
@@ -133,10 +118,10 @@ def kept(folder: Path) -> list[Any]:
 
 
 def test_a_study_that_was_killed_ends_as_one_that_was_not(
-    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    found = tunesmith.search_settings(base, [f"output={whole}"], **SETTINGS)
+    found = tunesmith.search_settings(space, [f"output={whole}"], **SETTINGS)
     trials = kept(whole)
     assert [len(words) for words, _ in trials] == [1] * 3 + [3] * 3
     assert found["again_on_validation"]["value"] == found["chosen_by"]["value"]  # an ordinary run gives it again
@@ -149,8 +134,8 @@ def test_a_study_that_was_killed_ends_as_one_that_was_not(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Database, "add", ended)
-        tunesmith.search_settings(base, [f"output={killed}"], **SETTINGS)
-    tunesmith.search_settings(base, [f"output={killed}"], **SETTINGS, resume=True)
+        tunesmith.search_settings(space, [f"output={killed}"], **SETTINGS)
+    tunesmith.search_settings(space, [f"output={killed}"], **SETTINGS, resume=True)
     assert kept(killed) == trials
 
 
@@ -163,7 +148,7 @@ def test_a_study_that_was_killed_ends_as_one_that_was_not(
     ],
 )
 def test_what_members_cannot_copy_is_refused(
-    base: dict[str, Any], tmp_path: Path, words: list[str], message: str
+    space: dict[str, Any], tmp_path: Path, words: list[str], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        tunesmith.search_settings(base, [f"output={tmp_path / 's'}", *words], **SETTINGS)
+        tunesmith.search_settings(space, [f"output={tmp_path / 's'}", *words], **SETTINGS)

@@ -11,16 +11,11 @@ import numpy as np
 from tunesmith.core.files import finite, write_json, write_text
 from tunesmith.evaluation import plots
 from tunesmith.evaluation.learning_curve import Growth
-from tunesmith.evaluation.metrics.base import is_share, number, worded
+from tunesmith.evaluation.metrics.base import number, scale_of, worded
 from tunesmith.evaluation.page import page, safe, section, texts
 
 HEADS = ("training rows", "mean score on validation", "score of each draw")
 _DRAWN = 60  # points of the line
-
-
-def _scale(metric: str) -> tuple[int, str]:
-    """Say by what scores are multiplied to be read, and the unit."""
-    return (100, ", %") if metric != "validation loss" and is_share(metric) else (1, "")
 
 
 def _worded(metric: str, score: Mapping[str, float]) -> str:
@@ -31,7 +26,7 @@ def _worded(metric: str, score: Mapping[str, float]) -> str:
 
 def _span(metric: str, gain: Mapping[str, float]) -> str:
     """Word a gain with its band."""
-    times, unit = _scale(metric)
+    times, unit = scale_of(metric)
     form, name = ("+.1f", " points") if unit else ("+.3f", "")
     main, low, high = (number(times * gain[key], form) for key in ("value", "low", "high"))
     return f"{main}{name} ({low} to {high})"
@@ -87,7 +82,7 @@ def rows_of(result: Mapping[str, Any]) -> list[list[str]]:
         The smallest first.
     """
     metric = result["metric"]
-    times, unit = _scale(metric)
+    times, unit = scale_of(metric)
     form = ".1f" if unit else ".3f"
     return [
         [f"{one['rows']:,}", _worded(metric, one), ", ".join(number(times * score, form) for score in one["scores"])]
@@ -109,7 +104,7 @@ def write_curve_report(folder: Path, result: Mapping[str, Any], growth: Growth, 
     lines = ["| " + " | ".join(row) + " |" for row in (HEADS, *rows)]
     written = "\n".join([lines[0], "|---" * len(HEADS) + "|", *lines[1:]])
     write_text(folder / "learning-curve.md", "\n\n".join([*said, written]) + "\n")
-    times, unit = _scale(metric)
+    times, unit = scale_of(metric)
     at = np.geomspace(growth.rows[0], growth.more, _DRAWN)
     picture = plots.score_against_rows(
         [(one["rows"], *(times * one[key] for key in ("value", "low", "high"))) for one in result["points"]],

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.core.files import write_json, write_text
 from tunesmith.evaluation import plots
-from tunesmith.evaluation.metrics.base import is_share, number
+from tunesmith.evaluation.metrics.base import number, scale_of
 from tunesmith.evaluation.page import page, safe, section, texts
 from tunesmith.search.attempts import Attempt, Record, Round
 from tunesmith.search.deciding import worded_test
@@ -95,7 +95,7 @@ def write_loop_report(folder: Path, result: Mapping[str, Any], record: Record, h
 
 
 def _pictures(rounds: Sequence[Round], metric: str, higher_is_better: bool) -> list[str]:
-    scale, unit = _scale(metric)
+    scale, unit = scale_of(metric)
     label = f"validation {metric.removeprefix('validation ')}{unit}"
     points = [
         (ended.ended, scale * one.outcome.value, one.outcome.state)
@@ -114,10 +114,6 @@ def _pictures(rounds: Sequence[Round], metric: str, higher_is_better: bool) -> l
         picture = plots.gains_with_intervals(gains, f"gain over the best before{', points' if unit else ''}")
         found.append(section("Every change against the best before it", picture))
     return found
-
-
-def _scale(metric: str) -> tuple[int, str]:
-    return (100, ", %") if metric != "validation loss" and is_share(metric) else (1, "")
 
 
 def _errors(best: Attempt) -> str:

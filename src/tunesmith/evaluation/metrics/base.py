@@ -54,6 +54,17 @@ def is_share(metric: str) -> bool:
     return bool(find("metrics", metric).range == (0.0, 1.0))
 
 
+def scale_of(metric: str) -> tuple[int, str]:
+    """Say how scores read best.
+
+    Args:
+        metric: its name, or "validation loss".
+    Returns:
+        What they are multiplied by, and the unit behind a name: 100 and ", %" of shares, else 1 and nothing.
+    """
+    return (100, ", %") if metric != "validation loss" and is_share(metric) else (1, "")
+
+
 def number(value: float | None, form: str) -> str:
     """Word a number.
 
