@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from tunesmith.core.files import write_json, write_text
@@ -15,6 +16,7 @@ from tunesmith.search.deciding import worded_test
 from tunesmith.search.errors_seen import Errors
 from tunesmith.search.study_report import shown
 
+_WIDE = 60  # characters of a change's name in a picture
 _HEADS = ("attempt", "what", "why it was tried", "score on validation", "against the best before", "seconds")
 
 
@@ -104,7 +106,12 @@ def _pictures(rounds: Sequence[Round], metric: str, higher_is_better: bool) -> l
         if one.outcome.value is not None
     ]
     gains = [
-        (f"{one.number}: {one.change.what}"[:60], scale * one.test.gain, scale * one.test.low, scale * one.test.high)
+        (
+            shorten(f"{one.number}: {one.change.what}", _WIDE, placeholder=" ..."),
+            scale * one.test.gain,
+            scale * one.test.low,
+            scale * one.test.high,
+        )
         for ended in rounds
         for one in ended.attempts
         if one.test is not None
