@@ -48,13 +48,13 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     if result["clear"]:
         said.append(
             f"Twice the data ({ahead['rows']:,} rows) would give about {_worded(metric, ahead)}: "
-            f"{_span(metric, result['gain'])}."
+            f"{_span(metric, result['gain'])} over what the law gives for the present rows."
         )
     else:
         said.append(
             f"What twice the data ({ahead['rows']:,} rows) would give cannot be said: {_worded(metric, ahead)} is "
-            f"{_span(metric, result['gain'])}, which reaches both sides of zero. The curve is flat, or too noisy: give "
-            "more repeats (--repeats) or more validation rows."
+            f"{_span(metric, result['gain'])} over the law's value now, which reaches both sides of zero. The "
+            "curve is flat, or too noisy: give more repeats (--repeats) or more validation rows."
         )
     return [*said, *_checked(result)]
 
