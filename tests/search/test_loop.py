@@ -143,6 +143,8 @@ def test_what_the_last_run_cannot_be_is_said(base: dict[str, Any], tmp_path: Pat
     assert "data.validation" not in final.values and "training.patience waits for them" in final.said
     final.keep(tmp_path / "best.json")
     assert Final.kept(tmp_path / "best.json", 4) == final and Final.kept(tmp_path / "best.json", 3) is None
+    frozen = replace(best, values={"task.head_kind": "logistic-regression", "method": {"name": "none"}})
+    assert "candidates" not in final_of(wanted, plain, frozen, 3).values  # seeds of what trains nothing are all alike
     alone = final_of(wanted, LoopSettings(use_validation=False), best, 1)
     assert alone.values == {} and alone.said == "as it was tried"
 

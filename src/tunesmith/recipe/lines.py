@@ -8,10 +8,6 @@ import yaml
 
 from tunesmith.core.errors import RecipeError
 
-_QUICK: Any = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # in C where PyYAML was built so; its errors name other lines
-
 
 def parse(
     text: str, source: str, what: str = "a recipe", example: str = "task: text-classification"
@@ -30,16 +26,22 @@ def parse(
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.load(text, Loader=_QUICK)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        raise _invalid(error, source) from None
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(f"{source}: {what} is a mapping of keys to values, for example `{example}`.")
     lines: dict[str, int] = {}
     _walk(node, "", lines, source)
-    return values, lines
+    try:
+        return yaml.constructor.SafeConstructor().construct_document(node), lines
+    except yaml.YAMLError as error:
+        raise _invalid(error, source) from None
+
+
+def _invalid(error: yaml.YAMLError, source: str) -> RecipeError:
+    mark = getattr(error, "problem_mark", None)
+    line = f", line {mark.line + 1}" if mark else ""
+    return RecipeError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', error)}")
 
 
 def _walk(node: yaml.MappingNode, prefix: str, lines: dict[str, int], source: str) -> None:

@@ -28,7 +28,7 @@ MAY_CHANGE = (
     "training.shard_base",
     "evaluation.resamples", "evaluation.confidence", "evaluation.baselines",
 )  # fmt: skip
-_FILES = ("data.train", "data.validation", "data.test", "model.name")  # may move: their content is compared
+_FILES = ("data.train", "data.also_train", "data.validation", "data.test", "model.name")  # may move: content counts
 _SAME = ("base_model_hash", "tokenizer_hash", "labels_hash", "max_tokens")  # else the steps were made by another run
 _NAMED = ("code", "python", "torch", "transformers", "tokenizers", "safetensors", "numpy", "machine", "device",
           "processes")  # fmt: skip
@@ -213,7 +213,8 @@ def _check_recipe(checkpoint: Checkpoint, checked: Checked, say: Say) -> None:
 
 def _moved(key: str, before: Any, now: Any) -> bool:
     """Whether a file or folder may only have another place; what it holds is compared later."""
-    return key in _FILES and isinstance(before, str) and isinstance(now, str)
+    several = isinstance(before, list) and isinstance(now, list) and len(before) == len(now)
+    return key in _FILES and (several or (isinstance(before, str) and isinstance(now, str)))
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

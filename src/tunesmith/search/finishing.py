@@ -9,6 +9,7 @@ from typing import Any
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.files import read_json, write_json
+from tunesmith.recipe.schema import Recipe
 from tunesmith.search.attempts import Attempt
 from tunesmith.search.changes import merged
 from tunesmith.search.loop_wanted import LoopSettings, LoopWanted
@@ -63,28 +64,29 @@ def final_of(wanted: LoopWanted, settings: LoopSettings, best: Attempt, members:
     Returns:
         The first of these that makes a recipe: all rows and several seeds, all rows, several seeds, as it was tried.
     """
-    refused = ""
+    refused, tried = "", wanted.load(best.values)
+    members = members if tried.method.trains else 1  # seeds of what trains nothing answer alike
     for rows in (True, False) if settings.use_validation else (False,):
         for seeds in (members, 1) if members > 1 else (1,):
             values, said = dict(best.values), list[str]()
             if rows:
-                values = merged(values, dict(_all_rows(wanted, best)))
+                values = merged(values, dict(_all_rows(tried.recipe, best)))
                 said.append("validation rows train as well, now that they have chosen")
             if seeds > 1:
-                values = merged(values, _seeds(wanted.load(best.values).recipe.seed, seeds))
+                values = merged(values, _seeds(tried.recipe.seed, seeds))
                 said.append(f"the answers of {seeds} seeds are averaged")
             try:
                 wanted.load(values)
             except RecipeError as error:
-                refused = refused or f" (more is not possible: {error})"
+                refused = refused or f" (more is not possible: {' '.join(str(error).split())})"
                 continue
             return Final(best.number, values, ("; ".join(said) or "as it was tried") + refused)
     return Final(best.number, dict(best.values), "as it was tried" + refused)
 
 
-def _all_rows(wanted: LoopWanted, best: Attempt) -> Iterator[tuple[str, Any]]:
+def _all_rows(recipe: Recipe, best: Attempt) -> Iterator[tuple[str, Any]]:
     """Let validation rows train; the last epoch is kept, as nothing can choose one."""
-    recipe, errors = wanted.load(best.values).recipe, best.errors
+    errors = best.errors
     if isinstance(recipe.data.validation, str):
         yield "data.also_train", [*recipe.data.also_train, recipe.data.validation]
     if recipe.data.folds is not None:

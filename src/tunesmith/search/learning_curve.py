@@ -16,6 +16,7 @@ from tunesmith.core.seeds import derived
 from tunesmith.core.settings import Settings, setting
 from tunesmith.data.splitting import Index, stratified_order
 from tunesmith.evaluation.learning_curve import Growth, Scores
+from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Bootstrap, Resampled, Result
 from tunesmith.recipe.loading import Checked, load_recipe
@@ -70,6 +71,7 @@ class _Measuring:
         progress: for the user.
         found: what a share scored on resamples of the validation rows, by number.
         outcomes: of the trainings, by number.
+        by: what shares are scored by, once one was.
     """
 
     recipe: str | Path | Mapping[str, Any]
@@ -79,6 +81,7 @@ class _Measuring:
     progress: Progress
     found: dict[int, Resampled] = field(default_factory=dict)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
+    by: Metric | None = None
 
     def __post_init__(self) -> None:
         self.metric, self.higher_is_better = deciding(self.checked, self.settings.metric)
@@ -105,12 +108,12 @@ class _Measuring:
             self.progress.say(f"{len(self.outcomes)} of {len(shares)} shares trained, {seconds:.0f} s")
         order = sorted(range(len(shares)), key=lambda number: (shares[number].size, shares[number].repeat))
         shape = len(sizes), self.settings.repeats
-        by = compared_by(self.metric, isinstance(self._kind, Predictions))
+        assert self.by is not None
         scores = Scores(
             np.array(sizes, np.float64),
             np.array([self.found[number].value for number in order]).reshape(shape),
             np.stack([self.found[number].table for number in order]).reshape(*shape, -1),
-            by.range,
+            self.by.range,
             self.higher_is_better,
         )
         return sizes, scores, family.judge.bootstrap
@@ -145,9 +148,8 @@ class _Measuring:
 
     def _keep(self, number: int, family: Family, trial: Trial, result: Result) -> None:
         """Score a share on resamples of the validation rows, the same ones for all."""
-        self._kind = result
-        by = compared_by(self.metric, isinstance(result, Predictions))
-        self.found[number] = Resampled.of(result, by, family.judge.bootstrap)
+        self.by = compared_by(self.metric, isinstance(result, Predictions))
+        self.found[number] = Resampled.of(result, self.by, family.judge.bootstrap)
 
     def _check(self, share: _Share, outcome: Outcome) -> None:
         if outcome.state == "failed":

@@ -67,7 +67,6 @@ class Wanted:
     output: Path
     identity: str
     warm: Warm = field(default_factory=Warm)
-
     every_fold: bool = False
 
     def load(self, own: Sequence[str]) -> Checked:
