@@ -319,9 +319,10 @@ def next_token_losses(core: Any, rows: Any, names: list[str]) -> list[Any]:
     if len(names) == 1:
         core.seams.use(names[0])
     wanted = [name for name in names for _ in rows] if len(names) > 1 else None
-    batch = ragged([row for _ in names for row in rows], names=wanted)
+    batch = ragged([row for _ in names for row in rows], names=wanted).to(core.device)
     hidden = core.hidden(batch).view(len(names), len(rows), rows.shape[1], -1)
-    table, labels = core.model.get_input_embeddings().weight, rows[:, 1:].flatten()  # the output map is tied to it
+    table = core.model.get_input_embeddings().weight  # the output map is tied to it
+    labels = rows[:, 1:].flatten().to(core.device)
     found = []
     for own in hidden:  # one delta's logits at a time: they stay in the processor's cache
         logits = own[:, :-1].flatten(0, 1) @ table.t()

@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor, nn
 
 from tests.models.test_ragged import FAMILIES, batch_of, loss_of, relative
-from tunesmith.core.errors import CheckpointError
+from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.methods.base import Method
 from tunesmith.methods.bitfit import BitFit
 from tunesmith.methods.head_only import HeadOnly
@@ -20,7 +20,8 @@ from tunesmith.methods.lora import Lora
 from tunesmith.methods.prefix import PrefixTuning
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
-from tunesmith.models.depth import Depth, frozen_blocks, row_keys
+from tunesmith.models.depth import Depth, frozen_blocks, row_keys, undropped_below
+from tunesmith.models.dropout import set_dropout
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.models.row_store import RowStore
@@ -166,6 +167,24 @@ def test_random_dropping_below_forbids_it() -> None:
     backbone.body.embeddings.dropout.p = 0.0  # type: ignore[union-attr]
     backbone.body.encoder.layer[3].output.dropout.p = 0.1  # type: ignore[union-attr,index]
     assert frozen_blocks(backbone, [delta])[0], "above the frozen part it does no harm"
+
+
+def test_nothing_is_dropped_below_inside_the_block() -> None:
+    backbone, delta = tuned("bert", Lora(rank=2, layers="top-half"))
+    layers = backbone.body.encoder.layer  # type: ignore[union-attr]
+    set_dropout(backbone.body, 0.1)
+    below, above = layers[1].output.dropout, layers[2].output.dropout  # type: ignore[index]
+    with undropped_below(backbone, [delta]):
+        assert (backbone.body.embeddings.dropout.p, below.p, above.p) == (0.0, 0.0, 0.1)  # type: ignore[union-attr]
+        assert len(frozen_blocks(backbone, [delta])[0]) == 2
+    assert (backbone.body.embeddings.dropout.p, below.p, above.p) == (0.1, 0.1, 0.1)  # type: ignore[union-attr]
+
+
+def test_deltas_that_begin_at_unlike_blocks_are_not_quieted_together() -> None:
+    backbone, first = tuned("bert", Lora(rank=2, layers="top-half"))
+    second = Lora(rank=2).attach(backbone.seams, "second")
+    with pytest.raises(RecipeError, match="above 0 and 2 frozen"):
+        undropped_below(backbone, [first, second])
 
 
 def test_a_file_serves_a_later_run(tmp_path: Path) -> None:

@@ -32,12 +32,15 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
-def test_frozen_blocks_run_once_per_row(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.1, "frozen_dropout": False}], ids=["no dropout", "above only"])
+def test_frozen_blocks_run_once_per_row(
+    changes: Recipe, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     rows = counting(monkeypatch)
-    kept = tunesmith.train(deep(recipe, epochs=3))
+    kept = tunesmith.train(deep(recipe, epochs=3, **changes))
     once = sum(rows)
     assert once > 0
-    plain = tunesmith.train(deep(recipe, epochs=3, cache="off") | {"output": str(tmp_path / "plain")})
+    plain = tunesmith.train(deep(recipe, epochs=3, cache="off", **changes) | {"output": str(tmp_path / "plain")})
     assert sum(rows) == once, "off means off"
     ours, theirs = (load_file(run.folder / "delta" / "adapter_model.safetensors") for run in (kept, plain))
     assert ours.keys() == theirs.keys()

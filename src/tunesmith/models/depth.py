@@ -7,14 +7,16 @@ gave, and only the blocks above it run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
+from tunesmith.models.dropout import without_dropout
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.models.recomputing import put_back
 from tunesmith.models.row_store import RowStore
@@ -143,10 +145,40 @@ def frozen_blocks(backbone: Backbone, deltas: Sequence[Delta], training: bool = 
     count = _untouched(backbone, blocks, [backbone.model.get_submodule(path) for path in owners])
     if not count:
         return [], "the first block is trained, or something before it (method.layers: top-half leaves half alone)"
-    above = {module for block in blocks[count:] for module in block.modules()}
-    if training and any(_drops(module) for module in backbone.body.modules() if module not in above):
-        return [], "the model drops something at random below the first trained block (training.dropout: 0 stops that)"
+    if training and any(_drops(module) for module in _below(backbone, blocks[count:])):
+        why = "training.frozen_dropout: false, or training.dropout: 0, stops that"
+        return [], f"the model drops something at random below the first trained block ({why})"
     return blocks[:count], ""
+
+
+def undropped_below(backbone: Backbone, deltas: Sequence[Delta]) -> AbstractContextManager[None]:
+    """Let what stands below the first trained block drop nothing.
+
+    Args:
+        backbone: opened.
+        deltas: attached to it.
+    Returns:
+        For a `with`; nothing changes where no block is frozen.
+    Raises:
+        RecipeError: deltas begin at unlike blocks, so one would drop less than in a run of its own.
+    """
+    depths = sorted({len(frozen_blocks(backbone, [delta], training=False)[0]) for delta in deltas})
+    if len(depths) > 1:
+        raise RecipeError(
+            f"training.frozen_dropout=false: what trains together begins above {' and '.join(map(str, depths))} frozen "
+            "blocks, so some would drop less than alone. Give all the same method.layers, or leave the key out."
+        )
+    frozen, _ = frozen_blocks(backbone, deltas, training=False)
+    if not frozen:
+        return nullcontext()
+    blocks = [backbone.body.get_submodule(path) for path in stacks(backbone.body)[0]]
+    return without_dropout(_below(backbone, blocks[len(frozen) :]))
+
+
+def _below(backbone: Backbone, above: Sequence[nn.Module]) -> list[nn.Module]:
+    """Return the modules of the body that stand in none of some blocks."""
+    inside = {module for block in above for module in block.modules()}
+    return [module for module in backbone.body.modules() if module not in inside]
 
 
 def _untouched(backbone: Backbone, blocks: Sequence[nn.Module], owners: Sequence[nn.Module]) -> int:

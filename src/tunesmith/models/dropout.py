@@ -7,6 +7,8 @@ within 1 / 65536) at about a quarter of the time. One byte per element is kept f
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,9 +155,24 @@ def set_dropout(model: nn.Module, rate: float) -> None:
         rate: probability of dropping. [fraction]
     """
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
-        for name in _own_rates(module):
+        for name in _rates(module):
+            setattr(module, name, rate)
+
+
+@contextmanager
+def without_dropout(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let modules drop nothing inside the block.
+
+    Args:
+        modules: each for itself, without those inside it.
+    """
+    before = [(module, name, getattr(module, name)) for module in modules for name in _rates(module)]
+    for module, name, _ in before:
+        setattr(module, name, 0.0)
+    try:
+        yield
+    finally:
+        for module, name, rate in before:
             setattr(module, name, rate)
 
 
@@ -168,6 +185,10 @@ def drops_by_function(model: nn.Module) -> bool:
         True where a rate above 0 is held outside of nn.Dropout.
     """
     return any(getattr(module, name) > 0 for module in model.modules() for name in _own_rates(module))
+
+
+def _rates(module: nn.Module) -> list[str]:
+    return [*(["p"] if isinstance(module, nn.Dropout) else []), *_own_rates(module)]
 
 
 def _own_rates(module: nn.Module) -> list[str]:

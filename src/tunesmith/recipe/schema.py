@@ -241,6 +241,11 @@ class TrainingSettings(Settings):
     )
     label_smoothing: float = setting(0.0, "Share of the target spread over all classes.", unit="fraction", ge=0, lt=1)
     dropout: float | None = setting(None, "Dropout inside the model; as the model has it when empty.", ge=0, lt=1)
+    frozen_dropout: bool = setting(
+        True,
+        "Whether the frozen blocks below the first trained one drop at random as the others do; false runs them as in "
+        "evaluation, so what they give for a row may be kept between epochs (see cache).",
+    )
     best: str = setting(
         "auto", "What decides the best epoch: auto (the task's first metric), 'validation loss', 'last', or a metric."
     )

@@ -424,7 +424,8 @@ def shared_by(checked: Checked) -> str:
         A hash.
     """
     values: dict[str, Any] = checked.resolved()
-    training = values.pop("training")
+    training, method = values.pop("training"), values["method"]
+    depth = None if training["frozen_dropout"] else (method["name"], method.get("layers"))  # these drop nothing below
     values["task"] = {key: value for key, value in values["task"].items() if key not in checked.task.own_settings}
     for key in ("method", "output", "candidates"):
         values.pop(key, None)
@@ -432,7 +433,7 @@ def shared_by(checked: Checked) -> str:
         values.pop("seed")
     values["start_from"] = _known(checked)
     full = checked.method.wants_full_precision
-    return hash_of([values, {key: training[key] for key in _SHARED}, full, str(checked.folder)])
+    return hash_of([values, {key: training[key] for key in _SHARED}, full, depth, str(checked.folder)])
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.files import cache_folder
-from tunesmith.models.depth import Depth, frozen_blocks, row_keys
+from tunesmith.models.depth import Depth, frozen_blocks, row_keys, undropped_below
 from tunesmith.models.layout import ragged
 from tunesmith.models.row_store import RowStore
 from tunesmith.recipe.schema import TrainingSettings
@@ -41,7 +41,27 @@ def kept_below(
     Raises:
         RecipeError: it was asked for and cannot be done.
     """
-    backbone = trials[0].tuned.backbone
+    backbone, deltas = trials[0].tuned.backbone, [delta for trial in trials for delta in trial.deltas]
+    with nullcontext() if settings.frozen_dropout else undropped_below(backbone, deltas):
+        depth = _chosen(trials, splits, settings, model_hash, say, processes)
+        backbone.below = depth
+        try:
+            yield
+        finally:
+            backbone.below = None
+            if depth is not None:
+                depth.store.close()
+
+
+def _chosen(
+    trials: Sequence[Trial],
+    splits: Sequence[Split],
+    settings: TrainingSettings,
+    model_hash: str,
+    say: Callable[[str], None],
+    processes: Processes,
+) -> Depth | None:
+    """Decide, and say it."""
     depth, told = None, ""
     if processes.several:
         told = "rows change their process from epoch to epoch" if settings.cache in ("memory", "disk") else ""
@@ -51,13 +71,7 @@ def kept_below(
         raise RecipeError(f"training.cache={settings.cache}: {told}. Set it to auto or off.")
     if told:
         say(told)
-    backbone.below = depth
-    try:
-        yield
-    finally:
-        backbone.below = None
-        if depth is not None:
-            depth.store.close()
+    return depth
 
 
 def _depth(
