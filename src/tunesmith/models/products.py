@@ -262,8 +262,8 @@ def is_small(weight: Tensor) -> bool:
 def mapped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute x W^T + b, without gradients.
 
-    On a CPU with AVX-512 the product with a weight that is not small goes to oneDNN's own kernel, which is up to a fifth
-    faster there than the BLAS behind torch.matmul; with AVX2 alone it is slower by more than that.
+    On a CPU with AVX-512 the product with a weight that is not small goes to oneDNN's own kernel, which is up to a
+    fifth faster there than the BLAS behind torch.matmul; with AVX2 alone it is slower by more than that.
 
     Args:
         x: (N, in).

@@ -243,7 +243,7 @@ def _alike(first: Checked, second: Checked) -> bool:
 
 
 _VARIABLE = ("method", "training", "seed")  # what a candidate may set for itself
-_COMMON = ("dropout", "best")  # training keys that all candidates share: they share the model and are compared
+_COMMON = ("dropout", "frozen_dropout", "best")  # training keys that all candidates share, as they share the model
 
 
 def _candidate(

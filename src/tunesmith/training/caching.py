@@ -88,7 +88,9 @@ def _depth(
         return None, f"{mixing[0]} mixes rows inside the blocks anew in every step" if asked else ""
     blocks, why = frozen_blocks(backbone, deltas)
     if not blocks:
-        return None, why if asked else ""
+        resting, _ = frozen_blocks(backbone, deltas, training=False)
+        lost = f"what the {len(resting)} frozen blocks below give is not kept between epochs, as " if resting else ""
+        return None, why if asked else lost and lost + why
     rows = _rows(splits)
     if rows is None:
         return None, "what the model reads is drawn anew in every epoch" if asked else ""

@@ -24,9 +24,9 @@ class FewShot(Proposal):
 
     def changes(self, given: Given) -> dict[str, Any]:
         """Set head, method and training as recipes/few-shot.yaml does."""
-        own = {"epochs": 6, "learning_rate": 2e-3, "head_learning_rate": 6e-4, "score_every": 6}
+        own = {"epochs": 4, "learning_rate": 2e-3, "head_learning_rate": 6e-4, "score_every": 4}
         return {
             "task": {"head_kind": "proxies-and-matching", "head_scale": 10.0, "head_dropout": 0.0},
             "method": {"name": "lora", "rank": 16, "layers": "top-half"},
-            "training": self.trained(given, warmup_fraction=0.1, label_smoothing=0.1, **own),
+            "training": self.trained(given, warmup_fraction=0.1, label_smoothing=0.1, frozen_dropout=False, **own),
         }

@@ -33,11 +33,12 @@ class ClassVectors(Start):
                     "task.head_scale": 10.0,
                     "task.head_dropout": 0.0,
                     "method": {"name": "lora", "rank": 16, "layers": "top-half"},
-                    "training.epochs": 6,
+                    "training.epochs": 4,
                     "training.learning_rate": 2e-3,
                     "training.head_learning_rate": 6e-4,
                     "training.warmup_fraction": 0.1,
                     "training.label_smoothing": 0.1,
+                    "training.frozen_dropout": False,
                 },
                 f"{known.per_label:.0f} rows per label are few",
             )
