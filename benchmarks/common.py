@@ -41,6 +41,7 @@ def machine(threads: int) -> dict[str, Any]:
         "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "threads": threads,
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # the widest that torch uses here
         "torch": torch.__version__,
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
     }

@@ -58,7 +58,8 @@ def facts(found: dict[str, Any]) -> str:
     """Word where and how often it was measured."""
     machine = found["machine"]
     rounds = len(next(iter(found["runs"].values())))
-    place = machine["gpu"] if on_gpu(found) else f"{machine['threads']} threads of {machine['processor']}"
+    wide = f" ({machine['instructions']})" if "instructions" in machine else ""
+    place = machine["gpu"] if on_gpu(found) else f"{machine['threads']} threads of {machine['processor']}{wide}"
     return f"{rounds} round{'s' * (rounds > 1)} in turn, {place}, torch {machine['torch']}."
 
 
