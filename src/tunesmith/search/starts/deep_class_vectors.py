@@ -20,7 +20,9 @@ class DeepClassVectors(ClassVectors):
 
     def propose(self, known: Known, values: Mapping[str, Any]) -> Sequence[Change]:
         """Adapt the whole model."""
-        more = {"training.token_dropout": 0.1, "training.label_rows": 0.5} if known.texts else {}
+        more: dict[str, Any] = {"training.epochs": 6, "training.frozen_dropout": True}
+        if known.texts:
+            more |= {"training.token_dropout": 0.1, "training.label_rows": 0.5}
         return [
             Change(
                 "class vectors and voting rows, LoRA of rank 16 in the whole model",
