@@ -182,6 +182,12 @@ class Split:
 
     tokens: Any
     labels: Any
+    soft: None = None
+    weights: None = None
+
+    def taught(self, row: int) -> int:
+        """Return a row's class."""
+        return int(self.labels[row])
 
     def first(self, count: int) -> Split:
         """Return the first rows."""

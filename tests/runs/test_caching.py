@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 import tunesmith
 from tunesmith.core.errors import RecipeError
 from tunesmith.models.depth import Depth
+from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.labelling import Labelling
 
 Recipe = dict[str, Any]
@@ -56,6 +57,25 @@ def test_a_later_run_begins_with_the_file(recipe: Recipe, monkeypatch: pytest.Mo
     rows.clear()
     tunesmith.train(deep(recipe, epochs=2, cache="disk", learning_rate=3e-3) | {"output": str(tmp_path / "again")})
     assert sum(rows) == 1 < first, "only the row that looks what a block's output is like"
+
+
+def test_a_base_that_is_stored_otherwise_has_files_of_its_own(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+    for name, changes in [("plain", {}), ("half", {"dtype": "float16"}), ("quantised", {"quantization": "int8"})]:
+        wanted = deep(recipe, epochs=1, cache="disk") | {"output": str(tmp_path / name)}
+        tunesmith.train(wanted | {"model": {"name": recipe["model"], **changes}})
+    assert len(list((tmp_path / "cache" / "frozen").iterdir())) == 3
+
+
+def test_off_may_be_written_without_quotes(recipe: Recipe) -> None:
+    assert load_recipe(recipe, ["training.cache=off"]).recipe.training.cache == "off"
+
+
+def test_candidates_share_the_memory(recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match="memory_limit: candidates share it"):
+        load_recipe(recipe | {"candidates": [{"seed": 1}, {"training": {"memory_limit": 4000}}]})
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,8 @@ class Method(Component):
 
     `needs` names what a model must have, else `attach` raises a TunesmithError: "bias" (bias terms), "tokens" (it
     reads token ids), "attention" (it opens at the attention seam), "linear" (plain linear maps).
-    `neutral` says that a fresh delta leaves the model's answers as they were, `trains` that there are steps at all.
+    `neutral` says that a fresh delta leaves the model's answers as they were, `trains` that there are steps at all,
+    `placed_by` which settings decide where in the model it begins.
     `example` holds settings for trying the method out where it cannot do without, as the contract does.
     """
 
@@ -103,6 +104,7 @@ class Method(Component):
     mergeable: ClassVar[bool] = True
     neutral: ClassVar[bool] = True
     trains: ClassVar[bool] = True
+    placed_by: ClassVar[tuple[str, ...]] = ("layers",)
     needs: ClassVar[frozenset[str]] = frozenset()
     peft_type: ClassVar[str | None] = None
     example: ClassVar[dict[str, Any]] = {}

@@ -33,6 +33,7 @@ class Fusion(Method):
     name: ClassVar[str] = "fusion"
     paper: ClassVar[str] = "Mao et al. 2022, arXiv:2110.07577"
     mergeable: ClassVar[bool] = False
+    placed_by: ClassVar[tuple[str, ...]] = ("members",)
     neutral: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "linear"})
 

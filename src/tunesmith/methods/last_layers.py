@@ -24,6 +24,7 @@ class LastLayers(Method):
 
     name: ClassVar[str] = "last-layers"
     paper: ClassVar[str] = "Lee et al. 2019, arXiv:1911.03090"
+    placed_by: ClassVar[tuple[str, ...]] = ("count",)
 
     count: int = setting(2, "Blocks to train, from the top of every stack of blocks.", unit="count", ge=1, le=1000)
 

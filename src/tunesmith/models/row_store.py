@@ -135,7 +135,7 @@ class RowStore:
         return found.hexdigest()[:32]
 
     def _mapped(self, folder: Path, shape: tuple[int, int]) -> Tensor:
-        kind = {torch.bfloat16: np.int16, torch.float32: np.float32, torch.float64: np.float64}[self.dtype]
+        kind = {2: np.int16, 4: np.int32, 8: np.int64}[self.dtype.itemsize]  # numpy knows no bfloat16
         path, size = folder / _STATES, shape[0] * shape[1] * self.dtype.itemsize
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -150,5 +150,4 @@ class RowStore:
                 f"training.cache: {folder} cannot be used ({error}). Delete that folder, free {size:,} bytes there, or "
                 "set training.cache: memory or off."
             ) from None
-        states = torch.from_numpy(self._map)
-        return states.view(torch.bfloat16) if self.dtype == torch.bfloat16 else states
+        return torch.from_numpy(self._map).view(self.dtype)

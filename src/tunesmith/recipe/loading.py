@@ -243,7 +243,8 @@ def _alike(first: Checked, second: Checked) -> bool:
 
 
 _VARIABLE = ("method", "training", "seed")  # what a candidate may set for itself
-_COMMON = ("dropout", "frozen_dropout", "best")  # training keys that all candidates share, as they share the model
+# Training keys that all candidates share, as they share the model and its memory.
+_COMMON = ("dropout", "frozen_dropout", "best", "memory_limit", "cache", "cache_type", "cache_limit", "shard_base")
 
 
 def _candidate(

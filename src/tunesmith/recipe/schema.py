@@ -152,6 +152,11 @@ class GuardSettings(Settings):
     window: int = setting(20, "So many steps before it are looked at.", unit="count", ge=1)
 
 
+def _off(given: Any) -> Any:
+    """Take the word off as it was written: YAML reads it as false."""
+    return "off" if given is False else given
+
+
 class TrainingSettings(Settings):
     """How the delta and the head are trained."""
 
@@ -212,7 +217,7 @@ class TrainingSettings(Settings):
         "of a bfloat16 model too) round both sides of a product, the last two with a scale per row; everything else "
         "stays as it is.",
     )
-    cache: Literal["auto", "off", "memory", "disk"] = setting(
+    cache: Annotated[Literal["auto", "off", "memory", "disk"], BeforeValidator(_off)] = setting(
         "auto",
         "Where what frozen blocks below the first trained one give is kept between epochs: auto is memory, where there "
         "are such blocks and cache_limit allows it; disk keeps it for later runs too.",

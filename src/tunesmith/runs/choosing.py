@@ -21,6 +21,7 @@ from tunesmith.runs.opening import open_family
 from tunesmith.runs.preparing import prepare
 from tunesmith.tasks.labelling import LabelTask
 from tunesmith.tasks.running import extract_features
+from tunesmith.training.caching import kept_below
 from tunesmith.training.corpus import Split
 from tunesmith.training.loop import Loop
 from tunesmith.training.taking import taken
@@ -161,11 +162,14 @@ class _Trying:
         part.frozen = replace(family.frozen, features=known)
         trial = prepare(changed, part, None)[0].trial
         try:
-            with self.progress.stage("a fold", changed.recipe.training.epochs * len(kept)) as bar:
-                Loop([trial]).fit(bar, None, self.progress.say)
-            if trial.trained.interrupted:
-                raise KeyboardInterrupt
-            part.settle(trial.tuned)
+            with kept_below(
+                [trial], list(trial.splits), changed.recipe.training, session.model_hash, lambda said: None
+            ):
+                with self.progress.stage("a fold", changed.recipe.training.epochs * len(kept)) as bar:
+                    Loop([trial]).fit(bar, None, self.progress.say)
+                if trial.trained.interrupted:
+                    raise KeyboardInterrupt
+                part.settle(trial.tuned)
             found: Codes = trial.tuned.probabilities(taken(split, held).tokens).argmax(1).numpy()
         finally:
             session.backbone.seams.detach(trial.name)

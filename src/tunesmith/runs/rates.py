@@ -18,6 +18,7 @@ from tunesmith.runs.comparing import Meter
 from tunesmith.runs.continuing import inherit
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.preparing import prepare
+from tunesmith.training.caching import kept_below
 from tunesmith.training.loop import Loop
 from tunesmith.training.schedules.base import Schedule
 from tunesmith.training.trial import Trial
@@ -108,8 +109,13 @@ def _tested(checked: Checked, low: float, high: float, steps: int, progress: Pro
     rate = training.learning_rate
     trial.optimizer.schedule = _Rising(first=low / rate, last=high / rate, steps=steps)
     narrow = narrow_named(training.precision, choose_device(checked.recipe.model.device))
+    splits, model_hash = list(trial.splits), family.session.model_hash
     try:
-        with narrow_products(narrow), progress.stage("range test", steps, "steps") as bar:
+        with (
+            kept_below([trial], splits, training, model_hash, progress.say),
+            narrow_products(narrow),
+            progress.stage("range test", steps, "steps") as bar,
+        ):
             losses = _losses(trial, steps, bar)
     finally:
         family.session.backbone.seams.detach(trial.name)

@@ -425,7 +425,7 @@ def shared_by(checked: Checked) -> str:
     """
     values: dict[str, Any] = checked.resolved()
     training, method = values.pop("training"), values["method"]
-    depth = None if training["frozen_dropout"] else (method["name"], method.get("layers"))  # these drop nothing below
+    depth = None if training["frozen_dropout"] else [method["name"], *map(method.get, checked.method.placed_by)]
     values["task"] = {key: value for key, value in values["task"].items() if key not in checked.task.own_settings}
     for key in ("method", "output", "candidates"):
         values.pop(key, None)

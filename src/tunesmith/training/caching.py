@@ -101,7 +101,8 @@ def _depth(
         told = f"{kept} is more than training.cache_limit={settings.cache_limit} MiB and is not kept between epochs"
         return None, told
     folder = cache_folder("frozen") if settings.cache == "disk" else None
-    owner = f"{model_hash} {len(blocks)} {type(backbone.model).__name__}"
+    stored = sorted({f"{type(one.data).__name__} {one.dtype}" for one in backbone.model.parameters()})  # or quantised
+    owner = f"{model_hash} {len(blocks)} {type(backbone.model).__name__} {stored} {settings.precision}"
     store = RowStore(rows, backbone.width, dtype, folder, owner)
     depth = Depth(backbone, blocks, [delta.name for delta in deltas], store)
     there = len(rows) - len(store.missing)
