@@ -180,6 +180,14 @@ def test_nothing_is_dropped_below_inside_the_block() -> None:
     assert (backbone.body.embeddings.dropout.p, below.p, above.p) == (0.1, 0.1, 0.1)  # type: ignore[union-attr]
 
 
+def test_where_no_block_is_frozen_it_is_said() -> None:
+    backbone, delta = tuned("bert", Lora(rank=2))
+    said = list[str]()
+    with undropped_below(backbone, [delta], said.append):
+        pass
+    assert len(said) == 1 and "first block is trained" in said[0]
+
+
 def test_deltas_that_begin_at_unlike_blocks_are_not_quieted_together() -> None:
     backbone, first = tuned("bert", Lora(rank=2, layers="top-half"))
     second = Lora(rank=2).attach(backbone.seams, "second")

@@ -6,7 +6,7 @@ gave, and only the blocks above it run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -151,28 +151,32 @@ def frozen_blocks(backbone: Backbone, deltas: Sequence[Delta], training: bool = 
     return blocks[:count], ""
 
 
-def undropped_below(backbone: Backbone, deltas: Sequence[Delta]) -> AbstractContextManager[None]:
+def undropped_below(
+    backbone: Backbone, deltas: Sequence[Delta], say: Callable[[str], None] = print
+) -> AbstractContextManager[None]:
     """Let what stands below the first trained block drop nothing.
 
     Args:
         backbone: opened.
         deltas: attached to it.
+        say: told why nothing changes, where no block is frozen.
     Returns:
-        For a `with`; nothing changes where no block is frozen.
+        For a `with`.
     Raises:
         RecipeError: deltas begin at unlike blocks, so one would drop less than in a run of its own.
     """
-    depths = sorted({len(frozen_blocks(backbone, [delta], training=False)[0]) for delta in deltas})
+    found = [frozen_blocks(backbone, [delta], training=False) for delta in deltas]
+    depths = sorted({len(blocks) for blocks, _ in found})
     if len(depths) > 1:
         raise RecipeError(
             f"training.frozen_dropout=false: what trains together begins above {' and '.join(map(str, depths))} frozen "
             "blocks, so some would drop less than alone. Give all the same method.layers, or leave the key out."
         )
-    frozen, _ = frozen_blocks(backbone, deltas, training=False)
-    if not frozen:
+    if not depths[0]:
+        say(f"training.frozen_dropout: false changes nothing: {found[0][1]}")
         return nullcontext()
     blocks = [backbone.body.get_submodule(path) for path in stacks(backbone.body)[0]]
-    return without_dropout(_below(backbone, blocks[len(frozen) :]))
+    return without_dropout(_below(backbone, blocks[depths[0] :]))
 
 
 def _below(backbone: Backbone, above: Sequence[nn.Module]) -> list[nn.Module]:

@@ -162,10 +162,9 @@ class _Trying:
         part.frozen = replace(family.frozen, features=known)
         trial = prepare(changed, part, None)[0].trial
         try:
-            with kept_below(
-                [trial], list(trial.splits), changed.recipe.training, session.model_hash, lambda said: None
-            ):
-                with self.progress.stage("a fold", changed.recipe.training.epochs * len(kept)) as bar:
+            training = changed.recipe.training
+            with kept_below([trial], trial.splits, training, session.model_hash, lambda said: None):
+                with self.progress.stage("a fold", training.epochs * len(kept)) as bar:
                     Loop([trial]).fit(bar, None, self.progress.say)
                 if trial.trained.interrupted:
                     raise KeyboardInterrupt

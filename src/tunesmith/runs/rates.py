@@ -109,10 +109,9 @@ def _tested(checked: Checked, low: float, high: float, steps: int, progress: Pro
     rate = training.learning_rate
     trial.optimizer.schedule = _Rising(first=low / rate, last=high / rate, steps=steps)
     narrow = narrow_named(training.precision, choose_device(checked.recipe.model.device))
-    splits, model_hash = list(trial.splits), family.session.model_hash
     try:
         with (
-            kept_below([trial], splits, training, model_hash, progress.say),
+            kept_below([trial], trial.splits, training, family.session.model_hash, progress.say),
             narrow_products(narrow),
             progress.stage("range test", steps, "steps") as bar,
         ):

@@ -42,7 +42,7 @@ def kept_below(
         RecipeError: it was asked for and cannot be done.
     """
     backbone, deltas = trials[0].tuned.backbone, [delta for trial in trials for delta in trial.deltas]
-    with nullcontext() if settings.frozen_dropout else undropped_below(backbone, deltas):
+    with nullcontext() if settings.frozen_dropout else undropped_below(backbone, deltas, say):
         depth = _chosen(trials, splits, settings, model_hash, say, processes)
         backbone.below = depth
         try:
@@ -89,8 +89,9 @@ def _depth(
     blocks, why = frozen_blocks(backbone, deltas)
     if not blocks:
         resting, _ = frozen_blocks(backbone, deltas, training=False)
-        lost = f"what the {len(resting)} frozen blocks below give is not kept between epochs, as " if resting else ""
-        return None, why if asked else lost and lost + why
+        if resting and not asked:
+            return None, f"what the {len(resting)} frozen blocks below give is not kept between epochs: {why}"
+        return None, why if asked else ""
     rows = _rows(splits)
     if rows is None:
         return None, "what the model reads is drawn anew in every epoch" if asked else ""
