@@ -6,10 +6,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
+from tunesmith.data.tokens import TokenRows
 from tunesmith.methods.lora import Lora
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.ending import row_ends
@@ -81,3 +83,17 @@ def test_an_encoders_step_that_reads_one_token_per_row(operations: ModuleType) -
     places = row_ends(batch.layout, "cls")
     found = operations.executed(lambda: core.hidden_at(batch, places).square().sum().backward())
     assert least <= found <= 1.1 * least, f"{found / least:.3f} times the least"
+
+
+def test_the_benchmarks_rows_train(operations: ModuleType) -> None:
+    common = operations.common
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    core = Backbone(transformers.BertModel(config).eval())
+    ids, ends = np.arange(40, dtype=np.int32) + 10, np.arange(0, 41, 5)
+    split = common.Split(TokenRows(ids, ends, np.diff(ends)), np.arange(8))
+    trial = common.classifier(core, split, Lora(rank=2), "a", {"batch_size": 4})
+    common.fit([trial])
+    assert len(trial.trained.losses) == 2 and trial.trained.examples == 8
