@@ -1,5 +1,6 @@
 """A recipe carried out: what it leaves, that it repeats bit for bit, and what it refuses."""
 
+import gc
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import torch
 import transformers
 import yaml
 from safetensors.torch import load_file
+from torch import nn
 
 import tunesmith
 from tests.conftest import save_tiny_bert, write_csv
@@ -406,3 +408,13 @@ def test_a_run_answers_where_its_device_is_not_there(recipe: dict[str, Any], cap
     loaded = tunesmith.Run.load(run.folder)
     assert loaded.predict("hello there friend")[0] == run.predict("hello there friend")[0]
     assert "was trained on cuda:77, which this machine does not have; it answers on " in caplog.text
+
+
+def test_a_run_that_nobody_holds_frees_its_model(recipe: Recipe) -> None:
+    def layers() -> int:
+        gc.collect()
+        return sum(issubclass(type(one), nn.Linear) for one in gc.get_objects())
+
+    before = layers()
+    tunesmith.train(recipe)
+    assert layers() == before

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -144,7 +144,8 @@ class Call:
     queries: int
 
 
-_seams: WeakKeyDictionary[nn.Module, AttentionSeam] = WeakKeyDictionary()
+# Weak on both sides: a seam holds layers, and would keep them alive for good. The model's Seams holds it.
+_seams: WeakKeyDictionary[nn.Module, ref[AttentionSeam]] = WeakKeyDictionary()
 _building = threading.local()  # the mask function is not told which model asks
 
 
@@ -153,10 +154,10 @@ def open_attention(model: nn.Module, seam: AttentionSeam) -> None:
 
     Args:
         model: the model to open.
-        seam: what its attention calls will read.
+        seam: what its attention calls will read, as long as somebody else holds it.
     """
     for module in model.modules():
-        _seams[module] = seam
+        _seams[module] = ref(seam)
 
 
 def close_attention(model: nn.Module) -> None:
@@ -217,7 +218,7 @@ def attention(
         CompatibilityError: the model wants something of attention that the flat path does not do.
         Attended: inside `AttentionSeam.stopping`.
     """
-    seam = _seams.get(module)
+    seam = held() if (held := _seams.get(module)) else None
     settings |= {"dropout": dropout, "scaling": scaling}
     if settings.get("softcap") is not None:
         raise CompatibilityError(
