@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation.predictions import Predictions
-from tunesmith.evaluation.statistics import Bootstrap, estimate, metrics_by_name, paired_difference
+from tunesmith.evaluation.statistics import Bootstrap, added_rows, estimate, metrics_by_name, paired_difference
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -30,7 +30,8 @@ PAIRS = {"80 : 75 %, rows agree often": (0.10, 0.05), "95 : 93 %": (0.04, 0.02),
          "80 : 60 %, rows agree seldom": (0.30, 0.10)}  # fmt: skip
 CLASSES = 5
 POPULATIONS = {"even classes, accuracy 80 %": (0.8, 1.0), "even classes, accuracy 95 %": (0.95, 1.0),
-               "classes 1 : 16, accuracy 80 %": (0.8, 2.0)}  # fmt: skip
+               "classes 1 : 16, accuracy 80 %": (0.8, 2.0), "classes 1 : 16, accuracy 95 %": (0.95, 2.0),
+               "even classes, accuracy 99 %": (0.99, 1.0)}  # fmt: skip
 
 
 def percentile(values: Values) -> tuple[Values, Values]:
@@ -108,13 +109,24 @@ def macro_f1(counts: Values) -> Values:
 def of_macro_f1(draw: np.random.Generator, rows: int, table: Values, cases: int, resamples: int) -> dict[str, Any]:
     flat = draw.multinomial(rows, table.ravel(), cases).astype(float)
     values, adjusted = np.empty((cases, resamples)), (np.empty(cases), np.empty(cases))
+    wider = np.empty((cases, resamples))
     for case in range(cases):
         drawn = draw.multinomial(rows, flat[case] / rows, resamples).astype(float)
         values[case] = macro_f1(drawn.reshape(-1, CLASSES, CLASSES))
         for end, found in zip(adjusted, bca(values[case], flat[case]), strict=True):
             end[case] = found
-    truth = float(macro_f1(table))
-    return {"percentile": covered(percentile(values), truth), "bca": covered(adjusted, truth)}
+        wider[case] = macro_f1(smoothed(draw, flat[case], resamples))
+    truth, own = float(macro_f1(table)), macro_f1(flat.reshape(-1, CLASSES, CLASSES))
+    low, high = percentile(wider)
+    return {"percentile": covered(percentile(values), truth), "bca": covered(adjusted, truth),
+            "a right and a wrong row more": covered((np.minimum(low, own), np.maximum(high, own)), truth)}  # fmt: skip
+
+
+def smoothed(draw: np.random.Generator, counts: Values, resamples: int) -> Values:
+    """Draw confusion matrices, (resamples, C, C), after a right and a wrong row were added to one."""
+    mass = counts + added_rows(counts.reshape(CLASSES, CLASSES)).ravel()
+    drawn = draw.multinomial(int(counts.sum()), mass / mass.sum(), resamples)
+    return drawn.astype(float).reshape(-1, CLASSES, CLASSES)
 
 
 def bca(values: Values, counts: Values) -> tuple[float, float]:
@@ -147,8 +159,7 @@ def agrees(resamples: int) -> dict[str, float]:
     bootstrap = Bootstrap(20 * resamples, CONFIDENCE)
     macro, accuracy = (estimate(one, [metric], bootstrap)[metric.name] for metric in
                        metrics_by_name(["macro-f1", "accuracy"]))  # fmt: skip
-    drawn = draw.multinomial(rows, counts / rows, 20 * resamples).astype(float)
-    ends = percentile(macro_f1(drawn.reshape(-1, CLASSES, CLASSES))[None])
+    ends = percentile(macro_f1(smoothed(draw, counts.astype(float), 20 * resamples))[None])
     found["macro-f1"] = max(abs(macro.low - ends[0][0]), abs(macro.high - ends[1][0]))
     ends = wilson(np.array([float(one.correct.sum())]), rows)
     found["accuracy"] = max(abs(accuracy.low - ends[0][0]), abs(accuracy.high - ends[1][0]))

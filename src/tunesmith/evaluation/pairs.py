@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.statistics import Bootstrap, Estimate, Resampled, Result, difference, holm
+from tunesmith.evaluation.statistics import Bootstrap, Estimate, Resampled, Result, difference, holm, own_interval
 
 _RESAMPLES = 2000  # at least
 _PER_PAIR = 100  # resamples: the smallest p-value of a bootstrap, times the pairs, stays at or below 0.02
@@ -102,7 +102,11 @@ def compare_pairs(found: Sequence[Result], metric: Metric, bootstrap: Bootstrap)
     raw = [_pair(places, scored, metric, bootstrap) for places in combinations(range(len(found)), 2)]
     pairs = [replace(one, p_value=p) for one, p in zip(raw, holm([one.p_value for one in raw]), strict=True)]
     apart = [(one.first, one.second) for one in pairs if one.p_value < 1 - bootstrap.confidence]
-    scores = [Estimate(one.value, *bootstrap.interval_of(one.table, one.right)) for one in scored]
+    ends = [
+        own_interval(own, metric, bootstrap) or bootstrap.interval(one.table)
+        for own, one in zip(found, scored, strict=True)
+    ]
+    scores = [Estimate(one.value, *own) for one, own in zip(scored, ends, strict=True)]
     return Compared(scores, pairs, letters(len(found), apart))
 
 

@@ -73,6 +73,22 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """A confusion matrix, for metrics that read nothing else.
+
+    Args:
+        confusion: (C, C), weight of rows by true and predicted class.
+    """
+
+    confusion: Array
+
+    @property
+    def present(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """(C,), whether a class occurs among references or predictions."""
+        return (self.confusion.sum(0) + self.confusion.sum(1)) > 0
+
+
+@dataclass(frozen=True)
 class Sample:
     """Predictions with a weight per row: a bootstrap resample counts a row 0, 1, 2, ... times.
 
@@ -94,7 +110,7 @@ class Sample:
     @cached_property
     def present(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """(C,), whether a class occurs among references or predictions."""
-        return (self.confusion.sum(0) + self.confusion.sum(1)) > 0
+        return Counted(self.confusion).present
 
     def mean(self, values: Array) -> float:
         """Average values over the rows.

@@ -12,7 +12,7 @@ import numpy as np
 
 from tunesmith.core.registry import find
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Array, Predictions
+from tunesmith.evaluation.predictions import Array, Counted, Predictions
 from tunesmith.evaluation.written import Written
 
 Result = Predictions | Written  # what a model did on the rows of a split
@@ -97,18 +97,69 @@ class Bootstrap:
             low, high = np.percentile(values, [tail, 100 - tail])
         return float(low), float(high)
 
-    def interval_of(self, table: Array, right: Right) -> tuple[float, float]:
-        """Take a score's interval: Wilson's of a share of rows, percentiles of resamples else.
 
-        Args:
-            table: (resamples,), the score on resamples.
-            right: the rows that count, from `Metric.right`; None for a score that is no share of rows.
-        Returns:
-            (low, high).
-        """
-        if right is None or not len(right):
-            return self.interval(table)
-        return wilson(float(right.mean()), len(right), self.confidence)
+def own_interval(found: Result, metric: Metric, bootstrap: Bootstrap) -> tuple[float, float] | None:
+    """Give a score's interval where there is a better one than percentiles of resamples of the rows.
+
+    Args:
+        found: what a model did on the rows of a split.
+        metric: of the score.
+        bootstrap: how to resample.
+    Returns:
+        (low, high): Wilson's of a share of rows, percentiles of `smoothed` resamples of a metric of the confusion
+        matrix; None for other metrics.
+    """
+    right = metric.right(found)
+    if right is not None and len(right):
+        return wilson(float(right.mean()), len(right), bootstrap.confidence)
+    if not (metric.of_confusion and isinstance(found, Predictions)):
+        return None
+    value = metric.compute(found.sample())
+    low, high = bootstrap.interval(np.array([metric.compute(one) for one in smoothed(found, bootstrap)]))
+    return min(low, value), max(high, value)
+
+
+def smoothed(found: Predictions, bootstrap: Bootstrap) -> Iterator[Counted]:
+    """Draw resamples after a right and a wrong row were added to the split, as confusion matrices.
+
+    Resamples of the rows alone hardly differ where a model makes few mistakes, and not at all where it makes none. The
+    added rows are of every class by its share of the split's; the wrong one is answered with every other class by its
+    share of classes and answers. `benchmarks/interval_coverage.py` has what this does to intervals.
+
+    Args:
+        found: predictions on a split.
+        bootstrap: how to resample.
+    Returns:
+        As many as the bootstrap's resamples, each of as many rows as the split has.
+    """
+    draw, size = np.random.default_rng(bootstrap.seed), found.classes**2
+    chances = added_rows(found.sample().confusion).ravel()
+    filled = np.flatnonzero(chances)
+    ends, rows, added = np.cumsum(chances[filled]), found.rows, chances.sum()
+    for _ in range(bootstrap.resamples):
+        new = draw.binomial(rows, added / (rows + added))
+        own = found.cells[draw.integers(rows, size=rows - new)]
+        others = filled[np.searchsorted(ends, draw.random(new) * ends[-1], side="right")]
+        counts = np.bincount(own, minlength=size) + np.bincount(others, minlength=size)
+        yield Counted(counts.astype(np.float64).reshape(found.classes, found.classes))
+
+
+def added_rows(confusion: Array) -> Array:
+    """Spread a right and a wrong row over the cells of a confusion matrix.
+
+    Args:
+        confusion: (C, C), rows by true and predicted class.
+    Returns:
+        (C, C), of sum 2; of sum 1 where there is one class, which nothing can be mistaken for.
+    Example:
+        >>> added_rows(np.array([[8.0, 0.0], [0.0, 2.0]]))
+        array([[0.8, 0.5],
+               [0.5, 0.2]])
+    """
+    true, answers = confusion.sum(1) / confusion.sum(), confusion.sum(0) / confusion.sum()
+    wrong = np.outer(true, true + answers + 1e-9)  # a split of one class may be mistaken for any other
+    np.fill_diagonal(wrong, 0)
+    return np.diag(true) + wrong / max(wrong.sum(), np.finfo(np.float64).tiny)
 
 
 def wilson(share: float, rows: int, confidence: float) -> tuple[float, float]:
@@ -176,18 +227,14 @@ def estimate(predictions: Result, metrics: Sequence[Metric], bootstrap: Bootstra
     Returns:
         Metric name to value and interval.
     """
-    table = np.array(
-        [
-            [metric.compute(sample) for metric in metrics]
-            for sample in map(predictions.sample, bootstrap.weights(predictions.rows))
-        ]
-    )
+    ends = {metric.name: own for metric in metrics if (own := own_interval(predictions, metric, bootstrap))}
+    others = [metric for metric in metrics if metric.name not in ends]
+    if others:
+        samples = map(predictions.sample, bootstrap.weights(predictions.rows))
+        table = np.array([[metric.compute(sample) for metric in others] for sample in samples])
+        ends |= {metric.name: bootstrap.interval(table[:, column]) for column, metric in enumerate(others)}
     whole = predictions.sample()
-    found = {}
-    for column, metric in enumerate(metrics):
-        ends = bootstrap.interval_of(table[:, column], metric.right(predictions))
-        found[metric.name] = Estimate(metric.compute(whole), *ends)
-    return found
+    return {metric.name: Estimate(metric.compute(whole), *ends[metric.name]) for metric in metrics}
 
 
 def paired_difference(first: Result, second: Result, metric: Metric, bootstrap: Bootstrap) -> Difference:

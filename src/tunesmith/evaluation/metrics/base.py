@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tunesmith.core.registry import find
-from tunesmith.evaluation.predictions import Sample
+from tunesmith.evaluation.predictions import Counted, Sample
 
 
 class Metric:
@@ -19,6 +19,7 @@ class Metric:
     higher_is_better: ClassVar[bool] = True
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     of_rejection: ClassVar[bool] = False  # of rows out of scope, which need task.reject
+    of_confusion: ClassVar[bool] = False  # reads nothing of a sample but its confusion matrix and present classes
 
     def compute(self, sample: Any) -> float:
         """Compute the metric.
@@ -116,13 +117,13 @@ def worded_gain(metric: str, value: float | None, low: float | None, high: float
     return f"{metric}: {main}{unit} against the best baseline ({' to '.join(ends)}, paired, p = {p_value:.3f})"
 
 
-def per_class(sample: Sample, divide_by: Any) -> float:
+def per_class(sample: Sample | Counted, divide_by: Any) -> float:
     """Average the diagonal of the confusion matrix over something, class by class.
 
     Classes that occur neither among references nor predictions are left out; 0 / 0 counts as 0.
 
     Args:
-        sample: the sample.
+        sample: the sample, or its confusion matrix.
         divide_by: (C,), what each class's hits are divided by.
     Returns:
         The macro average.
