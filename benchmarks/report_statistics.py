@@ -15,11 +15,7 @@ def interval_coverage() -> list[str]:
              f"{100 * found['confidence']:.0f} %; in bold what runs report.", "",
              "| score | case | rows | covered, % (mean width, points) |", "|---|---|---|---|"]  # fmt: skip
     for line in found["lines"]:
-        *others, used = line["intervals"].items() if len(line["intervals"]) > 1 else [*line["intervals"].items()]
-        if line["score"] == "macro-f1":
-            used, others = ("percentile", line["intervals"]["percentile"]), [
-                (name, one) for name, one in line["intervals"].items() if name != "percentile"
-            ]  # fmt: skip
+        *others, used = line["intervals"].items()
         cells = [f"**{_covered(*used)}**", *(_covered(*one) for one in others)]
         lines.append(f"| {line['score']} | {line['case']} | {line['rows']} | {', '.join(cells)} |")
     return lines

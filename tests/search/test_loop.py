@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tunesmith
-from tests.conftest import TEXTS, run_command, write_csv
+from tests.conftest import TEXTS, run_command, save_drawings, save_tiny_writer, write_csv
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.search.attempts import Attempt, Record, Test
@@ -206,3 +206,26 @@ def test_without_test_a_share_of_train_is_held_out_and_said(base: dict[str, Any]
     assert "25% of train are held out" in done.stderr
     result = json.loads(done.stdout)
     assert result["best"] == 0 and result["overrides"] == [] and result["score"]["value"] is not None
+
+
+def test_images_and_writing_go_round_too(tiny_vision: Path, tmp_path: Path) -> None:
+    common = {"method": {"name": "lora", "rank": 2}, "evaluation": {"resamples": 100, "baselines": False}}
+    drawn = {
+        **common, "task": "image-classification", "model": str(tiny_vision),
+        "data": {"train": str(save_drawings(tmp_path / "train.zip", classes=3)), "validation": 0.34, "test": 0.2},
+        "training": {"epochs": 1}, "output": str(tmp_path / "drawn"),
+    }  # fmt: skip
+    rows = [{"prompt": f"say {word} {number}", "completion": word} for word in TEXTS for number in range(8)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    written = {
+        **common, "task": "instruction-tuning", "model": str(save_tiny_writer(tmp_path / "writer")),
+        "data": {"train": str(tmp_path / "rows.jsonl"), "validation": 0.25, "test": 0.25},
+        "training": {"epochs": 1}, "output": str(tmp_path / "written"),
+    }  # fmt: skip
+    for recipe in (drawn, written):
+        result = tunesmith.loop(recipe, trials=3, width=2, members=2)
+        tried = kept(Path(recipe["output"]))
+        assert [one.outcome.state for one in tried] == ["complete"] * 3 and "biases" not in {one.by for one in tried}
+        assert result["score"]["value"] is not None
+    assert result["final"]["said"].startswith("as it was tried (more is not possible: data.validation: there are no ")
+    assert "nothing was loaded" not in result["final"]["said"]

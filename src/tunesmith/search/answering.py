@@ -104,8 +104,9 @@ def known_of(family: Family, metric: str, higher_is_better: bool) -> Known:
     share = metric != "validation loss" and is_share(metric)
     config = getattr(session.backbone.model, "config", None)
     places = getattr(config, "max_position_embeddings", None) or session.max_tokens
+    biases = any(path.endswith("bias") for path in session.backbone.seams.trainable())
     if not isinstance(family, Labelling):
-        return Known([], [], len(split.index), metric, higher_is_better, share, {}, int(places))
+        return Known([], [], len(split.index), metric, higher_is_better, share, {}, int(places), biases)
     names = family.corpus.label_names
     counts = np.bincount(split.labels, minlength=len(names))
     texts = {}
@@ -114,4 +115,4 @@ def known_of(family: Family, metric: str, higher_is_better: bool) -> Known:
             name: [split.text(int(row)) for row in np.flatnonzero(split.labels == code)[:_EACH]]
             for code, name in enumerate(names)
         }
-    return Known(names, counts.tolist(), len(split.index), metric, higher_is_better, share, texts, int(places))
+    return Known(names, counts.tolist(), len(split.index), metric, higher_is_better, share, texts, int(places), biases)

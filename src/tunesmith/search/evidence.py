@@ -25,6 +25,7 @@ class Known:
         share: whether it lies between 0 and 1.
         texts: training texts by label, where the model reads text.
         limit: longest row that the model can read. [tokens]
+        has_biases: whether the model has biases that could be trained.
     """
 
     labels: Sequence[str]
@@ -35,6 +36,7 @@ class Known:
     share: bool
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     limit: int = 0
+    has_biases: bool = True
 
     @property
     def per_label(self) -> float:

@@ -78,7 +78,7 @@ def final_of(wanted: LoopWanted, settings: LoopSettings, best: Attempt, members:
             try:
                 wanted.load(values)
             except RecipeError as error:
-                refused = refused or f" (more is not possible: {' '.join(str(error).split())})"
+                refused = refused or f" (more is not possible: {_reasons(error)})"
                 continue
             return Final(best.number, values, ("; ".join(said) or "as it was tried") + refused)
     return Final(best.number, dict(best.values), "as it was tried" + refused)
@@ -96,6 +96,12 @@ def _all_rows(recipe: Recipe, best: Attempt) -> Iterator[tuple[str, Any]]:
     yield "training.best", "last"
     if errors is not None and 0 < errors.best_epoch <= _EARLY * errors.epochs:
         yield "training.epochs", errors.best_epoch
+
+
+def _reasons(error: RecipeError) -> str:
+    """Word what a recipe is refused for, without where in it that stands: nobody wrote this one."""
+    head, *rest = (line.strip() for line in str(error).splitlines())
+    return " ".join(line.removeprefix("command line: ") for line in rest) or head
 
 
 def _seeds(first: int, members: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Biases(Start):
 
     def propose(self, known: Known, values: Mapping[str, Any]) -> Sequence[Change]:
         """Take BitFit at a rate that suits it."""
-        if values["method"]["name"] == "bitfit":
+        if values["method"]["name"] == "bitfit" or not known.has_biases:
             return []
         changes = {"method": {"name": "bitfit"}, "training.learning_rate": 5e-3}
         return [Change("biases alone (BitFit)", changes, "fewer numbers learn less by heart")]
