@@ -1,6 +1,6 @@
 """Kill a study of settings at random moments, go on, and compare with a study that was left alone.
 
-    python benchmarks/killed_study.py [--kills 10] [--strategies tpe asha] [--seed 0] [--trials 24]
+    python benchmarks/killed_study.py [--kills 10] [--strategies tpe asha] [--seed 0] [--trials 60]
 
 A tiny random BERT and sixty short texts. Each time a process is forked from one that has everything imported, and
 killed by SIGKILL after a random share of the time that the whole study takes; the next one goes on with --resume. In
@@ -136,7 +136,7 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--strategies", nargs="+", default=["tpe", "asha"])
     given = parser.parse_args()
     import torch

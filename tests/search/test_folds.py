@@ -75,3 +75,32 @@ def test_a_strategy_hears_means_and_ends_a_trial_on_all_folds(base: dict[str, An
     assert sorted(heard) == [(0, 1), (0, 2), (0, 3), (1, 1)]
     assert [found[number].state for number in range(2)] == ["complete", "stopped"]
     assert found[0].epochs == 3 > found[1].epochs
+
+
+def test_folds_that_are_drawn_twice_are_as_many_rows_as_once(base: dict[str, Any], tmp_path: Path) -> None:
+    twice = {**base, "data": {**base["data"], "fold_repeats": 2}}
+    tunesmith.search_settings(twice, [f"output={tmp_path / 's'}"], trials=1, strategy="grid")
+    (first,) = trials(tmp_path / "s")
+    runs = [
+        tunesmith.train(twice, [*first["overrides"], f"data.fold={fold}", f"output={tmp_path / str(fold)}"])
+        for fold in range(4)
+    ]
+    rows = [read_json(run.folder / "splits.json", dict) for run in runs]
+    assert rows[0] != rows[2], "the second draw cuts elsewhere"
+    outcome = first["outcome"]
+    assert outcome["value"] == pytest.approx(
+        sum(max(row["accuracy"] for row in histories(run.folder)) for run in runs) / 4
+    )
+    once = trials_of_one_draw(base, tmp_path / "once")["scores"]["accuracy"]
+    widths = [one["high"] - one["low"] for one in (once, outcome["scores"]["accuracy"])]
+    assert widths[1] > 0.8 * widths[0], "the same rows answered twice are no more rows"
+
+
+def histories(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def trials_of_one_draw(base: dict[str, Any], folder: Path) -> dict[str, Any]:
+    tunesmith.search_settings(base, [f"output={folder}"], trials=1, strategy="grid")
+    found: dict[str, Any] = trials(folder)[0]["outcome"]
+    return found

@@ -307,3 +307,32 @@ def test_a_study_of_another_version_or_search_is_refused(
     (folder / "study.db").write_bytes(b"no database" * 100)
     with pytest.raises(CheckpointError, match="cannot be read as a study"):
         tunesmith.search_settings(base, again, resume=True, **settings, width=3)
+
+
+def test_a_trial_that_breaks_a_rule_is_not_taken(
+    study: tuple[Path, dict[str, Any]], base: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(study[0], tmp_path / "s")
+    settings: dict[str, Any] = {"trials": 6, "strategy": "random", "width": 3, "resume": True}
+    words, complete = [f"output={tmp_path / 's'}"], [one for one in kept(study[0]) if one.outcome.state == "complete"]
+    best = next(one for one in complete if one.number == study[1]["best"]).outcome.trainable
+    most = max(one.outcome.trainable for one in complete)
+    rule = f"trainable <= {best - 1}" if best == most else f"trainable >= {best + 1}"
+    found = tunesmith.search_settings(base, words, rules=[rule], **settings)
+    able = [
+        one for one in complete if (one.outcome.trainable < best) == (best == most) and one.outcome.trainable != best
+    ]
+    assert found["best"] == min(able, key=lambda one: one.key(True)).number
+    assert found["choice"]["rules"] == [rule]
+    assert f"Without them trial {study[1]['best']} would be the best" in (tmp_path / "s" / "study.md").read_text()
+    with pytest.raises(TunesmithError, match=r"complete trials keeps to search.rules \(accuracy >= 1.5: at best"):
+        tunesmith.search_settings(base, words, rules=["accuracy >= 1.5"], **settings)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [("recal >= 0.5", "did you mean 'recall'"), ("accuracy > 0.5", "is no rule"), ("accuracy >= 1.2.3", "is no rule")],
+)
+def test_a_rule_that_is_none_is_named(base: dict[str, Any], tmp_path: Path, rule: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], trials=2, rules=[rule])

@@ -237,6 +237,21 @@ def estimate(predictions: Result, metrics: Sequence[Metric], bootstrap: Bootstra
     return {metric.name: Estimate(metric.compute(whole), *ends[metric.name]) for metric in metrics}
 
 
+def mean_of(estimates: Sequence[dict[str, Estimate]]) -> dict[str, Estimate]:
+    """Average estimates of the same metrics, value and ends.
+
+    Args:
+        estimates: one or more.
+    Returns:
+        Metric name to mean value and mean interval.
+    """
+    found = {}
+    for name in estimates[0]:
+        ends = np.mean([[one[name].value, one[name].low, one[name].high] for one in estimates], axis=0)
+        found[name] = Estimate(*ends.tolist())
+    return found
+
+
 def paired_difference(first: Result, second: Result, metric: Metric, bootstrap: Bootstrap) -> Difference:
     """Compare two models on the same rows: both are scored on every resample.
 

@@ -100,8 +100,10 @@ def _of_splits(data: DataSettings, task: Any) -> list[str]:
         found.append(f"data.{given[0]}: validation and test are files, so nothing is held out of train. Leave it out.")
     if data.folds is not None and isinstance(data.validation, str):
         found.append("data.folds: validation is a file already. Leave one of the two out.")
-    if data.folds is not None and data.fold >= data.folds:
-        found.append(f"data.fold: {data.fold} is not among the folds 0 to {data.folds - 1}.")
+    if data.folds is not None and data.fold >= data.folds * data.fold_repeats:
+        found.append(f"data.fold: {data.fold} is not among the folds 0 to {data.folds * data.fold_repeats - 1}.")
     if data.folds is None and data.fold:
         found.append("data.fold: it chooses one of data.folds, which is not given.")
+    if data.folds is None and data.fold_repeats > 1:
+        found.append("data.fold_repeats: it draws data.folds anew, which is not given.")
     return found

@@ -79,7 +79,10 @@ class DataSettings(Settings):
     folds: int | None = setting(
         None, "Parts of train of which one is validation, instead of the share data.validation.", unit="count", ge=2
     )
-    fold: int = setting(0, "Which of the parts, from 0.", ge=0)
+    fold: int = setting(0, "Which of the parts, from 0; those of the second draw follow those of the first.", ge=0)
+    fold_repeats: int = setting(
+        1, "Times that train is cut into parts, each time anew: repeated cross-validation.", unit="count", ge=1
+    )
     near_copies: float | None = setting(
         None,
         "Rows whose texts (or questions, or answers) are at least so similar stay in one split when shares are held "

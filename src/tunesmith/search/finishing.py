@@ -92,6 +92,7 @@ def _all_rows(recipe: Recipe, best: Attempt) -> Iterator[tuple[str, Any]]:
     if recipe.data.folds is not None:
         yield "data.folds", None
         yield "data.fold", 0
+        yield "data.fold_repeats", 1
     yield "data.validation", None
     yield "training.best", "last"
     if errors is not None and 0 < errors.best_epoch <= _EARLY * errors.epochs:

@@ -19,7 +19,7 @@ from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
 from tunesmith.data.splitting import Index
 from tunesmith.evaluation.predictions import Predictions
-from tunesmith.evaluation.statistics import Result, estimate
+from tunesmith.evaluation.statistics import Result, estimate, mean_of
 from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
 from tunesmith.recipe.starting import find_run
@@ -159,7 +159,9 @@ class Passes:
         first = open_family(checked, earlier)
         families = [first]
         if self.every_fold:
-            families += [on_fold(checked, earlier, first, fold) for fold in range(1, checked.recipe.data.folds or 1)]
+            data = checked.recipe.data
+            folds = range(1, (data.folds or 1) * data.fold_repeats)
+            families += [on_fold(checked, earlier, first, fold) for fold in folds]
         if "validation" not in first.corpus.splits:
             raise RecipeError("data.validation: a search chooses by validation rows, and there are none. Give a share.")
         for family in families:
@@ -317,7 +319,11 @@ class Passes:
             raise KeyboardInterrupt
 
     def _scored(self, one: _Ready, seconds: float) -> Outcome:
-        """Score a trained candidate; one on folds by their mean, with the interval of the answers to all rows."""
+        """Score a trained candidate; one on folds by their mean.
+
+        The interval is that of the answers to all rows; where folds were drawn repeatedly, the mean of each draw's, as
+        more draws of the same rows are no more rows.
+        """
         for place, part in enumerate(one.parts):
             if part.trial.trained.diverged:
                 which = f"fold {place}: " if len(one.parts) > 1 else ""
@@ -326,7 +332,9 @@ class Passes:
         found = [self._answered(one, part) for part in one.parts]
         first, judge = one.parts[0], one.parts[0].family.judge
         metrics = [metric for metric in first.family.recall_metrics() if metric.name in found[0][0]]
-        scores = estimate(_joined([result for _, result in found]), metrics, judge.bootstrap)
+        results, folds = [result for _, result in found], one.checked.recipe.data.folds or 1
+        draws = [_joined(results[at : at + folds]) for at in range(0, len(results), folds)]
+        scores = mean_of([estimate(draw, metrics, judge.bootstrap) for draw in draws])
         trials = one.trials
         return Outcome(
             "stopped" if any(trial.stopped for trial in trials) else "complete",

@@ -124,7 +124,7 @@ def exploit_patterns(
         _write_rows(output / f"{name}.jsonl", _rows(Table.of(corpus.splits[name]), corpus.label_names, checked))
     held = {name: str(output / f"{name}.jsonl") for name in corpus.splits if name != "train"}
     split_by = dict.fromkeys(("near_copies", "group", "time", "folds"))  # everything is held out already
-    data = {**values["data"], **held, **split_by, "fold": 0, "columns": []}
+    data = {**values["data"], **held, **split_by, "fold": 0, "fold_repeats": 1, "columns": []}
     final = Run(train_recipe({**values, "data": {**data, "train": str(output / "taught.jsonl"), "soft_labels": _SOFT}},
                              progress=progress))  # fmt: skip
     alone = {**values, "output": str(output / "plain")}

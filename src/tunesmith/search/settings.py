@@ -14,6 +14,7 @@ from tunesmith.core.progress import Progress
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.database import Database
+from tunesmith.search.rules import keeping, nearest
 from tunesmith.search.study_report import front, importances, shown, write_report
 from tunesmith.search.trials import StudyTrial, best_of, cheapest_of
 from tunesmith.search.tuning import Search, read_budget
@@ -58,12 +59,21 @@ def _finished(wanted: Wanted, search: Search, settings: TuningSettings) -> dict[
     """Carry the best trial out, and write what was found."""
     database = search.database
     seconds = search.budget.elapsed
-    best = best_of(search.trials, wanted.higher_is_better)
+    able = keeping(search.trials, wanted.rules)
+    best = best_of(able, wanted.higher_is_better)
+    if best is None and (complete := keeping(search.trials, ())):
+        raise TunesmithError(
+            f"none of {len(complete)} complete trials keeps to search.rules ({nearest(complete, wanted.rules)}). The "
+            "study is kept: go on with --resume and a larger budget, or with other rules."
+        )
     if best is None:
         reasons = [one.outcome.reason for one in search.trials if one.outcome.state == "failed"]
         why = f"The first reason: {reasons[0]}" if reasons else "All were stopped early; lower the strategy's factor."
         raise TunesmithError(f"none of {len(search.trials)} trials was carried out to its end. {why}")
-    taken, choice = _chosen(wanted, best, search.trials, settings.choose)
+    taken, choice = _chosen(wanted, best, able, settings.choose)
+    if wanted.rules:
+        choice["rules"] = [str(rule) for rule in wanted.rules]
+        choice["sentence"] = f"{_ruled(wanted, search.trials, best, len(able))} {choice['sentence']}"
     run = _best_run(wanted, taken, database, search.progress, choice["sentence"])
     result = {
         **_told(wanted, taken, search.trials),
@@ -101,6 +111,16 @@ def _chosen(wanted: Wanted, best: StudyTrial, trials: list[StudyTrial], rule: st
     elif rule == "one-standard-error":
         said += " No trial within one standard error of it is cheaper."
     return taken, {"rule": rule, "best": best.number, "taken": taken.number, "sentence": said}
+
+
+def _ruled(wanted: Wanted, trials: list[StudyTrial], best: StudyTrial, able: int) -> str:
+    """Say which rules the choice keeps to, and what they cost."""
+    said = f"{able} trials keep to the rules ({', '.join(map(str, wanted.rules))})."
+    first = best_of(trials, wanted.higher_is_better)
+    if first is not None and first is not best:
+        score = shown(wanted.metric, first.outcome.scores.get(wanted.metric, {"value": first.outcome.value}))
+        said += f" Without them trial {first.number} would be the best: {wanted.metric} {score}."
+    return said
 
 
 def _best_run(wanted: Wanted, best: StudyTrial, database: Database, progress: Progress, said: str) -> Run:

@@ -19,7 +19,7 @@ from tunesmith.search.fields import Field, field_at
 _RANGE, _CHOICES = ("low", "high", "log", "step"), "choices"
 # What has to be the same in all trials: scores are compared, and rows that choose must not change.
 _FIXED = ("output", "candidates", "ensemble", "combine", "evaluation", "training.best", "data.validation", "data.test",
-          "data.seed", "data.folds", "data.fold")  # fmt: skip
+          "data.seed", "data.folds", "data.fold", "data.fold_repeats")  # fmt: skip
 
 _ALIKE = 1e-9  # of a number of steps from a whole one
 

@@ -14,6 +14,7 @@ from tunesmith.core.settings import Settings, setting
 from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.recipe.loading import Checked, build_component, load_recipe
 from tunesmith.search.pools.base import Pool
+from tunesmith.search.rules import Rule, read_rules
 from tunesmith.search.space import Space, read_space
 from tunesmith.search.strategies.base import build_strategy
 from tunesmith.search.strategies.sampling import Sampling
@@ -31,6 +32,9 @@ class TuningSettings(Settings):
     warm_each: int = setting(3, "Best settings that are taken of each of them.", unit="count", ge=1)
     choose: Literal["best", "one-standard-error"] = setting(
         "best", "Take the best trial, or the cheapest one whose score is within one standard error of the best."
+    )
+    rules: tuple[str, ...] = setting(
+        (), "What the trial that is taken has to keep to on validation, for example 'recall >= 0.9' or 'epochs <= 3'."
     )
     workers: int = setting(1, "Processes that train side by side, each so many candidates.", unit="count", ge=1)
     pool: str = setting("local", "Registered pool that the workers run in.")
@@ -54,6 +58,7 @@ class Wanted:
         identity: hash of the recipe as written, but for its output.
         warm: the first trials, from earlier studies.
         every_fold: whether a trial is scored by the mean over all folds of `data.folds`.
+        rules: that the trial which is taken keeps to.
     """
 
     recipe: str | Path | Mapping[str, Any]
@@ -68,6 +73,7 @@ class Wanted:
     identity: str
     warm: Warm = field(default_factory=Warm)
     every_fold: bool = False
+    rules: Sequence[Rule] = ()
 
     def load(self, own: Sequence[str]) -> Checked:
         """Check the recipe of a trial.
@@ -195,6 +201,7 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         seed=seed,
         output=Path(first.recipe.output).expanduser().absolute(),
         every_fold=_every_fold(data, strategy),
+        rules=read_rules(settings.rules, _scored_by(first)),
         identity=hash_of({key: value for key, value in values.items() if key != "output"}),
     )
 
@@ -208,6 +215,12 @@ def _check_metric(problems: Sequence[str], metric: str | None) -> None:
     line = next((one for one in problems if one.startswith("training.best:")), None)
     if metric is not None and line is not None:
         raise RecipeError(f"search.metric: {line.removeprefix('training.best: ')}") from None
+
+
+def _scored_by(checked: Checked) -> list[str]:
+    """Name the metrics that every trial is scored by on validation rows."""
+    names = checked.recipe.evaluation.metrics or checked.task.metrics
+    return [name for name in names if find("metrics", name).reads != "answers"]
 
 
 def _every_fold(data: Any, strategy: Sampling) -> bool:

@@ -177,7 +177,9 @@ def hold_out_fold(parts: dict[str, Part], data: DataSettings, seed: int) -> None
     assert data.folds is not None
     copies = np.unique(train.hashes, return_inverse=True)[1]
     groups = copies if train.groups is None else joined_groups(train.groups, copies)
-    held = stratified_folds(train.labels, data.folds, derived(seed, "folds"), groups) == data.fold
+    repeat, fold = divmod(data.fold, data.folds)
+    draw = derived(seed, f"folds {repeat}" if repeat else "folds")
+    held = stratified_folds(train.labels, data.folds, draw, groups) == fold
     if not held.any():
         raise DataError(
             f"{train.examples.path}: data.fold={data.fold} of data.folds={data.folds} has no row: the {len(held)} rows "
