@@ -19,6 +19,7 @@ import tunesmith
 from tests.conftest import save_tiny_bert, write_csv
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError, SecurityError, TargetError
 from tunesmith.core.registry import components
+from tunesmith.runs import comparing, labelling
 from tunesmith.runs.session import open_session
 from tunesmith.training.loop import Loop
 
@@ -418,3 +419,23 @@ def test_a_run_that_nobody_holds_frees_its_model(recipe: Recipe) -> None:
     before = layers()
     tunesmith.train(recipe)
     assert layers() == before
+
+
+def test_of_very_many_rows_a_draw_is_read_before_training(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    extract = comparing.extract_features
+
+    def counted(backbone: Any, task: Any, tokens: Any, *rest: Any) -> Any:
+        read.append(len(tokens))
+        return extract(backbone, task, tokens, *rest)
+
+    monkeypatch.setattr(comparing, "extract_features", counted)
+    monkeypatch.setattr(labelling, "_SEEN", 6)
+    run = tunesmith.train(recipe)
+    rows = run.summary["data"]["train"]["rows"]
+    said = f"class means and baselines are computed from 6 of {rows} training rows, drawn by label"
+    assert said in run.summary["warnings"] and rows > 6 in read and rows not in read
+    read.clear()
+    fitted = {"name": "text-classification", "head_kind": "logistic-regression"}
+    tunesmith.train(recipe | {"task": fitted, "method": "none"}, overwrite=True)
+    assert rows in read, "a head that is fitted to rows gets all of them"

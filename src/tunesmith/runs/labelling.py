@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import nn
 
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.progress import Progress
+from tunesmith.core.seeds import derived
 from tunesmith.data.descriptions import check_spelling
+from tunesmith.data.splitting import stratified_order
 from tunesmith.data.tokens import TokenRows, VariedRows, tokenize
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.recipe.loading import Checked
@@ -31,7 +34,10 @@ from tunesmith.training.augmenting import augmented
 from tunesmith.training.balancing import classes_of
 from tunesmith.training.corpus import Corpus, Split, load_corpus, load_labelled
 from tunesmith.training.sampling import check_rows_per_label
+from tunesmith.training.taking import taken
 from tunesmith.training.unlabelled import load_unlabelled
+
+_SEEN = 50_000  # training rows whose features class means and baselines are computed from, at most
 
 
 @dataclass
@@ -89,11 +95,32 @@ class Labelling(Family):
         splits = ["train"] if self.session.task.starts_from_features else []
         if names or self.session.quantised is not None:
             splits = ["train", *self.judge.splits]
-        self.frozen = frozen_features(self.session, self.corpus, splits, meter, progress)
+        seen, train = self._seen, self.corpus.splits["train"]
+        if splits and seen is not train:
+            self._say_seen(progress, len(seen.index), len(train.index))
+        self.frozen = frozen_features(self.session, self._as_seen(), splits, meter, progress)
+
+    @cached_property
+    def _seen(self) -> Split:
+        """The training rows that are read before training; a stratified draw where there are very many."""
+        train, task = self.corpus.splits["train"], self.session.task
+        if len(train.index) <= _SEEN or (isinstance(task, LabelTask) and task.starts_from_all_rows):
+            return train
+        order = stratified_order(train.labels, derived(0, "rows seen before training"))
+        return taken(train, np.sort(order[: max(_SEEN, len(np.unique(train.labels)))]))
+
+    def _as_seen(self) -> Corpus:
+        return replace(self.corpus, splits={**self.corpus.splits, "train": self._seen})
+
+    def _say_seen(self, progress: Progress, seen: int, rows: int) -> None:
+        said = f"class means and baselines are computed from {seen:,} of {rows:,} training rows, drawn by label"
+        if said not in self.corpus.warnings:
+            self.corpus.warnings.append(said)
+            progress.say(f"note: {said}")
 
     def baselines(self, names: Sequence[str], meter: Meter, progress: Progress, seed: int) -> list[Scored]:
         """Carry out baselines on the frozen features."""
-        return run_baselines(names, self.session, self.corpus, self.frozen, self.judge, meter, seed)
+        return run_baselines(names, self.session, self._as_seen(), self.frozen, self.judge, meter, seed)
 
     def training_rows(self, checked: Checked) -> Split:
         """Add labels' texts, and hide tokens."""
@@ -112,8 +139,10 @@ class Labelling(Family):
         found = super().on(train, rows)
         assert isinstance(found, Labelling)
         features = dict(self.frozen.features)
-        if "train" in features:
+        if "train" in features and self._seen is self.corpus.splits["train"]:
             features["train"] = features["train"][torch.from_numpy(rows)]
+        else:
+            features.pop("train", None)
         return replace(found, frozen=Frozen(features, self.frozen.costs))
 
     def start(self, head: nn.Module, checked: Checked, earlier: Earlier | None) -> None:
@@ -127,18 +156,18 @@ class Labelling(Family):
             split.labels, self.corpus.label_names, training, split.weights
         )
         if task.starts_from_features:
-            labels = torch.from_numpy(split.labels).to(session.backbone.device)
+            labels = torch.from_numpy(self._seen.labels).to(session.backbone.device)
             texts = self._label_features() if task.reads_label_text else None
-            task.start(head, self._first_features(checked, split, earlier), labels, texts)
+            task.start(head, self._first_features(checked, earlier), labels, texts)
         if earlier is not None:
             earlier.fill_head(head, self.corpus.label_names)
 
-    def _first_features(self, checked: Checked, split: Split, earlier: Earlier | None) -> torch.Tensor:
+    def _first_features(self, checked: Checked, earlier: Earlier | None) -> torch.Tensor:
         """Return what the head will read at the first step: a fresh delta may already change it."""
         backbone = self.session.backbone
-        if checked.method.neutral and earlier is None:
+        if checked.method.neutral and earlier is None and "train" in self.frozen.features:
             return self.frozen.features["train"].to(backbone.device)
-        return extract_features(backbone, self.session.task, split.tokens).to(backbone.device)
+        return extract_features(backbone, self.session.task, self._seen.tokens).to(backbone.device)
 
     def _label_features(self) -> torch.Tensor:
         """Embed the labels' texts with the delta that is active."""
@@ -217,7 +246,7 @@ class Labelling(Family):
 
     def on_base(self, progress: Progress) -> dict[str, Any]:
         """Compare the features, and a linear probe on them."""
-        found = compare_with_full_precision(self.session, self.corpus, self.frozen, self.judge, progress)
+        found = compare_with_full_precision(self.session, self._as_seen(), self.frozen, self.judge, progress)
         return {**found, "sentence": worded(found)} if found else {}
 
 

@@ -126,7 +126,7 @@ class Prompted(Labelling):
 
     def _begin(self, head: nn.Module, features: Tensor | None) -> None:
         """Give a head its starting values with the delta in use."""
-        task, backbone, train = self._task, self.session.backbone, self.corpus.splits["train"]
+        task, backbone, train = self._task, self.session.backbone, self._seen
         task.start_from_texts(head, backbone, self.session.tokenizer)
         if features is None and (task.starts_from_features or task.calibration == "batch"):
             features = extract_features(backbone, task, train.tokens)

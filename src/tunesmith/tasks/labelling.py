@@ -172,6 +172,11 @@ class LabelTask(Task):
         return own or self.head_start != "random"
 
     @property
+    def starts_from_all_rows(self) -> bool:
+        """Whether the head keeps the training rows or is fitted to them, so that class means of some will not do."""
+        return self.head_component.keeps_rows or self.head_component.fits_rows
+
+    @property
     def reads_label_text(self) -> bool:
         """Whether the head starts from the labels' texts."""
         wanted = self.head_component.needs_label_text and self.reads == "text"  # of images, rows alone

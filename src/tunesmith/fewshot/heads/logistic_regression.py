@@ -28,6 +28,7 @@ class LogisticRegression(Head):
 
     name: ClassVar[str] = "logistic-regression"
     has_vectors: ClassVar[bool] = True
+    fits_rows: ClassVar[bool] = True
 
     regularisation: float = setting(1.0, "Inverse strength of the penalty, C.", gt=0)
 

@@ -36,6 +36,7 @@ class Head(Component):
     paper: ClassVar[str] = ""
     has_vectors: ClassVar[bool] = False  # a `weight`, (C, D), with a vector per class
     keeps_rows: ClassVar[bool] = False  # the module is a RowsHead
+    fits_rows: ClassVar[bool] = False  # its start is a fit to the training rows, for which a draw of them will not do
     compares_rows: ClassVar[bool | None] = None  # in training, with those kept; where it keeps rows if empty
     needs_label_text: ClassVar[bool] = False
 
