@@ -40,6 +40,18 @@ from tunesmith.training.unlabelled import load_unlabelled
 _SEEN = 50_000  # training rows whose features class means and baselines are computed from, at most
 
 
+def rows_seen(task: Task, rows: int) -> int:
+    """Say how many training rows class means and baselines are computed from.
+
+    Args:
+        task: whose head starts from them.
+        rows: that train. [count]
+    Returns:
+        All, unless there are very many and the head is not made of them.
+    """
+    return rows if isinstance(task, LabelTask) and task.starts_from_all_rows else min(rows, _SEEN)
+
+
 @dataclass
 class Labelling(Family):
     """Tasks with a label per row: a head on features of the frozen model.
@@ -104,10 +116,11 @@ class Labelling(Family):
     def _seen(self) -> Split:
         """The training rows that are read before training; a stratified draw where there are very many."""
         train, task = self.corpus.splits["train"], self.session.task
-        if len(train.index) <= _SEEN or (isinstance(task, LabelTask) and task.starts_from_all_rows):
+        count = rows_seen(task, len(train.index))
+        if count == len(train.index):
             return train
         order = stratified_order(train.labels, derived(0, "rows seen before training"))
-        return taken(train, np.sort(order[: max(_SEEN, len(np.unique(train.labels)))]))
+        return taken(train, np.sort(order[: max(count, len(np.unique(train.labels)))]))
 
     def _as_seen(self) -> Corpus:
         return replace(self.corpus, splits={**self.corpus.splits, "train": self._seen})

@@ -23,7 +23,7 @@ from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Meter
 from tunesmith.runs.family import Family
-from tunesmith.runs.labelling import Labelling
+from tunesmith.runs.labelling import Labelling, rows_seen
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.tasks.generating import AnswerTask, LanguageTask
@@ -322,12 +322,14 @@ class Bench:
         times = self._times(splits["train"])
         names = self._baselines(checked)
         looked = names or family.session.task.starts_from_features
+        rows = len(splits["train"].tokens) * times
+        seen = times * (rows_seen(family.session.task, int(rows)) / rows if isinstance(family, Labelling) else 1.0)
         own, all_names = len(names), len(self._baselines(self.checked))
         share = own / all_names if all_names else 0.0
         return {
             "opening": seconds["opening"] + _WRITING,
-            "features": seconds["features"] * times if looked else 0.0,
-            "baselines": seconds["baselines"] * times * share,
+            "features": seconds["features"] * seen if looked else 0.0,
+            "baselines": seconds["baselines"] * seen * share,
             "preparing": preparing * (1.0 if checked.method.trains else times),
         }
 
