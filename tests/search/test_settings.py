@@ -318,7 +318,7 @@ def test_a_trial_that_breaks_a_rule_is_not_taken(
     best = next(one for one in complete if one.number == study[1]["best"]).outcome.trainable
     most = max(one.outcome.trainable for one in complete)
     rule = f"trainable <= {best - 1}" if best == most else f"trainable >= {best + 1}"
-    found = tunesmith.search_settings(base, words, rules=[rule], **settings)
+    found = tunesmith.search_settings(base, words, rules=rule, **settings)  # one text is a list of one
     able = [
         one for one in complete if (one.outcome.trainable < best) == (best == most) and one.outcome.trainable != best
     ]

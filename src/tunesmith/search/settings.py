@@ -73,7 +73,7 @@ def _finished(wanted: Wanted, search: Search, settings: TuningSettings) -> dict[
     taken, choice = _chosen(wanted, best, able, settings.choose)
     if wanted.rules:
         choice["rules"] = [str(rule) for rule in wanted.rules]
-        choice["sentence"] = f"{_ruled(wanted, search.trials, best, len(able))} {choice['sentence']}"
+        choice["sentence"] = f"{_ruled(wanted, search.trials, best, len(able))} Of these: {choice['sentence']}"
     run = _best_run(wanted, taken, database, search.progress, choice["sentence"])
     result = {
         **_told(wanted, taken, search.trials),
@@ -115,7 +115,8 @@ def _chosen(wanted: Wanted, best: StudyTrial, trials: list[StudyTrial], rule: st
 
 def _ruled(wanted: Wanted, trials: list[StudyTrial], best: StudyTrial, able: int) -> str:
     """Say which rules the choice keeps to, and what they cost."""
-    said = f"{able} trials keep to the rules ({', '.join(map(str, wanted.rules))})."
+    complete = len(keeping(trials, ()))
+    said = f"{able} of {complete} complete trials keep to the rules ({', '.join(map(str, wanted.rules))})."
     first = best_of(trials, wanted.higher_is_better)
     if first is not None and first is not best:
         score = shown(wanted.metric, first.outcome.scores.get(wanted.metric, {"value": first.outcome.value}))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import field_validator
+
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.files import hash_of
 from tunesmith.core.registry import find
@@ -39,6 +41,11 @@ class TuningSettings(Settings):
     workers: int = setting(1, "Processes that train side by side, each so many candidates.", unit="count", ge=1)
     pool: str = setting("local", "Registered pool that the workers run in.")
     pool_settings: dict[str, Any] = setting({}, "Its settings.")
+
+    @field_validator("rules", "warm_start", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
