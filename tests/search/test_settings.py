@@ -289,9 +289,9 @@ def test_two_processes_do_not_search_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_a_study_of_another_version_or_search_is_refused(
-    study: tuple[Path, dict[str, Any]], base: dict[str, Any]
+    study: tuple[Path, dict[str, Any]], base: dict[str, Any], tmp_path: Path
 ) -> None:
-    folder, _ = study
+    folder = Path(shutil.copytree(study[0], tmp_path / "s"))  # it is damaged below, and others read it
     again = [f"output={folder}"]
     settings: dict[str, Any] = {"trials": 6, "strategy": "random"}
     with pytest.raises(CheckpointError, match="exists. Go on with its study with --resume"):
