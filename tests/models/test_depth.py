@@ -174,7 +174,7 @@ def test_nothing_is_dropped_below_inside_the_block() -> None:
     layers = backbone.body.encoder.layer  # type: ignore[union-attr]
     set_dropout(backbone.body, 0.1)
     below, above = layers[1].output.dropout, layers[2].output.dropout  # type: ignore[index]
-    with undropped_below(backbone, [delta]):
+    with undropped_below(backbone, [delta], print):
         assert (backbone.body.embeddings.dropout.p, below.p, above.p) == (0.0, 0.0, 0.1)  # type: ignore[union-attr]
         assert len(frozen_blocks(backbone, [delta])[0]) == 2
     assert (backbone.body.embeddings.dropout.p, below.p, above.p) == (0.1, 0.1, 0.1)  # type: ignore[union-attr]
@@ -192,7 +192,7 @@ def test_deltas_that_begin_at_unlike_blocks_are_not_quieted_together() -> None:
     backbone, first = tuned("bert", Lora(rank=2, layers="top-half"))
     second = Lora(rank=2).attach(backbone.seams, "second")
     with pytest.raises(RecipeError, match="above 0 and 2 frozen"):
-        undropped_below(backbone, [first, second])
+        undropped_below(backbone, [first, second], print)
 
 
 def test_a_file_serves_a_later_run(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.statistics import Bootstrap, Estimate, Resampled, Result, difference, holm, own_interval
+from tunesmith.evaluation.statistics import Bootstrap, Estimate, Resampled, Result, difference, holm, own_intervals
 
 _RESAMPLES = 2000  # at least
 _PER_PAIR = 100  # resamples: the smallest p-value of a bootstrap, times the pairs, stays at or below 0.02
@@ -103,7 +103,7 @@ def compare_pairs(found: Sequence[Result], metric: Metric, bootstrap: Bootstrap)
     pairs = [replace(one, p_value=p) for one, p in zip(raw, holm([one.p_value for one in raw]), strict=True)]
     apart = [(one.first, one.second) for one in pairs if one.p_value < 1 - bootstrap.confidence]
     ends = [
-        own_interval(own, metric, bootstrap) or bootstrap.interval(one.table)
+        own_intervals(own, [metric], bootstrap).get(metric.name) or bootstrap.interval(one.table)
         for own, one in zip(found, scored, strict=True)
     ]
     scores = [Estimate(one.value, *own) for one, own in zip(scored, ends, strict=True)]

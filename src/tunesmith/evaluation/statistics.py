@@ -98,25 +98,30 @@ class Bootstrap:
         return float(low), float(high)
 
 
-def own_interval(found: Result, metric: Metric, bootstrap: Bootstrap) -> tuple[float, float] | None:
-    """Give a score's interval where there is a better one than percentiles of resamples of the rows.
+def own_intervals(found: Result, metrics: Sequence[Metric], bootstrap: Bootstrap) -> dict[str, tuple[float, float]]:
+    """Give intervals of scores that have better ones than percentiles of resamples of the rows.
 
     Args:
         found: what a model did on the rows of a split.
-        metric: of the score.
+        metrics: of the scores.
         bootstrap: how to resample.
     Returns:
-        (low, high): Wilson's of a share of rows, percentiles of `smoothed` resamples of a metric of the confusion
-        matrix; None for other metrics.
+        Metric name to (low, high): Wilson's of shares of rows, percentiles of `smoothed` resamples of metrics of the
+        confusion matrix; other metrics are left out.
     """
-    right = metric.right(found)
-    if right is not None and len(right):
-        return wilson(float(right.mean()), len(right), bootstrap.confidence)
-    if not (metric.of_confusion and isinstance(found, Predictions)):
-        return None
-    value = metric.compute(found.sample())
-    low, high = bootstrap.interval(np.array([metric.compute(one) for one in smoothed(found, bootstrap)]))
-    return min(low, value), max(high, value)
+    rights = {metric.name: metric.right(found) for metric in metrics}
+    ends = {
+        name: wilson(float(right.mean()), len(right), bootstrap.confidence)
+        for name, right in rights.items()
+        if right is not None and len(right)
+    }
+    counted = [metric for metric in metrics if metric.of_confusion and metric.name not in ends]
+    if counted and isinstance(found, Predictions):
+        table = np.array([[metric.compute(one) for metric in counted] for one in smoothed(found, bootstrap)])
+        for column, metric in enumerate(counted):
+            value, (low, high) = metric.compute(found.sample()), bootstrap.interval(table[:, column])
+            ends[metric.name] = min(low, value), max(high, value)
+    return ends
 
 
 def smoothed(found: Predictions, bootstrap: Bootstrap) -> Iterator[Counted]:
@@ -227,7 +232,7 @@ def estimate(predictions: Result, metrics: Sequence[Metric], bootstrap: Bootstra
     Returns:
         Metric name to value and interval.
     """
-    ends = {metric.name: own for metric in metrics if (own := own_interval(predictions, metric, bootstrap))}
+    ends = own_intervals(predictions, metrics, bootstrap)
     others = [metric for metric in metrics if metric.name not in ends]
     if others:
         samples = map(predictions.sample, bootstrap.weights(predictions.rows))

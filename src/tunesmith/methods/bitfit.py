@@ -33,7 +33,7 @@ class BitFit(Method):
         Raises:
             TargetError: the model has no bias.
         """
-        biases = [path for path in seams.trainable() if path.rsplit(".", 1)[-1] == "bias"]
+        biases = seams.biases()
         if not biases:
             raise TargetError(
                 f"method bitfit: {type(seams.model).__name__} has no bias terms, so nothing would train. "

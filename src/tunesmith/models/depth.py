@@ -152,7 +152,7 @@ def frozen_blocks(backbone: Backbone, deltas: Sequence[Delta], training: bool = 
 
 
 def undropped_below(
-    backbone: Backbone, deltas: Sequence[Delta], say: Callable[[str], None] = print
+    backbone: Backbone, deltas: Sequence[Delta], say: Callable[[str], None]
 ) -> AbstractContextManager[None]:
     """Let what stands below the first trained block drop nothing.
 

@@ -246,6 +246,14 @@ class Seams:
         names = [path for path, _ in self.model.named_parameters()]
         return [path for path in names if path in free or is_quantised(self.parameter(path))] or names
 
+    def biases(self) -> list[str]:
+        """Return those of `trainable` that are biases.
+
+        Returns:
+            Dotted names; none where the model has no bias.
+        """
+        return [path for path in self.trainable() if path.rsplit(".", 1)[-1] == "bias"]
+
     def owners(
         self, copies: dict[str, nn.Parameter], alone: Container[str] = ()
     ) -> list[tuple[str, str, nn.Parameter]]:

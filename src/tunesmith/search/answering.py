@@ -104,7 +104,7 @@ def known_of(family: Family, metric: str, higher_is_better: bool) -> Known:
     share = metric != "validation loss" and is_share(metric)
     config = getattr(session.backbone.model, "config", None)
     places = getattr(config, "max_position_embeddings", None) or session.max_tokens
-    biases = any(path.endswith("bias") for path in session.backbone.seams.trainable())
+    biases = bool(session.backbone.seams.biases())
     if not isinstance(family, Labelling):
         return Known([], [], len(split.index), metric, higher_is_better, share, {}, int(places), biases)
     names = family.corpus.label_names

@@ -13,6 +13,7 @@ from tunesmith.recipe.schema import Recipe
 from tunesmith.search.attempts import Attempt
 from tunesmith.search.changes import merged
 from tunesmith.search.loop_wanted import LoopSettings, LoopWanted
+from tunesmith.search.wanted import problems_of
 
 _EARLY = 0.5  # share of the epochs up to which the best one speaks for fewer epochs
 
@@ -100,9 +101,8 @@ def _all_rows(recipe: Recipe, best: Attempt) -> Iterator[tuple[str, Any]]:
 
 
 def _reasons(error: RecipeError) -> str:
-    """Word what a recipe is refused for, without where in it that stands: nobody wrote this one."""
-    head, *rest = (line.strip() for line in str(error).splitlines())
-    return " ".join(line.removeprefix("command line: ") for line in rest) or head
+    head, *rest = problems_of(error)
+    return " ".join(rest) or head
 
 
 def _seeds(first: int, members: int) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def read_closed(
     try:
         checked = load_recipe(recipe, overrides)
     except RecipeError as error:
-        _check_metric(_problems(error), metric)
+        _check_metric(problems_of(error), metric)
         raise
     if isinstance(checked.method, Auto) or checked.candidates:
         key = "candidates" if checked.candidates else "method: auto"
@@ -213,7 +213,14 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     )
 
 
-def _problems(error: RecipeError) -> list[str]:
+def problems_of(error: RecipeError) -> list[str]:
+    """List what a recipe is refused for.
+
+    Args:
+        error: the refusal.
+    Returns:
+        Its lines, without that they come from the command line: nobody wrote the recipe of a trial there.
+    """
     return [line.strip().removeprefix("command line: ") for line in str(error).splitlines()]
 
 
@@ -250,7 +257,7 @@ def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
             able.append(wanted.load(own))
         except RecipeError as error:
             said = str(error)
-            problems = _problems(error)
+            problems = problems_of(error)
             mine = [line for line in problems if line.startswith((f"{path}:", f"{path}."))]
             if mine:
                 raise RecipeError(f"a value of the space is wrong, nothing was loaded.\n  {mine[0]}") from None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Predictions
+from tunesmith.evaluation.predictions import Counted, Predictions
 from tunesmith.evaluation.written import Written
 
 _WORDS = ("stone", "river", "lamp", "seven", "green", "walks")
@@ -41,6 +41,10 @@ def check_metric(kind: type[Metric]) -> None:
     order = draw.permutation(60)
     shuffled = Predictions(guesses[order], references[order])
     assert np.isclose(metric.compute(shuffled.sample()), worse), "the order of rows must not matter"
+    if kind.of_confusion:
+        assert np.isclose(metric.compute(Counted(random.sample().confusion)), worse), (
+            "of_confusion: nothing else counts"
+        )
 
 
 def _check_text_metric(kind: type[Metric]) -> None:
