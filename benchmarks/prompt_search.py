@@ -1,11 +1,12 @@
 """A search finds a better prompt than the hand-written start, twice the same one, and the same after a kill.
 
     TUNESMITH_DATA=... TUNESMITH_MODELS=... python benchmarks/prompt_search.py [--budget 40] [--models masked causal]
+                                                               [--rows 150] [--held 450]
 
 Task: the ten domains of CLINC150. Models: a masked one of 0.6 million numbers trained here on its training texts,
-labels left out; stories260K, a causal one; MiniLM, a sentence encoder. Proposals read 400 training rows, 150 validation
-rows choose, 450 others measure the gain; test is not read. Each search runs in a process of its own: once, once more,
-and once killed (SIGKILL) and resumed.
+labels left out; stories260K, a causal one; MiniLM, a sentence encoder. Proposals read 400 training rows, `--rows` of
+the validation rows choose, `--held` others measure the gain; test is not read. Each search runs in a process of its
+own: once, once more, and once killed (SIGKILL) and resumed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _EPOCHS = 6  # of the masked model
 _MODELS = ("masked", "causal", "sentence")
 
 
-def recipe(model: str, folder: Path) -> dict[str, Any]:
+def recipe(model: str, folder: Path, validation: int) -> dict[str, Any]:
     """Return the recipe whose prompt is the hand-written start."""
     place = {
         "masked": lambda: str(prompt_rows.masked_model(_EPOCHS)),
@@ -35,7 +36,7 @@ def recipe(model: str, folder: Path) -> dict[str, Any]:
         "sentence": lambda: "minilm",
     }[model]()
     templates = {"masked": prompt_rows.HAND, "causal": "{text}\nIt is about {label}", "sentence": "{text}"}
-    data = prompt_rows.domains(folder, 400, 600, 10)
+    data = prompt_rows.domains(folder, 400, validation, 10)
     return {
         "task": "prompt-classification",
         "model": place,
@@ -52,7 +53,7 @@ def search(work: dict[str, Any]) -> dict[str, Any]:
         work["recipe"],
         work["budget"],
         work["output"],
-        ["search.rows=150", "search.measure=0.75"],
+        [f"search.rows={work['rows']}", f"search.measure={work['measure']}"],
         strategy=work["strategy"],
         resume=work["resume"],
     )
@@ -81,7 +82,9 @@ def case(model: str, given: Any) -> dict[str, Any]:
     """Search with one model, three ways."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        work = {"recipe": recipe(model, folder), "budget": given.budget, "strategy": given.strategy, "resume": False}
+        validation = given.rows + given.held
+        work = {"recipe": recipe(model, folder, validation), "budget": given.budget, "strategy": given.strategy,
+                "rows": given.rows, "measure": given.held / validation, "resume": False}  # fmt: skip
         outputs = {name: folder / name for name in ("once", "twice", "killed")}
         found = common.child(__file__, {**work, "output": str(outputs["once"])}, given.threads)
         common.child(__file__, {**work, "output": str(outputs["twice"])}, given.threads)
@@ -98,6 +101,8 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--budget", type=int, default=40)
     parser.add_argument("--strategy", default="beam")
+    parser.add_argument("--rows", type=int, default=150, help="validation rows that choose")
+    parser.add_argument("--held", type=int, default=450, help="validation rows that measure the gain")
     parser.add_argument("--models", nargs="+", choices=_MODELS, default=["masked", "causal"])
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()

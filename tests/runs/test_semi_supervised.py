@@ -74,6 +74,17 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(semi: Recipe, kind: str, monk
     assert_same(whole, tunesmith.train(own, resume=True).folder)
 
 
+def test_a_round_has_epochs_of_its_own(semi: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = {**semi["training"], "checkpoint_every_steps": 1}
+    how = {**semi["semi_supervised"], "rounds": 1, "epochs": 5}
+    own = {**semi, "semi_supervised": how, "training": training}
+    whole = tunesmith.train({**own, "output": semi["output"] + "-whole"})
+    history = [json.loads(line) for line in (whole.folder / "history.jsonl").read_text().splitlines()]
+    assert [epoch["round"] for epoch in history] == [0] * training["epochs"] + [1] * 5
+    killed(own, 25, monkeypatch)  # in an epoch of the round that training.epochs does not reach
+    assert_same(whole.folder, tunesmith.train(own, resume=True).folder)
+
+
 DUAL = {
     "dual-augmentation": {"view": "tokens"},
     "dual-network": {"views": "halves"},

@@ -195,7 +195,7 @@ def _check_recipe(checkpoint: Checkpoint, checked: Checked, say: Say) -> None:
             f"{checkpoint.folder} was made by another recipe: {_worded(wrong)}. Only {', '.join(MAY_CHANGE)} may "
             "change on the way. Take the old values to go on, or start anew with --overwrite."
         )
-    begun = max(trial["epoch"] - trial["stage"][0] for trial in checkpoint.state["trials"].values())
+    begun = _begun(checkpoint, checked)
     if checked.recipe.training.epochs < begun:
         raise CheckpointError(
             f"training.epochs={checked.recipe.training.epochs}: {checkpoint.folder} is in epoch {begun} already. "
@@ -209,6 +209,13 @@ def _check_recipe(checkpoint: Checkpoint, checked: Checked, say: Say) -> None:
             "note: the learning rate falls over all epochs, so from here on it is that of the new number; the run is "
             "not what one of so many epochs from the start would have been."
         )
+
+
+def _begun(checkpoint: Checkpoint, checked: Checked) -> int:
+    """Return in which epoch the trials are, of the stages that `training.epochs` says the length of."""
+    own = getattr(checked.scheme, "epochs", None) is not None
+    trials = [one for one in checkpoint.state["trials"].values() if not (own and one["stage"][0])]
+    return max((one["epoch"] - one["stage"][0] for one in trials), default=0)
 
 
 def _moved(key: str, before: Any, now: Any) -> bool:

@@ -95,7 +95,7 @@ class Trial:
         return [self.tuned.delta]
 
     def new_optimizer(self) -> Optimizer:
-        """Make the optimizer of `training.epochs` epochs over the rows."""
+        """Make the optimizer of the stage's epochs over the rows."""
         settings, head = self.settings, self.head_parameters()
         rate = settings.learning_rate
         parts = [
@@ -106,7 +106,7 @@ class Trial:
         return Optimizer(
             [*parts, (head, settings.head_learning_rate or rate), *self.regularizing.parts],
             settings,
-            total=min(self.epoch_steps * settings.epochs, settings.max_steps or sys.maxsize),
+            total=min(self.epoch_steps * self.stage_epochs, settings.max_steps or sys.maxsize),
             scaled=next(self.tuned.backbone.model.parameters()).dtype == torch.float16,
             head=head,
         )
@@ -164,7 +164,7 @@ class Trial:
     @property
     def all_rows(self) -> int:
         """How many rows all epochs are expected to read. [count]"""
-        rows, most = self.epoch_rows * self.settings.epochs, self.settings.max_steps
+        rows, most = self.epoch_rows * self.stage_epochs, self.settings.max_steps
         return min(rows, most * self.settings.batch_size if most else rows) * self.tuned.task.copies
 
     @property
@@ -393,6 +393,11 @@ class Trial:
         return self.trained.diverged > 0 or self.stopped or self.stage_over
 
     @property
+    def stage_epochs(self) -> int:
+        """How many epochs the present stage has. [count]"""
+        return self.settings.epochs
+
+    @property
     def stage_over(self) -> bool:
         """Whether the stage's last epoch has ended, or patience ran out."""
         patience, best = self.settings.patience, max(self.trained.best_epoch, self.stage[0])
@@ -403,7 +408,7 @@ class Trial:
     def _used_up(self) -> bool:
         """Whether the present epoch is the stage's last one."""
         epochs, most = self.epoch - self.stage[0], self.settings.max_steps
-        return epochs >= self.settings.epochs or (most is not None and epochs * self.epoch_steps >= most)
+        return epochs >= self.stage_epochs or (most is not None and epochs * self.epoch_steps >= most)
 
     @property
     def key(self) -> Key:

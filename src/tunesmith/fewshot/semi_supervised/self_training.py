@@ -32,7 +32,7 @@ from tunesmith.training.corpus import Unlabelled
 class SelfTraining(Scheme):
     """Label the unlabelled rows with the best state so far, keep the sure labels, and train on them too; repeat.
 
-    The first `training.epochs` epochs see the labelled rows only, and as many follow in every round. The loss of a
+    The first `training.epochs` epochs see the labelled rows only; every round has as many, or `epochs`. The loss of a
     step is the mean over its rows of w_i l_i, where w is 1 for labelled rows and `weight` for the others.
 
     Source: Lee 2013, "Pseudo-Label", ICML workshop; a student that starts anew: Xie et al. 2020, arXiv:1911.04252.
@@ -43,6 +43,7 @@ class SelfTraining(Scheme):
     paper: ClassVar[str] = "Lee 2013, ICML workshop; Xie et al. 2020, arXiv:1911.04252"
 
     rounds: int = setting(2, "How often the rows are labelled anew.", unit="count", ge=1)
+    epochs: int | None = setting(None, "Epochs of a round; where empty, training.epochs.", unit="count", ge=1)
     threshold: float = setting(0.8, "Least probability of a pseudo-label.", unit="fraction", ge=0, le=1)
     balance: Literal["none", "count", "prior"] = setting(
         "prior", "No class gets more than per_class rows (count), or than its share of the labelled rows (prior)."
@@ -71,11 +72,11 @@ class SelfTrainingTrial(MixedTrial):
     """
 
     def __init__(self, how: SelfTraining, unlabelled: Unlabelled, facts: dict[str, Any]) -> None:
-        self.chosen: np.ndarray[Any, np.dtype[np.int64]] = np.zeros(0, np.int64)
-        super().__init__(Beside.of(unlabelled.split, [unlabelled.split.tokens]), **facts)
         self.how, self.truth = how, unlabelled.truth
+        self.chosen: np.ndarray[Any, np.dtype[np.int64]] = np.zeros(0, np.int64)
         self.probabilities: np.ndarray[Any, np.dtype[np.float64]] = np.zeros((0, 0))
         self.rounds: list[dict[str, Any]] = []
+        super().__init__(Beside.of(unlabelled.split, [unlabelled.split.tokens]), **facts)
         self._first = self.tuned.state()
 
     # Rows -----------------------------------------------------------------------------------------------------
@@ -94,8 +95,14 @@ class SelfTrainingTrial(MixedTrial):
     @property
     def all_rows(self) -> int:
         """Nobody knows how many rows later rounds accept: as many as there are."""
-        rounds, others = self.how.rounds, len(self.beside)
-        return self.settings.epochs * (len(self.split.tokens) * (rounds + 1) + others * rounds)
+        own, others = len(self.split.tokens), len(self.beside)
+        epochs = self.settings.epochs
+        return epochs * own + self.how.rounds * (self.how.epochs or epochs) * (own + others)
+
+    @property
+    def stage_epochs(self) -> int:
+        """Of the first state, or of a round."""
+        return (self.how.epochs if self.rounds else None) or self.settings.epochs
 
     @property
     def row_lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
