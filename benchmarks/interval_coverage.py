@@ -32,6 +32,10 @@ CLASSES = 5
 POPULATIONS = {"even classes, accuracy 80 %": (0.8, 1.0), "even classes, accuracy 95 %": (0.95, 1.0),
                "classes 1 : 16, accuracy 80 %": (0.8, 2.0), "classes 1 : 16, accuracy 95 %": (0.95, 2.0),
                "even classes, accuracy 99 %": (0.99, 1.0)}  # fmt: skip
+# Shares of rows that the first has right, the second, and both; sizes of the classes as above.
+MACRO_PAIRS = {"95 : 93 %, even classes": (0.95, 0.93, 0.91, 1.0), "99 : 99 %, even classes": (0.99, 0.99, 0.985, 1.0),
+               "80 : 75 %, even classes": (0.80, 0.75, 0.70, 1.0), "95 : 93 %, classes 1 : 16": (0.95, 0.93, 0.91, 2.0),
+               "80 : 75 %, classes 1 : 16": (0.80, 0.75, 0.70, 2.0)}  # fmt: skip
 
 
 def percentile(values: Values) -> tuple[Values, Values]:
@@ -129,6 +133,52 @@ def smoothed(draw: np.random.Generator, counts: Values, resamples: int) -> Value
     return drawn.astype(float).reshape(-1, CLASSES, CLASSES)
 
 
+def both_populations(first: float, second: float, both: float, ratio: float) -> Values:
+    """Return the shares of true class and both models' answers, (C, C, C); where both are wrong, they answer alike."""
+    sizes, found = ratio ** -np.arange(CLASSES, dtype=float), np.zeros((CLASSES, CLASSES, CLASSES))
+    wrong = np.random.default_rng(7).dirichlet(np.ones(CLASSES - 1), CLASSES)
+    for true in range(CLASSES):
+        others = np.flatnonzero(np.arange(CLASSES) != true)
+        found[true, true, true] = both
+        found[true, true, others] = (first - both) * wrong[true]
+        found[true, others, true] = (second - both) * wrong[true]
+        found[true, others, others] = (1 - first - second + both) * wrong[true]
+    scaled: Values = found * (sizes / sizes.sum())[:, None, None]
+    return scaled
+
+
+def macro_gain(counts: Values) -> Values:
+    """Compute macro-F1 of the first model minus that of the second, (..., C, C, C)."""
+    return macro_f1(counts.sum(-1)) - macro_f1(counts.sum(-2))
+
+
+def differing(counts: Values) -> Values:
+    """Spread the two added rows of a pair, (C, C, C), of sum 2, as the package draws them."""
+    shares = counts.sum((1, 2)) / counts.sum()
+    wrong = np.tile(shares + 1e-9, (CLASSES, 1)) * (1 - np.eye(CLASSES))
+    mass = wrong / wrong.sum(1, keepdims=True) * shares[:, None]
+    found = np.zeros((CLASSES, CLASSES, CLASSES))
+    for true in range(CLASSES):
+        found[true, true, :] += mass[true]
+        found[true, :, true] += mass[true]
+    return found
+
+
+def of_macro_difference(
+    draw: np.random.Generator, rows: int, table: Values, cases: int, resamples: int
+) -> dict[str, Any]:
+    flat, shape = draw.multinomial(rows, table.ravel(), cases).astype(float), (-1, *table.shape)
+    values, wider = np.empty((cases, resamples)), np.empty((cases, resamples))
+    for case, counts in enumerate(flat):
+        values[case] = macro_gain(draw.multinomial(rows, counts / rows, resamples).reshape(shape).astype(float))
+        mass = counts + differing(counts.reshape(table.shape)).ravel()
+        wider[case] = macro_gain(draw.multinomial(rows, mass / mass.sum(), resamples).reshape(shape).astype(float))
+    truth, own = float(macro_gain(table)), macro_gain(flat.reshape(shape))
+    low, high = percentile(wider)
+    return {"percentile": covered(percentile(values), truth),
+            "two differing rows more": covered((np.minimum(low, own), np.maximum(high, own)), truth)}  # fmt: skip
+
+
 def bca(values: Values, counts: Values) -> tuple[float, float]:
     """Compute Efron's bias-corrected and accelerated interval of macro-F1; rows of one cell leave alike."""
     normal, value = NormalDist(), float(macro_f1(counts.reshape(CLASSES, CLASSES)))
@@ -169,6 +219,13 @@ def agrees(resamples: int) -> dict[str, float]:
     values = draw.multinomial(rows, shares, 20 * resamples)
     ends = percentile(((values[:, 0] - values[:, 1]) / rows)[None])
     found["difference"] = max(abs(gain.low - ends[0][0]), abs(gain.high - ends[1][0]))
+    gain = paired_difference(one, other, metrics_by_name(["macro-f1"])[0], bootstrap).estimate
+    joint = np.zeros((CLASSES, CLASSES, CLASSES))
+    np.add.at(joint, (one.references, one.predicted, other.predicted), 1)
+    mass = joint + differing(joint)
+    drawn = draw.multinomial(rows, (mass / mass.sum()).ravel(), 20 * resamples).astype(float)
+    ends = percentile(macro_gain(drawn.reshape(-1, *joint.shape))[None])
+    found["difference of macro-f1"] = max(abs(gain.low - ends[0][0]), abs(gain.high - ends[1][0]))
     return {name: float(value) for name, value in found.items()}
 
 
@@ -184,6 +241,9 @@ def measure(cases: int, resamples: int) -> list[dict[str, Any]]:
         for name, facts in POPULATIONS.items():
             found = of_macro_f1(draw, rows, population(*facts), cases, resamples)
             lines.append({"score": "macro-f1", "case": name, "rows": rows, "intervals": found})
+        for name, shares_and_ratio in MACRO_PAIRS.items():
+            found = of_macro_difference(draw, rows, both_populations(*shares_and_ratio), cases, resamples)
+            lines.append({"score": "difference of macro-f1", "case": name, "rows": rows, "intervals": found})
     return lines
 
 
