@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tunesmith
@@ -55,11 +56,19 @@ def test_a_trial_is_the_mean_of_the_runs_on_its_folds(base: dict[str, Any], tmp_
     interval = outcome["scores"]["accuracy"]
     assert interval["low"] < outcome["value"] < interval["high"]
     assert found["chosen_by"]["value"] == max(one["outcome"]["value"] for one in trials(tmp_path / "s"))
+    assert [[score for _, score in one] for one in outcome["folds"]] == pytest.approx(np.array(reports))
+    choices, tried = found["nested"]["choices"], trials(tmp_path / "s")
+    for choice in choices:
+        other = dict(map(tuple, tried[choice["trial"]]["outcome"]["folds"][1 - choice["fold"]]))
+        scores = [score for one in tried for _, score in one["outcome"]["folds"][1 - choice["fold"]]]
+        assert other[choice["epoch"]] == max(scores)
+    assert found["nested"]["value"] == pytest.approx(sum(one["score"] for one in choices) / 2)
+    assert found["nested"]["sentence"] in (tmp_path / "s" / "study.md").read_text()
 
 
 def test_a_fold_that_is_named_scores_alone(base: dict[str, Any], tmp_path: Path) -> None:
     found = tunesmith.search_settings(base, ["data.fold=1", f"output={tmp_path / 's'}"], trials=2, strategy="grid")
-    assert found["again_on_validation"]["value"] == found["chosen_by"]["value"]
+    assert found["again_on_validation"]["value"] == found["chosen_by"]["value"] and found["nested"] is None
 
 
 def test_a_strategy_hears_means_and_ends_a_trial_on_all_folds(base: dict[str, Any]) -> None:

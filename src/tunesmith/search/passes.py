@@ -345,7 +345,12 @@ class Passes:
             epochs=max(trial.epoch for trial in trials),
             trainable=first.facts.trainable,
             seconds=seconds,
+            folds=[self._by_epoch(part) for part in one.parts] if len(one.parts) > 1 else [],
         )
+
+    def _by_epoch(self, part: _Part) -> list[tuple[int, float]]:
+        history = part.trial.trained.history
+        return [(int(one["epoch"]), float(one[self.metric])) for one in history if self.metric in one]
 
     def _answered(self, one: _Ready, part: _Part) -> tuple[Mapping[str, float], Result]:
         """Return the scores of the best epoch, and the answers to the rows that chose it."""

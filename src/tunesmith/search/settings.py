@@ -14,6 +14,7 @@ from tunesmith.core.progress import Progress
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.database import Database
+from tunesmith.search.nested import nested, sentence
 from tunesmith.search.rules import keeping, nearest
 from tunesmith.search.study_report import front, importances, shown, write_report
 from tunesmith.search.trials import StudyTrial, best_of, cheapest_of
@@ -78,6 +79,7 @@ def _finished(wanted: Wanted, search: Search, settings: TuningSettings) -> dict[
     result = {
         **_told(wanted, taken, search.trials),
         "choice": choice,
+        "nested": _nested(wanted, able, best) if taken is best else None,
         "warm_start": {"studies": list(wanted.warm.studies), "sentences": wanted.warm.sentences()},
         "seconds": seconds,
         "trials_per_minute": 60 * sum(one.same_as is None for one in search.trials) / max(seconds, 1e-9),
@@ -111,6 +113,16 @@ def _chosen(wanted: Wanted, best: StudyTrial, trials: list[StudyTrial], rule: st
     elif rule == "one-standard-error":
         said += " No trial within one standard error of it is cheaper."
     return taken, {"rule": rule, "best": best.number, "taken": taken.number, "sentence": said}
+
+
+def _nested(wanted: Wanted, trials: list[StudyTrial], best: StudyTrial) -> dict[str, Any] | None:
+    """Say what the choice of the best trial is worth on folds that did not choose it."""
+    folds = wanted.load(best.overrides).recipe.data.folds or 0
+    found = nested(trials, best, folds, wanted.higher_is_better)
+    if found is None:
+        return None
+    words = (shown(wanted.metric, {"value": value}) for value in (found.value, found.flattered))
+    return {**found.plain(), "sentence": sentence(found, wanted.metric, *words)}
 
 
 def _ruled(wanted: Wanted, trials: list[StudyTrial], best: StudyTrial, able: int) -> str:

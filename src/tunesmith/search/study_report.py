@@ -118,6 +118,8 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         f"Trial {result['best']} is taken: {' '.join(result['overrides'])}.",
         f"{metric} on validation, which chose it: {shown(metric, result['chosen_by'])}.",
     ]
+    if result["nested"] is not None:
+        said.append(result["nested"]["sentence"])
     if result["score"] is not None:
         said.append(f"{metric} on {result['measured_on']}: {shown(metric, result['score'])}.")
     return [*said, result["note"]]

@@ -25,6 +25,7 @@ class Outcome:
         epochs: trained. [count]
         trainable: numbers trained. [count]
         seconds: of training, its share of its pass by rows.
+        folds: (epoch, deciding score) of every epoch that was scored, for each fold; empty without folds.
     """
 
     state: State
@@ -36,6 +37,7 @@ class Outcome:
     epochs: int = 0
     trainable: int = 0
     seconds: float = 0.0
+    folds: list[list[tuple[int, float]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
