@@ -85,6 +85,20 @@ def test_a_round_has_epochs_of_its_own(semi: Recipe, monkeypatch: pytest.MonkeyP
     assert_same(whole.folder, tunesmith.train(own, resume=True).folder)
 
 
+def test_candidates_that_measure_no_gain_are_averaged(semi: Recipe) -> None:
+    how = {**semi["semi_supervised"], "rounds": 1, "compare": False}
+    own = {**semi, "semi_supervised": how, "candidates": [{"seed": 0}, {"seed": 1}], "combine": "average"}
+    run = tunesmith.train(own)
+    singles = [
+        tunesmith.train({**semi, "semi_supervised": how, "data": {**semi["data"], "seed": 0}, "seed": seed,
+                         "output": f"{semi['output']}-{seed}"})
+        for seed in (0, 1)
+    ]  # fmt: skip
+    asked = ["hello there", "many thanks"]
+    wanted = sum(single.predict_proba(asked) for single in singles) / 2
+    assert tunesmith.Run.load(run.folder).predict_proba(asked) == pytest.approx(wanted, abs=1e-5)
+
+
 DUAL = {
     "dual-augmentation": {"view": "tokens"},
     "dual-network": {"views": "halves"},

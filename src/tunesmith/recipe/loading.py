@@ -22,6 +22,7 @@ from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.schemes import across_schemes
 from tunesmith.recipe.starting import inherit_values
+from tunesmith.recipe.teaching import across_teacher
 from tunesmith.recipe.training import across_training
 from tunesmith.recipe.unseen import across_unseen
 
@@ -347,6 +348,7 @@ def _across(recipe: Recipe, task: Any) -> list[str]:
     found.extend(_across_model(recipe, task))
     found.extend(across_labels(recipe, task))
     found.extend(across_training(recipe, task))
+    found.extend(across_teacher(recipe, task))
     return found
 
 

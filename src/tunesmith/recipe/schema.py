@@ -105,6 +105,13 @@ class DataSettings(Settings):
         "Column of train with a probability for every label, as a JSON object in the cell; what is learned then. The "
         "label column holds the likeliest.",
     )
+    teacher: str | None = setting(
+        None, "A run whose answers to the training rows are learned besides their labels: knowledge distillation."
+    )
+    teacher_weight: float = setting(
+        0.5, "Share of the teacher's answer in what a row learns; its label has the rest.", unit="fraction", gt=0, le=1
+    )
+    teacher_temperature: float = setting(1.0, "Above 1 flattens the teacher's answers, below 1 sharpens them.", gt=0)
     row_weights: str | None = setting(
         None, "Column of train with a weight of 0 or more per row: how much its loss counts; only proportions matter."
     )

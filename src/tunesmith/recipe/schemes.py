@@ -36,11 +36,11 @@ def across_schemes(recipe: Recipe, parts: Mapping[str, Any]) -> list[str]:
             "data.unlabelled: nothing reads it. Set semi_supervised, for example semi_supervised=self-training, or "
             "leave it out."
         )
-    found.extend(_across_rest(recipe, parts, list(chosen)))
+    found.extend(_across_rest(recipe, parts, chosen))
     return found
 
 
-def _across_rest(recipe: Recipe, parts: Mapping[str, Any], chosen: list[str]) -> list[str]:
+def _across_rest(recipe: Recipe, parts: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
     """Refuse what a scheme cannot go together with."""
     found = list[str]()
     for key in chosen:
@@ -50,6 +50,10 @@ def _across_rest(recipe: Recipe, parts: Mapping[str, Any], chosen: list[str]) ->
             )
         if recipe.data.soft_labels is not None:
             found.append(f"data.soft_labels: {key} learns one label per row. Leave one of the two out.")
-        if recipe.combine["name"] != "best":
-            found.append(f"combine: {key} measures the gain of one candidate; only combine=best goes with it.")
+        single = chosen[key].compare or recipe.ensemble is not None or parts["combine"].parts
+        if recipe.combine["name"] != "best" and single:
+            found.append(
+                f"combine: {key} measures the gain of one candidate, so combine=best goes with it. With "
+                f"{key}.compare=false candidates may be averaged too."
+            )
     return found

@@ -11,10 +11,11 @@ from typing import Any
 
 import tunesmith
 from tunesmith.core.errors import CheckpointError
-from tunesmith.core.files import read_json
+from tunesmith.core.files import hash_of, read_json
 from tunesmith.core.launch import launched
 from tunesmith.recipe.lines import parse
 from tunesmith.recipe.loading import Checked
+from tunesmith.recipe.starting import find_run
 from tunesmith.runs.folder import FINGERPRINT, check_free
 from tunesmith.runs.session import Session
 from tunesmith.runs.writing import fingerprint
@@ -98,6 +99,8 @@ def facts_of(checked: Checked, session: Session, corpus: Corpus) -> dict[str, An
     recipe = checked.resolved()
     files = [name for name in ("train", "validation", "test", "unlabelled") if isinstance(recipe["data"][name], str)]
     data = dict(zip(files, corpus.content_hash.split("+"), strict=True))
+    if recipe["data"]["teacher"] is not None:
+        data["teacher"] = hash_of(read_json(find_run(recipe["data"]["teacher"], checked.folder) / FINGERPRINT, dict))
     made = {"code": _code(), "processes": launched().count}
     return {**fingerprint(session, checked, corpus), **made, "recipe": recipe, "data": data}
 

@@ -18,6 +18,7 @@ from tunesmith.core.seeds import derived
 from tunesmith.data.audit import align_labels
 from tunesmith.data.cleaned import clean_texts, read_cleaned
 from tunesmith.data.examples import Columns, Examples, find_reader, from_texts
+from tunesmith.data.splitting import Index
 from tunesmith.data.tokens import TokenRows
 from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.predictions import Array, Predictions
@@ -341,16 +342,16 @@ class Run(Speaking, Answering):
         """
         return self._opened
 
-    def _tokens(self, examples: Examples) -> TokenRows:
+    def _tokens(self, examples: Examples, index: Index | None = None) -> TokenRows:
         session, _ = self._opened
         session.template.check({*examples.columns.all(), "text"})
-        tokens, said = family_of(self.recipe).encode(session, placed_rows(session.reads, examples))
+        tokens, said = family_of(self.recipe).encode(session, placed_rows(session.reads, examples, index))
         for sentence in said:
             _log.warning(sentence)
         return tokens
 
-    def _probabilities(self, examples: Examples) -> Array:
-        return self._calibrated(self._opened[1].probabilities(self._tokens(examples)).numpy())
+    def _probabilities(self, examples: Examples, index: Index | None = None) -> Array:
+        return self._calibrated(self._opened[1].probabilities(self._tokens(examples, index)).numpy())
 
     def _calibrated(self, found: Array) -> Array:
         if self.calibration is None:
@@ -360,16 +361,17 @@ class Run(Speaking, Answering):
             self._said = True
         return self.calibration.applied(found)
 
-    def chances(self, examples: Examples) -> Array:
+    def chances(self, examples: Examples, index: Index | None = None) -> Array:
         """Answer rows that were read.
 
         Args:
             examples: with the columns of the run's template.
+            index: (rows,), which of them; all when None.
         Returns:
             (rows, C), in the order of `labels`.
         """
         self._check_labels("generate")
-        return self._probabilities(examples)
+        return self._probabilities(examples, index)
 
     def _read_texts(self, path: str | Path) -> Examples:
         data = self.recipe.recipe.data

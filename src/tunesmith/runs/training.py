@@ -34,6 +34,7 @@ from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, find_checkpoint, is_finished
 from tunesmith.runs.schemes import learned_besides
 from tunesmith.runs.session import Session, check_apart
+from tunesmith.runs.teaching import learn_from_teacher
 from tunesmith.runs.together import Together, put_together
 from tunesmith.runs.tracking import Tracking, trackers_of
 from tunesmith.runs.unseen import UnseenClasses
@@ -156,6 +157,7 @@ def _fitted(
     recipe, family = checked.recipe, open_family(checked, earlier, processes)
     session, corpus = family.session, family.corpus
     meter, settings = Meter(session.backbone.device), recipe.evaluation
+    learn_from_teacher(checked, family, progress)
     facts = going.facts(checked, session, corpus, progress.say)
     processes.check_alike({key: value for key, value in facts.items() if key not in OF_A_PROCESS})
     _tell_data(family, progress)

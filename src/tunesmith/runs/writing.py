@@ -21,6 +21,7 @@ from tunesmith.evaluation.written import Written
 from tunesmith.methods.base import Method
 from tunesmith.methods.store import save_delta, save_tensors
 from tunesmith.recipe.loading import Checked, to_yaml
+from tunesmith.recipe.starting import find_run
 from tunesmith.runs.augmentations.base import AUGMENTED
 from tunesmith.runs.comparing import Scored
 from tunesmith.runs.family import Family
@@ -166,6 +167,8 @@ def settled(checked: Checked, session: Session) -> dict[str, Any]:
     values = {**checked.resolved(), "task": session.task.describe()}
     if values["start_from"] is not None:
         values["start_from"] = str(Path(values["start_from"]).absolute())
+    if values["data"]["teacher"] is not None:
+        values["data"]["teacher"] = str(find_run(values["data"]["teacher"], checked.folder))
     if session.task.family == "prompting":
         values["prompt"] |= used_prompt(session).model_dump(mode="json")
     source = session.source

@@ -30,6 +30,7 @@ from tunesmith.runs.folder import staged
 from tunesmith.runs.labelling import Labelling
 from tunesmith.runs.opening import on_fold, open_family
 from tunesmith.runs.preparing import prepare_one
+from tunesmith.runs.teaching import learn_from_teacher
 from tunesmith.runs.training import ENDED
 from tunesmith.runs.writing import write_start
 from tunesmith.search.trials import Outcome
@@ -174,6 +175,8 @@ class Passes:
             raise RecipeError(OTHER_ROWS)
         self.validation = rows
         self._tell(first)
+        for family in families:
+            learn_from_teacher(checked, family, self.progress)
         if len(families) > 1:
             self._say(f"every trial trains on {len(families)} folds in one pass and is scored by their mean")
         self.opened = key, families

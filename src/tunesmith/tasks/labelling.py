@@ -234,7 +234,8 @@ class LabelTask(Task):
         hard = [loss.name for loss in losses if soft is not None and not loss.learns_soft]
         if hard:
             raise RecipeError(
-                f"task.losses: {', '.join(hard)} cannot learn soft labels (data.soft_labels). Take cross-entropy alone."
+                f"task.losses: {', '.join(hard)} cannot learn soft labels (data.soft_labels, data.teacher). Take "
+                "cross-entropy alone."
             )
         found = [loss.weight * loss.compute(learned) for loss in losses]
         return found[0] if len(found) == 1 else torch.stack(found).sum()

@@ -61,7 +61,7 @@ class Trial:
         method: Method,
     ) -> None:
         self.tuned, self.split, self.settings, self.validate = tuned, split, settings, validate
-        self.method, self.seed = method, seed
+        self.method, self.seed, self.stage_epochs = method, seed, settings.epochs  # of the present stage
         self._best_name, self._higher = best
         self._order = torch.Generator().manual_seed(derived(seed, "order"))
         deltas = [parameter for delta in self.deltas for parameter in delta.parameters()]
@@ -391,11 +391,6 @@ class Trial:
     def over(self) -> bool:
         """Whether the last epoch has ended, patience ran out, it was stopped, or the loss is no number any more."""
         return self.trained.diverged > 0 or self.stopped or self.stage_over
-
-    @property
-    def stage_epochs(self) -> int:
-        """How many epochs the present stage has. [count]"""
-        return self.settings.epochs
 
     @property
     def stage_over(self) -> bool:

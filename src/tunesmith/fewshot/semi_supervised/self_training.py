@@ -100,11 +100,6 @@ class SelfTrainingTrial(MixedTrial):
         return epochs * own + self.how.rounds * (self.how.epochs or epochs) * (own + others)
 
     @property
-    def stage_epochs(self) -> int:
-        """Of the first state, or of a round."""
-        return (self.how.epochs if self.rounds else None) or self.settings.epochs
-
-    @property
     def row_lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(numbers,), tokens per row; before the first round, of every row that could be chosen."""
         own = len(self.split.tokens)
@@ -174,8 +169,12 @@ class SelfTrainingTrial(MixedTrial):
         )
         if how.restart:
             self.tuned.restore(self._first)
-        self.optimizer = self.new_optimizer()
+        self._prepare_round()
         self.stage = self.epoch, self.trained.steps
+
+    def _prepare_round(self) -> None:
+        self.stage_epochs = self.how.epochs or self.settings.epochs
+        self.optimizer = self.new_optimizer()
 
     def state(self) -> dict[str, Any]:
         """Keep the round and its pseudo-labels."""
@@ -187,7 +186,7 @@ class SelfTrainingTrial(MixedTrial):
         own = state["scheme"]
         self.chosen, self.rounds, self.probabilities = own["chosen"], own["rounds"], own["probabilities"].numpy()
         if self.rounds:
-            self.optimizer = self.new_optimizer()  # of the round's steps
+            self._prepare_round()
         super().resume(state, where)
 
     def findings(self, names: Sequence[str]) -> dict[str, Any]:
