@@ -10,7 +10,7 @@ import common
 from few_shot_intent import PUBLISHED, SETS, SHOTS
 
 CASES = [f"{dataset} {shots}-shot" for dataset in SETS for shots in SHOTS]
-RECIPES = ("few-shot", "few-shot-best")
+RECIPES = ("few-shot", "few-shot-best", "few-shot-unlabelled")
 WHAT = (
     "Accuracy on test in per cent, fixed splits. Ours: mean (standard deviation; number of runs), MiniLM of 22.7 "
     "million numbers, one general recipe, nothing chosen on test. The others are published; their models are about "
