@@ -56,7 +56,7 @@ def _picture(found: dict[str, Any]) -> Any:
     for name, values in PUBLISHED.items():
         axes.plot(range(len(CASES)), values, "o", color="#9fb3c8", markersize=5)
         axes.annotate(name, (len(CASES) - 1, values[-1]), xytext=(8, -3), textcoords="offset points", fontsize=7)
-    for recipe, marker in zip(RECIPES, "s^", strict=True):
+    for recipe, marker in zip(RECIPES, "s^D", strict=True):
         own = {place: found.get(f"{case}, {recipe}") for place, case in enumerate(CASES)}
         there = {place: 100 * one["mean"] for place, one in own.items() if one}
         if there:
