@@ -4,10 +4,10 @@
 
 A tiny model trains for a few epochs with a checkpoint every few steps. Each time a process is forked from one that has
 everything imported, and struck: by SIGKILL after a random time, by SIGKILL at a random one of its file operations
-(before or after an fsync or a rename, so in the midst of a checkpoint or of the run's folder), or by a disk that is
-full from a random file operation on. Then the folder must load, training must go on, and its end must equal the
-undisturbed run's: every file but times and the report, which holds times and is written without its pictures here, as
-they take most of the time. Results go to benchmarks/results/chaos.json after every blow.
+(before or after an fsync or a rename, so in the midst of a checkpoint, of the report or of the run's folder), or by a
+disk that is full from a random file operation on. Then the folder must load, training must go on, and its end must
+equal the undisturbed run's: every file but times, and the report, which holds times. The kinds of blow take turns until
+so many processes were killed. Results go to benchmarks/results/chaos.json after every blow.
 """
 
 from __future__ import annotations
@@ -205,10 +205,12 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     os.environ["TUNESMITH_CACHE"] = str(folder / "cache")
     chaos = Chaos(recipe_of(folder), words.seed)
-    for number in range(words.kills):
+    number = 0
+    while (killed := sum(count["killed"] for count in chaos.found.values())) < words.kills:
         chaos.strike(BLOWS[number % len(BLOWS)])
+        number += 1
         blows = {WORDS[blow]: dict(count) for blow, count in chaos.found.items()}
-        print(f"{number + 1} of {words.kills}", blows, flush=True)
+        print(f"blow {number}, {killed} of {words.kills} kills before it", blows, flush=True)
         result = {"seed": words.seed, "operations": chaos.operations, "blows": blows}
         (common.RESULTS / "chaos.json").write_text(json.dumps(result, indent=2) + "\n")
     shutil.rmtree(folder)

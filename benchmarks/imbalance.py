@@ -4,9 +4,9 @@
 
 The labels' training rows fall by the same factor from label to label, from 100 to 100 / ratio (Cui et al. 2019); a seed
 draws which labels are frequent and which rows stay. The test file is the published one, with 40 rows per label. The
-task's head is trained on MiniLM's frozen features (method head-only), which takes seconds per way; with --lora LoRA of
-rank 8 is trained too, which takes minutes per way. The last epoch counts. One table with intervals is printed; results
-go to benchmarks/results/imbalance.json.
+task's head is trained on MiniLM's frozen features (method head-only), which takes seconds per way, and of ensembles
+five of them; with --lora LoRA of rank 8 is trained too, which takes minutes per way. The last epoch counts. One table
+with intervals is printed; results go to benchmarks/results/imbalance.json.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "delta-encoder": {"training": {"synthetic": "delta-encoder"}},
     "mixup": {"training": {"synthetic": "mixup"}},
     "mixup and oversampling": {"training": {"synthetic": "mixup", "balance": "oversample"}},
+    "balanced bagging, 2 rows per label": {"ensemble": "balanced-bagging"},
+    "balanced bagging, 20 rows per label": {"ensemble": {"name": "balanced-bagging", "rows_per_label": 20}},
+    "bagging": {"ensemble": "bagging"},
+    "boosting": {"ensemble": "boosting"},
 }
 
 
@@ -59,6 +63,33 @@ def imbalanced(ratio: float, seed: int, labels: int) -> tuple[banking77.Rows, ba
     return train, held, [row for row in banking77.rows("test") if row[1] in kept]
 
 
+def together(
+    rows: np.ndarray, labels: np.ndarray, test: np.ndarray, names: list[str], way: dict[str, Any]
+) -> np.ndarray:
+    """Train an ensemble's heads on features, and put their answers to the test rows together, (rows, C)."""
+    from tunesmith.core.seeds import derived
+    from tunesmith.recipe.loading import build_component
+
+    given = way["ensemble"]
+    name, settings = (given, {}) if isinstance(given, str) else (given["name"], {**given})
+    making = build_component("ensembles", name, {key: value for key, value in settings.items() if key != "name"})
+    found, weights, seed = np.zeros((len(test), len(names))), np.full(len(labels), 1 / len(labels)), way["seed"]
+    for member in range(making.count):
+        own = {**way, "seed": seed + member}
+        if making.in_turn:
+            own["weights"] = weights * len(weights)
+            chances = frozen.answers(rows, labels, np.concatenate([rows, test]), names, own)
+            right = chances[: len(rows)].argmax(1) == labels
+            vote, weights = making.judged(weights, right, len(names))
+            found += max(0.0, vote) * np.eye(len(names))[chances[len(rows) :].argmax(1)]
+            if vote <= 0 or right.all():
+                break
+        else:
+            drawn = making.rows(labels, np.random.default_rng(derived(seed, f"rows of member {member}")))
+            found += frozen.answers(rows[drawn], labels[drawn], test, names, own)
+    return found / found.sum(1, keepdims=True)
+
+
 def headed(work: dict[str, Any]) -> dict[str, Any]:
     """Train the head on frozen features in every way with one seed."""
     inputs = frozen.features()
@@ -70,7 +101,8 @@ def headed(work: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for name in work["ways"]:
         way = {**WAYS[name], "seed": work["seed"]}
-        chances = frozen.answers(inputs["train"][rows], codes["train"][rows], inputs["test"][test], names, way)
+        train = frozen.answers if "ensemble" not in way else together
+        chances = train(inputs["train"][rows], codes["train"][rows], inputs["test"][test], names, way)
         found[name] = frozen.scores(chances, codes["test"][test], ["macro-f1", "accuracy"])
     return found
 
