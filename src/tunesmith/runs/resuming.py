@@ -20,7 +20,7 @@ from tunesmith.runs.folder import FINGERPRINT, check_free
 from tunesmith.runs.session import Session
 from tunesmith.runs.writing import fingerprint
 from tunesmith.training.checkpoints import FOLDER as CHECKPOINTS
-from tunesmith.training.checkpoints import Checkpoint, Checkpoints, found, newest
+from tunesmith.training.checkpoints import Checkpoint, Checkpoints, drop, found, newest
 from tunesmith.training.corpus import Corpus
 
 # Keys that decide nothing about the steps already made. Of others the message tells both values.
@@ -137,7 +137,7 @@ def find_checkpoint(output: Path, checked: Checked, say: Say) -> Checkpoint | No
 
 
 def check_finished(output: Path, checked: Checked, say: Say) -> None:
-    """Refuse to take a finished run for that of another recipe.
+    """Refuse to take a finished run for that of another recipe; clear what a kill left of its checkpoints.
 
     Args:
         output: of the run.
@@ -163,6 +163,7 @@ def check_finished(output: Path, checked: Checked, say: Say) -> None:
             f"{output} was interrupted before its first checkpoint, so there is nothing to go on from. Start anew with "
             "--overwrite."
         )
+    drop(output / CHECKPOINTS)
     say(f"{output} is finished: nothing to resume")
 
 

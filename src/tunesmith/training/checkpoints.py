@@ -292,13 +292,13 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def drop(folder: Path) -> None:
-    """Remove a folder so that a crash meanwhile leaves none that looks whole.
+    """Remove a folder so that a crash meanwhile leaves none that looks whole; what an earlier crash left goes too.
 
     Args:
         folder: need not be there.
     """
+    gone = folder.with_name(f".gone-{folder.name}")
+    shutil.rmtree(gone, ignore_errors=True)
     if folder.exists():
-        gone = folder.with_name(f".gone-{folder.name}")
-        shutil.rmtree(gone, ignore_errors=True)
         os.replace(folder, gone)
         shutil.rmtree(gone, ignore_errors=True)
