@@ -29,6 +29,7 @@ from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.members import prepare_members, train_in_turn
 from tunesmith.runs.opening import open_family
+from tunesmith.runs.openings import kept_openings, read_openings, worded
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, find_checkpoint, is_finished
@@ -102,14 +103,17 @@ def _train_recipe(
     if resume and is_finished(output):
         check_finished(output, checked, progress.say)
         return output
-    checkpoint = find_checkpoint(output, checked, progress.say) if resume else None
+    going = Going(output, find_checkpoint(output, checked, progress.say) if resume else None)
     try:
-        outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress, processes)
+        outcome = _carry_out(checked, earlier, going, progress, processes)
         if outcome is None:
             return output
         outcome.choice = choice
         with completed(output, outcome.trained.interrupted) as folder:
-            write_run(outcome, folder)
+            kept = kept_openings(output, going.began)
+            write_run(outcome, folder, kept)
+        if kept:
+            progress.say(f"note: {worded(len(read_openings(output)))}")
     except KeyboardInterrupt:
         progress.say(unfinished(output))
         raise
@@ -144,7 +148,7 @@ def _carry_out(
     if not processes.first:
         return None
     outcome = _judged(fitted, progress)
-    outcome.processes = processes.facts()
+    outcome.processes, outcome.began = processes.facts(), going.began
     outcome.seconds = time.perf_counter() - began
     return outcome
 
