@@ -173,6 +173,7 @@ def _fitted(
     old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier and processes.first else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]
+    warnings += _kept_alone(prepared)
     if "test" not in corpus.splits and recipe.training.best != "last":
         warnings.append(
             "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
@@ -279,6 +280,18 @@ def _unknown(family: Family) -> list[str]:
 def _method_warnings(prepared: list[Prepared], session: Session) -> list[str]:
     found = [warning for item in prepared for warning in item.checked.method.warnings(session.backbone.seams)]
     return list(dict.fromkeys(found))
+
+
+def _kept_alone(prepared: list[Prepared]) -> list[str]:
+    """Say that the best few epochs are one; not refused, as candidates and searches may differ in their epochs."""
+    keeping = [one for one in prepared if one.checked.recipe.training.keep_best > 1 and one.checked.scheme is None]
+    alone = [one.checked.recipe.training for one in keeping if one.trial.scorings == 1]
+    said = [
+        f"training.keep_best={one.keep_best} keeps one state{' and no mean of several' if one.average_best else ''}: "
+        "only one epoch is scored. Train more epochs, or leave it out."
+        for one in alone
+    ]
+    return list(dict.fromkeys(said))
 
 
 def _train(

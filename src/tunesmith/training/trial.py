@@ -398,6 +398,12 @@ class Trial:
         return self.settings.epochs
 
     @property
+    def scorings(self) -> int:
+        """How many of the stage's epochs are scored where nothing stops it early. [count]"""
+        most = self.settings.max_steps or sys.maxsize
+        return math.ceil(min(self.stage_epochs, math.ceil(most / self.epoch_steps)) / self.settings.score_every)
+
+    @property
     def stage_over(self) -> bool:
         """Whether the stage's last epoch has ended, or patience ran out."""
         patience, best = self.settings.patience, max(self.trained.best_epoch, self.stage[0])
