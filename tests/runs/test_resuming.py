@@ -122,6 +122,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "early stop": {"training": {"epochs": 40, "patience": 1, "learning_rate": 5e-2}},
     "pissa": {"method": {"name": "lora", "rank": 2, "init": "pissa", "dora": True}},
+    "steps in passes": {"training": {"batch_size": 12, "tokens_per_pass": 40, "dropout": 0.1}},
     "rows of a label together": {"training": {"rows_per_label": 2, "best": "last"}},
     "snapshots": {"ensemble": {"name": "snapshots", "count": 2, "compare": False}},
     "bagging": {"ensemble": {"name": "bagging", "count": 2, "compare": False}, "combine": "weighted"},
@@ -133,6 +134,15 @@ def test_every_kind_of_training_goes_on_exactly(kind: str, recipe: Recipe, monke
     keys = KINDS[kind]
     training = {**recipe["training"], "checkpoint_every_steps": 2, **keys.get("training", {})}
     check({**recipe, **keys, "training": training}, 7, monkeypatch)
+
+
+def test_a_run_on_augmented_texts_goes_on_exactly(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[Any] = [{"name": "swap", "rate": 0.3}, {"name": "typo", "rate": 0.3}, {"name": "delete", "rate": 0.2}]
+    plain = changed(recipe, dropout=0.1, checkpoint_every_steps=2)
+    again = check({**plain, "data": {**plain["data"], "augmentation": steps}}, 9, monkeypatch)
+    other = tunesmith.train({**plain, "output": recipe["output"] + "-plain"})
+    histories = [(run.folder / "history.jsonl").read_text() for run in (again, other)]
+    assert histories[0] != histories[1], "other texts were read"
 
 
 def test_a_run_that_writes_goes_on_exactly(tiny_writer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

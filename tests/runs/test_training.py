@@ -206,6 +206,13 @@ def test_early_stopping(recipe: Recipe) -> None:
     assert epochs == run.summary["best_epoch"] + 2 < 40
 
 
+def test_early_stopping_waits_for_epochs_that_are_scored(recipe: Recipe) -> None:
+    keys = {"epochs": 40, "patience": 1, "score_every": 3, "learning_rate": 0.01}
+    run = tunesmith.train(recipe, [f"training.{key}={value}" for key, value in keys.items()])
+    scored = [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]
+    assert run.summary["best_epoch"] > 0 and len(scored) == run.summary["best_epoch"] + 3 < 40
+
+
 def test_validation_file_and_no_baselines(recipe: Recipe) -> None:
     data = {**recipe["data"], "validation": recipe["data"]["test"], "test": None}
     run = tunesmith.train({**recipe, "data": data, "evaluation": {"resamples": 100, "baselines": False}})

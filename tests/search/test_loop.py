@@ -14,6 +14,7 @@ from tunesmith.core.registry import components
 from tunesmith.search.attempts import Attempt, Record, Test
 from tunesmith.search.changes import Change, merged
 from tunesmith.search.deciding import adopted
+from tunesmith.search.errors_seen import Errors
 from tunesmith.search.finishing import Final, final_of
 from tunesmith.search.loop_wanted import LoopSettings, read_loop
 from tunesmith.search.trials import Outcome
@@ -138,15 +139,30 @@ def test_what_the_last_run_cannot_be_is_said(base: dict[str, Any], tmp_path: Pat
     final = final_of(wanted, plain, best, 2)
     assert final.values["data.also_train"] == [base["data"]["test"]] and final.values["data.validation"] is None
     assert [one["seed"] for one in final.values["candidates"]] == [0, 1]
-    patient = {**held, "training": {**base["training"], "patience": 1}, "output": str(tmp_path / "b")}
-    final = final_of(read_loop(patient, [], plain), plain, best, 2)
-    assert "data.validation" not in final.values and "training.patience waits for them" in final.said
+    waiting = {**held, "training": {**base["training"], "schedule": "plateau"}, "output": str(tmp_path / "b")}
+    final = final_of(read_loop(waiting, [], plain), plain, best, 2)
+    assert "data.validation" not in final.values and "training.schedule=plateau waits for them" in final.said
     final.keep(tmp_path / "best.json")
     assert Final.kept(tmp_path / "best.json", 4) == final and Final.kept(tmp_path / "best.json", 3) is None
     frozen = replace(best, values={"task.head_kind": "logistic-regression", "method": {"name": "none"}})
     assert "candidates" not in final_of(wanted, plain, frozen, 3).values  # seeds of what trains nothing are all alike
     alone = final_of(wanted, LoopSettings(use_validation=False), best, 1)
     assert alone.values == {} and alone.said == "as it was tried"
+
+
+def test_the_last_run_on_all_rows_has_no_patience_and_is_no_longer_than_what_it_stopped(
+    base: dict[str, Any], tmp_path: Path
+) -> None:
+    patient = {**base, "training": {**base["training"], "epochs": 40, "patience": 2}, "output": str(tmp_path / "a")}
+    plain = LoopSettings()
+    wanted = read_loop(patient, [], plain)
+    for best_epoch, epochs, taken in ((6, 8, 6), (30, 40, None), (10, 40, 10)):  # stopped early; not; not, best early
+        errors = Errors(12, 2, 0.8, 0.9, best_epoch, epochs, [0.8] * epochs)
+        final = final_of(wanted, plain, replace(attempt(4, 0.7, 0.2, 0.5), errors=errors), 2)
+        assert final.values["data.validation"] is None and final.values["training.patience"] is None
+        assert final.values.get("training.epochs") == taken and "more is not possible" not in final.said
+    plainly = read_loop({**base, "output": str(tmp_path / "b")}, [], plain)
+    assert "training.patience" not in final_of(plainly, plain, attempt(4, 0.7, 0.2, 0.5), 2).values
 
 
 def attempt(number: int, value: float, gain: float, corrected: float) -> Attempt:

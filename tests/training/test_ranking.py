@@ -73,6 +73,11 @@ def test_the_mean_answers_where_it_is_no_worse(trained: tunesmith.Run) -> None:
 
 
 def test_what_is_refused(trained: tunesmith.Run) -> None:
+    patient: dict[str, Any] = {"data": {"train": "x.csv"}, "training": {"patience": 2, "best": "last"}}
+    with pytest.raises(RecipeError, match=r"training.patience: with training.best=last every epoch is the best so far"):
+        load_recipe(patient)
+    with pytest.raises(RecipeError, match=r"candidates\[0\]\.training.patience: with training.best=last"):
+        load_recipe({**patient, "training": {"best": "last"}, "candidates": [{"training.patience": 2}, {"seed": 1}]})
     with pytest.raises(CheckpointError, match=r"no state of epoch 9. It holds: \d, \d, \d;"):
         tunesmith.Run.load(trained.folder, 9)
     data: dict[str, Any] = {"train": "x.csv"}
@@ -83,6 +88,26 @@ def test_what_is_refused(trained: tunesmith.Run) -> None:
     ):
         with pytest.raises(RecipeError, match=said):
             load_recipe({"data": {**data, **more}, "training": training})
+
+
+@pytest.mark.parametrize(
+    ("training", "alone"),
+    [
+        ({"epochs": 1}, True),
+        ({"epochs": 3, "score_every": 3}, True),
+        ({"epochs": 3, "max_steps": 6}, True),
+        ({"epochs": 2}, False),
+    ],
+)
+def test_the_best_of_one_epoch_are_one_and_that_is_said(
+    training: dict[str, int], alone: bool, recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    keeping = {**recipe["training"], "keep_best": 3, "average_best": True, **training}
+    run = tunesmith.train({**recipe, "training": keeping, "evaluation": {"resamples": 100, "baselines": False}})
+    said = "training.keep_best=3 keeps one state and no mean of several: only one epoch is scored."
+    assert any(warning.startswith(said) for warning in run.summary["warnings"]) is alone
+    assert (f"note: {said}" in capsys.readouterr().err) is alone
+    assert (len(run.summary["best_epochs"]) == 1) is alone
 
 
 def _history(run: tunesmith.Run) -> list[dict[str, Any]]:

@@ -113,10 +113,15 @@ def _across_weights(recipe: Recipe, task: Any) -> list[str]:
 
 
 def _across_best(recipe: Recipe) -> list[str]:
-    """Refuse a mean of one state, and one that nothing compares with the best epoch."""
-    training, found = recipe.training, []
+    """Refuse patience that no epoch tries, a mean of one state, and one that nothing compares with the best epoch."""
+    training, found = recipe.training, list[str]()
+    if training.patience is not None and training.best == "last":
+        found.append(
+            "training.patience: with training.best=last every epoch is the best so far, so training never stops early. "
+            "Leave one of the two out."
+        )
     if not training.average_best:
-        return []
+        return found
     if training.keep_best == 1:
         found.append("training.average_best: one state has no mean. Set training.keep_best to 2 or more.")
     if training.best == "last" or (recipe.data.validation is None and recipe.data.folds is None):

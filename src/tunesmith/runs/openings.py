@@ -33,7 +33,7 @@ def row_hashes(tokens: TokenRows) -> list[str]:
     return [hashlib.blake2b(tokens.content(row), digest_size=8).hexdigest() for row in range(len(tokens))]
 
 
-def opening(by: str, file: str, rows: int, test_rows: int, scores: Mapping[str, float]) -> str:
+def opening(by: str, file: str, rows: int, test_rows: int, scores: Mapping[str, float], began: str = "") -> str:
     """Write one look at the test rows as a line.
 
     Args:
@@ -42,11 +42,13 @@ def opening(by: str, file: str, rows: int, test_rows: int, scores: Mapping[str, 
         rows: scored. [count]
         test_rows: of them that are in the run's test split. [count]
         scores: value by metric.
+        began: when the run began that looks at the end of its training.
     Returns:
         JSON and a line end.
     """
     time = datetime.now(UTC).isoformat(timespec="seconds")
     line = {"time": time, "by": by, "file": file, "rows": rows, "test_rows": test_rows, "scores": dict(scores)}
+    line |= {"began": began} if began else {}
     return json.dumps(finite(line), ensure_ascii=False) + "\n"
 
 
@@ -63,6 +65,21 @@ def read_openings(folder: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return list(_parsed(line for line in lines if line.strip()))
+
+
+def kept_openings(folder: Path, began: str) -> str:
+    """Return the looks that a run has had before it went on.
+
+    Args:
+        folder: of the run; it may still hold the files of an older one that the run replaces.
+        began: when the run began.
+    Returns:
+        Whole lines; empty where the run has had none, or the files are of one that began at another time.
+    """
+    if began not in {one.get("began", "") for one in read_openings(folder)}:
+        return ""
+    lines = (folder / FILE).read_text(encoding="utf-8", errors="replace")
+    return lines if lines.endswith("\n") else f"{lines}\n"
 
 
 def _parsed(lines: Iterator[str]) -> Iterator[dict[str, Any]]:

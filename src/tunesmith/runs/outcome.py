@@ -52,6 +52,7 @@ class Outcome:
         scheme: what was learned from besides the labelled rows, and what that gained; empty without.
         ensemble: members, gains and cost where several answer together or their weights were averaged; else empty.
         unseen: how well classes without training rows are told by their attributes; empty without.
+        began: when the run began, however often it has gone on since.
     """
 
     checked: Checked
@@ -81,6 +82,7 @@ class Outcome:
     unseen: dict[str, Any] = field(default_factory=dict)
     ensemble: dict[str, Any] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
+    began: str = ""
 
     @property
     def split(self) -> str:

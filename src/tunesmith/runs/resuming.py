@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from datetime import UTC, datetime
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ _SAME = ("base_model_hash", "tokenizer_hash", "labels_hash", "max_tokens")  # el
 _NAMED = ("code", "python", "torch", "transformers", "tokenizers", "safetensors", "numpy", "machine", "device",
           "processes")  # fmt: skip
 
-OF_A_PROCESS = ("created", "device", "machine")  # facts that may differ between processes that train together
+OF_A_PROCESS = ("began", "created", "device", "machine")  # facts that may differ between processes that train together
 
 Say = Callable[[str], None]
 
@@ -50,6 +51,12 @@ class Going:
 
     output: Path
     checkpoint: Checkpoint | None = None
+
+    @cached_property
+    def began(self) -> str:
+        """When the run began, however often it has gone on since; it tells its files from those of one it replaces."""
+        before = self.checkpoint
+        return datetime.now(UTC).isoformat() if before is None else str(before.facts.get("began", ""))
 
     def facts(self, checked: Checked, session: Session, corpus: Corpus, say: Say) -> dict[str, Any]:
         """Say what is trained, after comparing it with what the checkpoint was made of.
@@ -67,7 +74,7 @@ class Going:
         facts = facts_of(checked, session, corpus)
         if self.checkpoint is not None:
             check_same(self.checkpoint, facts, say)
-        return facts
+        return {**facts, "began": self.began}
 
     def begin(self, checked: Checked, facts: Mapping[str, Any], say: Say, writes: bool = True) -> Checkpoints:
         """Open the folder of checkpoints; an older run's are removed when training starts anew.

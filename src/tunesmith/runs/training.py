@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -29,6 +31,7 @@ from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.members import prepare_members, train_in_turn
 from tunesmith.runs.opening import open_family
+from tunesmith.runs.openings import kept_openings, read_openings, worded
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, find_checkpoint, is_finished
@@ -103,14 +106,17 @@ def _train_recipe(
     if resume and is_finished(output):
         check_finished(output, checked, progress.say)
         return output
-    checkpoint = find_checkpoint(output, checked, progress.say) if resume else None
+    going = Going(output, find_checkpoint(output, checked, progress.say) if resume else None)
     try:
-        outcome = _carry_out(checked, earlier, Going(output, checkpoint), progress, processes)
+        outcome = _carry_out(checked, earlier, going, progress, processes)
         if outcome is None:
             return output
         outcome.choice = choice
         with completed(output, outcome.trained.interrupted) as folder:
-            write_run(outcome, folder)
+            kept = kept_openings(output, going.began)
+            write_run(outcome, folder, kept)
+        if kept:
+            progress.say(f"note: {worded(len(read_openings(output)))}")
     except KeyboardInterrupt:
         progress.say(unfinished(output))
         raise
@@ -145,7 +151,7 @@ def _carry_out(
     if not processes.first:
         return None
     outcome = _judged(fitted, progress)
-    outcome.processes = processes.facts()
+    outcome.processes, outcome.began = processes.facts(), going.began
     outcome.seconds = time.perf_counter() - began
     return outcome
 
@@ -171,6 +177,7 @@ def _fitted(
     old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier and processes.first else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]
+    warnings += _kept_alone(prepared)
     if "test" not in corpus.splits and recipe.training.best != "last":
         warnings.append(
             "there is no test file or share: scores are on validation, which chooses the epoch, so they flatter."
@@ -277,6 +284,25 @@ def _unknown(family: Family) -> list[str]:
 def _method_warnings(prepared: list[Prepared], session: Session) -> list[str]:
     found = [warning for item in prepared for warning in item.checked.method.warnings(session.backbone.seams)]
     return list(dict.fromkeys(found))
+
+
+def _kept_alone(prepared: list[Prepared]) -> list[str]:
+    """Say that the best few epochs are one; not refused, as candidates and searches may differ in their epochs."""
+    keeping = [one for one in prepared if one.checked.recipe.training.keep_best > 1 and one.checked.scheme is None]
+    alone = [one.checked.recipe.training for one in keeping if _scorings(one.trial) == 1]
+    said = [
+        f"training.keep_best={one.keep_best} keeps one state{' and no mean of several' if one.average_best else ''}: "
+        "only one epoch is scored. Train more epochs, or leave it out."
+        for one in alone
+    ]
+    return list(dict.fromkeys(said))
+
+
+def _scorings(trial: Trial) -> int:
+    """Count the epochs that are scored where nothing stops them early."""
+    settings = trial.settings
+    most = math.ceil((settings.max_steps or sys.maxsize) / trial.epoch_steps)
+    return math.ceil(min(settings.epochs, most) / settings.score_every)
 
 
 def _train(

@@ -16,6 +16,7 @@ import torch
 
 from tunesmith.core.files import finite, hash_of, write_atomic, write_json, write_text
 from tunesmith.core.registry import components
+from tunesmith.evaluation.page import put_openings
 from tunesmith.evaluation.report import Content, render
 from tunesmith.evaluation.written import Written
 from tunesmith.methods.base import Method
@@ -27,7 +28,7 @@ from tunesmith.runs.comparing import Scored
 from tunesmith.runs.family import Family
 from tunesmith.runs.folder import BASE, FINGERPRINT, LEARNED, best_folder, member_folder
 from tunesmith.runs.openings import FILE as OPENINGS
-from tunesmith.runs.openings import SPLITS, opening, row_hashes
+from tunesmith.runs.openings import SPLITS, opening, read_openings, row_hashes, worded
 from tunesmith.runs.outcome import Outcome
 from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.prompted import used_prompt, write_prompt
@@ -39,12 +40,13 @@ from tunesmith.training.corpus import Corpus
 from tunesmith.training.reading import resolve_path
 
 
-def write_run(outcome: Outcome, folder: Path) -> None:
+def write_run(outcome: Outcome, folder: Path, kept: str = "") -> None:
     """Write every file of a run.
 
     Args:
         outcome: of the run.
         folder: to write into, empty.
+        kept: lines of looks at its test rows before it went on.
     Raises:
         CheckpointError: it cannot be written.
     """
@@ -68,7 +70,7 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     write_predictions(folder / "predictions.parquet", outcome.ours.predictions, outcome.corpus)
     write_atomic(folder / SPLITS, lambda path: write_splits(path, outcome.corpus))
     if "test" in outcome.judge.splits:
-        write_text(folder / OPENINGS, _first_opening(outcome))
+        write_text(folder / OPENINGS, kept + _opening(outcome))
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
     write_text(folder / "history.jsonl", "".join(lines))
     if checked.recipe.data.cleaning:
@@ -78,7 +80,7 @@ def write_run(outcome: Outcome, folder: Path) -> None:
     if forms:
         write_text(folder / AUGMENTED, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in forms))
     write_json(folder / "metrics.json", summary(outcome))
-    write_text(folder / "report.html", render(_content(outcome)))
+    write_text(folder / "report.html", put_openings(render(_content(outcome)), worded(len(read_openings(folder)))))
     write_json(folder / FINGERPRINT, fingerprint(session, checked, outcome.corpus))
 
 
@@ -108,11 +110,12 @@ def _write_member(folder: Path, method: Method, tuned: Tuned, base: str) -> None
         save_tensors(folder / "head.safetensors", head)
 
 
-def _first_opening(outcome: Outcome) -> str:
+def _opening(outcome: Outcome) -> str:
     """Record that training ends with a look at the test rows."""
     test, scores = outcome.corpus.splits["test"], outcome.ours.scores["test"]
     rows = len(test.tokens)
-    return opening("train", test.examples.path, rows, rows, {name: one.value for name, one in scores.items()})
+    values = {name: one.value for name, one in scores.items()}
+    return opening("train", test.examples.path, rows, rows, values, outcome.began)
 
 
 def _write_best(outcome: Outcome, folder: Path, number: int, base: str) -> None:

@@ -86,8 +86,8 @@ def final_of(wanted: LoopWanted, settings: LoopSettings, best: Attempt, members:
 
 
 def _all_rows(recipe: Recipe, best: Attempt) -> Iterator[tuple[str, Any]]:
-    """Let validation rows train; the last epoch is kept, as nothing can choose one."""
-    errors = best.errors
+    """Let validation rows train; the last epoch is kept, as nothing can choose one or stop before it."""
+    errors, patient = best.errors, recipe.training.patience is not None
     if isinstance(recipe.data.validation, str):
         yield "data.also_train", [*recipe.data.also_train, recipe.data.validation]
     if recipe.data.folds is not None:
@@ -96,7 +96,12 @@ def _all_rows(recipe: Recipe, best: Attempt) -> Iterator[tuple[str, Any]]:
         yield "data.fold_repeats", 1
     yield "data.validation", None
     yield "training.best", "last"
-    if errors is not None and 0 < errors.best_epoch <= _EARLY * errors.epochs:
+    if patient:
+        yield "training.patience", None
+    if errors is None or errors.best_epoch == 0:
+        return
+    stopped = patient and errors.epochs < recipe.training.epochs
+    if stopped or errors.best_epoch <= _EARLY * errors.epochs:
         yield "training.epochs", errors.best_epoch
 
 

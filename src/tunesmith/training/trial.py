@@ -396,7 +396,8 @@ class Trial:
     def stage_over(self) -> bool:
         """Whether the stage's last epoch has ended, or patience ran out."""
         patience, best = self.settings.patience, max(self.trained.best_epoch, self.stage[0])
-        tired = patience is not None and self.epoch - best >= patience
+        scored = self.epoch % self.settings.score_every == 0
+        tired = patience is not None and scored and self.epoch - best >= patience
         return self.epoch_ended and (tired or self._used_up)
 
     @property

@@ -31,6 +31,7 @@ class MetricLora(Way):
                 "token_dropout": 0.1,
                 "label_smoothing": 0.1,
                 "best": "last",
+                "patience": None,
                 "score_every": 10,
             },
         }

@@ -34,6 +34,7 @@ class PromptTuning(Way):
                 "token_dropout": 0.0,
                 "rows_per_label": None,
                 "best": "last",
+                "patience": None,
                 "score_every": 10,
             },
         }
