@@ -18,6 +18,7 @@ from tunesmith.runs.comparing import Meter
 from tunesmith.runs.continuing import inherit
 from tunesmith.runs.opening import open_family
 from tunesmith.runs.preparing import prepare
+from tunesmith.runs.teaching import learn_from_teacher
 from tunesmith.training.caching import kept_below
 from tunesmith.training.loop import Loop
 from tunesmith.training.schedules.base import Schedule
@@ -104,6 +105,7 @@ def _tested(checked: Checked, low: float, high: float, steps: int, progress: Pro
     checked = replace(checked, recipe=checked.recipe.model_copy(update={"training": training}))
     seed_everything(checked.recipe.seed)
     family = open_family(checked, earlier)
+    learn_from_teacher(checked, family, progress)
     family.look((), Meter(family.session.backbone.device), progress)
     trial = prepare(checked, family, earlier)[0].trial
     rate = training.learning_rate
