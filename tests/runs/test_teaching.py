@@ -74,7 +74,7 @@ def test_trials_of_a_search_learn_from_the_teacher(pupil: Recipe, tmp_path: Path
 
 def test_the_range_test_learns_what_the_run_would(pupil: Recipe) -> None:
     plain = {**pupil, "data": {**pupil["data"], "teacher": None}}
-    found, other = (tunesmith.lr_range(own, low=1e-4, high=1e-2, steps=8) for own in (pupil, plain))
+    found, other = (tunesmith.lr_range(own, low=1e-4, high=1e-2, steps=10) for own in (pupil, plain))
     assert found["losses"] != other["losses"]
 
 
