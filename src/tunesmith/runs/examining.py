@@ -115,9 +115,7 @@ def _notes(one: dict[str, Any]) -> list[str]:
             found.append(f"column '{column['name']}': {column['missing']:,} of {rows:,} cells are empty or null.")
         if column["constant"]:
             found.append(f"column '{column['name']}' holds the same value in every row.")
-        if column["mixed"]:
-            kinds = ", ".join(f"{kind} (first in {where})" for kind, where in column["first"].items())
-            found.append(f"column '{column['name']}' holds cells of several kinds: {kinds}.")
+        found += _of_kinds(column)
     found += _of_labels(one["labels"])
     if one["duplicates"]:
         what = "file" if one["files"] else "text"
@@ -136,6 +134,14 @@ def _notes(one: dict[str, Any]) -> list[str]:
         found.append(f"{len(one['suspicious']):,} labels are suspicious, the first in {first['where']}: {first['why']} "
                      "(data.cleaning: label-errors).")  # fmt: skip
     return [f"{name}: {sentence}" for sentence in found]
+
+
+def _of_kinds(column: dict[str, Any]) -> list[str]:
+    """Say that cells are of several types, or texts that read as several kinds."""
+    if column["said"] or not column["mixed"]:
+        return [column["said"]] if column["said"] else []
+    kinds = ", ".join(f"{kind} (first in {where})" for kind, where in column["first"].items())
+    return [f"column '{column['name']}' holds cells of several kinds: {kinds}."]
 
 
 def _of_labels(labels: dict[str, int]) -> list[str]:
