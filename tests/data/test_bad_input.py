@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.conftest import write_csv
+from tests.conftest import write_csv, write_jsonl
+from tunesmith.api import inspect_data
 from tunesmith.core.errors import DataError
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
 from tunesmith.data.inspection import Inspection
@@ -227,8 +228,52 @@ def test_mixed_column_types(tmp_path: Path) -> None:
     path.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in values))
     found = read(path)
     assert found.text(2) == "3" and found.label_names == ["1", "True", "2"], "a number is the text that writes it"
+    assert found.mixed == [
+        "column 'label' holds 2 texts, 1 number (line 1) and 1 truth value (line 3, read as 'True').",
+        "column 'text' holds 3 texts and 1 number (line 3).",
+    ]
     columns = {one["name"]: one for one in Inspection(find_reader(path)).plain()["columns"]}
     assert columns["label"]["mixed"] and columns["label"]["first"] == {"number": "line 1", "truth value": "line 3"}
     path.write_text(path.read_text() + '\n{"text": ["e"], "label": "2"}')
     with pytest.raises(DataError, match=r"line 5: column 'text' holds a list; a text or a number is needed"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["a", "b"] * 90, ""),
+        ([1, 2] * 90, ""),
+        ([1, 2.5] * 90, ""),
+        ([True, False] * 90, ""),
+        (["1", "2"] * 90, ""),
+        (["a"] * 100 + [False] + ["b"] * 79, "179 texts and 1 truth value (line 101, read as 'False')"),
+        ([3, 4] * 89 + ["3", "4"], "178 numbers and 2 texts (the first in line 179)"),
+        ([1, 0] * 5000 + [True, True], "10,000 numbers and 2 truth values (the first in line 10001, read as 'True')"),
+    ],
+)
+def test_cells_of_several_types_are_counted(tmp_path: Path, labels: list[object], said: str) -> None:
+    rows = [{"text": f"row {number}", "label": label} for number, label in enumerate(labels)]
+    sentences = [f"column 'label' holds {said}."] if said else []
+    path = write_jsonl(tmp_path / "train.jsonl", rows)
+    assert read(path).mixed == sentences, "and so are those behind the first chunk of rows"
+    (tmp_path / "train.json").write_text(json.dumps(rows))
+    assert len(read(tmp_path / "train.json").mixed) == len(sentences)
+    notes = inspect_data(path)["notes"]
+    assert [note for note in notes if "holds" in note and "'label'" in note] == [f"{path}: {one}" for one in sentences]
+
+
+def test_rows_that_are_dropped_have_no_types(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"text": "a", "label": "x"}, {"text": None, "label": False}]
+    assert not read(write_jsonl(tmp_path / "train.jsonl", rows), drop=True).mixed
+
+
+def test_a_column_of_texts_without_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({"text": n > 1, "label": "xy"[n % 2]}) + "\n" for n in range(4)))
+    assert read(path).mixed == [
+        "column 'text' holds 4 truth values (the first in line 1, read as 'False') and no text."
+    ]
+    parquet.write_table(pa.table({"text": [1, 2], "label": ["x", "y"]}), tmp_path / "train.parquet")
+    found = read(tmp_path / "train.parquet")
+    assert found.mixed == ["column 'text' holds 2 numbers (the first in row 1) and no text."]

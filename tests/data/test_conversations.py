@@ -27,6 +27,15 @@ def read(path: Path, task: AnswerTask, drop: bool = False) -> list[Conversation]
     return [Conversation.of(row["text"]) for row in found.rows()]
 
 
+def test_cells_of_several_types_are_said(tmp_path: Path) -> None:
+    rows = [{"instruction": 7 if n == 1 else f"{n}+2?", "output": "4", "source": n} for n in range(3)]
+    path = str(write_jsonl(tmp_path / "a.jsonl", rows))
+    reader, columns = columns_reader(path, "utf-8", 1000)
+    for task in (InstructionTuning(), Translation(source="instruction", target="output")):
+        found = read_conversations(reader, task.form(columns, path), task.columns, False)
+        assert found.mixed == ["column 'instruction' holds 2 texts and 1 number (line 2)."]
+
+
 @pytest.mark.parametrize(
     "row",
     [

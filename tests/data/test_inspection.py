@@ -59,7 +59,7 @@ def test_what_is_odd_is_found_with_its_lines(odd: Path) -> None:
     assert one["outliers"][0]["first"][0] == {"where": "line 11", "characters": 4500}
     notes = "\n".join(found["notes"])
     for said in ("column 'note': 4 of 60 cells are empty", "column 'source' holds the same value in every row",
-                 "column 'score' holds cells of several kinds: number (first in line 1), list (first in line 13)",
+                 "column 'score' holds 59 numbers and 1 list (line 13).",
                  "the labels 'pay' and 'Pay' differ in letter case", "labels have fewer than 5 rows"):  # fmt: skip
         assert said in notes
     assert one["languages"]["en"] >= 50
@@ -82,6 +82,13 @@ def test_a_page_that_opens_offline(odd: Path, tmp_path: Path, capsys: pytest.Cap
     assert json.loads((tmp_path / "page" / "inspection.json").read_text())["files"] == found["files"]
     with pytest.raises(CheckpointError, match="exists"):
         tunesmith.inspect_data(odd, output=tmp_path / "page")
+
+
+def test_texts_that_read_as_several_kinds(tmp_path: Path) -> None:
+    lines = [f'{{"text": "row {n}", "day": "{5 if n == 2 else "2024-05-01"}"}}' for n in range(4)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    notes = tunesmith.inspect_data(tmp_path / "a.jsonl")["notes"]
+    assert any("holds cells of several kinds: date (first in line 1), number (first in line 3)" in one for one in notes)
 
 
 def test_columns_are_named_or_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

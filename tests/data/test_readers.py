@@ -3,6 +3,7 @@
 import json
 import shutil
 import wave
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from PIL import Image
 
 from tunesmith.api import inspect_data
+from tunesmith.cli.main import app
 from tunesmith.core.errors import DataError, SecurityError
 from tunesmith.data.examples import Columns, find_reader, read_examples
-from tunesmith.data.files import image_pixels
+from tunesmith.data.files import image_pixels, size_of
+from tunesmith.data.inspection import Inspection
 from tunesmith.data.sounds import read_sound
 
 
@@ -109,9 +112,58 @@ def test_images_in_folders_of_their_labels(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60), np.uint8)).save(damaged)
     damaged.write_bytes(damaged.read_bytes()[:1000])  # its size can be read, its pixels cannot
     assert [row["width"] for row in rows(tmp_path / "pets")] == [6, 6, 6, 60]
-    for source in (tmp_path / "pets", Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "pets"))):
-        with pytest.raises(DataError, match=r"dog/2\.png: the image cannot be decoded"):
-            inspect_data([source])
+    with pytest.raises(DataError, match=r"dog/2\.png: the image cannot be decoded"):
+        Inspection(find_reader(tmp_path / "pets"))
+
+
+def pets(folder: Path) -> Path:
+    """Three images, one whose pixels are cut off, and one that is none."""
+    for place in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        image(folder / place, len(place) if "1" in place else 90)
+    damaged = folder / "dog" / "2.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60), np.uint8)).save(damaged)
+    damaged.write_bytes(damaged.read_bytes()[:1000])  # its size can be read, its pixels cannot
+    (folder / "dog" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_that_cannot_be_decoded_are_listed_beside_the_others(
+    tmp_path: Path, packed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = pets(tmp_path / "pets")
+    if packed:
+        source = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", source))
+    found = inspect_data([source], output=tmp_path / "seen")
+    facts = found["files"][0]
+    assert facts["rows"] == 3 and facts["labels"] == {"cat": 2, "dog": 1} and len(facts["files"]) == 3
+    lost = facts["unreadable"]
+    assert [one["file"].rpartition("/")[2] for one in lost] == ["2.png", "3.png"]
+    assert all("the image cannot be decoded (" in one["why"] for one in lost)
+    assert "2 of 5 files cannot be read, and everything else is said of the others; the first is" in found["notes"][0]
+    page = (tmp_path / "seen" / "inspection.html").read_text()
+    assert page.count("data:image/png;base64") == 3 and "files that cannot be read" in page
+    assert page.index("dog/3.png") < page.index("data:image/png"), "they come first"
+    assert not app(["data", "inspect", str(source)], standalone_mode=False)
+    assert "2 files: 2.png, 3.png" in capsys.readouterr().out
+
+
+def test_inspection_ends_where_no_file_can_be_read(tmp_path: Path) -> None:
+    for name, content in (("1.png", b"none"), ("2.jpg", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"none of {name[0]} files can be read\. The first is .*1\.png: the image"):
+            inspect_data([tmp_path])
+
+
+def test_images_with_boxes_or_masks_that_cannot_be_decoded_are_listed(tmp_path: Path) -> None:
+    path = coco(tmp_path / "boxes", images=[{"id": n, "file_name": f"{name}.png"} for n, name in ((5, "a"), (6, "b"))])
+    (tmp_path / "boxes" / "images" / "b.png").write_bytes(b"none")
+    for folder, name in (("images", "1"), ("images", "2"), ("masks", "1")):
+        image(tmp_path / "cut" / folder / f"{name}.png", 0, mode="L")
+    (tmp_path / "cut" / "masks" / "2.png").write_bytes(b"none")
+    for source, lost in ((path, "b.png"), (tmp_path / "cut", "2.png")):
+        facts = inspect_data([source])["files"][0]
+        assert facts["rows"] == 1 and [Path(one["file"]).name for one in facts["unreadable"]] == [lost]
 
 
 def test_the_size_of_an_image_is_that_of_the_upright_one(tmp_path: Path) -> None:
@@ -243,6 +295,29 @@ def test_sounds_in_folders_of_their_labels(tmp_path: Path) -> None:
     (tmp_path / "words" / "one" / "c.wav").write_bytes(b"no sound")
     with pytest.raises(DataError, match=r"one/c\.wav: the sound cannot be read"):
         rows(tmp_path / "words")
+    sound(tmp_path / "words" / "one" / "d.wav", np.zeros(0))
+    facts = inspect_data([tmp_path / "words"])["files"][0]
+    assert facts["rows"] == 2 and facts["labels"] == {"one": 1, "two": 1}
+    assert [(Path(one["file"]).name, one["why"].partition(" (")[0]) for one in facts["unreadable"]] == [
+        ("c.wav", "the sound cannot be read"),
+        ("d.wav", "the sound has length zero. Record it again, or take it out of the data."),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damage_anywhere_in_a_header_is_an_error_of_the_file(tmp_path: Path) -> None:
+    whole, kinds = sound(tmp_path / "a.wav", np.ones(400)).read_bytes(), ("PNG", "TIFF")
+    cases: list[tuple[Path, bytes, Any]] = [(tmp_path / "a.wav", whole, read_sound)]
+    for name in kinds:
+        path = tmp_path / f"a.{name.lower()}"
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)).save(path, name)
+        cases.append((path, path.read_bytes(), size_of))
+    for path, content, read in cases:
+        for place in range(60):
+            for byte in (1, 255):
+                path.write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
+                with suppress(DataError):
+                    read(path)
 
 
 def test_a_sound_that_is_cut_short_is_named(tmp_path: Path) -> None:

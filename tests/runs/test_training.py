@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import tunesmith
-from tests.conftest import save_tiny_bert, write_csv
+from tests.conftest import save_tiny_bert, write_csv, write_jsonl
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError, SecurityError, TargetError
 from tunesmith.core.registry import components
 from tunesmith.runs import comparing, labelling
@@ -176,6 +176,19 @@ def test_labels_that_look_alike_and_few_rows_are_remarked_on(recipe: Recipe, dat
     warnings = " ".join(run.summary["warnings"])
     assert "the labels 'Yes' and 'yes ' differ only in letter case or spacing" in warnings
     assert "rows, so its scores and intervals say little" in warnings and "there is no test file" in warnings
+
+
+def test_columns_of_several_types_are_remarked_on(recipe: Recipe, tmp_path: Path) -> None:
+    labels = [3, "no", 3, "no", False, "no", "3", "no", 3.0, "no", 3, "no", 3, "no", 3, "no"]
+    rows = [{"text": f"text {number}", "label": label} for number, label in enumerate(labels)]
+    train = write_jsonl(tmp_path / "types.jsonl", rows)
+    run = tunesmith.train({**recipe, "data": {"train": str(train), "validation": 0.4}})
+    warnings = run.summary["warnings"]
+    assert (
+        "train: column 'label' holds 9 texts, 6 numbers (the first in line 1) and 1 truth value (line 5, read as "
+        "'False'). Correct the file if that is not meant." in warnings
+    )
+    assert "the labels '3' and '3.0' write one number in two ways; are they one?" in warnings
 
 
 def test_the_label_must_not_be_in_the_template(recipe: Recipe) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tunesmith.cli.show import pairs
 from tunesmith.core.errors import RecipeError
+
+_SHOWN = 5  # files that are named; page and JSON name all
 
 
 def named(columns: str) -> dict[str, str]:
@@ -39,6 +42,7 @@ def examined(found: dict[str, Any]) -> str:
         facts = {
             one["file"]: one["what"],
             "rows": f"{one['rows']:,}",
+            **({"cannot be read": _listed(one["unreadable"])} if one["unreadable"] else {}),
             "columns": "; ".join(one["why"]) or "-",
             **{kind: f"median {s['median']:,.0f}, p95 {s['p95']:,.0f}, most {s['most']:,.0f}"
                for kind, s in spreads.items()},
@@ -51,6 +55,11 @@ def examined(found: dict[str, Any]) -> str:
         lines.append(pairs(facts))
     lines += [f"- {note}" for note in found["notes"]] or ["Nothing odd was found."]
     return "\n".join([*lines, *([f"page: {found['page']}"] if "page" in found else [])])
+
+
+def _listed(files: Sequence[dict[str, str]]) -> str:
+    names = [one["file"].rpartition("/")[2] for one in files[:_SHOWN]]
+    return f"{len(files):,} files: {', '.join(names)}" + (", ..." if len(files) > _SHOWN else "")
 
 
 def _shares(counts: dict[str, int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,74 @@ _LABELS = ("label", "category", "class", "intent", "target", "sentiment", "topic
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DAY = re.compile(r"[0-9]{4}-[01]?[0-9]-[0-3]?[0-9](?:[T ][0-9:.+Z-]*)?")
 _MOST = 1000  # different values that are told apart; labels have fewer
+
+
+class CellTypes:
+    """Of which types the cells of one column are, before they are read as texts: JSON tells 3, "3" and true apart."""
+
+    def __init__(self) -> None:
+        self._counts: dict[type[Any], int] = {}
+        self._first: dict[type[Any], tuple[str, str, str]] = {}
+
+    def add(self, value: Any, where: str, count: int = 1) -> None:
+        """Count a cell, or several of one type.
+
+        Args:
+            value: of it, not empty.
+            where: it stands, or the first of them.
+            count: of cells.
+        """
+        kind = type(value)
+        if kind not in self._counts:
+            name = "text" if kind is str else kind_of(value)
+            self._first[kind] = (name, where, f", read as '{value}'" if kind is bool else "")
+            self._counts[kind] = 0
+        self._counts[kind] += count
+
+    def counts(self) -> dict[str, int]:
+        """Return how many cells are of each type.
+
+        Returns:
+            Counts by type, the most frequent first; whole and other numbers are one type.
+        """
+        found = Counter[str]()
+        for kind, count in self._counts.items():
+            found[self._first[kind][0]] += count
+        return dict(found.most_common())
+
+    def sentence(self, column: str, texts: bool = False) -> str:
+        """Say that a column holds cells of several types.
+
+        Args:
+            column: its name.
+            texts: whether all of them should be texts.
+        Returns:
+            A sentence with the first place of the rarer types; empty where there is nothing to say.
+        """
+        counts = self.counts()
+        if not counts or (len(counts) == 1 and (not texts or "text" in counts)):
+            return ""
+        places = {name: (where, read) for name, where, read in reversed(self._first.values())}
+        parts = []
+        for number, (name, count) in enumerate(counts.items()):
+            (where, read), first = places[name], "the first in " if count > 1 else ""
+            place = f" ({first}{where}{read})" if number or len(counts) == 1 else ""
+            parts.append(f"{count:,} {name}{'s' * (count > 1)}{place}")
+        told = " and ".join([", ".join(parts[:-1]), parts[-1]]) if parts[1:] else f"{parts[0]} and no text"
+        return f"column '{column}' holds {told}."
+
+
+def mixed_columns(columns: Mapping[str, CellTypes], text: str | None = None) -> list[str]:
+    """Say which columns hold cells of several types.
+
+    Args:
+        columns: what each one's cells are, by its name.
+        text: column that should hold nothing but texts.
+    Returns:
+        A sentence for each of them.
+    """
+    found = (types.sentence(name, texts=name == text) for name, types in columns.items())
+    return [sentence for sentence in found if sentence]
 
 
 @dataclass
@@ -30,6 +99,7 @@ class ColumnFacts:
         most: of its numbers.
         total: of its numbers.
         numbers: cells that hold one, those written as text aside. [count]
+        types: what its cells are before they are read.
     """
 
     name: str
@@ -42,6 +112,7 @@ class ColumnFacts:
     most: float = -math.inf
     total: float = 0.0
     numbers: int = 0
+    types: CellTypes = field(default_factory=CellTypes)
 
     def add(self, value: Any, where: str) -> None:
         """Look at one cell.
@@ -54,6 +125,7 @@ class ColumnFacts:
             self.missing += 1
             return
         kind = kind_of(value)
+        self.types.add(value, where)
         if kind not in self.kinds:
             self.first[kind] = where
         self.kinds[kind] += 1
@@ -77,9 +149,8 @@ class ColumnFacts:
 
     @property
     def mixed(self) -> bool:
-        """Whether its cells are of several kinds; texts may look like anything."""
-        nested = {"list", "object"} & set(self.kinds)
-        return len(self.kinds) > 1 and ("text" not in self.kinds or bool(nested))
+        """Whether its cells are of several types, or texts of several kinds; texts may look like anything."""
+        return len(self.types.counts()) > 1 or (len(self.kinds) > 1 and "text" not in self.kinds)
 
     def plain(self) -> dict[str, Any]:
         """Return the facts as plain values."""
@@ -87,11 +158,13 @@ class ColumnFacts:
         return {
             "name": self.name,
             "kinds": dict(self.kinds.most_common()),
+            "types": self.types.counts(),
             "missing": self.missing,
             "different": different if different <= _MOST else f"more than {_MOST:,}",
             "constant": different == 1 and not self.missing,
             "mixed": self.mixed,
             "first": self.first if self.mixed else {},
+            "said": self.types.sentence(self.name),
             **(
                 {}
                 if math.isinf(self.least)

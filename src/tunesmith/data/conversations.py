@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.core.errors import DataError, RecipeError, unknown
 from tunesmith.core.registry import components
 from tunesmith.data.cleaned import Cleaned, with_changes
 from tunesmith.data.cleaning.base import Change
+from tunesmith.data.columns import CellTypes, mixed_columns
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
 from tunesmith.data.formats.base import EmptyRow, Format
 from tunesmith.data.readers.base import Reader, Row
@@ -157,6 +158,7 @@ class _Conversing(Reader):
     def __init__(self, inner: Reader, form: Format, columns: Mapping[str, str]) -> None:
         super().__init__(inner.path, inner.encoding, inner.max_characters)
         self._inner, self._form, self._columns = inner, form, columns
+        self.types = {name: CellTypes() for name in form.read_columns()}
 
     def rows(self) -> Iterator[Row]:
         """Go through the file's rows."""
@@ -170,6 +172,9 @@ class _Conversing(Reader):
             except DataError as error:
                 raise DataError(f"{self.path}, {where}: {error}") from None
             self._check(found, where)
+            for name, types in self.types.items():
+                if isinstance(values.get(name), str | int | float):  # lists of messages may stand beside texts
+                    types.add(values[name], where)
             yield where, {COLUMN: found.text()}
 
     def _conversation(self, values: Mapping[str, Any]) -> Conversation:
@@ -244,9 +249,12 @@ def read_conversations(
         DataError: anything wrong, with its line.
     """
     conversing = _Conversing(reader, form, columns)
-    if not changes:
-        return read_examples(conversing, Columns(COLUMN, None), drop_empty)
-    return with_changes(_CleanedConversations(conversing, [], changes), Columns(COLUMN, None), drop_empty)
+    wanted = Columns(COLUMN, None)
+    if changes:
+        found = with_changes(_CleanedConversations(conversing, [], changes), wanted, drop_empty)
+    else:
+        found = read_examples(conversing, wanted, drop_empty)
+    return replace(found, mixed=mixed_columns(conversing.types))
 
 
 def columns_reader(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tunesmith.core.errors import DataError, unknown
+from tunesmith.data.columns import kind_of
 
 
 def spoken(label: str) -> str:
@@ -38,6 +40,23 @@ def spelled_alike(labels: Sequence[str]) -> list[tuple[str, str]]:
     """
     first: dict[str, str] = {}
     found = [(first.setdefault(spoken(label).casefold(), label), label) for label in labels]
+    return [(one, other) for one, other in found if one != other]
+
+
+def same_numbers(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Find labels that are the same number in another spelling.
+
+    Args:
+        labels: any.
+    Returns:
+        Pairs: the first of each number, and one that is spelled otherwise.
+    Example:
+        >>> same_numbers(["3", "3.0", "2.5", "three"])
+        [('3', '3.0')]
+    """
+    numbers = [label for label in labels if kind_of(label) == "number" and "e" not in label.lower()]
+    first: dict[Decimal, str] = {}
+    found = [(first.setdefault(Decimal(label), label), label) for label in numbers]
     return [(one, other) for one, other in found if one != other]
 
 

@@ -18,6 +18,7 @@ from tunesmith.core.errors import DataError, nearest, unknown
 from tunesmith.core.files import Scratch
 from tunesmith.core.growing import full
 from tunesmith.core.registry import components
+from tunesmith.data.columns import CellTypes, mixed_columns
 from tunesmith.data.readers.base import Reader, steady_rows
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Examples:
         dropped: where the rows stand that were dropped for an empty text or label.
         content_hash: of all texts and labels.
         changed: where the rows stand that cleaning changed, by step.
+        mixed: sentences about columns whose cells are of several types, as texts and truth values.
     """
 
     path: str
@@ -75,6 +77,7 @@ class Examples:
     dropped: list[str]
     content_hash: str
     changed: dict[str, Sequence[str]] = field(default_factory=dict)
+    mixed: list[str] = field(default_factory=list)
     _folder: Any = field(repr=False, default=None)
 
     def __len__(self) -> int:
@@ -266,6 +269,7 @@ class _Collector:
         self.chunk: dict[str, list[str]] = {name: [] for name in self.names}
         self.labels, self.codes = array("i"), dict[str, int]()
         self.where = Lines()
+        self.types = dict[str, CellTypes]()  # of columns in which a cell was no text
         self.empty: list[str] = []
         self.seen = 0
         self.digest = hashlib.sha256()
@@ -284,6 +288,8 @@ class _Collector:
         self.digest.update("\x1f".join(cells).encode("utf-8", "surrogatepass") + b"\x1e")
         for name, cell in zip(self.names, cells, strict=True):
             self.chunk[name].append(cell)
+            if cell is not values[name] or name in self.types:
+                self._note_type(name, values[name], where)
         label = self.columns.label
         code = -1
         if label is not None:
@@ -291,6 +297,16 @@ class _Collector:
         self.labels.append(code)
         if len(self.chunk[self.names[0]]) >= _CHUNK:
             self._flush()
+
+    def _note_type(self, name: str, value: Any, where: str) -> None:
+        """Count a cell by its type from the first that is no text on; those before it were texts."""
+        if name in self.columns.nested:
+            return
+        if name not in self.types:
+            self.types[name] = CellTypes()
+            if len(self.labels):
+                self.types[name].add("", self.where[0], len(self.labels))
+        self.types[name].add(value, where)
 
     def _key(self, column: str) -> str:
         if column in self.columns.others:
@@ -357,6 +373,7 @@ class _Collector:
             where=self.where,
             dropped=self.empty,
             content_hash=self.digest.hexdigest(),
+            mixed=mixed_columns(self.types, self.columns.text),
             _folder=self.folder,
         )
 

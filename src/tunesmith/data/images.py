@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,10 @@ _ARCHIVE = ".zip"
 _ORIENTATION = 0x0112  # the tag of a photograph that says how it is to be turned
 _TURNING = (b"eXIf", b"exif", b"xmp")  # what a PNG with that tag contains
 _ACROSS = (5, 6, 7, 8)  # its values that exchange width and height
+
+# What pillow raises for damaged files, by kind of image and place of the damage.
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError,
+           struct.error, zlib.error)  # fmt: skip
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Used = TypeVar("Used")
@@ -228,14 +233,7 @@ def _opened(content: bytes, where: str, use: Callable[[Image], Used], limits: Im
             found = Image.open(io.BytesIO(content))
             _check_image(found, where, limits)
             return use(found)
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        zlib.error,
-    ) as error:
+    except (Image.DecompressionBombError, *_DAMAGE) as error:
         said = "no kind of image that is known" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(
             f"{where}: the image cannot be decoded ({said}). Restore the file, or take it out of the data."

@@ -43,7 +43,8 @@ class Inspection:
         label: label column; guessed when None.
         near: least similarity of near copies; 0 looks for none. [fraction]
     Raises:
-        DataError: the file cannot be read, or lacks a column that was named.
+        DataError: the file cannot be read, or lacks a column that was named; or an image or sound cannot be read, and
+            the reader does not gather such files, or there is no other.
     """
 
     def __init__(self, reader: Reader, text: str | None = None, label: str | None = None, near: float = 0.9) -> None:
@@ -51,7 +52,7 @@ class Inspection:
         rows = steady_rows(reader)
         first = list(islice(rows, _FIRST))
         if not first:
-            raise DataError(f"{reader.path} holds no examples: there is a header at most.")
+            raise DataError(self._nothing())
         self._settle(first, text, label)
         self.columns = [ColumnFacts(name) for name in self.names]
         self.lengths, self.words, self.where = array("q"), array("q"), Lines()
@@ -64,7 +65,21 @@ class Inspection:
         self.shown: list[str] = []  # the first files of images or sounds
         for where, values in chain(first, rows):
             self._add(where, values)
+        if not self.where:
+            raise DataError(self._nothing())
         self._flush()
+
+    def _nothing(self) -> str:
+        """Say that there is no row."""
+        if not self.unreadable:
+            return f"{self.path} holds no examples: there is a header at most."
+        count, first = len(self.unreadable), self.unreadable[0]
+        return f"{self.path}: none of {count:,} files can be read. The first is {first['file']}: {first['why']}"
+
+    @property
+    def unreadable(self) -> list[dict[str, str]]:
+        """Images or sounds that cannot be read, each with the reason, where the reader gathers them."""
+        return sorted(self.reader.unreadable or [], key=lambda one: one["file"])
 
     def _settle(self, first: Sequence[Row], text: str | None, label: str | None) -> None:
         """Decide which columns are what from the first rows."""
@@ -90,6 +105,9 @@ class Inspection:
     # Rows -----------------------------------------------------------------------------------------------------
 
     def _add(self, where: str, values: Mapping[str, Any]) -> None:
+        content = self.reader.attempt(values[self.files], _content) if self.files else _text(values, self.text)
+        if content is None:
+            return
         self.where.append(where)
         for column in self.columns:
             column.add(values.get(column.name), where)
@@ -102,7 +120,7 @@ class Inspection:
             self._codes.append(-1)
         if self.files and len(self.shown) < _PICTURES:
             self.shown.append(str(values[self.files]))
-        self._pending.append(_content(values[self.files]) if self.files else _text(values, self.text))
+        self._pending.append(content)
         if len(self._pending) >= _BLOCK:
             self._flush()
 
@@ -176,6 +194,7 @@ class Inspection:
             "found": {what: {"rows": self.counts[what], "first": places} for what, places in self.marks.items()},
             "outliers": [] if self.files else _outliers(lengths, self.where),
             "files": self.shown,
+            "unreadable": self.unreadable,
         }
 
     def _what(self) -> str:

@@ -50,7 +50,7 @@ def read_sound(path: str | Path) -> Sound:
         with wave.open(str(path), "rb") as file:
             channels, width, rate, frames = file.getparams()[:4]
             content = file.readframes(frames)
-    except (wave.Error, EOFError, OSError) as error:
+    except (wave.Error, EOFError, OSError, RuntimeError) as error:  # the last where a chunk is longer than the file
         said = error.strerror if isinstance(error, OSError) else str(error) or "it ends too soon"
         raise DataError(
             f"{path}: the sound cannot be read ({said}). WAV files of whole numbers (PCM) are read; save it so, or "

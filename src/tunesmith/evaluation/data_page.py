@@ -50,6 +50,7 @@ def _file(one: dict[str, Any]) -> list[str]:
     facts = {
         "what it is": f"{one['what']}, {one['reader']}",
         "rows": f"{one['rows']:,}",
+        **({"cannot be read": f"{len(one['unreadable']):,} files more"} if one["unreadable"] else {}),
         "columns": "; ".join(one["why"]) or "no text column was found",
         **{f"{kind}: median / p95 / most": _spread(one[kind]) for kind in ("characters", "words", "tokens")
            if one.get(kind)},
@@ -62,9 +63,11 @@ def _file(one: dict[str, Any]) -> list[str]:
     bars = one["histogram"]
     pictures = plots.lengths(bars["counts"], bars["edges"], "characters") if bars else ""
     shares = [plots.shares(one[kind], 12) for kind in ("scripts", "languages") if len(one[kind]) > 1]
+    lost = [[some["file"], some["why"]] for some in one["unreadable"]]
     suspects = [[some["where"], some["why"]] for some in one.get("suspicious", [])]
     return [
         section(name, pairs(facts) + pictures),
+        section(f"{name}: files that cannot be read", texts(["file", "why"], lost) if lost else ""),
         section(f"{name}: pictures", _pictures(one.get("files", []))),
         section(f"{name}: labels", plots.shares(one["labels"]) if one["labels"] else ""),
         section(f"{name}: scripts and languages", "".join(shares)),

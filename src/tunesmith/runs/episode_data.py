@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,6 +14,7 @@ from tunesmith.core.seeds import derived
 from tunesmith.data.examples import Columns, find_reader, read_examples
 from tunesmith.data.images import read_images, rotated
 from tunesmith.recipe.episodes import CheckedEpisodes
+from tunesmith.training.parts import of_types
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -83,8 +84,8 @@ def read_split(checked: CheckedEpisodes) -> tuple[Labelled, Labelled]:
         return _turned(checked, train), _turned(checked, test)
     held = _held(checked, train.names)
     kept = [code for code in range(len(train.names)) if code not in set(held)]
-    parts = train.of(kept, f"train ({train.source})"), train.of(held, f"the held-out classes of {train.source}")
-    return _turned(checked, parts[0]), _turned(checked, parts[1])
+    learned = replace(train.of(kept, f"train ({train.source})"), notes=train.notes)
+    return _turned(checked, learned), _turned(checked, train.of(held, f"the held-out classes of {train.source}"))
 
 
 def _held(checked: CheckedEpisodes, names: list[str]) -> list[int]:
@@ -116,7 +117,8 @@ def _read(checked: CheckedEpisodes, named: str) -> Labelled:
     columns = Columns(recipe.data.text, recipe.data.label)
     found = read_examples(find_reader(str(path) if path.exists() else named), columns)
     texts, labels = [row["text"] for row in found.rows()], found.labels.astype(np.int64)
-    return Labelled(texts, labels, list(found.label_names), str(named), hash_of([texts, labels.tolist()]))
+    mixed = tuple(of_types({str(named): found}))
+    return Labelled(texts, labels, list(found.label_names), str(named), hash_of([texts, labels.tolist()]), mixed)
 
 
 def _turned(checked: CheckedEpisodes, rows: Labelled) -> Labelled:

@@ -60,7 +60,7 @@ def inspect_files(
         check_new(place)
     if not given:
         raise DataError("no file was given to inspect.")
-    looked = [Inspection(find_reader(path_text(path), encoding), text, label) for path in given]
+    looked = [_looked(path, encoding, text, label) for path in given]
     facts = [one.plain() for one in looked]
     shared = shared_rows(looked)
     for one in facts:
@@ -76,6 +76,13 @@ def inspect_files(
             write_text(folder / "inspection.html", render_inspection(found))
         found["page"] = str(place / "inspection.html")
     return found
+
+
+def _looked(path: str | Path, encoding: str, text: str | None, label: str | None) -> Inspection:
+    """Look through a file; images and sounds that cannot be read are left aside."""
+    reader = find_reader(path_text(path), encoding)
+    reader.unreadable = []
+    return Inspection(reader, text, label)
 
 
 def _tokens(one: dict[str, Any], model: str, encoding: str) -> dict[str, float]:
@@ -109,15 +116,13 @@ def _notes(one: dict[str, Any]) -> list[str]:
     """Say what is odd about a file, one sentence each."""
     name, rows = one["file"], one["rows"]
     texts = one["text"] or one["files"] or one["what"].startswith("conversations")
-    found = [] if texts else ["no column holds texts."]
+    found = _of_unreadable(one["unreadable"], rows) + ([] if texts else ["no column holds texts."])
     for column in one["columns"]:
         if column["missing"]:
             found.append(f"column '{column['name']}': {column['missing']:,} of {rows:,} cells are empty or null.")
         if column["constant"]:
             found.append(f"column '{column['name']}' holds the same value in every row.")
-        if column["mixed"]:
-            kinds = ", ".join(f"{kind} (first in {where})" for kind, where in column["first"].items())
-            found.append(f"column '{column['name']}' holds cells of several kinds: {kinds}.")
+        found += _of_kinds(column)
     found += _of_labels(one["labels"])
     if one["duplicates"]:
         what = "file" if one["files"] else "text"
@@ -136,6 +141,23 @@ def _notes(one: dict[str, Any]) -> list[str]:
         found.append(f"{len(one['suspicious']):,} labels are suspicious, the first in {first['where']}: {first['why']} "
                      "(data.cleaning: label-errors).")  # fmt: skip
     return [f"{name}: {sentence}" for sentence in found]
+
+
+def _of_unreadable(files: Sequence[dict[str, str]], rows: int) -> list[str]:
+    """Say first of all that files cannot be read: nothing else that is said is of them."""
+    if not files:
+        return []
+    first = files[0]
+    return [f"{len(files):,} of {rows + len(files):,} files cannot be read, and everything else is said of the others; "
+            f"the first is {first['file']}: {first['why']}"]  # fmt: skip
+
+
+def _of_kinds(column: dict[str, Any]) -> list[str]:
+    """Say that cells are of several types, or texts that read as several kinds."""
+    if column["said"] or not column["mixed"]:
+        return [column["said"]] if column["said"] else []
+    kinds = ", ".join(f"{kind} (first in {where})" for kind, where in column["first"].items())
+    return [f"column '{column['name']}' holds cells of several kinds: {kinds}."]
 
 
 def _of_labels(labels: dict[str, int]) -> list[str]:

@@ -51,6 +51,10 @@ class _Pair(Format):
         """Fit no file by itself: the task names the columns."""
         return False
 
+    def read_columns(self) -> Sequence[str]:
+        """Name the two columns."""
+        return (self._source, self._target)
+
     def turns(self, row: Mapping[str, Any]) -> Turns:
         """Ask with the source, answer with the target."""
         source = need(row, self._source)

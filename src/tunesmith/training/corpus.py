@@ -15,7 +15,7 @@ from tunesmith.core.seeds import derived
 from tunesmith.data import audit
 from tunesmith.data.augmentations.base import build_augmentations
 from tunesmith.data.augmented import AugmentedRows
-from tunesmith.data.descriptions import label_texts, spelled_alike
+from tunesmith.data.descriptions import label_texts, same_numbers, spelled_alike
 from tunesmith.data.examples import Examples
 from tunesmith.data.soft import soft_labels
 from tunesmith.data.splitting import Index
@@ -31,6 +31,7 @@ from tunesmith.training.parts import (
     hold_out,
     hold_out_fold,
     keep_near_together,
+    of_types,
     separate,
     shares,
     split_by_columns,
@@ -197,7 +198,7 @@ def load_corpus(
     if data.out_of_scope is not None:
         names = _with_outside(names, data.out_of_scope, files["train"])
     parts = {name: _part(name, examples, names, data.out_of_scope, tokenizer) for name, examples in files.items()}
-    warnings = [*_alike(names), *separate(parts, data.leakage)]
+    warnings = [*of_types(files), *_alike(names), *separate(parts, data.leakage)]
     warnings.extend(_hold_out(parts, data, seed))
     parts["train"], findings = filter_training(parts["train"], data, _texts, names, seed)
     warnings.extend(cleaning_sentences(steps_without_model(data), list(files.values()), findings))
@@ -320,11 +321,10 @@ def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int) -> list[str
 
 
 def _alike(names: list[str]) -> list[str]:
-    """Remark on labels that differ in letter case or spacing only: they train as different classes."""
-    return [
-        f"the labels '{one}' and '{other}' differ only in letter case or spacing; are they one?"
-        for one, other in spelled_alike(names)
-    ]
+    """Remark on labels that are one in another spelling: they train as different classes."""
+    pairs = [(pair, "differ only in letter case or spacing") for pair in spelled_alike(names)]
+    pairs += [(pair, "write one number in two ways") for pair in same_numbers(names)]
+    return [f"the labels '{one}' and '{other}' {how}; are they one?" for (one, other), how in pairs]
 
 
 def _encode(

@@ -69,6 +69,18 @@ class Part:
         return 0 if self.groups is None else together(self.groups)
 
 
+def of_types(files: Mapping[str, Examples]) -> list[str]:
+    """Remark on columns whose cells are of several types: most often a cell was damaged on its way.
+
+    Args:
+        files: by split.
+    Returns:
+        Sentences for the user.
+    """
+    return [f"{name}: {sentence} Correct the file if that is not meant."
+            for name, examples in files.items() for sentence in examples.mixed]  # fmt: skip
+
+
 def separate(parts: dict[str, Part], leakage: str) -> list[str]:
     """Deal with training rows that also stand in validation or test, and remark on rows that stand in both of these.
 

@@ -25,7 +25,7 @@ from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.text_generation import TextGeneration
 from tunesmith.training.cleaning import changes_of, cleaning_sentences, filter_training, steps_without_model
 from tunesmith.training.corpus import FEW, Corpus, Split
-from tunesmith.training.parts import Part, hold_out, keep_near_together, separate, shares
+from tunesmith.training.parts import Part, hold_out, keep_near_together, of_types, separate, shares
 from tunesmith.training.reading import resolve_path
 
 _SILENT_SHARE = 0.01  # of the rows, that may lose their whole answer by cutting
@@ -51,7 +51,7 @@ def load_texts(
     paths = {"train": data.train, "validation": data.validation, "test": data.test}
     files = {name: _read(path, data, task, folder) for name, path in paths.items() if isinstance(path, str)}
     parts = {name: _part(examples, task) for name, examples in files.items()}
-    warnings = separate(parts, data.leakage)
+    warnings = [*of_types(files), *separate(parts, data.leakage)]
     if not len(parts["train"].index):
         raise DataError(
             f"{data.train}: every row also stands in validation or test, so none is left to train on "

@@ -19,6 +19,7 @@ from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.training.cleaning import changes_of
 from tunesmith.training.corpus import Corpus, Split, Unlabelled, placed_rows, row_hashes
+from tunesmith.training.parts import of_types
 from tunesmith.training.reading import labelled_reader, other_columns
 
 _REASONS = {
@@ -121,7 +122,7 @@ def _truth(examples: Examples, names: list[str]) -> np.ndarray[Any, np.dtype[np.
 
 
 def _remarks(split: Split, rows: int) -> list[str]:
-    found, facts = list[str](), split.audit
+    found, facts = of_types({split.name: split.examples}), split.audit
     if facts.dropped:
         found.append(f"unlabelled: of {rows} rows {_worded(facts.dropped)} and were left out.")
     if facts.truncated:

@@ -35,6 +35,14 @@ class Format:
         """
         raise NotImplementedError
 
+    def read_columns(self) -> Sequence[str]:
+        """Name the columns that it reads, where a file has them.
+
+        Returns:
+            By default `columns`.
+        """
+        return self.columns
+
     def turns(self, row: Mapping[str, Any]) -> Turns:
         """Turn a row into messages.
 

@@ -35,6 +35,8 @@ class AudioFolder(Reader):
             DataError: a sound of length zero, or one that cannot be read.
         """
         for where, path, label in labelled(self.path, SUFFIXES):
-            sound = read_sound(path)
+            sound = self.attempt(path, read_sound)
+            if sound is None:
+                continue
             facts = {"seconds": sound.seconds, "rate": sound.rate, "channels": len(sound.samples)}
             yield where, {"sound": str(path), "label": label, **facts}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from tunesmith.core.errors import DataError
 
@@ -12,6 +12,8 @@ _LOOKED = 1 << 16  # bytes of a file that are looked at
 
 # Where a row stands (for example "line 7") and its values by column.
 Row = tuple[str, dict[str, Any]]
+
+Read = TypeVar("Read")
 
 
 class Reader:
@@ -44,6 +46,7 @@ class Reader:
         self.codec = "utf-8-sig" if plain else encoding  # it reads files with and without a byte-order mark
         self.max_characters = max_characters
         self.columns = list(columns)
+        self.unreadable: list[dict[str, str]] | None = None  # a list gathers files that cannot be read
 
     @classmethod
     def reads(cls, path: str) -> bool:
@@ -63,6 +66,25 @@ class Reader:
             (where it stands, values by column) for each row.
         """
         raise NotImplementedError
+
+    def attempt(self, path: str | Path, read: Callable[[Any], Read]) -> Read | None:
+        """Read the image or sound of a row.
+
+        Args:
+            path: of the file.
+            read: takes the path.
+        Returns:
+            What it gives; None where the file cannot be read and such files are gathered in `unreadable`.
+        Raises:
+            DataError: the file cannot be read, and they are not.
+        """
+        try:
+            return read(path)
+        except DataError as error:
+            if self.unreadable is None:
+                raise
+            self.unreadable.append({"file": str(path), "why": str(error).removeprefix(f"{path}: ")})
+            return None
 
 
 def steady_rows(reader: Reader) -> Iterator[Row]:

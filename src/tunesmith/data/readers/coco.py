@@ -59,7 +59,10 @@ class Coco(JsonLines):
             owned.setdefault(one["image_id"], []).append((box_of(one.get("bbox"), where), names[one["category_id"]]))
         for number, one in enumerate(images, 1):
             path = beside(Path(self.path).parent, str(one.get("file_name", "")), self.path)
-            width, height = size_of(path)
+            size = self.attempt(path, size_of)
+            if size is None:
+                continue
+            width, height = size
             said = (one.get("width", width), one.get("height", height))
             if said != (width, height):
                 raise DataError(

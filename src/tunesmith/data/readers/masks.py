@@ -46,7 +46,9 @@ class Masks(Reader):
                 raise DataError(f"{root / there}, {name}: there is no {lacking} of this name. Each image needs one "
                                 "mask of its name; add it, or take this one out.")  # fmt: skip
         for number, name in enumerate(sorted(images), 1):
-            size, mask = size_of(images[name]), mask_classes(masks[name])
+            size, mask = self.attempt(images[name], size_of), self.attempt(masks[name], mask_classes)
+            if size is None or mask is None:
+                continue
             if mask.shape[::-1] != size:
                 raise DataError(
                     f"{masks[name]}: {mask.shape[1]} x {mask.shape[0]} pixels, but its image has {size[0]} x {size[1]}."

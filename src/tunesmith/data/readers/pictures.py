@@ -51,9 +51,15 @@ class ImageFiles(Reader):
         names = [""] if single else [name for name, _ in image_entries(place, ImageLimits())[0]]
         for number, name in enumerate(names, 1):
             whole, folder = str(place / name if name else place), PurePosixPath(name).parent.as_posix()
-            width, height = image_size(image_bytes(whole, ImageLimits()), whole)
-            label = None if folder == "." else folder
-            yield f"image {number}", {"text": whole, "image": whole, "label": label, "width": width, "height": height}
+            size = self.attempt(whole, _size)
+            if size is None:
+                continue
+            values = {"text": whole, "image": whole, "label": None if folder == "." else folder}
+            yield f"image {number}", {**values, "width": size[0], "height": size[1]}
+
+
+def _size(name: str) -> tuple[int, int]:
+    return image_size(image_bytes(name, ImageLimits()), name)
 
 
 def holds_images(path: Path) -> bool:

@@ -40,10 +40,12 @@ class Voc(Reader):
         for number, path in enumerate(files_of(Path(self.path) / "Annotations", (".xml",)), 1):
             root = _parsed(path)
             image = beside(Path(self.path), root.findtext("filename", ""), str(path))
-            width, height = size_of(image)
+            size = self.attempt(image, size_of)
+            if size is None:
+                continue
             found = [(_box(one, path), _name(one, path)) for one in root.iter("object")]
             boxes = {"boxes": [box for box, _ in found], "labels": [label for _, label in found]}
-            yield f"file {number}", {"image": str(image), **boxes, "width": width, "height": height}
+            yield f"file {number}", {"image": str(image), **boxes, "width": size[0], "height": size[1]}
 
 
 def _parsed(path: Path) -> ElementTree.Element:
