@@ -14,8 +14,9 @@ from tunesmith.data.splitting import Index
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.session import Session
 from tunesmith.tasks.running import extract_features
-from tunesmith.training.cleaning import check_left, cleaning_sentences, list_findings
+from tunesmith.training.cleaning import check_left, cleaning_sentences
 from tunesmith.training.corpus import Corpus, Split, check_coverage
+from tunesmith.training.findings import list_findings
 
 
 def clean_by_features(checked: Checked, session: Session, corpus: Corpus) -> Corpus:
