@@ -168,3 +168,17 @@ def test_label_errors_need_labels(recipe: Recipe) -> None:
         RecipeError, match="label-errors is for tasks with a head for labels, not for 'text-generation'"
     ):
         load_recipe(texts)
+
+
+def test_outliers_are_dropped_or_listed_with_file_and_line(dirty: Recipe, data_folder: Path) -> None:
+    steps = [{"name": "outliers", "threshold": 1, "most": 0.05}, {"name": "label-errors", "do": "list"}]
+    run = tunesmith.train(cleaned(dirty, *steps))
+    listed = [json.loads(line) for line in (run.folder / "cleaning.jsonl").read_text().splitlines()]
+    far = [one for one in listed if one["step"] == "outliers"]
+    gone = [one["where"] for one in far if one["what"] == "dropped"]
+    assert len(gone) == 3 and {one["file"] for one in far} == {str(data_folder / "train.csv")}
+    assert all(re.match(r"neighbour \d+ lies \S+ away, usually \S+: \S+ spreads more", one["why"]) for one in far)
+    assert run.summary["data"]["train"]["dropped"] == {"outliers": 3} and run.summary["data"]["train"]["rows"] == 61
+    assert any(f"outliers listed {len(far) - 3} and dropped 3" in said for said in run.summary["warnings"])
+    judged = [one["where"] for one in listed if one["step"] == "label-errors"]
+    assert not set(judged) & set(gone), "the steps that follow see the rows that stayed"

@@ -246,6 +246,11 @@ def test_leakage(recipe: Recipe, data_folder: Path) -> None:
     assert any("1 rows of test also stand in train" in warning for warning in run.summary["warnings"])
     dropped = tunesmith.train({**recipe, "data": {**leaky, "leakage": "drop"}, "output": recipe["output"] + "2"})
     assert dropped.summary["data"]["train"]["dropped"] == {"in another split": 1}
+    assert dropped.summary["cleaning"] == {"leakage": {"dropped": 1}}
+    assert json.loads((dropped.folder / "cleaning.jsonl").read_text()) == {
+        "step": "leakage", "file": leaky["train"], "where": "line 2", "what": "dropped",
+        "why": "also stands in test, line 2",
+    }  # fmt: skip
     with pytest.raises(DataError, match=r"1 rows of test also stand in train .*line 2"):
         tunesmith.train({**recipe, "data": {**leaky, "leakage": "error"}, "output": recipe["output"] + "3"})
 

@@ -25,6 +25,17 @@ _LENGTH, _LOSSES = 20.0, 40.0
 Table = np.ndarray[Any, np.dtype[np.float64]]
 
 
+def directions(features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Give every row the length 1.
+
+    Args:
+        features: (rows, D).
+    Returns:
+        (rows, D); a row of zeros stays one.
+    """
+    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
+
+
 def out_of_fold(features: np.ndarray[Any, Any], labels: Index, classes: int, folds: int, seed: int) -> Table:
     """Let logistic regression predict every row from the rows of the other folds.
 
@@ -40,8 +51,7 @@ def out_of_fold(features: np.ndarray[Any, Any], labels: Index, classes: int, fol
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    inputs = features / np.maximum(lengths, 1e-12) * _LENGTH
+    inputs = directions(features) * _LENGTH
     parts = stratified_folds(labels, folds, seed)
     found = np.zeros((len(labels), classes))
     for part in range(folds):

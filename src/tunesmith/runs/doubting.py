@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from tunesmith.core.seeds import derived
 from tunesmith.data.audit import class_counts
 from tunesmith.data.cleaning.base import Filter, Rows, Verdict, build_steps
+from tunesmith.data.splitting import Index
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.session import Session
 from tunesmith.tasks.running import extract_features
-from tunesmith.training.cleaning import check_left, cleaning_sentences, list_findings
+from tunesmith.training.cleaning import check_left, cleaning_sentences
 from tunesmith.training.corpus import Corpus, Split, check_coverage
+from tunesmith.training.findings import list_findings
 
 
 def clean_by_features(checked: Checked, session: Session, corpus: Corpus) -> Corpus:
@@ -28,19 +31,18 @@ def clean_by_features(checked: Checked, session: Session, corpus: Corpus) -> Cor
     Raises:
         DataError: no row is left, or none of a label.
     """
-    steps = [step for step in build_steps(checked.recipe.data.cleaning) if isinstance(step, Filter)]
+    filters = [step for step in build_steps(checked.recipe.data.cleaning) if isinstance(step, Filter)]
+    steps = [step for step in filters if step.needs_features]
+    if not steps:
+        return corpus
+    features = extract_features(session.backbone, session.task, corpus.splits["train"].tokens).numpy()
     for step in steps:
-        if not step.needs_features:
-            continue
         train = corpus.splits["train"]
-
-        def features(tokens: object = train.tokens) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-            return extract_features(session.backbone, session.task, tokens).numpy()  # type: ignore[arg-type]
-
         seed = derived(checked.recipe.split_seed, step.name)
-        verdicts = step.judge(Rows([], train.labels, corpus.label_names, seed, features))
+        verdicts = step.judge(Rows([], train.labels, corpus.label_names, seed, partial(np.asarray, features)))
         findings = [*corpus.findings, *list_findings(step.name, verdicts, train.examples, train.index)]
-        cleaned = _without(train, verdicts, step.name, corpus.label_names)
+        kept = _kept(verdicts, len(train.index))
+        cleaned, features = _without(train, verdicts, kept, step.name, corpus.label_names), features[kept]
         check_left(len(cleaned.index), len(train.index), train.examples, findings)
         splits = {**corpus.splits, "train": cleaned}
         check_coverage(splits, corpus.label_names, train.examples.label_names)
@@ -49,7 +51,13 @@ def clean_by_features(checked: Checked, session: Session, corpus: Corpus) -> Cor
     return corpus
 
 
-def _without(split: Split, verdicts: dict[int, Verdict], step: str, names: list[str]) -> Split:
+def _kept(verdicts: dict[int, Verdict], rows: int) -> Index:
+    """Return the rows that are not dropped."""
+    gone = [row for row, verdict in verdicts.items() if verdict.what == "dropped"]
+    return np.setdiff1d(np.arange(rows), gone)
+
+
+def _without(split: Split, verdicts: dict[int, Verdict], kept: Index, step: str, names: list[str]) -> Split:
     """Drop rows, correct labels, and let rows weigh less."""
     labels, weights, soft = split.labels.copy(), split.weights, split.soft
     lighter = {row: verdict.weight for row, verdict in verdicts.items() if verdict.what == "weighted"}
@@ -59,9 +67,8 @@ def _without(split: Split, verdicts: dict[int, Verdict], step: str, names: list[
     for row, verdict in verdicts.items():
         if verdict.label is not None:
             labels[row] = verdict.label
-    gone = [row for row, verdict in verdicts.items() if verdict.what == "dropped"]
-    kept = np.setdiff1d(np.arange(len(labels)), gone)
-    dropped = {**split.audit.dropped, **({step: len(gone)} if gone else {})}
+    gone = len(labels) - len(kept)
+    dropped = {**split.audit.dropped, **({step: gone} if gone else {})}
     facts = replace(split.audit, rows=len(kept), dropped=dropped)
     if len(kept):
         facts = replace(facts, classes=class_counts(labels[kept], names))

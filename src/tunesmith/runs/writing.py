@@ -35,8 +35,9 @@ from tunesmith.runs.prompted import used_prompt, write_prompt
 from tunesmith.runs.session import Session
 from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.cleaning import LIST, changed_rows, cleaning_counts
+from tunesmith.training.cleaning import changed_rows, cleaning_counts
 from tunesmith.training.corpus import Corpus
+from tunesmith.training.findings import LIST
 from tunesmith.training.reading import resolve_path
 
 
@@ -73,8 +74,8 @@ def write_run(outcome: Outcome, folder: Path, kept: str = "") -> None:
         write_text(folder / OPENINGS, kept + _opening(outcome))
     lines = [json.dumps(finite(row)) + "\n" for row in outcome.trained.history]
     write_text(folder / "history.jsonl", "".join(lines))
-    if checked.recipe.data.cleaning:
-        found = [*changed_rows(outcome.corpus.files), *outcome.corpus.findings]
+    found = [*changed_rows(outcome.corpus.files), *outcome.corpus.findings]
+    if found or checked.recipe.data.cleaning:
         write_text(folder / LIST, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found))
     forms = [{"by": one.by, **row} for one in outcome.corpus.forms for row in one.rows()]
     if forms:

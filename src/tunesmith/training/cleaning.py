@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.cleaning.base import Change, Cleaning, Filter, Rows, Verdict, build_steps
+from tunesmith.data.cleaning.base import Change, Cleaning, Filter, Rows, build_steps
 from tunesmith.data.examples import Examples
-from tunesmith.data.splitting import Index
 from tunesmith.recipe.schema import DataSettings
+from tunesmith.training.findings import LIST, Finding, list_findings
 from tunesmith.training.parts import Part
-
-LIST = "cleaning.jsonl"  # of a run
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a step did to one row.
-
-    Args:
-        step: its name.
-        file: of the row.
-        where: it stands there.
-        what: changed, dropped, relabelled, weighted or listed.
-        why: in a few words; empty for changed rows.
-    """
-
-    step: str
-    file: str
-    where: str
-    what: str
-    why: str = ""
 
 
 def changes_of(data: DataSettings) -> list[Change]:
@@ -87,28 +65,6 @@ def filter_training(
             part.dropped[step.name] = len(gone)
         check_left(len(part.index), rows, part.examples, findings)
     return part, findings
-
-
-def list_findings(step: str, verdicts: Mapping[int, Verdict], examples: Examples, index: Index) -> list[Finding]:
-    """Say which rows a filter found.
-
-    Args:
-        step: its name.
-        verdicts: by row number.
-        examples: the file.
-        index: (rows,), which rows of the file the numbers stand for.
-    Returns:
-        In the order of the rows.
-    """
-
-    def why(verdict: Verdict) -> str:
-        other = "" if verdict.other is None else f" {examples.where[int(index[verdict.other])]}"
-        return f"{verdict.why}{other}"
-
-    return [
-        Finding(step, examples.path, examples.where[int(index[row])], verdicts[row].what, why(verdicts[row]))
-        for row in sorted(verdicts)
-    ]
 
 
 def check_left(left: int, rows: int, examples: Examples, findings: Sequence[Finding]) -> None:

@@ -25,7 +25,8 @@ from tunesmith.data.weights import row_weights
 from tunesmith.prompts.template import Template
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.tasks.rejecting import OUTSIDE
-from tunesmith.training.cleaning import Finding, cleaning_sentences, filter_training, steps_without_model
+from tunesmith.training.cleaning import cleaning_sentences, filter_training, steps_without_model
+from tunesmith.training.findings import Finding
 from tunesmith.training.parts import (
     Part,
     hold_out,
@@ -136,7 +137,7 @@ class Corpus:
         content_hash: of everything read.
         label_texts: of each label its name in words, and its description where there is one.
         unlabelled: rows without a label, where the recipe names a file of them.
-        findings: what cleaning did to training rows; rows whose texts changed are counted in the examples.
+        findings: what leakage and cleaning did to training rows; rows whose texts changed are counted in the examples.
         forms: of training texts that a model wrote before training, with what draws among them.
     """
 
@@ -198,8 +199,8 @@ def load_corpus(
     if data.out_of_scope is not None:
         names = _with_outside(names, data.out_of_scope, files["train"])
     parts = {name: _part(name, examples, names, data.out_of_scope, tokenizer) for name, examples in files.items()}
-    warnings = [*of_types(files), *_alike(names), *separate(parts, data.leakage)]
-    warnings.extend(_hold_out(parts, data, seed))
+    said, leaked = separate(parts, data.leakage)
+    warnings = [*of_types(files), *_alike(names), *said, *_hold_out(parts, data, seed)]
     parts["train"], findings = filter_training(parts["train"], data, _texts, names, seed)
     warnings.extend(cleaning_sentences(steps_without_model(data), list(files.values()), findings))
     order: list[str] = [name for name in ("train", "validation", "test") if name in parts]
@@ -215,7 +216,7 @@ def load_corpus(
     texts, missing = _label_texts(names, data, folder)
     warnings.extend(missing)
     content = "+".join(files[name].content_hash[:32] for name in files)
-    return Corpus(names, splits, warnings, content, texts, findings=findings, forms=forms)
+    return Corpus(names, splits, warnings, content, texts, findings=[*leaked, *findings], forms=forms)
 
 
 def _label_texts(names: Sequence[str], data: DataSettings, folder: Path) -> tuple[list[list[str]], list[str]]:

@@ -12,10 +12,12 @@ import numpy as np
 from tunesmith.core.errors import DataError
 from tunesmith.core.seeds import derived
 from tunesmith.data import audit
+from tunesmith.data.cleaning.base import Verdict
 from tunesmith.data.examples import Examples
 from tunesmith.data.near import joined_groups, near_groups, together, worded
 from tunesmith.data.splitting import Index, grouped_share, latest_share, stratified_folds, stratified_share
 from tunesmith.recipe.schema import DataSettings
+from tunesmith.training.findings import LIST, Finding, list_findings
 
 _DRAWS = {"test": "test split", "validation": "split"}  # what their seeds are derived for
 
@@ -81,14 +83,14 @@ def of_types(files: Mapping[str, Examples]) -> list[str]:
             for name, examples in files.items() for sentence in examples.mixed]  # fmt: skip
 
 
-def separate(parts: dict[str, Part], leakage: str) -> list[str]:
+def separate(parts: dict[str, Part], leakage: str) -> tuple[list[str], list[Finding]]:
     """Deal with training rows that also stand in validation or test, and remark on rows that stand in both of these.
 
     Args:
         parts: by split.
         leakage: keep, drop or error.
     Returns:
-        Sentences for the user.
+        Sentences for the user, and the rows that were dropped.
     Raises:
         DataError: there are such rows and `leakage` is error.
     """
@@ -97,7 +99,7 @@ def separate(parts: dict[str, Part], leakage: str) -> list[str]:
     found, counts = audit.leaked(train.hashes, others)
     said = _chosen_on(parts, leakage)
     if not found.any():
-        return said
+        return said, []
     share = ", ".join(f"{count} rows of {name}" for name, count in counts.items() if count)
     first = train.examples.where[int(np.flatnonzero(found)[0])]
     sentence = (
@@ -108,10 +110,21 @@ def separate(parts: dict[str, Part], leakage: str) -> list[str]:
         raise DataError(f"{sentence}. Remove them, or choose data.leakage=drop or keep.")
     if leakage == "drop":
         parts["train"] = train.only(np.flatnonzero(~found))
-        train.dropped["in another split"] = int(found.sum())
-        dropped = int(found.sum())
-        return [f"{dropped} training rows that also stand in another split were dropped (data.leakage=drop).", *said]
-    return [f"{sentence}. data.leakage=drop removes them from train.", *said]
+        dropped = train.dropped["in another split"] = int(found.sum())
+        sentence = f"{dropped} training rows that also stand in another split were dropped (data.leakage=drop)"
+        verdicts = _standing(parts, train, np.flatnonzero(found))
+        findings = list_findings("leakage", verdicts, train.examples, train.index)
+        return [f"{sentence}. They are listed in {LIST} of the run.", *said], findings
+    return [f"{sentence}. data.leakage=drop removes them from train.", *said], []
+
+
+def _standing(parts: Mapping[str, Part], train: Part, rows: Index) -> dict[int, Verdict]:
+    """Say of training rows where else they stand."""
+    wanted, places = train.hashes[rows], dict[int, str]()
+    for name, part in parts.items():
+        for row in [] if name == "train" else np.flatnonzero(np.isin(part.hashes, wanted)):
+            places.setdefault(int(part.hashes[row]), f"{name}, {part.examples.where[int(part.index[row])]}")
+    return {int(row): Verdict(f"also stands in {places[int(train.hashes[row])]}") for row in rows}
 
 
 def _chosen_on(parts: Mapping[str, Part], leakage: str) -> list[str]:

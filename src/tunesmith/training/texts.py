@@ -51,7 +51,8 @@ def load_texts(
     paths = {"train": data.train, "validation": data.validation, "test": data.test}
     files = {name: _read(path, data, task, folder) for name, path in paths.items() if isinstance(path, str)}
     parts = {name: _part(examples, task) for name, examples in files.items()}
-    warnings = [*of_types(files), *separate(parts, data.leakage)]
+    said, leaked = separate(parts, data.leakage)
+    warnings = [*of_types(files), *said]
     if not len(parts["train"].index):
         raise DataError(
             f"{data.train}: every row also stands in validation or test, so none is left to train on "
@@ -65,7 +66,9 @@ def load_texts(
     for name in order:
         splits[name] = _encode(name, parts, task, chat, max_tokens)
         warnings.extend(splits[name].remarks)
-    return Corpus([], splits, warnings, "+".join(files[name].content_hash[:32] for name in files), findings=findings)
+    return Corpus(
+        [], splits, warnings, "+".join(files[name].content_hash[:32] for name in files), findings=[*leaked, *findings]
+    )
 
 
 def training_texts(data: DataSettings, task: AnswerTask | TextGeneration, seed: int, folder: Path) -> Iterator[str]:
