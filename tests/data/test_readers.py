@@ -17,7 +17,8 @@ from tunesmith.core.errors import DataError, SecurityError
 from tunesmith.data.examples import Columns, find_reader, read_examples
 from tunesmith.data.files import image_pixels, size_of
 from tunesmith.data.inspection import Inspection
-from tunesmith.data.sounds import read_sound
+from tunesmith.data.sounds import Sound, read_sound
+from tunesmith.evaluation.sound_plots import waveforms
 
 
 def image(path: Path, shade: int = 0, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Path:
@@ -302,6 +303,38 @@ def test_sounds_in_folders_of_their_labels(tmp_path: Path) -> None:
         ("c.wav", "the sound cannot be read"),
         ("d.wav", "the sound has length zero. Record it again, or take it out of the data."),
     ]
+
+
+@pytest.mark.usefixtures("pictures")
+def test_the_page_draws_sounds_of_every_label(tmp_path: Path) -> None:
+    for number in range(5):
+        for place in range(4):
+            sound(tmp_path / "words" / f"w{number}" / f"{place}.wav", np.sin(np.arange(400 * (place + 1))) / 4)
+    sound(tmp_path / "words" / "w$5$" / "short.wav", np.zeros(1))
+    found = inspect_data([tmp_path / "words"], output=tmp_path / "seen")
+    shown = [f"{one['label']}/{Path(one['file']).name}" for one in found["files"][0]["files"]]
+    assert shown == ["w$5$/short.wav", *(f"w{number}/{place}.wav" for number in range(5) for place in range(2))]
+    page = (tmp_path / "seen" / "inspection.html").read_text()
+    sounds = page[page.index("words: sounds") : page.index("words: labels")]
+    assert sounds.count("<svg") == 3, "four beside each other"
+    assert sounds.count("0.05 s, peak 25 %") == sounds.count("0.10 s, peak 25 %") == 5
+    assert "0.00 s, peak 0 %" in sounds and "w$5$" in sounds and sounds.count("<path") >= 11
+
+
+def test_the_first_labels_are_shown_where_there_are_many(tmp_path: Path) -> None:
+    for number in range(14):
+        sound(tmp_path / f"w{number:02}" / "a.wav", np.ones(80) / 2)
+    shown = inspect_data([tmp_path])["files"][0]["files"]
+    assert [one["label"] for one in shown] == [f"w{number:02}" for number in range(12)]
+
+
+@pytest.mark.usefixtures("pictures")
+@pytest.mark.parametrize("seconds", [0.001, 1.0, 90.0])
+def test_a_waveform_keeps_its_peaks_however_long_it_is(seconds: float) -> None:
+    samples = np.zeros((2, int(8000 * seconds)), np.float32)
+    samples[1, -1] = -0.75
+    drawn = waveforms([("x" * 40, Sound(samples, 8000))])
+    assert "peak 75 %" in drawn and f"{'x' * 21}…" in drawn and len(drawn) < 60_000
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

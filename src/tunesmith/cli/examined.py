@@ -59,7 +59,7 @@ def examined(found: dict[str, Any]) -> str:
 
 def _listed(files: Sequence[dict[str, str]]) -> str:
     names = [one["file"].rpartition("/")[2] for one in files[:_SHOWN]]
-    return f"{len(files):,} files: {', '.join(names)}" + (", ..." if len(files) > _SHOWN else "")
+    return f"{len(files):,} file{'s' * (len(files) > 1)}: {', '.join(names)}" + (", ..." if len(files) > _SHOWN else "")
 
 
 def _shares(counts: dict[str, int]) -> str:

@@ -29,7 +29,7 @@ from tunesmith.data.readers.base import Reader, Row, steady_rows
 _FIRST = 2000  # rows that columns are guessed from
 _BLOCK = 4096
 _TOLD, _EVERY = 20_000, 20  # the language of the first rows is told, and of every 20th row behind them
-_SHOWN, _PICTURES = 5, 24
+_SHOWN = 5
 _TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>|&[a-zA-Z]{2,8};|&#[0-9]{1,6};")
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\u202a-\u202e]")
 
@@ -62,7 +62,7 @@ class Inspection:
         self._codes, self._names = array("i"), dict[str, int]()
         self.near, self._index = near, NearIndex(near) if near else None
         self._pending: list[str] = []
-        self.shown: list[str] = []  # the first files of images or sounds
+        self._shown: dict[str, list[str]] = {}  # the first images or sounds of every label
         for where, values in chain(first, rows):
             self._add(where, values)
         if not self.where:
@@ -118,11 +118,25 @@ class Inspection:
             self._codes.append(-1 if listed else self._names.setdefault(str(label), len(self._names)))
         else:
             self._codes.append(-1)
-        if self.files and len(self.shown) < _PICTURES:
-            self.shown.append(str(values[self.files]))
+        if self.files:
+            self._show(values.get(self.label or ""), str(values[self.files]))
         self._pending.append(content)
         if len(self._pending) >= _BLOCK:
             self._flush()
+
+    def _show(self, label: Any, path: str) -> None:
+        """Keep the first files of every label for the page."""
+        label = ", ".join(map(str, label)) if isinstance(label, list) else "" if label is None else str(label)
+        most = type(self.reader).shown
+        if label in self._shown or len(self._shown) < most:
+            files = self._shown.setdefault(label, [])
+            files += [path] * (len(files) < most)
+
+    @property
+    def shown(self) -> list[dict[str, str]]:
+        """Files for the page, with their labels: as many of each label, at least one."""
+        each = type(self.reader).shown // max(1, len(self._shown))
+        return [{"file": path, "label": label} for label, files in self._shown.items() for path in files[:each]]
 
     def _flush(self) -> None:
         texts, start = self._pending, len(self.lengths)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tunesmith.data.files import thumbnail
 from tunesmith.data.images import SUFFIXES
+from tunesmith.data.sounds import SUFFIXES as SOUNDS
+from tunesmith.data.sounds import read_sound
 from tunesmith.evaluation import plots
 from tunesmith.evaluation.page import page, pairs, safe, section, table, texts
+from tunesmith.evaluation.sound_plots import waveforms
 
 _NAMES = {"replaced": "lost characters (U+FFFD)", "mojibake": "UTF-8 read as another encoding", "html": "HTML",
           "mail": "mail addresses", "phone": "phone numbers", "card": "card numbers", "iban": "bank accounts",
@@ -50,7 +54,7 @@ def _file(one: dict[str, Any]) -> list[str]:
     facts = {
         "what it is": f"{one['what']}, {one['reader']}",
         "rows": f"{one['rows']:,}",
-        **({"cannot be read": f"{len(one['unreadable']):,} files more"} if one["unreadable"] else {}),
+        **({"rows that cannot be read": f"{len(one['unreadable']):,}"} if one["unreadable"] else {}),
         "columns": "; ".join(one["why"]) or "no text column was found",
         **{f"{kind}: median / p95 / most": _spread(one[kind]) for kind in ("characters", "words", "tokens")
            if one.get(kind)},
@@ -68,7 +72,8 @@ def _file(one: dict[str, Any]) -> list[str]:
     return [
         section(name, pairs(facts) + pictures),
         section(f"{name}: files that cannot be read", texts(["file", "why"], lost) if lost else ""),
-        section(f"{name}: pictures", _pictures(one.get("files", []))),
+        section(f"{name}: pictures", _pictures(one["files"])),
+        section(f"{name}: sounds", _sounds(one["files"])),
         section(f"{name}: labels", plots.shares(one["labels"]) if one["labels"] else ""),
         section(f"{name}: scripts and languages", "".join(shares)),
         section(f"{name}: columns", _columns(one["columns"])),
@@ -77,14 +82,24 @@ def _file(one: dict[str, Any]) -> list[str]:
     ]
 
 
-def _pictures(files: Sequence[str]) -> str:
-    """Show the first images of a file."""
+def _pictures(files: Sequence[dict[str, str]]) -> str:
+    """Show the first images of every label."""
     shown = []
-    for path in files:
+    for path in (one["file"] for one in files):
         if path.lower().endswith(SUFFIXES):
             content = base64.b64encode(thumbnail(path)).decode()
             shown.append(f'<img src="data:image/png;base64,{content}" title="{safe(path)}" alt="{safe(path)}">')
     return "".join(shown)
+
+
+def _sounds(files: Sequence[dict[str, str]]) -> str:
+    """Draw the first sounds of every label; a peak of 100 % is the largest number of a file."""
+    found = [one for one in files if one["file"].lower().endswith(SOUNDS)]
+    names = [one["label"] or Path(one["file"]).name for one in found]
+    drawn = waveforms([(name, read_sound(one["file"])) for name, one in zip(names, found, strict=True)])
+    return f"<p class=soft>Each on its own scale; a peak of 100 % is as loud as a file can hold.</p>{drawn}" * bool(
+        found
+    )
 
 
 def _columns(columns: Sequence[dict[str, Any]]) -> str:

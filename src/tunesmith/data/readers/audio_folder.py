@@ -20,6 +20,7 @@ class AudioFolder(Reader):
     holds: ClassVar[str] = "sounds"
     label_column: ClassVar[str | None] = "label"
     file_column: ClassVar[str | None] = "sound"
+    shown: ClassVar[int] = 12
 
     @classmethod
     def reads(cls, path: str) -> bool:

@@ -35,6 +35,7 @@ class Reader:
     text_column: ClassVar[str | None] = None  # of such rows: what is read as their text,
     label_column: ClassVar[str | None] = None  # what as their label or labels,
     file_column: ClassVar[str | None] = None  # and which holds the path of an image or a sound
+    shown: ClassVar[int] = 24  # how many such files a page shows
     mend: ClassVar[str] = "Fill them in, or drop them with data.empty=drop."  # what to do about empty cells
 
     def __init__(
