@@ -91,6 +91,13 @@ def test_texts_that_read_as_several_kinds(tmp_path: Path) -> None:
     assert any("holds cells of several kinds: date (first in line 1), number (first in line 3)" in one for one in notes)
 
 
+def test_labels_that_write_one_number(tmp_path: Path) -> None:
+    rows = [{"text": text, "label": label} for text in sentences(9) for label in (3, 4)]
+    path = write_jsonl(tmp_path / "a.jsonl", [*rows, {"text": "one more", "label": 3.0}])
+    notes = tunesmith.inspect_data(path)["notes"]
+    assert f"{path}: the labels '3' and '3.0' write one number in two ways." in notes
+
+
 def test_columns_are_named_or_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"a": f"{text} {n}", "b": "xy"[n % 2], "c": n} for n, text in enumerate(sentences(40))]
     path = str(write_jsonl(tmp_path / "train.jsonl", rows))

@@ -14,11 +14,13 @@ import yaml
 from PIL import Image
 
 import tunesmith
-from tests.conftest import TEXTS, save_drawings, write_csv
+from tests.conftest import TEXTS, save_drawings, write_csv, write_jsonl
 from tunesmith.cli.main import app
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.models.convolution import load_conv
+from tunesmith.recipe.episodes import load_episodes
+from tunesmith.runs.episode_data import read_split
 
 WORDS = ("tea", "sun", "book", "lamp", "river", "stone", "horse", "cloud")
 
@@ -148,6 +150,14 @@ def test_classes_held_out_by_pattern_and_turned(images: dict[str, Any]) -> None:
     classes = json.loads((run.folder / "classes.json").read_text())
     assert len(classes["test"]) == 12 and len(classes["train"]) == 20
     assert "class1@90" in classes["test"] and "class3@270" in classes["train"]
+
+
+def test_what_is_odd_about_a_split_source_is_said_once(texts: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "label": n % 8 if n else False} for n in range(32)]
+    texts["data"]["train"] = str(write_jsonl(tmp_path / "texts.jsonl", rows))
+    learned, scored = read_split(load_episodes(texts))
+    (note,) = (*learned.notes, *scored.notes)
+    assert "column 'label' holds 31 numbers and 1 truth value (line 1, read as 'False')" in note
 
 
 @pytest.mark.parametrize(

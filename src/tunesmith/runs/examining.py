@@ -13,6 +13,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.files import write_json, write_text
 from tunesmith.data.cleaning.base import Rows
 from tunesmith.data.cleaning.label_errors import LabelErrors
+from tunesmith.data.descriptions import same_numbers
 from tunesmith.data.examples import Columns, find_reader, path_text, read_examples
 from tunesmith.data.inspection import Inspection, shared_rows
 from tunesmith.data.tokens import tokenize
@@ -175,7 +176,8 @@ def _of_labels(labels: dict[str, int]) -> list[str]:
         other = seen.setdefault(" ".join(label.casefold().split()), label)
         if other != label:
             found.append(f"the labels '{other}' and '{label}' differ in letter case or spacing only.")
-    return found
+    return found + [f"the labels '{one}' and '{other}' write one number in two ways." for one, other
+                    in same_numbers(list(labels))]  # fmt: skip
 
 
 def _way_out(what: str) -> str:
