@@ -53,9 +53,13 @@ def _picture(found: dict[str, Any]) -> Any:
 
     figure = Figure(figsize=(8, 3.2))
     axes = figure.subplots()
-    for name, values in PUBLISHED.items():
+    lowest = 0.0  # where the next name may stand
+    for name, values in sorted(PUBLISHED.items(), key=lambda item: item[1][-1]):
         axes.plot(range(len(CASES)), values, "o", color="#9fb3c8", markersize=5)
-        axes.annotate(name, (len(CASES) - 1, values[-1]), xytext=(8, -3), textcoords="offset points", fontsize=7)
+        height = max(values[-1], lowest)
+        axes.annotate(name, (len(CASES) - 1, values[-1]), (len(CASES) - 0.8, height), fontsize=7, va="center",
+                      arrowprops={"arrowstyle": "-", "color": "#9fb3c8", "lw": 0.6, "relpos": (0, 0.5)})  # fmt: skip
+        lowest = height + 1.1
     for recipe, marker in zip(RECIPES, "s^D", strict=True):
         own = {place: found.get(f"{case}, {recipe}") for place, case in enumerate(CASES)}
         there = {place: 100 * one["mean"] for place, one in own.items() if one}
@@ -64,6 +68,8 @@ def _picture(found: dict[str, Any]) -> Any:
             axes.plot(list(there), list(there.values()), marker, color="#2a6f97", markersize=6, label=label)
     axes.set_xticks(range(len(CASES)), CASES, fontsize=8)
     axes.set_xlim(-0.4, len(CASES) + 0.2)
+    axes.set_ylim(73, 99)
+    axes.set_title("Few-shot intents, test rows", fontsize=9, loc="left")
     axes.set_ylabel("accuracy (%)")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
