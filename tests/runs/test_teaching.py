@@ -30,7 +30,7 @@ def test_rows_learn_the_mix_of_label_and_answer(pupil: Recipe) -> None:
     own = {**pupil, "data": {**pupil["data"], "teacher_weight": 0.25, "teacher_temperature": 2.0}}
     checked = load_recipe(own)
     family = open_family(checked, None)
-    learn_from_teacher(checked, family, Silence())
+    learn_from_teacher(checked, [family], Silence())
     split, teacher = family.corpus.splits["train"], tunesmith.Run.load(pupil["data"]["teacher"])
     texts = [row["text"] for row in split.examples.rows(split.index)]
     roots = np.sqrt(teacher.predict_proba(texts))
@@ -70,6 +70,18 @@ def test_trials_of_a_search_learn_from_the_teacher(pupil: Recipe, tmp_path: Path
     rates = {"training": {**pupil["training"], "learning_rate": [1e-3, 1e-2]}}
     found = tunesmith.search_settings({**pupil, **rates}, [f"output={tmp_path / 's'}"], trials=2, strategy="grid")
     assert found["again_on_validation"]["value"] == found["chosen_by"]["value"], "the best run is as its trial was"
+
+
+def test_the_teacher_of_all_folds_is_loaded_once(
+    pupil: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna", reason="the extra 'search' is not installed")
+    loaded, load = list[Path](), tunesmith.Run.load
+    monkeypatch.setattr("tunesmith.runs.teaching.Run.load", lambda folder: loaded.append(folder) or load(folder))
+    data = {"train": pupil["data"]["train"], "folds": 2, "teacher": pupil["data"]["teacher"]}
+    rates = {"training": {**pupil["training"], "learning_rate": [1e-3, 1e-2]}}
+    tunesmith.search_settings({**pupil, **rates, "data": data}, [f"output={tmp_path / 's'}"], trials=2, strategy="grid")
+    assert loaded == [Path(data["teacher"])] * 2, "for all trials, and for the best one alone"
 
 
 def test_the_range_test_learns_what_the_run_would(pupil: Recipe) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,7 @@ def spelled_alike(labels: Sequence[str]) -> list[tuple[str, str]]:
         >>> spelled_alike(["Card arrival", "card_arrival", "other"])
         [('Card arrival', 'card_arrival')]
     """
-    first: dict[str, str] = {}
-    found = [(first.setdefault(spoken(label).casefold(), label), label) for label in labels]
-    return [(one, other) for one, other in found if one != other]
+    return _met_again((spoken(label).casefold(), label) for label in labels)
 
 
 def same_numbers(labels: Sequence[str]) -> list[tuple[str, str]]:
@@ -54,9 +52,14 @@ def same_numbers(labels: Sequence[str]) -> list[tuple[str, str]]:
         >>> same_numbers(["3", "3.0", "2.5", "three"])
         [('3', '3.0')]
     """
-    numbers = [label for label in labels if kind_of(label) == "number" and "e" not in label.lower()]
-    first: dict[Decimal, str] = {}
-    found = [(first.setdefault(Decimal(label), label), label) for label in numbers]
+    numbers = (label for label in labels if kind_of(label) == "number" and "e" not in label.lower())
+    return _met_again((Decimal(label), label) for label in numbers)
+
+
+def _met_again(labels: Iterable[tuple[Hashable, str]]) -> list[tuple[str, str]]:
+    """Pair the first label of each key with those of the same key that are spelled otherwise."""
+    first: dict[Hashable, str] = {}
+    found = [(first.setdefault(key, label), label) for key, label in labels]
     return [(one, other) for one, other in found if one != other]
 
 

@@ -105,7 +105,7 @@ def _tested(checked: Checked, low: float, high: float, steps: int, progress: Pro
     checked = replace(checked, recipe=checked.recipe.model_copy(update={"training": training}))
     seed_everything(checked.recipe.seed)
     family = open_family(checked, earlier)
-    learn_from_teacher(checked, family, progress)
+    learn_from_teacher(checked, [family], progress)
     family.look((), Meter(family.session.backbone.device), progress)
     trial = prepare(checked, family, earlier)[0].trial
     rate = training.learning_rate

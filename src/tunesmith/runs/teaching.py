@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tunesmith.core.errors import DataError, TunesmithError
 from tunesmith.core.progress import Progress
 from tunesmith.evaluation.predictions import Array
 from tunesmith.recipe.loading import Checked
+from tunesmith.recipe.schema import DataSettings
 from tunesmith.recipe.starting import find_run
 from tunesmith.runs.family import Family
 from tunesmith.runs.run import Run
 
 
-def learn_from_teacher(checked: Checked, family: Family, progress: Progress) -> None:
+def learn_from_teacher(checked: Checked, families: Sequence[Family], progress: Progress) -> None:
     """Give each training row the mix of its label and the teacher's answer to learn, where the recipe has a teacher.
 
     A row learns (1 - weight) y + weight q, where q_c is proportional to p_c ** (1 / temperature) of the teacher's
@@ -21,7 +24,7 @@ def learn_from_teacher(checked: Checked, family: Family, progress: Progress) -> 
 
     Args:
         checked: the recipe.
-        family: with the training rows; they get what they learn.
+        families: with the training rows, one or those of several folds; they get what they learn.
         progress: told how well the teacher knows the rows.
     Raises:
         TunesmithError: the teacher is no finished run, knows other labels, or cannot read the rows.
@@ -29,25 +32,27 @@ def learn_from_teacher(checked: Checked, family: Family, progress: Progress) -> 
     Source: Hinton et al. 2015, arXiv:1503.02531. Differs: the temperature is of the teacher's answers alone; the
         student learns and answers at 1, so no factor of temperature ** 2 is needed.
     """
-    data, split = checked.recipe.data, family.corpus.splits["train"]
-    if data.teacher is None or split.soft is not None:
+    if checked.recipe.data.teacher is None:
         return
-    names = family.corpus.label_names
     try:
-        teacher = Run.load(find_run(data.teacher, checked.folder))
-        _check_labels(teacher, names)
-        with progress.stage(f"answers of {teacher.folder.name}", len(split.index)) as bar:
-            found = teacher.chances(split.examples, split.index)
-            bar(len(split.index))
+        teacher = Run.load(find_run(checked.recipe.data.teacher, checked.folder))
+        for family in families:
+            _teach(teacher, checked.recipe.data, family, progress)
     except TunesmithError as error:
         error.args = (f"data.teacher: {error}",)
         raise
-    found = found[:, [teacher.labels.index(name) for name in names]]
-    own = np.eye(len(names))[split.labels]
+
+
+def _teach(teacher: Run, data: DataSettings, family: Family, progress: Progress) -> None:
+    names, split = family.corpus.label_names, family.corpus.splits["train"]
+    _check_labels(teacher, names)
+    with progress.stage(f"answers of {teacher.folder.name}", len(split.index)) as bar:
+        found = teacher.chances(split.examples, split.index)[:, [teacher.labels.index(name) for name in names]]
+        bar(len(split.index))
     right = float((found.argmax(1) == split.labels).mean())
     progress.say(f"teacher {teacher.folder.name}: right on {100 * right:.1f} % of {len(found):,} training rows")
-    mixed = (1 - data.teacher_weight) * own + data.teacher_weight * _tempered(found, data.teacher_temperature)
-    split.soft = mixed.astype(np.float32)
+    own, answers = np.eye(len(names))[split.labels], _tempered(found, data.teacher_temperature)
+    split.soft = ((1 - data.teacher_weight) * own + data.teacher_weight * answers).astype(np.float32)
 
 
 def _check_labels(teacher: Run, names: list[str]) -> None:

@@ -163,7 +163,7 @@ def _fitted(
     recipe, family = checked.recipe, open_family(checked, earlier, processes)
     session, corpus = family.session, family.corpus
     meter, settings = Meter(session.backbone.device), recipe.evaluation
-    learn_from_teacher(checked, family, progress)
+    learn_from_teacher(checked, [family], progress)
     facts = going.facts(checked, session, corpus, progress.say)
     processes.check_alike({key: value for key, value in facts.items() if key not in OF_A_PROCESS})
     _tell_data(family, progress)

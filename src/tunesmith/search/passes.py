@@ -175,8 +175,7 @@ class Passes:
             raise RecipeError(OTHER_ROWS)
         self.validation = rows
         self._tell(first)
-        for family in families:
-            learn_from_teacher(checked, family, self.progress)
+        learn_from_teacher(checked, families, self.progress)
         if len(families) > 1:
             self._say(f"every trial trains on {len(families)} folds in one pass and is scored by their mean")
         self.opened = key, families
