@@ -11,7 +11,7 @@ def of_accuracy(right: np.ndarray) -> Predictions:
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    """120 simulated test sets of 150 rows, true accuracy 0.8: coverage within three standard errors of 95 %.
+    """300 simulated test sets of 150 rows, true accuracy 0.8: coverage within three standard errors of 95 %.
 
     Accuracy has Wilson's interval, log-loss the bootstrap's.
     """
@@ -19,7 +19,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     truth = {"accuracy": 0.8, "log-loss": -0.8 * np.log(0.8) - 0.2 * np.log(0.2)}
     metrics, covered = metrics_by_name([*truth]), dict.fromkeys(truth, 0)
     for trial in range(trials):
-        found = estimate(of_accuracy(draw.random(150) < 0.8), metrics, Bootstrap(100, 0.95, trial))
+        found = estimate(of_accuracy(draw.random(150) < 0.8), metrics, Bootstrap(200, 0.95, trial))
         for name, value in truth.items():
             covered[name] += found[name].low <= value <= found[name].high
     assert all(0.95 - 3 * 0.0126 - 0.01 < count / trials < 0.95 + 3 * 0.0126 for count in covered.values()), covered
