@@ -48,7 +48,8 @@ class Numbers(Figures):
 
 WAYS = {
     "rules": (Rules(measurements=Numbers(), rules={name: f"{name} > 0.5" for name in "xyz"}), rows),
-    "network": (Model(epochs=60), rows),
+    "linear": (Model(), rows),
+    "network": (Model(kind="network", epochs=60), rows),
     "bilinear": (Model(kind="bilinear", gamma=1.0), rows),
     "clusters": (Clusters(clusters=6, ridge=0.1), parts),
 }
@@ -60,7 +61,15 @@ def test_every_way_tells_unseen_classes_apart(name: str) -> None:
     found = measure_unseen(way, TABLE, ["c", "e"], make(40, 0), make(40, 1), BOOTSTRAP)
     assert found.chance == 0.5 and found.zero_shot.low > 0.6
     assert found.zero_shot.low <= found.zero_shot.value <= found.zero_shot.high
-    assert found.harmonic.value > 0.2 and set(found.plain()) == {"zero_shot", "seen", "unseen", "harmonic", "chance"}
+    assert found.harmonic.value > 0.2 and set(found.plain()) == {
+        "zero_shot",
+        "seen",
+        "unseen",
+        "harmonic",
+        "chance",
+        "alike",
+    }
+    assert found.alike == ()
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -95,6 +104,14 @@ def test_bilinear_equals_the_minimum_of_its_objective() -> None:
 
 def test_attributes_that_seen_classes_share_cannot_be_learned() -> None:
     assert learnable(np.array([0, 1]), TABLE.values).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(("name", "alike"), [("rules", ()), ("linear", tuple("adef")), ("clusters", tuple("adef"))])
+def test_unseen_classes_that_nothing_learned_tells_apart_are_named(name: str, alike: tuple[str, ...]) -> None:
+    """Where b and c are seen, x alone differs among them: a and e have it, d and f do not."""
+    way, make = WAYS[name]
+    found = measure_unseen(way, TABLE, ["a", "d", "e", "f"], make(40, 0), make(40, 1), BOOTSTRAP)
+    assert found.alike == alike
 
 
 def test_found_attributes_are_nearest_parts() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from tunesmith.core.errors import DataError
 from tunesmith.evaluation.statistics import Bootstrap, Estimate
 from tunesmith.fewshot.attribute_table import AttributeTable
-from tunesmith.fewshot.attributes.base import AttributeWay, Codes
+from tunesmith.fewshot.attributes.base import AttributeWay, Codes, learnable
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -26,6 +26,8 @@ class Unseen:
         seen: share of seen classes' rows that are right among all classes.
         unseen: share of unseen classes' rows that are right among all classes.
         harmonic: 2 seen unseen / (seen + unseen), generalised zero-shot.
+        alike: unseen classes that differ from another one only in attributes which no seen class shows, or all do, so
+            that the way cannot learn them.
     """
 
     zero_shot: Estimate
@@ -33,11 +35,12 @@ class Unseen:
     seen: Estimate
     unseen: Estimate
     harmonic: Estimate
+    alike: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Return plain values."""
         found = {name: getattr(self, name).plain() for name in ("zero_shot", "seen", "unseen", "harmonic")}
-        return {**found, "chance": self.chance}
+        return {**found, "chance": self.chance, "alike": list(self.alike)}
 
 
 def measure_unseen(
@@ -91,7 +94,15 @@ def measure_unseen(
         seen=_share(right[~new], bootstrap),
         unseen=_share(right[new], bootstrap),
         harmonic=_estimate(lambda weights: _harmonic(right, new, weights), len(right), bootstrap),
+        alike=_alike(table, known, unseen) if way.compares else (),
     )
+
+
+def _alike(table: AttributeTable, known: Sequence[str], unseen: Sequence[str]) -> tuple[str, ...]:
+    """Name unseen classes that what can be learned does not tell from another unseen class."""
+    used = learnable(np.arange(len(known)), table.signatures(known))
+    rows = [tuple(row) for row in table.signatures(unseen)[:, used].tolist()]
+    return tuple(name for name, row in zip(unseen, rows, strict=True) if rows.count(row) > 1)
 
 
 def _margin(way: AttributeWay, signatures: Array, rows: Array, codes: Codes, seed: int) -> float:

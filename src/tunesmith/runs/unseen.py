@@ -96,7 +96,7 @@ class UnseenClasses:
         rows, labels = np.concatenate([one for one, _ in tested]), [name for _, some in tested for name in some]
         found = measure_unseen(self.way, self.table, self.names, (taught, names), (rows, labels), judge.bootstrap)
         plain = {**self.way.describe(), "classes": self.names, **found.plain()}
-        plain["sentences"] = [_worded(plain, judge.splits[-1], len(corpus.label_names))]
+        plain["sentences"] = [_worded(plain, judge.splits[-1], len(corpus.label_names)), *_said_of_alike(found.alike)]
         return plain
 
     def _split(self, family: Family, name: str) -> tuple[Rows, list[str]]:
@@ -158,6 +158,16 @@ def _check_measured(way: AttributeWay, task: Any) -> None:
             f"attributes.measurements: {measurements.name} is of {measurements.reads}, and the task '{task.name}' "
             f"reads {task.reads}. Choose other measurements."
         )
+
+
+def _said_of_alike(alike: tuple[str, ...]) -> list[str]:
+    if not alike:
+        return []
+    return [
+        f"the unseen classes {', '.join(alike)} have one and the same value in all attributes that can be learned: the "
+        "attributes in which they differ are the same in every class with training rows. Add attributes that some of "
+        "those classes share."
+    ]
 
 
 def _worded(found: dict[str, Any], split: str, seen: int) -> str:

@@ -20,6 +20,7 @@ class AttributeWay(Component):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     reads: ClassVar[Literal["measurements", "features", "parts"]]  # what `fit` takes of a row
+    compares: ClassVar[bool] = False  # an attribute is learned from rows with it and rows without it
 
     table: str = setting("", "In a recipe: attribute table of all classes, a .csv or .yaml file; required there.")
 

@@ -30,6 +30,7 @@ class Clusters(AttributeWay):
     name: ClassVar[str] = "clusters"
     paper: ClassVar[str] = "Csurka et al. 2004, ECCV workshop; Elhoseiny et al. 2013, ICCV"
     reads: ClassVar[Any] = "parts"
+    compares: ClassVar[bool] = True
 
     clusters: int = setting(64, "Attributes to find.", unit="count", ge=2)
     ridge: float = setting(1.0, "Weight of the squared weights of the regression.", gt=0)
