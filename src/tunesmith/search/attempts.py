@@ -58,7 +58,7 @@ class Attempt:
         values: all that it changes of the recipe as written, by dotted key.
         outcome: what came out.
         errors: what it gets wrong; None where it failed.
-        test: against the best then; None where it failed, and for the recipe as written.
+        test: against the best then; None where it left early or failed, and for the recipe as written.
     """
 
     number: int

@@ -53,7 +53,7 @@ def worded_test(attempt: Attempt, metric: str) -> str:
         attempt: any.
         metric: that decides.
     Returns:
-        For example "+2.1 points (+0.4 to +3.9, p = 0.012, corrected 0.048)"; the reason where it failed.
+        For example "+2.1 points (+0.4 to +3.9, p = 0.012, corrected 0.048)"; the reason where it left or failed.
     """
     test = attempt.test
     if test is None:
@@ -79,8 +79,9 @@ def decision_of(
     Returns:
         A sentence or two.
     """
-    failed = sum(one.test is None for one in found)
-    more = f"; {failed} failed" if failed else ""
+    states = [one.outcome.state for one in found]
+    counts = {"left early": states.count("stopped"), "failed": states.count("failed")}
+    more = "".join(f"; {count} {what}" for what, count in counts.items() if count)
     if chosen.number != best.number:
         what = "is the best of the starts" if first else "is kept"
         return f"attempt {chosen.number} {what} ({chosen.change.what}): {worded_test(chosen, metric)}{more}"

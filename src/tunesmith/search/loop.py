@@ -22,6 +22,7 @@ from tunesmith.search.deciding import adopted, decision_of, planned_from
 from tunesmith.search.errors_seen import Errors
 from tunesmith.search.evidence import Known
 from tunesmith.search.first_trial import TooShort, Watch
+from tunesmith.search.leaving import Leaving
 from tunesmith.search.loop_wanted import LoopSettings, LoopWanted
 from tunesmith.search.passes import Passes
 from tunesmith.search.trials import Outcome
@@ -154,10 +155,13 @@ class ClosedLoop:
         """Train proposals in shared passes."""
         first = len(self.attempts)
         ready = {first + place: one.checked for place, one in enumerate(proposals) if one.checked is not None}
-        outcomes = self.passes.carry_out(ready, lambda *_: False)
-        refused = {first + place: Outcome("failed", one.refused) for place, one in enumerate(proposals)}
+        epochs = {number: checked.recipe.training.epochs for number, checked in ready.items()}
+        leaving = Leaving(self.settings.leave, epochs, self.wanted.higher_is_better)
+        outcomes = {number: Outcome("failed", one.refused) for number, one in enumerate(proposals, first)}
+        outcomes |= self.passes.carry_out(ready, leaving)
+        outcomes |= {number: replace(outcomes[number], reason=why) for number, why in leaving.left.items()}
         return [
-            Attempt(number, one.by, one.change, one.values, {**refused, **outcomes}[number], self._errors.get(number))
+            Attempt(number, one.by, one.change, one.values, outcomes[number], self._errors.get(number))
             for number, one in enumerate(proposals, first)
         ]
 
@@ -170,12 +174,12 @@ class ClosedLoop:
             self._known = known_of(family, self.wanted.metric, self.wanted.higher_is_better)
 
     def _tested(self, found: Sequence[Attempt], best: Attempt) -> list[Attempt]:
-        """Compare every attempt of a round with the best so far on the same rows; correct the tests together."""
+        """Compare what a round trained to the end with the best so far on the same rows; correct the tests together."""
         tests: dict[int, Test] = {}
         own = self._answered(best.number)
         metric = compared_by(self.wanted.metric, isinstance(own, Predictions))
         for one in found:
-            if one.outcome.value is not None:
+            if one.outcome.state == "complete":
                 other = paired_difference(self._answered(one.number), own, metric, self.wanted.bootstrap)
                 gain = other.estimate
                 tests[one.number] = Test(best.number, gain.value, gain.low, gain.high, other.p_value)

@@ -32,7 +32,8 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     changed = " ".join(result["overrides"]) or "nothing: the recipe as written"
     return [
         f"{result['rounds']} rounds, {counts['all']} attempts in {result['seconds']:.0f} s "
-        f"({result['trials_per_minute']:.1f} a minute), {counts['failed']} failed. It ended because {result['ended']}.",
+        f"({result['trials_per_minute']:.1f} a minute), {counts['stopped']} left early, {counts['failed']} failed. "
+        f"It ended because {result['ended']}.",
         f"The best recipe changes {changed}.",
         f"{metric} on validation: {shown(metric, result['start'])} as written, {shown(metric, result['chosen_by'])} "
         "for the best, which it chose.",

@@ -33,6 +33,10 @@ class LoopSettings(Settings):
         3, "Seeds of the best recipe whose answers are averaged in the last run, at most; fewer where time is short.",
         unit="count", ge=1,
     )  # fmt: skip
+    leave: float = setting(
+        0.5, "Share of its epochs after which a change that is behind the median of its round leaves; none does at 1.",
+        unit="fraction", gt=0, le=1,
+    )  # fmt: skip
     use_validation: bool = setting(True, "Whether validation rows train in the last run, once they have chosen.")
     measure: float = setting(
         0.1, "Share of train that is held out as test where the recipe has none.", unit="fraction", gt=0, lt=0.9

@@ -105,7 +105,7 @@ def _told(loop: ClosedLoop, best: Attempt) -> dict[str, Any]:
         "metric": metric,
         "higher_is_better": loop.wanted.higher_is_better,
         "rounds": len(loop.record.rounds),
-        "attempts": {"all": len(states), **{state: states.count(state) for state in ("complete", "failed")}},
+        "attempts": {"all": len(states), **{state: states.count(state) for state in ("complete", "stopped", "failed")}},
         "best": best.number,
         "changes": dict(best.values),
         "overrides": words_of(best.values),

@@ -17,7 +17,7 @@ class Outcome:
 
     Args:
         state: complete; stopped early, because others were better; or failed.
-        reason: why it failed; empty otherwise.
+        reason: why it failed, or why it left a round of the closed loop; empty otherwise.
         value: the deciding score on validation, of the best epoch; None where it failed.
         loss: validation loss there; decides among equal values.
         scores: on validation, by metric: value, low, high.
