@@ -12,6 +12,8 @@ from tests.conftest import TEXTS, write_csv
 from tests.runs.test_resuming import assert_same, killed
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.registry import components
+from tunesmith.fewshot.semi_supervised.self_training import SelfTrainingTrial
+from tunesmith.training.trial import Trial
 
 Recipe = dict[str, Any]
 KINDS = list(components("semi_supervised"))
@@ -97,6 +99,76 @@ def test_candidates_that_measure_no_gain_are_averaged(semi: Recipe) -> None:
     asked = ["hello there", "many thanks"]
     wanted = sum(single.predict_proba(asked) for single in singles) / 2
     assert tunesmith.Run.load(run.folder).predict_proba(asked) == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.fixture
+def together(semi: Recipe) -> Recipe:
+    """Two candidates that label the rows together, in one round."""
+    how = {**semi["semi_supervised"], "rounds": 1, "compare": False, "together": True}
+    return {**semi, "semi_supervised": how, "candidates": [{"seed": 0}, {"seed": 1}], "combine": "average"}
+
+
+def labels_of_rounds(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Train, and return the probabilities that the rows were labelled by, per candidate."""
+    found, begin = dict[str, Any](), SelfTrainingTrial._begin_round
+
+    def began(self: SelfTrainingTrial, probabilities: Any) -> None:
+        found[self.name] = probabilities
+        begin(self, probabilities)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SelfTrainingTrial, "_begin_round", began)
+        tunesmith.train(recipe)
+    return found
+
+
+def test_candidates_label_together_by_the_mean_of_what_each_would_say_alone(
+    together: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = labels_of_rounds(together, monkeypatch)
+    own = {**together, "semi_supervised": {**together["semi_supervised"], "together": False}}
+    alone = labels_of_rounds({**own, "output": own["output"] + "-alone"}, monkeypatch)
+    assert list(found) == list(alone) == ["trial-000", "trial-001"]
+    first, second = alone.values()
+    assert abs(first - second).max() > 1e-3
+    for labels in found.values():
+        assert labels == pytest.approx((first + second) / 2, abs=1e-12)
+
+
+def test_candidates_that_label_together_resume(together: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {**together, "training": {**together["training"], "checkpoint_every_steps": 1}}
+    whole = tunesmith.train({**own, "output": own["output"] + "-whole"}).folder
+    killed(own, 20, monkeypatch)
+    assert_same(whole, tunesmith.train(own, resume=True).folder)
+
+
+def test_a_candidate_that_diverges_labels_nothing(together: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether in a step before the round or when its last epoch is scored: the others do not wait for it."""
+    close = Trial._close_epoch
+    for epoch in (1, together["training"]["epochs"]):
+
+        def closed(self: Trial, epoch: int = epoch) -> None:
+            close(self)
+            if self.name == "trial-001" and self.epoch == epoch:
+                self.trained.diverged, self.trained.reason = self.trained.steps, "as the test wants it"
+
+        monkeypatch.setattr(Trial, "_close_epoch", closed)
+        found = labels_of_rounds({**together, "output": f"{together['output']}-{epoch}"}, monkeypatch)
+        assert list(found) == ["trial-000"] and found["trial-000"].sum(1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"candidates": [], "combine": "best"}, "candidates label the rows together, and the recipe has 0"),
+        ({"candidates": [{"seed": 0}], "combine": "best"}, "candidates label the rows together, and the recipe has 1"),
+        ({"candidates": [{"seed": 0}, {"training.epochs": 3}]}, "have to be the same for all"),
+        ({"training": {"epochs": 2, "patience": 1}}, "training.patience empty"),
+    ],
+)
+def test_what_cannot_be_labelled_together(together: Recipe, changes: Recipe, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        tunesmith.train({**together, **changes})
 
 
 DUAL = {

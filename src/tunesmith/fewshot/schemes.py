@@ -76,6 +76,13 @@ class SchemeTrial(Trial):
             "no process has. Train in one process."
         )
 
+    def meet(self, others: Sequence[SchemeTrial]) -> None:
+        """Get to know the candidates that train in the same pass; by default each learns for itself.
+
+        Args:
+            others: trials of the same kind of scheme, itself among them.
+        """
+
     def findings(self, names: Sequence[str]) -> dict[str, Any]:
         """Return what the scheme did.
 

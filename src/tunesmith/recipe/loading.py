@@ -20,7 +20,7 @@ from tunesmith.recipe.lines import parse
 from tunesmith.recipe.listed import across_lists, build_lists
 from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
-from tunesmith.recipe.schemes import across_schemes
+from tunesmith.recipe.schemes import across_peers, across_schemes
 from tunesmith.recipe.starting import inherit_values
 from tunesmith.recipe.teaching import across_teacher
 from tunesmith.recipe.training import across_training
@@ -111,6 +111,8 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     values = with_combination(expanded(with_file(inherit_values(values, folder), folder)))
     problems: list[str] = []
     checked = _check(values, problems, folder)
+    if checked is not None:
+        problems.extend(across_peers(checked.scheme, checked.candidates))
     if problems or checked is None:
         raise RecipeError(worded(source, problems, lines))
     return checked

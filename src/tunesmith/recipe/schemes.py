@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.recipe.schema import Recipe
@@ -38,6 +38,23 @@ def across_schemes(recipe: Recipe, parts: Mapping[str, Any]) -> list[str]:
         )
     found.extend(_across_rest(recipe, parts, chosen))
     return found
+
+
+def across_peers(scheme: Any, candidates: Sequence[Any]) -> list[str]:
+    """Refuse candidates that are to learn from each other where there are none.
+
+    Args:
+        scheme: of the recipe, or None.
+        candidates: of the recipe.
+    Returns:
+        Sentences.
+    """
+    if not getattr(scheme, "together", False) or len(candidates) > 1:
+        return []
+    return [
+        f"{type(scheme).section}.together: candidates label the rows together, and the recipe has {len(candidates)}. "
+        "Give two or more, for example candidates=[{seed: 0}, {seed: 1}], or leave it out."
+    ]
 
 
 def _across_rest(recipe: Recipe, parts: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:

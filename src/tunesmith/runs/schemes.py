@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.evaluation.statistics import Result
 from tunesmith.fewshot.schemes import SchemeTrial
 from tunesmith.runs.family import Family
 from tunesmith.runs.preparing import Prepared
+
+
+def introduce(prepared: Sequence[Prepared]) -> None:
+    """Let candidates with a scheme know each other, before they train.
+
+    Args:
+        prepared: candidates of one pass.
+    Raises:
+        RecipeError: what they should do together they cannot.
+    """
+    trials = [item.trial for item in prepared if isinstance(item.trial, SchemeTrial)]
+    for trial in trials:
+        trial.meet(trials)
 
 
 def learned_besides(best: Prepared, answers: Mapping[str, Result], family: Family) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from tunesmith.runs.openings import kept_openings, read_openings, worded
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import Prepared, prepare
 from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, find_checkpoint, is_finished
-from tunesmith.runs.schemes import learned_besides
+from tunesmith.runs.schemes import introduce, learned_besides
 from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.teaching import learn_from_teacher
 from tunesmith.runs.together import Together, put_together
@@ -174,6 +174,7 @@ def _fitted(
     unseen = UnseenClasses.open(checked, family)
     together = checked.combine.keeps != "one"
     prepared = prepare_members(checked, family, processes) if together else prepare(checked, family, earlier, processes)
+    introduce(prepared)
     old = old_rows(family, earlier, prepared[0].trial.tuned) if earlier and processes.first else None
     stored = [] if session.quantised is None else [session.quantised.sentence]
     warnings = [*corpus.warnings, *_unknown(family), *stored, *_method_warnings(prepared, session)]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.fewshot.pseudo_labels import choose
@@ -17,6 +18,7 @@ from tunesmith.fewshot.schemes import (
     Given,
     MixedTrial,
     Scheme,
+    SchemeTrial,
     counted,
     right_share,
     risen,
@@ -35,7 +37,8 @@ class SelfTraining(Scheme):
     The first `training.epochs` epochs see the labelled rows only; every round has as many, or `epochs`. The loss of a
     step is the mean over its rows of w_i l_i, where w is 1 for labelled rows and `weight` for the others.
 
-    Source: Lee 2013, "Pseudo-Label", ICML workshop; a student that starts anew: Xie et al. 2020, arXiv:1911.04252.
+    Source: Lee 2013, "Pseudo-Label", ICML workshop; a student that starts anew: Xie et al. 2020, arXiv:1911.04252;
+    labels by several models: Zhou and Li 2005, "Tri-training", IEEE TKDE 17. Differs: by the mean of all of them.
     """
 
     name: ClassVar[str] = "self-training"
@@ -55,6 +58,9 @@ class SelfTraining(Scheme):
         0.2, "Share of a round's steps in which the weight rises from 0.", unit="fraction", ge=0, le=1
     )
     restart: bool = setting(True, "Every round starts from the first state again; else from the best so far.")
+    together: bool = setting(
+        False, "Candidates label the rows together, by the mean of their probabilities; else each for itself."
+    )
 
     def trial(self, given: Given, facts: dict[str, Any]) -> SelfTrainingTrial:
         """Make the trial."""
@@ -76,6 +82,8 @@ class SelfTrainingTrial(MixedTrial):
         self.chosen: np.ndarray[Any, np.dtype[np.int64]] = np.zeros(0, np.int64)
         self.probabilities: np.ndarray[Any, np.dtype[np.float64]] = np.zeros((0, 0))
         self.rounds: list[dict[str, Any]] = []
+        self.peers: Sequence[SelfTrainingTrial] = [self]
+        self._offered: np.ndarray[Any, np.dtype[np.float64]] | None = None  # its part of the next round's labels
         super().__init__(Beside.of(unlabelled.split, [unlabelled.split.tokens]), **facts)
         self._first = self.tuned.state()
 
@@ -146,15 +154,50 @@ class SelfTrainingTrial(MixedTrial):
         if self.trained.history:
             self.trained.history[-1]["round"] = len(self.rounds)
         if self.stage_over and not self.over:
-            self._next_round()
+            self._offered = self._labelled()
+        self._label_together()
 
-    def _next_round(self) -> None:
-        """Label the rows with the best state, and start again."""
-        how = self.how
+    def meet(self, others: Sequence[SchemeTrial]) -> None:
+        """Label the rows together with the other candidates, where that is wanted.
+
+        Args:
+            others: of the same pass, itself among them.
+        Raises:
+            RecipeError: they end their rounds at other steps.
+        """
+        if not self.how.together:
+            return
+        peers = [one for one in others if isinstance(one, SelfTrainingTrial)]
+        ends = [(one.settings.epochs, one.epoch_steps, one.settings.max_steps, one.settings.patience) for one in peers]
+        if len(set(ends)) > 1 or self.settings.patience is not None:
+            raise RecipeError(
+                "semi_supervised.together: candidates wait for each other's labels, so training.epochs, batch_size and "
+                "max_steps have to be the same for all, and training.patience empty."
+            )
+        self.peers = peers
+
+    def _labelled(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return what the best state makes of the rows, (rows, C)."""
         self.finish()
         if isinstance(self.tuned.head, RowsHead):
             self.validate()  # it lets the head keep what the best state makes of the labelled rows
-        self.probabilities = self.tuned.probabilities(self.beside.views[0].tokens).numpy()
+        found: np.ndarray[Any, np.dtype[np.float64]] = self.tuned.probabilities(self.beside.views[0].tokens).numpy()
+        return found
+
+    def _label_together(self) -> None:
+        """Begin the next round of all peers, once each of them that has not diverged has labelled the rows."""
+        peers = [one for one in self.peers if not one.trained.diverged]
+        offered = [one._offered for one in peers if one._offered is not None]
+        if not offered or len(offered) < len(peers):
+            return
+        mean = offered[0] if len(offered) == 1 else np.mean(offered, axis=0)
+        for one in peers:
+            one._offered = None
+            one._begin_round(mean)
+
+    def _begin_round(self, probabilities: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        """Choose rows by their probabilities, (rows, C), and start again."""
+        how, self.probabilities = self.how, probabilities
         prior = np.bincount(self.split.labels, minlength=self.probabilities.shape[1]) / len(self.split.labels)
         self.chosen = choose(self.probabilities, how.threshold, how.balance, how.per_class, prior)
         codes, confidence = self.probabilities.argmax(1), self.probabilities.max(1)
