@@ -62,6 +62,8 @@ def test_a_candidate_that_diverges_is_dropped_and_said(recipe: dict[str, Any], m
     [
         ({"data.train": "x.csv"}, r"candidates\[0\]\.data: candidates share it"),
         ({"training": {"dropout": 0.1}}, r"candidates\[0\]\.training\.dropout: candidates share it"),
+        ({"training.precision": "bfloat16"}, r"candidates\[0\]\.training\.precision: candidates share it"),
+        ({"training.tokens_per_pass": 64}, r"candidates\[0\]\.training\.tokens_per_pass: candidates share it"),
         ({"method": "lorra"}, r"candidates\[0\]\.method: unknown method 'lorra'; did you mean 'lora'"),
         ({"method.rnak": 3}, r"candidates\[0\]\.method\.rnak: unknown key 'rnak'; did you mean 'rank'"),
         ({"training.learning_rate": -1}, r"candidates\[0\]\.training\.learning_rate: -1 is not allowed"),

@@ -23,7 +23,7 @@ from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.schemes import across_peers, across_schemes
 from tunesmith.recipe.starting import inherit_values
 from tunesmith.recipe.teaching import across_teacher
-from tunesmith.recipe.training import across_training
+from tunesmith.recipe.training import OF_A_PASS, across_training
 from tunesmith.recipe.unseen import across_unseen
 
 # The keys that name a component, and its kind; all but the first two may be left empty.
@@ -246,8 +246,6 @@ def _alike(first: Checked, second: Checked) -> bool:
 
 
 _VARIABLE = ("method", "training", "seed")  # what a candidate may set for itself
-# Training keys that all candidates share, as they share the model and its memory.
-_COMMON = ("dropout", "frozen_dropout", "best", "memory_limit", "cache", "cache_type", "cache_limit", "shard_base")
 
 
 def _candidate(
@@ -264,7 +262,7 @@ def _candidate(
     own = expanded(own)
     foreign = [key for key in own if key not in _VARIABLE]
     training = own.get("training", {})
-    foreign += [f"training.{key}" for key in _COMMON if isinstance(training, dict) and key in training]
+    foreign += [f"training.{key}" for key in OF_A_PASS if isinstance(training, dict) and key in training]
     if foreign:
         problems.append(f"{place}{foreign[0]}: candidates share it; a candidate may set method, training and seed.")
         return None

@@ -7,6 +7,12 @@ from typing import Any
 from tunesmith.core.registry import find
 from tunesmith.recipe.schema import Recipe, TrainingSettings
 
+# Training keys that all deltas of a pass share, as they share the model, its memory and the rows that go through it.
+OF_A_PASS = (
+    "dropout", "frozen_dropout", "best", "precision", "memory_limit", "tokens_per_pass", "cache", "cache_type",
+    "cache_limit", "shard_base",
+)  # fmt: skip
+
 
 def across_training(recipe: Recipe, task: Any) -> list[str]:
     """Check what one key of `training` alone cannot know.

@@ -23,6 +23,7 @@ from tunesmith.evaluation.statistics import Result, estimate, mean_of
 from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
 from tunesmith.recipe.starting import find_run
+from tunesmith.recipe.training import OF_A_PASS
 from tunesmith.runs.comparing import Meter
 from tunesmith.runs.continuing import Earlier, check_base, inherit
 from tunesmith.runs.family import Family
@@ -42,8 +43,6 @@ from tunesmith.training.processes import Processes
 from tunesmith.training.taking import taken
 from tunesmith.training.trial import Trial, Validate
 
-# What candidates of one pass may differ in: method, seed, the task's own settings, and training but for these keys.
-_SHARED = ("dropout", "best", "precision", "memory_limit", "tokens_per_pass", "cache", "cache_type", "cache_limit")
 OTHER_ROWS = (
     "its validation rows are not those of the trials before, so that scores could not be compared. Give "
     "data.validation a file."
@@ -433,6 +432,8 @@ def _own(checked: Checked, family: Family) -> Family:
 def shared_by(checked: Checked) -> str:
     """Return what candidates of one pass have in common.
 
+    They may differ in method, seed, the task's own settings, and training but for the keys of a pass.
+
     Args:
         checked: recipe of one.
     Returns:
@@ -448,7 +449,7 @@ def shared_by(checked: Checked) -> str:
         values.pop("seed")
     values["start_from"] = _known(checked)
     full = checked.method.wants_full_precision
-    return hash_of([values, {key: training[key] for key in _SHARED}, full, depth, str(checked.folder)])
+    return hash_of([values, {key: training[key] for key in OF_A_PASS}, full, depth, str(checked.folder)])
 
 
 @contextmanager
