@@ -55,6 +55,7 @@ class Cleaning(Component):
 
     name: ClassVar[str]
     where: ClassVar[str]  # which rows it sees, for lists and docs
+    of: ClassVar[str] = "text"  # what its rows must be; "rows" where it does not matter
 
 
 class Change(Cleaning):
