@@ -205,16 +205,23 @@ class _Conversing(Reader):
 class _CleanedConversations(Cleaned):
     """Conversations whose messages and further answers are changed; placeholders are counted over all of them."""
 
-    def _row(self, where: str, values: dict[str, Any]) -> dict[str, Any]:
+    def texts(self, values: dict[str, Any]) -> list[str]:
+        """Return all messages and further answers."""
+        if not values[COLUMN]:
+            return []
+        found = Conversation.of(values[COLUMN])
+        return [*(message["content"] for message in found.messages), *found.references]
+
+    def with_texts(self, values: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+        """Put them back; a conversation that lost its question or an answer counts as empty."""
         if not values[COLUMN]:
             return values
         found = Conversation.of(values[COLUMN])
-        cells = self._cells(where, [*(message["content"] for message in found.messages), *found.references])
         count = len(found.messages)
-        messages = [{**one, "content": cell} for one, cell in zip(found.messages, cells[:count], strict=True)]
+        messages = [{**one, "content": text} for one, text in zip(found.messages, texts[:count], strict=True)]
         asked = any(message["content"].strip() for message in messages[:-1])
         answered = all(one["content"].strip() for one in messages if one["role"] == "assistant")
-        return {COLUMN: Conversation(messages, cells[count:]).text() if asked and answered else ""}
+        return {COLUMN: Conversation(messages, texts[count:]).text() if asked and answered else ""}
 
 
 def first_columns(reader: Reader) -> list[str]:

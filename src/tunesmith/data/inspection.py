@@ -23,7 +23,7 @@ from tunesmith.data.examples import Lines
 from tunesmith.data.images import SUFFIXES, ImageLimits, image_bytes, open_image
 from tunesmith.data.language import language_of, script_of
 from tunesmith.data.near_index import NearIndex
-from tunesmith.data.personal import find_personal
+from tunesmith.data.personal import FindNames, find_personal
 from tunesmith.data.readers.base import Reader, Row, steady_rows
 
 _FIRST = 2000  # rows that columns are guessed from
@@ -42,13 +42,26 @@ class Inspection:
         text: text column; guessed when None.
         label: label column; guessed when None.
         near: least similarity of near copies; 0 looks for none. [fraction]
+        names: finds names of persons; they are not looked for when None.
     Raises:
         DataError: the file cannot be read, or lacks a column that was named; or an image or sound cannot be read, and
             the reader does not gather such files, or there is no other.
     """
 
-    def __init__(self, reader: Reader, text: str | None = None, label: str | None = None, near: float = 0.9) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        text: str | None = None,
+        label: str | None = None,
+        near: float = 0.9,
+        names: FindNames | None = None,
+    ) -> None:
         self.path, self.reader, self.files = reader.path, reader, type(reader).file_column
+        if self.files and names is not None:
+            raise DataError(
+                f"{self.path}: tagger: its rows are files, not texts, so no names are in them. Leave it out."
+            )
+        self._find_names = names
         rows = steady_rows(reader)
         first = list(islice(rows, _FIRST))
         if not first:
@@ -145,6 +158,9 @@ class Inspection:
             self.lengths.append(len(text))
             self.words.append(text.count(" ") + 1 if text else 0)
             self._look(text, number)
+        for number, names in enumerate(self._find_names(texts) if self._find_names else [], start):
+            if names:
+                self._mark("name", number)
         self.hashes.frombytes(text_hashes(texts).tobytes())
         if self._index is not None and texts and not self.files:
             self._index.add(texts)
@@ -204,7 +220,10 @@ class Inspection:
             "conflicts": conflicts,
             "near_duplicates": near,
             "near_threshold": self.near,
-            "personal": {kind: self.counts[kind] for kind in ("mail", "phone", "card", "iban", "id")},
+            "personal": {
+                kind: self.counts[kind]
+                for kind in ("mail", "phone", "card", "iban", "id", *(("name",) if self._find_names else ()))
+            },
             "found": {what: {"rows": self.counts[what], "first": places} for what, places in self.marks.items()},
             "outliers": [] if self.files else _outliers(lengths, self.where),
             "files": self.shown,
