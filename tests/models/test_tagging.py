@@ -145,6 +145,8 @@ def test_a_model_that_marks_no_persons_is_refused_with_its_labels(tmp_path: Path
 def test_models_that_cannot_be_used_are_named(folder: Path, tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="^tagger: the folder ./nowhere does not exist"):
         open_tagger("./nowhere")
+    with pytest.raises(RecipeError, match="^tagger: its name is empty. Give minilm, a folder or a hub name"):
+        open_tagger(" ")
     with pytest.raises(CheckpointError, match="^tagger: there is no folder owner/name, and the hub"):
         open_tagger("owner/name")
     with pytest.raises(CompatibilityError, match="no label for persons.*LABEL_0, LABEL_1"):

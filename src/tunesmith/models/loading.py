@@ -80,6 +80,8 @@ def locate(wanted: str) -> Source:
         SecurityError: the folder holds pickled weights only.
     """
     embedded = components("models")
+    if not wanted.strip():
+        raise RecipeError(f"model: its name is empty. Give {', '.join(embedded)}, a folder or a hub name (owner/name).")
     if wanted in embedded:
         path = embedded[wanted].locate()
         return Source(wanted, path, Path(path).is_dir())

@@ -148,9 +148,11 @@ def _suspicious(one: dict[str, Any], model: str, encoding: str) -> list[dict[str
 def _notes(one: dict[str, Any]) -> list[str]:
     """Say what is odd about a file, one sentence each."""
     name, rows = one["file"], one["rows"]
-    texts = one["text"] or one["files"] or one["what"].startswith("conversations")
+    texts = one["text"] is not None or one["files"] or one["what"].startswith("conversations")
     found = _of_unreadable(one["unreadable"], rows) + ([] if texts else ["no column holds texts."])
+    found += _of_rows(one)
     for column in one["columns"]:
+        found += _of_name(column, one["reader"])
         if column["missing"]:
             found.append(f"column '{column['name']}': {column['missing']:,} of {rows:,} cells are empty or null.")
         if column["constant"]:
@@ -183,6 +185,30 @@ def _of_unreadable(files: Sequence[dict[str, str]], rows: int) -> list[str]:
     first = files[0]
     return [f"{len(files):,} of {rows + len(files):,} files cannot be read, and everything else is said of the others; "
             f"the first is {first['file']}: {first['why']}"]  # fmt: skip
+
+
+def _of_rows(one: dict[str, Any]) -> list[str]:
+    """Say which files are left out, and which rows are no conversations."""
+    found, skipped, unfit = [], one["skipped"], one["unfit"]
+    if skipped:
+        found.append(f"{len(skipped):,} files of other kinds are left out, for example {skipped[0]}.")
+    if unfit["rows"]:
+        first = unfit["first"][0]
+        found.append(f"{unfit['rows']:,} rows are no conversations that could be learned; the first is "
+                     f"{first['where']}: {first['why']}")  # fmt: skip
+    return found
+
+
+def _of_name(column: dict[str, Any], reader: str) -> list[str]:
+    """Say that a column has no name, or that the file may have no header."""
+    if reader != "delimited":
+        return []
+    if not column["name"].strip():
+        return ["a column has no name; most often it is an index that was saved too."]
+    if column["own_name"] is None:
+        return []
+    return [f"column '{column['name']}' holds its own name in {column['own_name']}: perhaps the file has no header, "
+            "and its first row was taken for one (data.columns names columns)."]  # fmt: skip
 
 
 def _of_kinds(column: dict[str, Any]) -> list[str]:

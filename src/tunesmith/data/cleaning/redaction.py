@@ -30,6 +30,7 @@ class Redaction(Change):
         None,
         "Model that finds names of persons, which are replaced too: a folder or hub name of a token-classification "
         "model with labels PER or PERSON. Names stay when empty.",
+        min_length=1,
     )
     _names: FindNames | None = PrivateAttr(None)
 
