@@ -14,6 +14,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
 from tunesmith.data.inspection import Inspection
 from tunesmith.data.readers.base import Row
+from tunesmith.training.reading import resolve_path
 
 TEXT_LABEL = Columns("text", "label")
 
@@ -312,3 +313,14 @@ def test_a_folder_that_nothing_reads(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", [("a", "x")])
     with pytest.raises(DataError, match=r"holds no data that is read from a folder: .*Did you mean .*train\.csv\?"):
         read(tmp_path)
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    for name in ("a" * 5000 + ".csv", "a\0b.csv"):
+        with pytest.raises(DataError, match="this can be no file's name"):
+            find_reader(name)
+        with pytest.raises(DataError, match="this can be no file's name"):
+            resolve_path(name, tmp_path)
+    (tmp_path / "train.csv").symlink_to(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=r"train\.csv is a link to .*gone\.csv, which is not there"):
+        read(tmp_path / "train.csv")

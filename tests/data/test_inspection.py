@@ -207,10 +207,11 @@ def test_columns_as_they_were_named(tmp_path: Path) -> None:
 def test_rows_that_are_no_conversations_are_told(tmp_path: Path) -> None:
     turn = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
     wrong = [{"role": "usr", "content": "hi"}, *turn]
-    path = write_jsonl(tmp_path / "talk.jsonl", [{"messages": turn}, {"messages": wrong}, {"other": 1}])
+    path = write_jsonl(tmp_path / "talk.jsonl", [{"messages": turn}, {"messages": wrong}, {"other": 1},
+                                                {"messages": turn[1:]}])  # fmt: skip
     found = tunesmith.inspect_data(path)
-    assert found["files"][0]["unfit"]["rows"] == 2
-    assert any("2 rows are no conversations that could be learned; the first is line 2: unknown role 'usr'" in note
+    assert found["files"][0]["unfit"]["rows"] == 3
+    assert any("3 rows are no conversations that could be learned; the first is line 2: unknown role 'usr'" in note
                for note in found["notes"])  # fmt: skip
 
 

@@ -113,6 +113,21 @@ def messages_of(values: Sequence[tuple[Any, ...]]) -> list[Message]:
     return found
 
 
+def check_question(messages: Sequence[Message]) -> None:
+    """Refuse a conversation that begins with an answer.
+
+    Args:
+        messages: of `messages_of`.
+    Raises:
+        DataError: it does.
+    """
+    if messages[0]["role"] == "assistant":
+        raise DataError(
+            "the conversation begins with an answer, so nothing is asked. Put the question first: a message of the "
+            "user, or the column of the prompt."
+        )
+
+
 def _message(number: int, name: Any, content: Any, weight: Any = 1) -> Message:
     spoken = role(name)
     if not isinstance(content, str):
@@ -189,11 +204,10 @@ class _Conversing(Reader):
         return Conversation(messages_of(pairs), references)
 
     def _check(self, found: Conversation, where: str) -> None:
-        if found.messages[0]["role"] == "assistant":
-            raise DataError(
-                f"{self.path}, {where}: the conversation begins with an answer, so nothing is asked. Put the question "
-                "first: a message of the user, or the column of the prompt."
-            )
+        try:
+            check_question(found.messages)
+        except DataError as error:
+            raise DataError(f"{self.path}, {where}: {error}") from None
         longest = max(len(message["content"]) for message in found.messages)
         if longest > self.max_characters:
             raise DataError(

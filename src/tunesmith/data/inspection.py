@@ -18,7 +18,7 @@ from tunesmith.core.files import sha256_of
 from tunesmith.core.registry import components
 from tunesmith.data.audit import text_hashes
 from tunesmith.data.columns import ColumnFacts, guess_columns
-from tunesmith.data.conversations import messages_of
+from tunesmith.data.conversations import check_question, messages_of
 from tunesmith.data.damage import damage_of
 from tunesmith.data.examples import Lines
 from tunesmith.data.images import SUFFIXES, ImageLimits, image_bytes, open_image
@@ -151,7 +151,7 @@ class Inspection:
         if self._format is None:
             return
         try:
-            messages_of(self._format.turns(values)[0])
+            check_question(messages_of(self._format.turns(values)[0]))
         except (DataError, KeyError) as error:
             self.unfit += 1
             lacking = isinstance(error, KeyError)
