@@ -21,7 +21,7 @@ from tunesmith.runs.answering import Prediction
 from tunesmith.runs.contrast import compare
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
-from tunesmith.runs.examining import inspect_files
+from tunesmith.runs.examining import Look, inspect_files
 from tunesmith.runs.exporting import convert_folder, merge_folders
 from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.merging import merge_verified, unmerge_folder
@@ -184,13 +184,14 @@ def lr_range(
     return find_rate(recipe, overrides, place, (low, high), steps)
 
 
-def inspect_data(
+def inspect_data(  # noqa: PLR0913 - a keyword per option
     files: str | Path | Sequence[str | Path],
     *,
     text: str | None = None,
     label: str | None = None,
     model: str | None = None,
     suspicious: bool = False,
+    tagger: str | None = None,
     encoding: str = "utf-8",
     output: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -202,6 +203,8 @@ def inspect_data(
         label: label column; guessed when None.
         model: whose tokens are counted; it judges labels too, minilm does when None.
         suspicious: look for labels that are probably wrong.
+        tagger: token-classification model that finds names of persons, a folder or hub name; none are looked for when
+            None.
         encoding: of text files.
         output: new folder for one HTML page that opens offline, and the facts as JSON.
     Returns:
@@ -211,8 +214,7 @@ def inspect_data(
         CheckpointError: the output exists or cannot be written.
     """
     given = [files] if isinstance(files, str | Path) else files
-    return inspect_files(given, text=text, label=label, model=model, suspicious=suspicious, encoding=encoding,
-                         output=output)  # fmt: skip
+    return inspect_files(given, Look(text, label, model, suspicious, tagger, encoding), output)
 
 
 @contextmanager

@@ -126,9 +126,8 @@ def test_augmentations_of_something_else_are_refused() -> None:
         AugmentedSounds(sounds(), build_augmentations([{"name": "flip"}]))
     with pytest.raises(RecipeError, match="flip is for images, and task 'text-classification' reads text"):
         load_recipe({"data": {"train": "a.csv", "augmentation": ["flip"]}, "task": "text-classification"})
-    for name, said in (("typo", "data.augmentation: it is about texts"), ("cutmix", "cutmix shares the labels")):
-        with pytest.raises(RecipeError, match=said):
-            load_recipe({"data": {"train": "a.csv", "augmentation": [name]}, "task": "image-classification"})
+    with pytest.raises(RecipeError, match="data.augmentation: it is about texts"):
+        load_recipe({"data": {"train": "a.csv", "augmentation": ["typo"]}, "task": "image-classification"})
 
 
 def test_rows_of_a_run_are_read_in_the_form_of_the_epoch(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
 from tunesmith.data.inspection import Inspection
 from tunesmith.data.readers.base import Row
+from tunesmith.training.reading import resolve_path
 
 TEXT_LABEL = Columns("text", "label")
 
@@ -277,3 +278,49 @@ def test_a_column_of_texts_without_a_text(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"text": [1, 2], "label": ["x", "y"]}), tmp_path / "train.parquet")
     found = read(tmp_path / "train.parquet")
     assert found.mixed == ["column 'text' holds 2 numbers (the first in row 1) and no text."]
+
+
+def test_a_header_that_stands_again_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\na,x\nb,y\ntext,label\nc,x\n")
+    with pytest.raises(DataError, match=r"train\.csv, line 4: the header stands there again"):
+        read(path)
+    with pytest.raises(DataError, match=r"its first row is a header, so data\.columns is not needed"):
+        read_headless(path, ["text", "label"])
+    path.write_text("text\na\ntext\n")
+    assert len(read(path, Columns("text", None))) == 2, "one column may hold its own name"
+
+
+def test_encodings_that_there_are_not(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "train.csv", [("a", "x"), ("b", "y")])
+    for name in ("utf9", "base64", "a\0b"):
+        with pytest.raises(DataError, match="is no encoding that Python knows. Common: utf-8, utf-16"):
+            read(path, encoding=name)
+    path.write_bytes("text,label\na,x\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"is not utf-8: it begins as UTF-16 does\. Say so: data\.encoding=utf-16\."):
+        read(path)
+    assert read(path, encoding="utf-16").text(0) == "a"
+
+
+@pytest.mark.parametrize("name", ["deep.json", "deep.jsonl"])
+def test_lists_too_deep_inside_each_other(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("[" * 100_000)
+    with pytest.raises(DataError, match="lists or objects stand too deep inside each other"):
+        read(tmp_path / name)
+
+
+def test_a_folder_that_nothing_reads(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", [("a", "x")])
+    with pytest.raises(DataError, match=r"holds no data that is read from a folder: .*Did you mean .*train\.csv\?"):
+        read(tmp_path)
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    for name in ("a" * 5000 + ".csv", "a\0b.csv"):
+        with pytest.raises(DataError, match="this can be no file's name"):
+            find_reader(name)
+        with pytest.raises(DataError, match="this can be no file's name"):
+            resolve_path(name, tmp_path)
+    (tmp_path / "train.csv").symlink_to(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=r"train\.csv is a link to .*gone\.csv, which is not there"):
+        read(tmp_path / "train.csv")

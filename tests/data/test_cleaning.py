@@ -139,3 +139,8 @@ def test_a_step_is_a_change_that_repeats_or_a_filter_of_rows(name: str) -> None:
         assert step.cells(texts) == step.cells(texts) and len(step.cells(texts)) == 3
     else:
         assert isinstance(step, Filter) and step.where
+
+
+def test_lengths_that_no_text_could_have() -> None:
+    with pytest.raises(ValueError, match="most: 2 is less than least=5"):
+        Length(least=5, most=2)

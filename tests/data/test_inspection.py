@@ -1,13 +1,17 @@
 """What inspecting finds in files made to hold it."""
 
+import gc
 import json
+import warnings
+import wave
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tunesmith
-from tests.conftest import write_csv, write_jsonl
+from tests.conftest import save_drawings, write_csv, write_jsonl
 from tunesmith.cli.main import app
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.data.damage import damage_of
@@ -175,3 +179,59 @@ def test_near_copies_of_long_files_are_those_of_the_exact_search() -> None:
     assert found["complete"] and abs(found["rows"] - expected) <= 0.05 * expected
     for one, other in found["pairs"]:
         assert groups[one] == groups[other]
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    ("hello there,greeting\ngood bye,parting\nhi you,greeting\n", "column 'greeting' holds its own name in line 3: "
+     "perhaps the file has no header"),
+    (",text,label\n0,hello there,a\n1,good bye,b\n", "a column has no name; most often it is an index"),
+])  # fmt: skip
+def test_headers_that_are_none_are_said(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(content)
+    assert any(said in note for note in tunesmith.inspect_data(tmp_path / "rows.csv")["notes"])
+
+
+def test_one_row_is_enough_to_see_its_columns(tmp_path: Path) -> None:
+    facts = tunesmith.inspect_data(write_csv(tmp_path / "one.csv", [("hello there", "a")]))
+    assert facts["files"][0]["text"] == "text" and facts["notes"] == []
+
+
+def test_columns_as_they_were_named(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "rows.csv", [("hello", "a"), ("there", "b")])
+    facts = tunesmith.inspect_data(path, text="label", label="text")["files"][0]
+    assert facts["why"] == ["text is 'label': as it was named", "label is 'text': as it was named"]
+    with pytest.raises(DataError, match="column 'text' cannot be both text and label"):
+        tunesmith.inspect_data(path, text="text", label="text")
+
+
+def test_rows_that_are_no_conversations_are_told(tmp_path: Path) -> None:
+    turn = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    wrong = [{"role": "usr", "content": "hi"}, *turn]
+    path = write_jsonl(tmp_path / "talk.jsonl", [{"messages": turn}, {"messages": wrong}, {"other": 1},
+                                                {"messages": turn[1:]}])  # fmt: skip
+    found = tunesmith.inspect_data(path)
+    assert found["files"][0]["unfit"]["rows"] == 3
+    assert any("3 rows are no conversations that could be learned; the first is line 2: unknown role 'usr'" in note
+               for note in found["notes"])  # fmt: skip
+
+
+def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "words" / "yes").mkdir(parents=True)
+    with wave.open(str(tmp_path / "words" / "yes" / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(b"\1\2" * 100)
+    (tmp_path / "words" / "yes" / "b.mp3").write_bytes(b"ID3")
+    (tmp_path / "words" / ".hidden").write_bytes(b"")
+    assert tunesmith.inspect_data(tmp_path / "words")["files"][0]["skipped"] == ["yes/b.mp3"]
+    with zipfile.ZipFile(save_drawings(tmp_path / "d.zip"), "a") as archive:
+        archive.writestr("drawings/class0/notes.txt", "x")
+    found = tunesmith.inspect_data(tmp_path / "d.zip")
+    assert any("1 files of other kinds are left out, for example class0/notes.txt." in note for note in found["notes"])
+
+
+def test_nothing_stays_open_behind_images(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        tunesmith.inspect_data(save_drawings(tmp_path / "d.zip"))
+        gc.collect()
+    assert not [one for one in said if "unclosed" in str(one.message)]

@@ -367,5 +367,5 @@ def test_a_sound_that_is_cut_short_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(DataError, match="is not a folder that datasets wrote"):
+    with pytest.raises(DataError, match="holds no data that is read from a folder"):
         rows(tmp_path / "a")

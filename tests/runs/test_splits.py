@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tunesmith
-from tests.conftest import TEXTS
+from tests.conftest import TEXTS, write_jsonl
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.files import read_json
 from tunesmith.recipe.loading import load_recipe
@@ -111,3 +111,24 @@ def test_training_sees_other_forms_and_repeats_bit_for_bit(recipe: Recipe, data_
         assert (first / name).read_bytes() != (plain / name).read_bytes()
     counts = [json.loads((folder / "metrics.json").read_text())["data"]["train"]["tokens"] for folder in (first, plain)]
     assert counts[0] == counts[1], "facts are of the rows as they are"
+
+
+def test_numbers_beside_dates_have_no_order(recipe: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "label": "ab"[n % 2], "day": str(n) if n == 7 else f"2024-01-{n + 1:02}"}
+            for n in range(20)]  # fmt: skip
+    data = {"train": str(write_jsonl(tmp_path / "t.jsonl", rows)), "time": "day", "validation": 0.2, "test": 0.2}
+    with pytest.raises(DataError, match=r"column 'day' holds both numbers, as '7' \(line 8\), and dates"):
+        tunesmith.train({**recipe, "data": data})
+
+
+def test_leakage_that_leaves_nothing_is_named(recipe: dict[str, Any], data_folder: Path) -> None:
+    train = str(data_folder / "train.csv")
+    with pytest.raises(DataError, match=r"every one of 60 training rows also stands in another split.*named twice"):
+        tunesmith.train({**recipe, "data": {"train": train, "test": train, "leakage": "drop"}})
+
+
+def test_folds_stand_in_the_place_of_validation(recipe: dict[str, Any], data_folder: Path) -> None:
+    data = {"train": str(data_folder / "train.csv"), "validation": None, "folds": 5, "fold": 2}
+    assert load_recipe({**recipe, "data": data}).recipe.data.folds == 5
+    run = tunesmith.train({**recipe, "data": data})
+    assert run.summary["data"]["validation"]["rows"] == 12

@@ -248,3 +248,25 @@ def test_images_are_augmented_in_training(
     histories = [(one.folder / "history.jsonl").read_text().splitlines() for one in (run, found)]
     losses = [[json.loads(line)["train loss"] for line in lines] for lines in histories]
     assert losses[0] != losses[1] and len(losses[1]) == 3
+
+
+def test_images_are_cleaned_by_their_features(tiny_vision: Path, tmp_path: Path) -> None:
+    """Two images lie in the wrong folder."""
+    save_drawings(tmp_path / "d.zip", classes=4, each=12)
+    with zipfile.ZipFile(tmp_path / "d.zip") as archive:
+        archive.extractall(tmp_path)
+    for number in (0, 1):
+        moved = tmp_path / "drawings" / "class0" / f"{number}.png"
+        moved.rename(tmp_path / "drawings" / "class1" / f"wrong{number}.png")
+    recipe = image_recipe(tiny_vision, tmp_path / "drawings", tmp_path / "run")
+    recipe["data"] = {
+        "train": recipe["data"]["train"],
+        "cleaning": ["label-errors", {"name": "outliers", "do": "list"}],
+    }
+    run = tunesmith.train(recipe)
+    listed = [json.loads(line) for line in (run.folder / "cleaning.jsonl").read_text().splitlines()]
+    gone = [one["where"] for one in listed if one["what"] == "dropped"]
+    assert gone == ["image 23", "image 24"], "behind 10 images of class0 and 12 of class1"
+    recipe["data"]["cleaning"] = ["html"]
+    with pytest.raises(RecipeError, match=r"data\.cleaning: it is about texts"):
+        load_recipe(recipe)

@@ -80,7 +80,7 @@ def trial(core: Backbone, method: Method, name: str, seed: int, **settings: Any)
         index=np.arange(len(rows)),
         place=lambda number: f"line {number}",
     )
-    split.taught = lambda number: int(rows.labels[number])
+    split.taught = lambda number, shares=(): int(rows.labels[number])
     seed_everything(derived(seed, "weights"))
     delta = method.attach(core.seams, name)
     tuned = Tuned(core, task, task.head(16, 3).double(), delta)

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from tests.conftest import TEXTS, write_csv
+from tests.conftest import TEXTS, save_drawings, write_csv
 from tests.runs.test_resuming import files_of, writing
 from tests.training.several import carry_out
 from tunesmith.core.errors import CheckpointError
@@ -89,7 +89,22 @@ def writer(tiny_writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Found
 
 
 @pytest.fixture(scope="module")
-def found(recipe: Found, writer: Found, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Found]]:
+def mixer(recipe: Found, tiny_vision: Path) -> Found:
+    """A recipe whose images get parts of others."""
+    return {
+        **recipe,
+        "model": {"name": str(tiny_vision), "dtype": "float64"},
+        "task": {"name": "image-classification", "head_dropout": 0.0},
+        "data": {"train": str(save_drawings(folder_of(recipe, "drawings.zip"), classes=4)), "validation": 0.2,
+                 "augmentation": [{"name": "cutmix", "rate": 1}]},
+        "training": {**recipe["training"], "tokens_per_pass": 12},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(
+    recipe: Found, writer: Found, mixer: Found, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[Found]]:
     """What two processes found in jobs done one after the other, the last of which leaves only the first process.
 
     Under "four" and "four in parts" it is what four processes found.
@@ -108,6 +123,7 @@ def found(recipe: Found, writer: Found, tmp_path_factory: pytest.TempPathFactory
         "whole": {"recipe": changed(recipe, "whole", **dropping)},
         "killed": {"recipe": changed(recipe, "again", **dropping), "at": 6, "what": "killed"},
         "resumed": {"recipe": changed(recipe, "again", **dropping), "resume": True},
+        "mixed": {"recipe": changed(mixer, "two-mixed")},
         "compared": {"recipe": changed(recipe, "compared", task=compared)},
         "ended": {"recipe": changed(recipe, "ended"), "at": 3, "what": "asked to end"},
         "gone": {"recipe": changed(recipe, "gone", **often), "at": 3, "what": "gone"},
@@ -194,6 +210,12 @@ def test_candidates_end_where_they_end_in_one_process(recipe: Found, found: Foun
         assert one["best_epoch"] == other["best_epoch"]
         assert one["validation"]["train loss"] == pytest.approx(other["validation"]["train loss"], rel=1e-9)
     assert furthest(folder_of(recipe, "two-candidates"), folder_of(recipe, "one-candidates")) <= 1e-10
+
+
+def test_images_that_share_labels_are_drawn_alike_in_all_processes(mixer: Found, found: Found) -> None:
+    carry_out({"recipe": changed(mixer, "one-mixed")}, 0)
+    assert found["mixed"][1]["processes"]["count"] == 2
+    assert furthest(folder_of(mixer, "two-mixed"), folder_of(mixer, "one-mixed")) <= 1e-10
 
 
 def test_a_resumed_run_of_two_equals_an_uninterrupted_one(recipe: Found, found: Found) -> None:

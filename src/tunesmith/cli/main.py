@@ -379,11 +379,12 @@ def pet(
 
 
 @data_app.command("inspect")
-def inspect_data(
+def inspect_data(  # noqa: PLR0913 - a parameter per option
     files: Annotated[list[str], typer.Argument(help="Data files, for example the splits.", metavar="FILE")],
     columns: Annotated[str, typer.Option(help="Text and label column, as text,label; guessed by default.")] = "",
     model: Annotated[str | None, typer.Option(help="Count the tokens of this model.")] = None,
     suspicious: Annotated[bool, typer.Option(help="Look for wrong labels by a model's features.")] = False,
+    tagger: Annotated[str | None, typer.Option(help="Look for names by this token-classification model.")] = None,
     encoding: Annotated[str, typer.Option(help="Character encoding of text files.")] = "utf-8",
     output: Annotated[str | None, typer.Option(help="New folder for one HTML page.")] = None,
     as_json: Json = False,
@@ -393,7 +394,7 @@ def inspect_data(
     from tunesmith.cli.examined import examined, named
 
     given = named(columns)
-    found = look(files, **given, model=model, suspicious=suspicious, encoding=encoding, output=output)
+    found = look(files, **given, model=model, suspicious=suspicious, tagger=tagger, encoding=encoding, output=output)
     _give(found, as_json, examined(found))
 
 

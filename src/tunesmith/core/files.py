@@ -14,6 +14,8 @@ from typing import Any
 
 from tunesmith.core.errors import CheckpointError
 
+COMMON_ENCODINGS = "Common: utf-8, utf-16, latin-1, gb18030."
+
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Write one file so that a crash or a full disk leaves the old file or none, never half a file.
@@ -170,3 +172,18 @@ class Scratch:
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="tunesmith-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def is_encoding(name: str) -> bool:
+    """Say whether text can be read in an encoding.
+
+    Args:
+        name: of it.
+    Returns:
+        Whether Python knows it, and it is one of text.
+    """
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return True

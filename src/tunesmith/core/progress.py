@@ -26,12 +26,12 @@ class Progress:
         self.shown = sys.stderr.isatty() if shown is None else shown
 
     @contextmanager
-    def stage(self, name: str, total: int, unit: str = "examples") -> Iterator[Bar]:
+    def stage(self, name: str, total: int | None, unit: str = "examples") -> Iterator[Bar]:
         """Show one stage.
 
         Args:
             name: what is being done.
-            total: units of work.
+            total: units of work; None where nobody knows.
             unit: what a unit is, in the plural.
         Returns:
             A function to call with the units just done.

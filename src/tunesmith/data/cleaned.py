@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
+from tunesmith.core.progress import Progress
 from tunesmith.data.cleaning.base import Change
 from tunesmith.data.examples import Columns, Examples, Lines, read_examples
 from tunesmith.data.readers.base import Reader, Row
+
+_ROWS = 512  # that a step changes at once
 
 
 class Cleaned(Reader):
@@ -26,21 +30,46 @@ class Cleaned(Reader):
         self.changed = {step.name: Lines() for step in changes}
 
     def rows(self) -> Iterator[Row]:
-        """Go through the file's rows, changed."""
-        for where, values in self._inner.rows():
-            yield where, self._row(where, values)
+        """Go through the file's rows, changed, a few hundred at a time."""
+        slow = [step.name for step in self._changes if step.reads_model]
+        with Progress(None if slow else False).stage(f"{', '.join(slow)} of {self.path}", None, "rows") as bar:
+            inner = self._inner.rows()
+            while rows := list(islice(inner, _ROWS)):
+                yield from self._changed(rows)
+                bar(len(rows))
 
-    def _row(self, where: str, values: dict[str, Any]) -> dict[str, Any]:
-        names = [name for name in self._texts if isinstance(values.get(name), str)]
-        return {**values, **dict(zip(names, self._cells(where, [values[name] for name in names]), strict=True))}
-
-    def _cells(self, where: str, cells: list[str]) -> list[str]:
+    def _changed(self, rows: Sequence[Row]) -> Iterator[Row]:
+        cells = [self.texts(values) for _, values in rows]
         for step in self._changes:
-            found = step.cells(cells)
-            if found != cells:
-                self.changed[step.name].append(where)
+            found = step.rows(cells)
+            for (where, _), before, after in zip(rows, cells, found, strict=True):
+                if after != before:
+                    self.changed[step.name].append(where)
             cells = found
-        return cells
+        for (where, values), some in zip(rows, cells, strict=True):
+            yield where, self.with_texts(values, some)
+
+    def texts(self, values: dict[str, Any]) -> list[str]:
+        """Return what of a row is changed.
+
+        Args:
+            values: of the row.
+        Returns:
+            Its texts.
+        """
+        return [values[name] for name in self._texts if isinstance(values.get(name), str)]
+
+    def with_texts(self, values: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+        """Put changed texts into a row.
+
+        Args:
+            values: of the row.
+            texts: in the order of `texts`.
+        Returns:
+            The row with them.
+        """
+        names = (name for name in self._texts if isinstance(values.get(name), str))
+        return {**values, **dict(zip(names, texts, strict=True))}
 
 
 def read_cleaned(

@@ -100,6 +100,7 @@ class ColumnFacts:
         total: of its numbers.
         numbers: cells that hold one, those written as text aside. [count]
         types: what its cells are before they are read.
+        own_name: where a cell holds the name of the column, first.
     """
 
     name: str
@@ -113,6 +114,7 @@ class ColumnFacts:
     total: float = 0.0
     numbers: int = 0
     types: CellTypes = field(default_factory=CellTypes)
+    own_name: str | None = None
 
     def add(self, value: Any, where: str) -> None:
         """Look at one cell.
@@ -129,6 +131,8 @@ class ColumnFacts:
         if kind not in self.kinds:
             self.first[kind] = where
         self.kinds[kind] += 1
+        if self.own_name is None and value == self.name:
+            self.own_name = where
         if isinstance(value, str):
             self.characters += len(value)
         elif kind == "number":
@@ -161,10 +165,11 @@ class ColumnFacts:
             "types": self.types.counts(),
             "missing": self.missing,
             "different": different if different <= _MOST else f"more than {_MOST:,}",
-            "constant": different == 1 and not self.missing,
+            "constant": different == 1 and self.filled > 1 and not self.missing,
             "mixed": self.mixed,
             "first": self.first if self.mixed else {},
             "said": self.types.sentence(self.name),
+            "own_name": self.own_name,
             **(
                 {}
                 if math.isinf(self.least)
@@ -204,8 +209,9 @@ def guess_columns(columns: list[ColumnFacts], rows: int) -> tuple[str | None, st
     Returns:
         Text column, label column, and why, in words.
     """
-    texts = [one for one in columns if one.kinds["text"] > one.filled / 2 and len(one.values) > 1]
-    named = [one for one in texts if one.name.lower() in _TEXTS]
+    mostly = [one for one in columns if one.kinds["text"] > one.filled / 2]
+    texts = [one for one in mostly if len(one.values) > 1]
+    named = [one for one in texts or mostly if one.name.lower() in _TEXTS]
     text = max(named or texts, key=lambda one: one.mean, default=None)
     why = []
     if text is not None:

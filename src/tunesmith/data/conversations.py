@@ -113,6 +113,21 @@ def messages_of(values: Sequence[tuple[Any, ...]]) -> list[Message]:
     return found
 
 
+def check_question(messages: Sequence[Message]) -> None:
+    """Refuse a conversation that begins with an answer.
+
+    Args:
+        messages: of `messages_of`.
+    Raises:
+        DataError: it does.
+    """
+    if messages[0]["role"] == "assistant":
+        raise DataError(
+            "the conversation begins with an answer, so nothing is asked. Put the question first: a message of the "
+            "user, or the column of the prompt."
+        )
+
+
 def _message(number: int, name: Any, content: Any, weight: Any = 1) -> Message:
     spoken = role(name)
     if not isinstance(content, str):
@@ -189,11 +204,10 @@ class _Conversing(Reader):
         return Conversation(messages_of(pairs), references)
 
     def _check(self, found: Conversation, where: str) -> None:
-        if found.messages[0]["role"] == "assistant":
-            raise DataError(
-                f"{self.path}, {where}: the conversation begins with an answer, so nothing is asked. Put the question "
-                "first: a message of the user, or the column of the prompt."
-            )
+        try:
+            check_question(found.messages)
+        except DataError as error:
+            raise DataError(f"{self.path}, {where}: {error}") from None
         longest = max(len(message["content"]) for message in found.messages)
         if longest > self.max_characters:
             raise DataError(
@@ -205,16 +219,23 @@ class _Conversing(Reader):
 class _CleanedConversations(Cleaned):
     """Conversations whose messages and further answers are changed; placeholders are counted over all of them."""
 
-    def _row(self, where: str, values: dict[str, Any]) -> dict[str, Any]:
+    def texts(self, values: dict[str, Any]) -> list[str]:
+        """Return all messages and further answers."""
+        if not values[COLUMN]:
+            return []
+        found = Conversation.of(values[COLUMN])
+        return [*(message["content"] for message in found.messages), *found.references]
+
+    def with_texts(self, values: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+        """Put them back; a conversation that lost its question or an answer counts as empty."""
         if not values[COLUMN]:
             return values
         found = Conversation.of(values[COLUMN])
-        cells = self._cells(where, [*(message["content"] for message in found.messages), *found.references])
         count = len(found.messages)
-        messages = [{**one, "content": cell} for one, cell in zip(found.messages, cells[:count], strict=True)]
+        messages = [{**one, "content": text} for one, text in zip(found.messages, texts[:count], strict=True)]
         asked = any(message["content"].strip() for message in messages[:-1])
         answered = all(one["content"].strip() for one in messages if one["role"] == "assistant")
-        return {COLUMN: Conversation(messages, cells[count:]).text() if asked and answered else ""}
+        return {COLUMN: Conversation(messages, texts[count:]).text() if asked and answered else ""}
 
 
 def first_columns(reader: Reader) -> list[str]:

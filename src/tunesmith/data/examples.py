@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -148,11 +150,16 @@ def path_text(path: str | Path) -> str:
     Returns:
         It as text.
     Raises:
-        DataError: something else.
+        DataError: something else, or what can be no file's name.
     """
     if not isinstance(path, str | Path):
         raise DataError(f"data is given as a path, not as {repr(path)[:80]}. Write rows to a file first, one JSON "
                         "object per line.")  # fmt: skip
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            raise DataError(f"{str(path)[:60]!r}...: this can be no file's name. Data is given as a path.") from None
     return str(path)
 
 
@@ -189,6 +196,8 @@ def find_reader(
 
 
 def _missing(path: str) -> str:
+    if Path(path).is_symlink():
+        return f"{path} is a link to {os.readlink(path)}, which is not there. Mend the link, or give the file itself."
     folder = Path(path).parent
     near = nearest(Path(path).name, [item.name for item in folder.iterdir()]) if folder.is_dir() else None
     hint = f" Did you mean {folder / near}?" if near else ""

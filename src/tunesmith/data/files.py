@@ -26,6 +26,24 @@ def files_of(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
 
 
+def other_files(folder: str | Path, suffixes: tuple[str, ...]) -> list[str]:
+    """List the files of a folder and of those in it that are of other kinds, hidden ones left out.
+
+    Args:
+        folder: that exists.
+        suffixes: of the files that are wanted, in small letters.
+    Returns:
+        Names below the folder, sorted.
+    """
+    root = Path(folder)
+    names = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return sorted(
+        name.as_posix()
+        for name in names
+        if name.suffix.lower() not in suffixes and not any(part.startswith(".") for part in name.parts)
+    )
+
+
 def holds_folders_of(path: str, suffixes: tuple[str, ...]) -> bool:
     """Say whether a folder has folders with files of some kind, and no such file itself.
 

@@ -18,12 +18,13 @@ from tunesmith.core.files import sha256_of
 from tunesmith.core.registry import components
 from tunesmith.data.audit import text_hashes
 from tunesmith.data.columns import ColumnFacts, guess_columns
+from tunesmith.data.conversations import check_question, messages_of
 from tunesmith.data.damage import damage_of
 from tunesmith.data.examples import Lines
 from tunesmith.data.images import SUFFIXES, ImageLimits, image_bytes, open_image
 from tunesmith.data.language import language_of, script_of
 from tunesmith.data.near_index import NearIndex
-from tunesmith.data.personal import find_personal
+from tunesmith.data.personal import FindNames, find_personal
 from tunesmith.data.readers.base import Reader, Row, steady_rows
 
 _FIRST = 2000  # rows that columns are guessed from
@@ -42,13 +43,26 @@ class Inspection:
         text: text column; guessed when None.
         label: label column; guessed when None.
         near: least similarity of near copies; 0 looks for none. [fraction]
+        names: finds names of persons; they are not looked for when None.
     Raises:
         DataError: the file cannot be read, or lacks a column that was named; or an image or sound cannot be read, and
             the reader does not gather such files, or there is no other.
     """
 
-    def __init__(self, reader: Reader, text: str | None = None, label: str | None = None, near: float = 0.9) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        text: str | None = None,
+        label: str | None = None,
+        near: float = 0.9,
+        names: FindNames | None = None,
+    ) -> None:
         self.path, self.reader, self.files = reader.path, reader, type(reader).file_column
+        if self.files and names is not None:
+            raise DataError(
+                f"{self.path}: tagger: its rows are files, not texts, so no names are in them. Leave it out."
+            )
+        self._find_names = names
         rows = steady_rows(reader)
         first = list(islice(rows, _FIRST))
         if not first:
@@ -59,8 +73,9 @@ class Inspection:
         self.hashes, self.labels = array("Q"), Counter[str]()
         self.marks: dict[str, list[str]] = {}  # where rows stand that something was found in, the first few
         self.counts, self.scripts, self.languages = Counter[str](), Counter[str](), Counter[str]()
+        self.unfit, self._unfit = 0, list[dict[str, str]]()  # rows that are no conversations where the others are
         self._codes, self._names = array("i"), dict[str, int]()
-        self.near, self._index = near, NearIndex(near) if near else None
+        self.near, self._index = near, NearIndex(near) if near and not self.files else None
         self._pending: list[str] = []
         self._shown: dict[str, list[str]] = {}  # the first images or sounds of every label
         for where, values in chain(first, rows):
@@ -97,10 +112,16 @@ class Inspection:
             guessed_text, guessed_label = type(self.reader).text_column, type(self.reader).label_column
             self.why = [f"{self.holds}: the reader says what its columns are"]
         self.text, self.label = text or guessed_text, label or guessed_label
+        if text is not None and text == label:
+            raise DataError(f"{self.path}: column '{text}' cannot be both text and label. Name two columns.")
         if self.label == self.text:
             self.label = None
+        given = {"text": text, "label": label}
+        self.why = [why for why in self.why if given.get(why.partition(" ")[0]) is None]
+        self.why += [f"{what} is '{name}': as it was named" for what, name in given.items() if name is not None]
         columns = [str(name) for name in first[0][1]]
         self.form = next((name for name, kind in components("formats").items() if kind.fits(columns)), None)
+        self._format = components("formats")[self.form]() if self.form and self.label is None else None
 
     # Rows -----------------------------------------------------------------------------------------------------
 
@@ -111,6 +132,7 @@ class Inspection:
         self.where.append(where)
         for column in self.columns:
             column.add(values.get(column.name), where)
+        self._try_conversation(where, values)
         if self.label is not None and values.get(self.label) is not None:
             label = values[self.label]
             listed = isinstance(label, list)
@@ -123,6 +145,18 @@ class Inspection:
         self._pending.append(content)
         if len(self._pending) >= _BLOCK:
             self._flush()
+
+    def _try_conversation(self, where: str, values: Mapping[str, Any]) -> None:
+        """Note a row that a task which learns conversations would refuse."""
+        if self._format is None:
+            return
+        try:
+            check_question(messages_of(self._format.turns(values)[0]))
+        except (DataError, KeyError) as error:
+            self.unfit += 1
+            lacking = isinstance(error, KeyError)
+            if len(self._unfit) < _SHOWN:
+                self._unfit.append({"where": where, "why": f"there is no column {error}." if lacking else str(error)})
 
     def _show(self, label: Any, path: str) -> None:
         """Keep the first files of every label for the page."""
@@ -145,6 +179,9 @@ class Inspection:
             self.lengths.append(len(text))
             self.words.append(text.count(" ") + 1 if text else 0)
             self._look(text, number)
+        for number, names in enumerate(self._find_names(texts) if self._find_names else [], start):
+            if names:
+                self._mark("name", number)
         self.hashes.frombytes(text_hashes(texts).tobytes())
         if self._index is not None and texts and not self.files:
             self._index.add(texts)
@@ -204,10 +241,15 @@ class Inspection:
             "conflicts": conflicts,
             "near_duplicates": near,
             "near_threshold": self.near,
-            "personal": {kind: self.counts[kind] for kind in ("mail", "phone", "card", "iban", "id")},
+            "personal": {
+                kind: self.counts[kind]
+                for kind in ("mail", "phone", "card", "iban", "id", *(("name",) if self._find_names else ()))
+            },
             "found": {what: {"rows": self.counts[what], "first": places} for what, places in self.marks.items()},
             "outliers": [] if self.files else _outliers(lengths, self.where),
             "files": self.shown,
+            "skipped": self.reader.skipped,
+            "unfit": {"rows": self.unfit, "first": self._unfit},
             "unreadable": self.unreadable,
         }
 

@@ -2,7 +2,7 @@
 
 Checks: Luhn for cards (ISO/IEC 7812), mod 97 for bank accounts (ISO 13616), mod 11-2 for Chinese identity numbers
 (ISO 7064), the letter of Spanish ones, and the ranges that US social security numbers are given from. Phone numbers
-have none, so what looks like one is taken for one. Names are not looked for.
+have none, so what looks like one is taken for one. Names of persons are found by a model, where one is given.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 KINDS = ("mail", "iban", "id", "card", "phone")  # where two overlap, the first one counts
+
+# Finds names of persons in texts: of each text, where every name begins and ends.
+FindNames = Callable[[Sequence[str]], list[list[tuple[int, int]]]]
+
+PLACEHOLDER = re.compile(r"<[A-Z]+_[0-9]+>")  # what redaction writes
 
 _MAYBE = re.compile("[@0-9]")
 _MAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w@])")
@@ -45,7 +50,7 @@ class Personal:
     Args:
         start: its first character.
         end: behind its last one.
-        kind: mail, iban, id, card or phone.
+        kind: mail, iban, id, card, phone or name.
     """
 
     start: int
@@ -53,24 +58,27 @@ class Personal:
     kind: str
 
 
-def find_personal(text: str, kinds: Sequence[str] = KINDS) -> list[Personal]:
+def find_personal(text: str, kinds: Sequence[str] = KINDS, names: Sequence[tuple[int, int]] = ()) -> list[Personal]:
     """Find personal data.
 
     Args:
         text: any.
-        kinds: which.
+        kinds: which, besides names.
+        names: where names of persons begin and end, by a model; those in placeholders are none.
     Returns:
         In the order of the text; none overlaps another.
     Example:
         >>> [(one.kind, one.start) for one in find_personal("ask ann@example.org or +49 30 123456")]
         [('mail', 4), ('phone', 23)]
     """
-    if not _MAYBE.search(text):
-        return []
     found: list[Personal] = []
-    for kind in KINDS:
+    for kind in KINDS if _MAYBE.search(text) else ():
         if kind in kinds:
             found += [one for one in _FINDERS[kind](text) if not any(_meet(one, other) for other in found)]
+    if names:
+        taken = [*found, *(Personal(*match.span(), "") for match in PLACEHOLDER.finditer(text))]
+        marked = [Personal(start, end, "name") for start, end in names]
+        found += [one for one in marked if not any(_meet(one, other) for other in taken)]
     return sorted(found, key=lambda one: one.start)
 
 
@@ -81,8 +89,10 @@ def same_value(kind: str, text: str) -> str:
         kind: of the find.
         text: as it stands.
     Returns:
-        A mail address in small letters; of a number its digits and letters alone.
+        A mail address in small letters; a name too, with single spaces; of a number its digits and letters alone.
     """
+    if kind == "name":
+        return " ".join(text.casefold().split())
     return text.casefold() if kind == "mail" else "".join(sign for sign in text.upper() if sign.isalnum())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -63,11 +64,68 @@ class ImageRows(TokenRows):
         return album.pixels[number - album.first].tobytes()
 
 
+@dataclass(frozen=True, eq=False)
+class Form:
+    """How images look in one epoch.
+
+    Args:
+        steps: augmentations of images, in order.
+        draw: of the epoch.
+        others: (rows,), numbers of the images that one may get parts of.
+    """
+
+    steps: Sequence[Any]
+    draw: int
+    others: np.ndarray[Any, np.dtype[np.int64]]
+
+    def pixels(self, number: int, plain: Callable[[int], Pixels]) -> Pixels:
+        """Draw an image.
+
+        Args:
+            number: of the image.
+            plain: gives the image of a number as it is.
+        Returns:
+            (channels, height, width), uint8.
+        """
+        found, random = plain(number), np.random.default_rng([self.draw, number])
+        for place, step in enumerate(self.steps):
+            if not step.mixes:
+                found = step.pixels(found, random) if random.random() < step.rate else found
+            elif (mixed := self._partner(place, number)) is not None:
+                other, own = mixed
+                found, _ = step.mixed(found, lambda other=other: plain(int(self.others[other])), own)
+        return found
+
+    def shares(self, row: int, shape: tuple[int, int, int]) -> tuple[tuple[int, float], ...]:
+        """Say how much of a row's image is of which row, without drawing it.
+
+        Args:
+            row: its place among `others`.
+            shape: (channels, height, width).
+        Returns:
+            Rows with their shares, which sum to 1; none where all of it is the row's own.
+        """
+        found, number = [(row, 1.0)], int(self.others[row])
+        for place, step in enumerate(self.steps):
+            mixed = self._partner(place, number) if step.mixes else None
+            if mixed is not None:
+                blank = np.zeros((1, *shape[1:]), np.uint8)  # shares depend on what is drawn, not on the pixels
+                _, kept = step.mixed(blank, lambda blank=blank: blank, mixed[1])
+                found = [(one, share * kept) for one, share in found] + [(mixed[0], 1 - kept)]
+        return tuple(found) if len(found) > 1 else ()
+
+    def _partner(self, place: int, number: int) -> tuple[int, np.random.Generator] | None:
+        """Draw the row that a step mixes an image with, from a stream of its own; None where it leaves the image."""
+        random = np.random.default_rng([self.draw, number, place + 1])
+        other = int(random.integers(len(self.others)))
+        return (other, random) if random.random() < self.steps[place].rate else None
+
+
 class AugmentedPictures(ImageRows):
     """Images that training sees in another form in each epoch; evaluation sees them as they are.
 
-    What an image becomes depends on the epoch's draw and on its own number alone. It is made when it is read, so no
-    form is kept.
+    What an image becomes depends on the epoch's draw and on its own number alone; where parts of another image are put
+    into it, on which images these rows are too, for it is one of them. It is made when it is read, so no form is kept.
 
     Args:
         rows: as they are.
@@ -82,11 +140,13 @@ class AugmentedPictures(ImageRows):
         self._pictures, self._steps = pictures, steps
 
     def seen(self, row: int, draw: int = 0) -> Seen:
-        """Return an image in the form of a draw; as it is for draw 0."""
+        """Return an image in the form of a draw, with the rows that share it; as it is for draw 0."""
         whole = super().seen(row)
         if not draw:
             return whole
-        return Seen(whole.ids + self._pictures.form(self._steps, draw) * self._length, None)
+        number, form = self._pictures.form(Form(self._steps, draw, self.numbers))
+        shares = form.shares(row, self._pictures.shape)
+        return Seen(whole.ids + (number << _BITS) * self._length, None, shares=shares)
 
     def take(self, rows: np.ndarray[Any, Any]) -> AugmentedPictures:
         """Return some of the rows; each is drawn as before."""
@@ -108,7 +168,8 @@ class Pictures(RowMaker):
         self.limits = ImageLimits()
         self._albums: WeakValueDictionary[int, Album] = WeakValueDictionary()
         self._next = 0
-        self._forms: list[tuple[Sequence[Any], int]] = []  # steps and draw of every form that was asked for
+        self._forms: dict[tuple[int, int, int], int] = {}  # numbers of the forms that were asked for, from 1
+        self._by_number: dict[int, Form] = {}
         noise = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
         self._samples = self._keep(noise)
 
@@ -142,18 +203,17 @@ class Pictures(RowMaker):
         assert isinstance(rows, ImageRows)
         return AugmentedPictures(rows, self, steps)
 
-    def form(self, steps: Sequence[Any], draw: int) -> int:
-        """Say how far the numbers of a form's images lie from those of the images as they are.
+    def form(self, wanted: Form) -> tuple[int, Form]:
+        """Number a form.
 
         Args:
-            steps: augmentations, in order.
-            draw: of the epoch.
+            wanted: how images are to look.
         Returns:
-            What is added to a number.
+            Its number, which stands above the numbers of its images; and the form that had it first.
         """
-        if (steps, draw) not in self._forms:
-            self._forms.append((steps, draw))
-        return (self._forms.index((steps, draw)) + 1) << _BITS
+        key = id(wanted.steps), wanted.draw, id(wanted.others)  # kept with the form, so nothing else takes their place
+        number = self._forms.setdefault(key, len(self._forms) + 1)
+        return number, self._by_number.setdefault(number, wanted)
 
     def content(self, text: str) -> str:
         """Return what an image is told apart by: a hash of its file.
@@ -181,28 +241,20 @@ class Pictures(RowMaker):
         """Give images back.
 
         Args:
-            numbers: of images whose rows are in use, with the form that `form` added.
+            numbers: of images whose rows are in use, below the number of their form.
         Returns:
             (images, channels, height, width), uint8.
         """
         if not numbers:
             return np.zeros((0, *self.shape), np.uint8)
-        forms, numbers = [one >> _BITS for one in numbers], [one & ((1 << _BITS) - 1) for one in numbers]
-        starts = sorted(self._albums)
-        places = np.searchsorted(starts, numbers, side="right") - 1
-        found = zip(numbers, forms, places, strict=True)
-        return np.stack([
-            self._drawn(self._albums[starts[place]].pixels[number - starts[place]], number, form)
-            for number, form, place in found
-        ])  # fmt: skip
+        return np.stack([self._drawn(one >> _BITS, one & ((1 << _BITS) - 1)) for one in numbers])
 
-    def _drawn(self, pixels: Pixels, number: int, form: int) -> Pixels:
-        steps, draw = self._forms[form - 1] if form else ((), 0)
-        random = np.random.default_rng([draw, number])
-        for step in steps:
-            if random.random() < step.rate:
-                pixels = step.pixels(pixels, random)
-        return pixels
+    def _drawn(self, form: int, number: int) -> Pixels:
+        return self._by_number[form].pixels(number, self._plain) if form else self._plain(number)
+
+    def _plain(self, number: int) -> Pixels:
+        first = max(start for start in self._albums if start <= number)
+        return self._albums[first].pixels[number - first]
 
     def _keep(self, pixels: Pixels) -> Album:
         album = Album(self._next, pixels)

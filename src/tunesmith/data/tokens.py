@@ -24,11 +24,13 @@ class Seen:
         ids: (T,), int64.
         learned: (T,), bool, which of its tokens are learned; None where the row has a label instead.
         hidden: (T,), int64, the tokens to be predicted where the model reads others; None where it does not.
+        shares: of which rows of the same split it is made, and how much of it is of each; empty where it is itself.
     """
 
     ids: np.ndarray[Any, np.dtype[np.int64]]
     learned: np.ndarray[Any, np.dtype[np.bool_]] | None
     hidden: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    shares: tuple[tuple[int, float], ...] = ()
 
 
 class TokenRows:

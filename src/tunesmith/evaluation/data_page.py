@@ -17,7 +17,7 @@ from tunesmith.evaluation.sound_plots import waveforms
 
 _NAMES = {"replaced": "lost characters (U+FFFD)", "mojibake": "UTF-8 read as another encoding", "html": "HTML",
           "mail": "mail addresses", "phone": "phone numbers", "card": "card numbers", "iban": "bank accounts",
-          "id": "identity numbers"}  # fmt: skip
+          "id": "identity numbers", "name": "names of persons"}  # fmt: skip
 
 
 def render_inspection(found: dict[str, Any]) -> str:

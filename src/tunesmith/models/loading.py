@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedModel,
 )
@@ -78,6 +80,8 @@ def locate(wanted: str) -> Source:
         SecurityError: the folder holds pickled weights only.
     """
     embedded = components("models")
+    if not wanted.strip():
+        raise RecipeError(f"model: its name is empty. Give {', '.join(embedded)}, a folder or a hub name (owner/name).")
     if wanted in embedded:
         path = embedded[wanted].locate()
         return Source(wanted, path, Path(path).is_dir())
@@ -98,6 +102,32 @@ def locate(wanted: str) -> Source:
         )
     _check_hub(wanted)
     return Source(wanted, wanted, False)
+
+
+def beside(name: str, folder: Path) -> str:
+    """Look a relative model folder up beside the recipe first, as data files are.
+
+    Args:
+        name: as in the recipe.
+        folder: the recipe's.
+    Returns:
+        The folder that is there, or the name.
+    """
+    place = folder / name
+    return str(place) if not Path(name).is_absolute() and (place / "config.json").is_file() else name
+
+
+def first_place(model: nn.Module) -> int:
+    """Return the position of a row's first token: RoBERTa and its kin count from behind the pad token's number.
+
+    Args:
+        model: as loaded.
+    Returns:
+        0 for most.
+    """
+    tables = (part for name, part in model.named_modules() if name.endswith("position_embeddings"))
+    pads = [int(part.padding_idx) for part in tables if getattr(part, "padding_idx", None) is not None]
+    return max(pads) + 1 if pads else 0
 
 
 def _check_hub(name: str) -> None:
@@ -188,13 +218,14 @@ def opener(config: Any, opens: str = "causal") -> Any:
 
     Args:
         config: of the model.
-        opens: "body", "masked": with the head that fills in, or "causal": with the head that writes; of an
-            encoder-decoder, with both parts.
+        opens: "body", "masked": with the head that fills in, "tags": with the one that labels tokens, or "causal": with
+            the head that writes; of an encoder-decoder, with both parts.
     Returns:
         An auto class.
     """
+    kinds = {"body": AutoModel, "masked": AutoModelForMaskedLM, "tags": AutoModelForTokenClassification}
     if opens != "causal":
-        return AutoModel if opens == "body" else AutoModelForMaskedLM
+        return kinds[opens]
     return AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
 
 
@@ -273,7 +304,7 @@ def load_model(
         source: from `locate`.
         device: where to put it.
         dtype: of the weights.
-        opens: "body", "causal" or "masked".
+        opens: "body", "causal", "masked" or "tags".
     Returns:
         The model.
     Raises:
@@ -367,6 +398,7 @@ def _explained(error: Exception, source: Source, opens: str) -> TunesmithError:
     if "Unrecognized configuration class" in text:
         head, instead = {
             "masked": ("that fills in hidden tokens", "an encoder (BERT, ModernBERT), or task.objective=causal"),
+            "tags": ("that labels tokens", "an encoder that was trained for token classification"),
             "causal": ("that writes", "a decoder or an encoder-decoder, or task text-classification"),
         }.get(opens, ("of that kind", "another model"))
         return CompatibilityError(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
-
+from tunesmith.core.files import COMMON_ENCODINGS, is_encoding
 from tunesmith.core.registry import components
 from tunesmith.recipe.schema import DataSettings
 
@@ -47,10 +46,6 @@ def across_data(data: DataSettings) -> list[str]:
             f"data.columns: it is for files without a header ({', '.join(nameless)}), and {', '.join(files)} name "
             "their own. Leave it out."
         )
-    try:
-        codecs.lookup(data.encoding)
-    except LookupError:
-        found.append(
-            f"data.encoding: '{data.encoding}' is no encoding that Python knows. Common: utf-8, latin-1, gb18030."
-        )
+    if not is_encoding(data.encoding):
+        found.append(f"data.encoding: '{data.encoding}' is no encoding that Python knows. {COMMON_ENCODINGS}")
     return found

@@ -17,7 +17,8 @@ def across_labels(recipe: Recipe, task: Any) -> list[str]:
     Returns:
         Mistakes, each with its key.
     """
-    found = [] if recipe.data.validation is not None else _without_validation(recipe, task)
+    held_out = recipe.data.validation is not None or recipe.data.folds is not None
+    found = [] if held_out else _without_validation(recipe, task)
     if recipe.data.also_train and (task.family == "generating" or task.reads == "images"):
         found.append(f"data.also_train: rows of '{task.name}' come from one file. Put them together in it.")
     if task.opens != "body":

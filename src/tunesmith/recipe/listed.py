@@ -74,11 +74,6 @@ def across_lists(listed: Mapping[str, Sequence[Any]], data: DataSettings, task: 
             if getattr(step, "ahead", False)
         ),
         *(
-            f"data.augmentation: {step.name} shares the labels of two rows, and a row of a run has one. Leave it out."
-            for step in listed["augmentation"]
-            if getattr(step, "mixes", False)
-        ),
-        *(
             f"data.cleaning: {step.name} is for tasks with a head for labels, not for '{task.name}'. Leave it out."
             for step in listed["cleaning"]
             if getattr(step, "needs_features", False) and task.family != "labelling"

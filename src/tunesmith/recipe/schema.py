@@ -129,7 +129,7 @@ class DataSettings(Settings):
         [], "Cleaning steps by name, or mappings with their settings; changes of texts first, then filters of train."
     )
     augmentation: list[Component] = setting(
-        [], "Augmentations by name, or mappings with their settings: other forms of the training texts in every epoch."
+        [], "Augmentations by name, or mappings with their settings: other forms of the training rows in every epoch."
     )
 
 

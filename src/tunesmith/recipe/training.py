@@ -53,6 +53,7 @@ def across_training(recipe: Recipe, task: Any) -> list[str]:
         *_across_labels(training, task),
         *_across_weights(recipe, task),
         *_across_synthetic(recipe, task),
+        *_across_augmentation(recipe, task),
         *_across_sharding(recipe),
     ]
 
@@ -83,17 +84,11 @@ def _across_sharding(recipe: Recipe) -> list[str]:
 
 def _across_synthetic(recipe: Recipe, task: Any) -> list[str]:
     """Refuse rows made of others where nothing could learn them, or where classes are evened out twice."""
-    written, losses = recipe.training.synthetic, getattr(task, "loss_components", [])
+    written = recipe.training.synthetic
     if written is None:
         return []
-    how, found = find("synthetic", written["name"]), []
-    hard = [loss.name for loss in losses if (how.mixes_labels and not loss.learns_soft) or loss.copies > 1]
-    if not losses or hard or getattr(task, "compares_rows", False):
-        what = f"the loss {hard[0]}" if hard else "a head that keeps rows" if losses else f"the task '{task.name}'"
-        found.append(
-            f"training.synthetic: {what} cannot learn what {how.name} makes. Take the loss cross-entropy and a head "
-            "with class vectors, or leave it out."
-        )
+    how = find("synthetic", written["name"])
+    found = _of_made_rows("training.synthetic", how, how.mixes_labels, task)
     if recipe.semi_supervised is not None or recipe.dual_learning is not None:
         found.append("training.synthetic: semi_supervised and dual_learning make their own steps. Leave one out.")
     if how.balances and recipe.training.balance != "none":
@@ -101,6 +96,40 @@ def _across_synthetic(recipe: Recipe, task: Any) -> list[str]:
     if not how.balances and recipe.training.class_weights is not None:
         found.append("training.class_weights: a mixed row has two labels, so no one weight. Leave one of both out.")
     return found
+
+
+def _of_made_rows(key: str, how: Any, mixes_labels: bool, task: Any) -> list[str]:
+    """Refuse rows made of others where the task's losses or its head cannot learn them."""
+    losses = getattr(task, "loss_components", [])
+    hard = [loss.name for loss in losses if (mixes_labels and not loss.learns_soft) or loss.copies > 1]
+    if losses and not hard and not getattr(task, "compares_rows", False):
+        return []
+    what = f"the loss {hard[0]}" if hard else "a head that keeps rows" if losses else f"the task '{task.name}'"
+    return [
+        f"{key}: {what} cannot learn what {how.name} makes. Take the loss cross-entropy and a head with class vectors, "
+        "or leave it out."
+    ]
+
+
+def _across_augmentation(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse images with parts of others where no loss could learn that their labels are shared."""
+    steps = [find("augmentations", one["name"]) for one in recipe.data.augmentation]
+    mixing = [step for step in steps if getattr(step, "mixes", False)]
+    if not mixing or task.family != "labelling" or task.reads != "images":  # refused elsewhere
+        return []
+    name = mixing[0].name
+    others = {
+        "training.class_weights": recipe.training.class_weights,
+        "semi_supervised": recipe.semi_supervised,
+        "dual_learning": recipe.dual_learning,
+        "task.reject": getattr(task, "reject", None),
+    }
+    return _of_made_rows("data.augmentation", mixing[0], True, task) + [
+        f"{key}: a row that {name} (data.augmentation) makes has two labels, and this is for rows of one. Leave one of "
+        "both out."
+        for key, value in others.items()
+        if value is not None
+    ]
 
 
 def _across_weights(recipe: Recipe, task: Any) -> list[str]:

@@ -64,9 +64,12 @@ def _without(split: Split, verdicts: dict[int, Verdict], kept: Index, step: str,
     if lighter:
         weights = np.ones(len(labels)) if weights is None else weights.copy()
         weights[list(lighter)] *= list(lighter.values())
-    for row, verdict in verdicts.items():
-        if verdict.label is not None:
-            labels[row] = verdict.label
+    corrected = {row: verdict.label for row, verdict in verdicts.items() if verdict.label is not None}
+    if corrected:
+        labels[list(corrected)] = list(corrected.values())
+    if corrected and soft is not None:
+        soft = soft.copy()
+        soft[list(corrected)] = np.eye(len(names), dtype=soft.dtype)[list(corrected.values())]
     gone = len(labels) - len(kept)
     dropped = {**split.audit.dropped, **({step: gone} if gone else {})}
     facts = replace(split.audit, rows=len(kept), dropped=dropped)

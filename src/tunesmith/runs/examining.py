@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ import numpy as np
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.files import write_json, write_text
+from tunesmith.core.progress import Bar, Progress
 from tunesmith.data.cleaning.base import Rows
 from tunesmith.data.cleaning.label_errors import LabelErrors
 from tunesmith.data.descriptions import same_numbers
 from tunesmith.data.examples import Columns, find_reader, path_text, read_examples
 from tunesmith.data.inspection import Inspection, shared_rows
+from tunesmith.data.personal import FindNames
 from tunesmith.data.tokens import tokenize
 from tunesmith.evaluation.data_page import finding, near_words, render_inspection
 from tunesmith.models.loading import load_tokenizer, locate
+from tunesmith.models.tagging import open_tagger
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.folder import check_new, staged
 from tunesmith.runs.session import open_session
@@ -29,25 +33,35 @@ _FEW = 5  # rows of a label that are few
 _UNEVEN = 10  # times as many rows as the rarest label has
 
 
+@dataclass(frozen=True)
+class Look:
+    """How files are looked through.
+
+    Args:
+        text: text column; guessed when None.
+        label: label column; guessed when None.
+        model: whose tokens are counted, and whose features judge labels; minilm for the latter when None.
+        suspicious: look for labels that are probably wrong.
+        tagger: token-classification model that finds names of persons; they are not looked for when None.
+        encoding: of text files.
+    """
+
+    text: str | None = None
+    label: str | None = None
+    model: str | None = None
+    suspicious: bool = False
+    tagger: str | None = None
+    encoding: str = "utf-8"
+
+
 def inspect_files(
-    files: Sequence[str | Path],
-    *,
-    text: str | None = None,
-    label: str | None = None,
-    model: str | None = None,
-    suspicious: bool = False,
-    encoding: str = "utf-8",
-    output: str | Path | None = None,
+    files: Sequence[str | Path], look: Look | None = None, output: str | Path | None = None
 ) -> dict[str, Any]:
     """Look through data files row by row.
 
     Args:
         files: one, or the splits of one data set.
-        text: text column; guessed when None.
-        label: label column; guessed when None.
-        model: whose tokens are counted, and whose features judge labels; minilm for the latter when None.
-        suspicious: look for labels that are probably wrong.
-        encoding: of text files.
+        look: how.
         output: new folder for page and facts; none is written when None.
     Returns:
         "files" with the facts of each, "shared" rows of several, "notes", and "page", where it is.
@@ -55,20 +69,21 @@ def inspect_files(
         DataError: a file that cannot be read, with its line; or no label to judge.
         CheckpointError: the output exists or cannot be written.
     """
+    look = look or Look()
     given = [files] if isinstance(files, str | Path) else list(files)
     place = None if output is None else Path(output).expanduser().absolute()
     if place is not None:
         check_new(place)
     if not given:
         raise DataError("no file was given to inspect.")
-    looked = [_looked(path, encoding, text, label) for path in given]
+    looked = _looked(given, look)
     facts = [one.plain() for one in looked]
     shared = shared_rows(looked)
     for one in facts:
-        if model is not None and one["text"] is not None:
-            one["tokens"] = _tokens(one, model, encoding)
-        if suspicious:
-            one["suspicious"] = _suspicious(one, model or "minilm", encoding)
+        if look.model is not None and one["text"] is not None:
+            one["tokens"] = _tokens(one, look.model, look.encoding)
+        if look.suspicious:
+            one["suspicious"] = _suspicious(one, look.model or "minilm", look.encoding)
     found = {"files": facts, "shared": shared, "notes": [*(note for one in facts for note in _notes(one)),
                                                          *_across(shared)]}  # fmt: skip
     if place is not None:
@@ -79,11 +94,28 @@ def inspect_files(
     return found
 
 
-def _looked(path: str | Path, encoding: str, text: str | None, label: str | None) -> Inspection:
-    """Look through a file; images and sounds that cannot be read are left aside."""
-    reader = find_reader(path_text(path), encoding)
-    reader.unreadable = []
-    return Inspection(reader, text, label)
+def _looked(files: Sequence[str | Path], look: Look) -> list[Inspection]:
+    """Look through files; images and sounds that cannot be read are left aside."""
+    found = []
+    for path in files:
+        reader = find_reader(path_text(path), look.encoding)
+        reader.unreadable = []
+        with Progress(None if look.tagger else False).stage(f"names in {reader.path}", None, "rows") as bar:
+            names = None if look.tagger is None else _names(look.tagger, bar)
+            found.append(Inspection(reader, look.text, look.label, names=names))
+    return found
+
+
+def _names(tagger: str, bar: Bar) -> FindNames:
+    """Return what finds names and says how far it is."""
+    found = open_tagger(tagger)
+
+    def find(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        names = found.find(texts)
+        bar(len(texts))
+        return names
+
+    return find
 
 
 def _tokens(one: dict[str, Any], model: str, encoding: str) -> dict[str, float]:
@@ -116,9 +148,11 @@ def _suspicious(one: dict[str, Any], model: str, encoding: str) -> list[dict[str
 def _notes(one: dict[str, Any]) -> list[str]:
     """Say what is odd about a file, one sentence each."""
     name, rows = one["file"], one["rows"]
-    texts = one["text"] or one["files"] or one["what"].startswith("conversations")
+    texts = one["text"] is not None or one["files"] or one["what"].startswith("conversations")
     found = _of_unreadable(one["unreadable"], rows) + ([] if texts else ["no column holds texts."])
+    found += _of_rows(one)
     for column in one["columns"]:
+        found += _of_name(column, one["reader"])
         if column["missing"]:
             found.append(f"column '{column['name']}': {column['missing']:,} of {rows:,} cells are empty or null.")
         if column["constant"]:
@@ -153,6 +187,30 @@ def _of_unreadable(files: Sequence[dict[str, str]], rows: int) -> list[str]:
             f"the first is {first['file']}: {first['why']}"]  # fmt: skip
 
 
+def _of_rows(one: dict[str, Any]) -> list[str]:
+    """Say which files are left out, and which rows are no conversations."""
+    found, skipped, unfit = [], one["skipped"], one["unfit"]
+    if skipped:
+        found.append(f"{len(skipped):,} files of other kinds are left out, for example {skipped[0]}.")
+    if unfit["rows"]:
+        first = unfit["first"][0]
+        found.append(f"{unfit['rows']:,} rows are no conversations that could be learned; the first is "
+                     f"{first['where']}: {first['why']}")  # fmt: skip
+    return found
+
+
+def _of_name(column: dict[str, Any], reader: str) -> list[str]:
+    """Say that a column has no name, or that the file may have no header."""
+    if reader != "delimited":
+        return []
+    if not column["name"].strip():
+        return ["a column has no name; most often it is an index that was saved too."]
+    if column["own_name"] is None:
+        return []
+    return [f"column '{column['name']}' holds its own name in {column['own_name']}: perhaps the file has no header, "
+            "and its first row was taken for one (data.columns names columns)."]  # fmt: skip
+
+
 def _of_kinds(column: dict[str, Any]) -> list[str]:
     """Say that cells are of several types, or texts that read as several kinds."""
     if column["said"] or not column["mixed"]:
@@ -183,6 +241,7 @@ def _of_labels(labels: dict[str, int]) -> list[str]:
 def _way_out(what: str) -> str:
     steps = {"html": "html", "control characters": "control-characters", "mojibake": "", "replaced": ""}
     step = steps.get(what, "redaction")
+    step = "redaction with a tagger" if what == "name" else step
     return f" (data.cleaning: {step})" if step else " (read the source again with its own encoding, data.encoding)"
 
 

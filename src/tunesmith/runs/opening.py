@@ -15,6 +15,7 @@ from tunesmith.core.seeds import derived
 from tunesmith.data.tokens import TokenRows, unknown_tokens
 from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name
 from tunesmith.evaluation.written import Written
+from tunesmith.models.tagging import open_tagger
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Judge
 from tunesmith.runs.continuing import Earlier, check_base
@@ -102,7 +103,10 @@ def read_corpus(checked: Checked, session: Reading, known: Sequence[str] = ()) -
     Raises:
         DataError: anything wrong with the data.
     """
-    return family_of(checked).read(checked, session, known)
+    try:
+        return family_of(checked).read(checked, session, known)
+    finally:
+        open_tagger.cache_clear()  # its memory is needed for training
 
 
 def held_out_again(checked: Checked, session: Session, fingerprint: Mapping[str, Any], known: Sequence[str]) -> Split:

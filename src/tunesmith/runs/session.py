@@ -20,7 +20,9 @@ from tunesmith.models.backbone import Backbone
 from tunesmith.models.dropout import set_dropout
 from tunesmith.models.loading import (
     Source,
+    beside,
     choose_device,
+    first_place,
     hollow_model,
     load_config,
     load_model,
@@ -143,7 +145,7 @@ def _found(checked: Checked) -> tuple[NewModel | None, Source, Any]:
     """Find the model, and what reads its input: a tokenizer, or `Pictures`."""
     recipe = checked.recipe
     made = None if recipe.model.new is None else NewModel(checked)
-    source = locate(_model_path(recipe.model.name, checked.folder)) if made is None else made.source
+    source = locate(beside(recipe.model.name, checked.folder)) if made is None else made.source
     images = checked.task.reads == "images"
     return made, source, load_pictures(source, load_config(source)) if images else load_tokenizer(source)
 
@@ -226,13 +228,6 @@ def _rules(reads: Any) -> str:
     return str(reads.backend_tokenizer.to_str() if reads.is_fast else repr(reads))
 
 
-def _first_place(model: nn.Module) -> int:
-    """Return the position of a row's first token: RoBERTa and its kin count from behind the pad token's number."""
-    tables = (part for name, part in model.named_modules() if name.endswith("position_embeddings"))
-    pads = [int(part.padding_idx) for part in tables if getattr(part, "padding_idx", None) is not None]
-    return max(pads) + 1 if pads else 0
-
-
 def _check_vocabulary(tokenizer: Any, model: nn.Module, source: Source) -> None:
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     if len(tokenizer) > rows:
@@ -283,12 +278,6 @@ def _chat(tokenizer: Any, prompt: PromptSettings, model: PreTrainedModel, task: 
     return Chat(tokenizer, prompt.chat, prompt.system, bool(getattr(model.config, "is_encoder_decoder", False)))
 
 
-def _model_path(name: str, folder: Path) -> str:
-    """A relative model folder is looked up beside the recipe first, as data files are."""
-    beside = folder / name
-    return str(beside) if not Path(name).is_absolute() and (beside / "config.json").is_file() else name
-
-
 def check_apart(checked: Checked, output: Path) -> None:
     """Refuse to replace a folder that holds the model which the new run starts from.
 
@@ -300,7 +289,7 @@ def check_apart(checked: Checked, output: Path) -> None:
     """
     if checked.recipe.model.new is not None:
         return
-    model = Path(_model_path(checked.recipe.model.name, checked.folder)).expanduser()
+    model = Path(beside(checked.recipe.model.name, checked.folder)).expanduser()
     if model.is_dir() and model.resolve().is_relative_to(output.resolve()):
         raise CheckpointError(
             f"output: {output} holds the model that the run starts from ({model}), which would be lost. Choose another "
@@ -310,7 +299,7 @@ def check_apart(checked: Checked, output: Path) -> None:
 
 def _limit(wanted: int | None, model: nn.Module, tokenizer: Any, facts: dict[str, Any]) -> int:
     places = getattr(model.config, "max_position_embeddings", None) or _ENDLESS
-    able = min(places - _first_place(model), tokenizer.model_max_length)
+    able = min(places - first_place(model), tokenizer.model_max_length)
     if wanted is None:
         return int(min(able, facts.get("max_tokens", able), 8192))
     if wanted > able:

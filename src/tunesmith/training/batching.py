@@ -58,7 +58,7 @@ def joined(parts: Sequence[tuple[Split, list[int], int]], names: Sequence[str] |
     places = [(split, number) for split, numbers, _ in parts for number in numbers]
     seen = [split.tokens.seen(number, draw) for split, numbers, draw in parts for number in numbers]
     owners = None if names is None else [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
-    labels = [split.taught(number) for split, number in places]
+    labels = [split.taught(number, one.shares) for (split, number), one in zip(places, seen, strict=True)]
     weights = None
     if any(getattr(split, "weights", None) is not None for split, _, _ in parts):
         weights = [1.0 if split.weights is None else float(split.weights[number]) for split, number in places]

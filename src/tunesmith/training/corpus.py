@@ -70,15 +70,19 @@ class Split:
     soft: np.ndarray[Any, np.dtype[np.float32]] | None = None
     weights: np.ndarray[Any, np.dtype[np.float64]] | None = None
 
-    def taught(self, row: int) -> int | list[float]:
+    def taught(self, row: int, shares: Sequence[tuple[int, float]] = ()) -> int | list[float]:
         """Return what one row teaches.
 
         Args:
             row: 0 <= row < rows of the split.
+            shares: rows that it is made of, and how much of it is of each; none where it is itself. Split has `soft`.
         Returns:
-            Its class, or C probabilities.
+            Its class, or C probabilities: of several rows the mean of theirs, weighted by the shares.
         """
-        return int(self.labels[row]) if self.soft is None else [float(share) for share in self.soft[row]]
+        if self.soft is None:
+            return int(self.labels[row])
+        mixed = [share * self.soft[one].astype(np.float64) for one, share in shares or ((row, 1.0),)]
+        return [float(chance) for chance in np.sum(mixed, axis=0)]
 
     @property
     def origin(self) -> str:
@@ -210,7 +214,7 @@ def load_corpus(
         warnings.extend(_remarks(split))
     forms = list[Any]()
     if data.augmentation:
-        splits["train"], forms = _augmented(splits["train"], data, template, tokenizer, max_tokens, seed)
+        splits["train"], forms = _augmented(splits["train"], data, template, tokenizer, max_tokens, seed, len(names))
         warnings.extend(one.sentence for one in forms)
     check_coverage(splits, names, files["train"].label_names)
     texts, missing = _label_texts(names, data, folder)
@@ -359,7 +363,7 @@ def _encode(
 
 
 def _augmented(
-    split: Split, data: DataSettings, template: Template, tokenizer: Any, max_tokens: int, seed: int
+    split: Split, data: DataSettings, template: Template, tokenizer: Any, max_tokens: int, seed: int, classes: int
 ) -> tuple[Split, list[Any]]:
     """Let training draw other forms of the rows' texts."""
 
@@ -373,7 +377,9 @@ def _augmented(
 
     steps = build_augmentations(data.augmentation)
     if isinstance(tokenizer, RowMaker):
-        return replace(split, tokens=tokenizer.augmented(split.tokens, steps)), []
+        mixes = split.soft is None and any(step.mixes for step in steps)  # a row that is made of several has no label
+        soft = np.eye(classes, dtype=np.float32)[split.labels] if mixes else split.soft
+        return replace(split, tokens=tokenizer.augmented(split.tokens, steps), soft=soft), []
     ready = [step.prepared(texts, derived(seed, f"augmentation {step.name}")) for step in steps]
     forms = [one for one, step in zip(ready, steps, strict=True) if step.ahead]
     return replace(split, tokens=AugmentedRows(split.tokens, tokenizer, write, ready, max_tokens)), forms

@@ -109,6 +109,11 @@ def separate(parts: dict[str, Part], leakage: str) -> tuple[list[str], list[Find
     if leakage == "error":
         raise DataError(f"{sentence}. Remove them, or choose data.leakage=drop or keep.")
     if leakage == "drop":
+        if found.all():
+            raise DataError(
+                f"{train.examples.path}: every one of {len(found):,} training rows also stands in another split, so "
+                "data.leakage=drop leaves none. Give other rows, or look whether one file was named twice."
+            )
         parts["train"] = train.only(np.flatnonzero(~found))
         dropped = train.dropped["in another split"] = int(found.sum())
         sentence = f"{dropped} training rows that also stand in another split were dropped (data.leakage=drop)"
@@ -234,6 +239,7 @@ def split_by_columns(part: Part, data: DataSettings) -> list[str]:
     if data.time is not None:
         cells = _column(part, data.time)
         part.times = np.array([_time(cell, part, row, data.time) for row, cell in enumerate(cells)])
+        _check_times(cells, part, data.time)
         ends = (cells[int(part.times.argmin())], cells[int(part.times.argmax())])
         said.append(f"time: held out are the latest rows by '{data.time}', from {ends[0]} to {ends[1]} in all.")
     return said
@@ -256,6 +262,27 @@ def _time(cell: str, part: Part, row: int, column: str) -> float:
         f"{part.examples.path}, {where}: '{cell}' in column '{column}' is neither a number nor a date as 2024-05-31 or "
         "2024-05-31T10:30:00. Write it so, or leave out data.time."
     )
+
+
+def _check_times(cells: Sequence[str], part: Part, column: str) -> None:
+    """Refuse numbers beside dates: which of the two is later is nothing that could be known."""
+    numbers = np.array([_is_number(cell) for cell in cells], dtype=bool)
+    if numbers.all() or not numbers.any():
+        return
+    first = (int(np.flatnonzero(numbers)[0]), int(np.flatnonzero(~numbers)[0]))
+    number, date = (f"'{cells[row]}' ({part.examples.where[int(part.index[row])]})" for row in first)
+    raise DataError(
+        f"{part.examples.path}: column '{column}' holds both numbers, as {number}, and dates, as {date}, so their "
+        "order is not known. Write all of them in one way, or leave out data.time."
+    )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _seconds(cell: str) -> float:

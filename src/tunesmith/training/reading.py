@@ -57,7 +57,7 @@ def read_labelled(
     readers = [labelled_reader(one, data, folder) for one in paths]
     reader = readers[0] if len(readers) == 1 else Several(readers)
     columns = Columns(data.text, data.label, (*other_columns(template, data), *more), kept)
-    return read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
+    return read_cleaned(reader, columns, data.empty == "drop", changes_of(data, folder))
 
 
 def labelled_reader(path: str | Path, data: DataSettings, folder: Path) -> Reader:

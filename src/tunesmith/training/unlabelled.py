@@ -58,7 +58,7 @@ def load_unlabelled(
     assert data.unlabelled is not None
     reader = labelled_reader(data.unlabelled, data, folder)
     columns = Columns(reader.only_column or data.text, data.label if audited else None, other_columns(template, data))
-    examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
+    examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data, folder))
     known = {name: row_hashes(tokenizer, split.examples, split.index) for name, split in corpus.splits.items()}
     kept, dropped = _kept(examples, row_hashes(tokenizer, examples), known, data.leakage)
 

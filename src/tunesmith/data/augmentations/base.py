@@ -14,7 +14,6 @@ from tunesmith.data.images import Pixels
 from tunesmith.data.sounds import Samples, Sound
 
 _WORD = re.compile(r"\S+")
-PLACEHOLDER = re.compile(r"<[A-Z]+_[0-9]+>")  # what redaction writes stays as it is
 
 
 class Augmentation(Component):

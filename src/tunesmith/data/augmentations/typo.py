@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from tunesmith.core.registry import register
-from tunesmith.data.augmentations.base import PLACEHOLDER, Augmentation
+from tunesmith.data.augmentations.base import Augmentation
+from tunesmith.data.personal import PLACEHOLDER
 
 
 @register("augmentations")

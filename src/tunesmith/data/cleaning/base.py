@@ -10,6 +10,7 @@ import numpy as np
 
 from tunesmith.core.named import build_named
 from tunesmith.core.settings import Component
+from tunesmith.data.personal import FindNames
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Cleaning(Component):
 
     name: ClassVar[str]
     where: ClassVar[str]  # which rows it sees, for lists and docs
+    of: ClassVar[str] = "text"  # what its rows must be; "rows" where it does not matter
 
 
 class Change(Cleaning):
@@ -81,6 +83,31 @@ class Change(Cleaning):
             As many.
         """
         return [self.text(cell) for cell in cells]
+
+    def ready(self, finder: Callable[[str], FindNames]) -> Change:
+        """Get ready to change texts.
+
+        Args:
+            finder: loads a model that finds names, by its folder or hub name.
+        Returns:
+            The step itself, or one that has what it needs.
+        """
+        return self
+
+    @property
+    def reads_model(self) -> bool:
+        """Whether a model reads every text, which takes time."""
+        return False
+
+    def rows(self, rows: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Change the texts of several rows.
+
+        Args:
+            rows: the texts of each, as for `cells`.
+        Returns:
+            The same as `cells` of each.
+        """
+        return [self.cells(cells) for cells in rows]
 
 
 class Filter(Cleaning):

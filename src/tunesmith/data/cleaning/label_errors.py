@@ -18,6 +18,7 @@ class LabelErrors(Filter):
     where: ClassVar[str] = "drops, relabels or weighs training rows; reads the frozen model's features"
     paper: ClassVar[str] = "Northcutt et al. 2021, arXiv:1911.00068"
     needs_features: ClassVar[bool] = True
+    of: ClassVar[str] = "rows"
     do: Literal["drop", "correct", "weight", "list"] = setting(
         "drop",
         "Drop the rows, give them the label that the probe suggests, let them weigh less (by the given label's "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import model_validator
+
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.data.cleaning.base import Filter, Rows, Verdict
@@ -16,6 +18,12 @@ class Length(Filter):
     name: ClassVar[str] = "length"
     least: int = setting(1, "Fewest characters.", unit="characters", ge=0)
     most: int | None = setting(None, "Most characters; any number when empty.", unit="characters", ge=1)
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Length:
+        if self.most is not None and self.most < self.least:
+            raise ValueError(f"most: {self.most} is less than least={self.least}, so no text could stay")
+        return self
 
     def judge(self, rows: Rows) -> dict[int, Verdict]:
         """Count characters."""

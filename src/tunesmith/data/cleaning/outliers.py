@@ -20,6 +20,7 @@ class Outliers(Filter):
     where: ClassVar[str] = "drops training rows; reads the frozen model's features"
     paper: ClassVar[str] = "Ramaswamy et al. 2000"
     needs_features: ClassVar[bool] = True
+    of: ClassVar[str] = "rows"
     do: Literal["drop", "list"] = setting("drop", "Drop the rows, or list them only.")
     neighbours: int = setting(
         20,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from tunesmith.core.registry import register
-from tunesmith.data.files import holds_folders_of, labelled
+from tunesmith.data.files import holds_folders_of, labelled, other_files
 from tunesmith.data.readers.base import Reader, Row
 from tunesmith.data.sounds import SUFFIXES, read_sound
 
@@ -35,6 +35,7 @@ class AudioFolder(Reader):
         Raises:
             DataError: a sound of length zero, or one that cannot be read.
         """
+        self.skipped = other_files(self.path, SUFFIXES)
         for where, path, label in labelled(self.path, SUFFIXES):
             sound = self.attempt(path, read_sound)
             if sound is None:

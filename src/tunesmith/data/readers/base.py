@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from tunesmith.core.errors import DataError
+from tunesmith.core.files import COMMON_ENCODINGS, is_encoding
 
 _LOOKED = 1 << 16  # bytes of a file that are looked at
 
@@ -24,6 +25,8 @@ class Reader:
         encoding: character encoding of text files.
         max_characters: longest cell.
         columns: names of the columns of a file without a header; empty when the file names them.
+    Raises:
+        DataError: an encoding that Python does not know.
     """
 
     name: ClassVar[str]
@@ -41,6 +44,8 @@ class Reader:
     def __init__(
         self, path: str, encoding: str = "utf-8", max_characters: int = 1_000_000, columns: Sequence[str] = ()
     ) -> None:
+        if not is_encoding(encoding):
+            raise DataError(f"encoding: '{encoding}' is no encoding that Python knows. {COMMON_ENCODINGS}")
         self.path = path
         self.encoding = encoding
         plain = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
@@ -48,6 +53,7 @@ class Reader:
         self.max_characters = max_characters
         self.columns = list(columns)
         self.unreadable: list[dict[str, str]] | None = None  # a list gathers files that cannot be read
+        self.skipped: list[str] = []  # files of other kinds, which readers of folders leave out
 
     @classmethod
     def reads(cls, path: str) -> bool:

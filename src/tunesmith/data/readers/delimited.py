@@ -47,6 +47,8 @@ class Delimited(Reader):
             header = self.columns or self._header(next(reader, None))
             line = reader.line_num + 1
             for cells in reader:
+                if cells == header and len(header) > 1:
+                    raise self._header_again(line)
                 if cells:
                     yield f"line {line}", self._named(header, cells, line)
                 line = reader.line_num + 1
@@ -66,6 +68,13 @@ class Delimited(Reader):
             twice = next(name for name in header if header.count(name) > 1)
             raise DataError(f"{self.path}: the column '{twice}' stands twice in the header; rename one.")
         return header
+
+    def _header_again(self, line: int) -> DataError:
+        if self.columns and line == 1:
+            return DataError(f"{self.path}: its first row is a header, so data.columns is not needed. Leave it out.")
+        return DataError(
+            f"{self.path}, line {line}: the header stands there again, as where files were put together. Take it out."
+        )
 
     def _named(self, header: list[str], cells: list[str], line: int) -> dict[str, str]:
         if len(cells) != len(header):
@@ -103,6 +112,9 @@ def not_decodable(path: str, encoding: str, error: UnicodeError) -> DataError:
         )
     found = error.object[error.start : error.start + 1].hex()
     with open(path, "rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            return DataError(f"{path} is not {encoding}: it begins as UTF-16 does. Say so: data.encoding=utf-16.")
+        file.seek(0)
         before, read = 0, 0
         for block in iter(lambda: file.read(1 << 20), b""):
             try:

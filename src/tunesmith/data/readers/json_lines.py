@@ -52,7 +52,7 @@ class JsonLines(Reader):
             first = next((line for line in file if line.strip()), "")
         try:
             return not isinstance(json.loads(first), dict)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):  # told where the whole is read
             return True
 
     def _lines(self) -> Iterator[Row]:

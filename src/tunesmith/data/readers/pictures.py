@@ -48,7 +48,10 @@ class ImageFiles(Reader):
         """
         place = Path(self.path).expanduser()
         single = place.is_file() and place.suffix.lower() in SUFFIXES
-        names = [""] if single else [name for name, _ in image_entries(place, ImageLimits())[0]]
+        names = [""]
+        if not single:
+            entries, self.skipped = image_entries(place, ImageLimits())
+            names = [name for name, _ in entries]
         for number, name in enumerate(names, 1):
             whole, folder = str(place / name if name else place), PurePosixPath(name).parent.as_posix()
             size = self.attempt(whole, _size)

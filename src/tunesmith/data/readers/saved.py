@@ -12,6 +12,7 @@ from tunesmith.core.registry import components, register
 from tunesmith.data.readers.base import Reader, Row
 from tunesmith.data.readers.pictures import holds_images
 
+_WRITTEN = ("dataset_info.json", "dataset_dict.json")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -64,6 +65,8 @@ class Saved(Reader):
         try:
             found = datasets.load_from_disk(place) if local else datasets.load_dataset(place)
         except Exception as error:  # noqa: BLE001 - the library raises many kinds
+            if local and not any((Path(place) / name).exists() for name in _WRITTEN):
+                raise DataError(_unknown_folder(Path(place))) from None
             kind = "a folder that datasets wrote" if local else "a data set that the hub can give"
             raise DataError(f"{place} is not {kind}: {str(error).splitlines()[0][:300]}") from None
         if not hasattr(found, "keys"):
@@ -72,3 +75,14 @@ class Saved(Reader):
         if split not in found:
             raise DataError(f"{place}: {unknown('split', split, found.keys())}. Choose one with {place}:SPLIT.")
         return found[split]
+
+
+def _unknown_folder(folder: Path) -> str:
+    """Say what a folder that no reader takes may be, and which of its files could be meant."""
+    suffixes = tuple(suffix for reader in components("readers").values() for suffix in reader.suffixes)
+    files = sorted(item.name for item in folder.iterdir() if item.name.lower().endswith(suffixes))
+    inside = f" Did you mean {folder / files[0]}?" if files else ""
+    return (
+        f"{folder} holds no data that is read from a folder: images, folders of .wav files, images with masks, "
+        f"Annotations with boxes, or what the library datasets wrote.{inside}"
+    )

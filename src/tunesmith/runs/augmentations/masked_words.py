@@ -10,7 +10,7 @@ import numpy as np
 
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.data.augmentations.base import PLACEHOLDER
+from tunesmith.data.personal import PLACEHOLDER
 from tunesmith.runs.augmentations.base import WrittenAhead
 
 _CORE = re.compile(r"\w(?:.*\w)?")  # a word without the marks around it
