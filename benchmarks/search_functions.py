@@ -6,7 +6,7 @@ Every seed gives every strategy the same budget in epochs; a trial has 9, after 
 comes nearer to its last one. Strategies that stop trials early therefore make more of them. The figure is the regret of
 the best complete trial; the test is Wilcoxon's signed-rank test over seeds, one-sided, corrected for all comparisons
 (Holm). Rows of strategies that are not measured again stay in the results. A trial costs no training, so what takes
-time is drawing: milliseconds, but for gaussian-process, whose fits take seconds; it has fewer seeds or trials.
+time is drawing: milliseconds, but for gaussian-process, whose fits take seconds: give it fewer seeds or trials.
 """
 
 from __future__ import annotations

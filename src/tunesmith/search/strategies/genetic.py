@@ -13,8 +13,9 @@ from tunesmith.search.strategies.sampling import Sampling
 
 @register("strategies")
 class Genetic(Sampling):
-    """A population whose best members are crossed: numbers blended (BLX-alpha), choices from either; some are changed,
-    numbers by mostly small steps (polynomial mutation), choices drawn anew.
+    """A population whose best members are crossed: numbers blended (BLX-alpha), choices from either, some changed.
+
+    A number is changed by a mostly small step (polynomial mutation), a choice is drawn anew.
 
     Source: Deb et al. 2002 (NSGA-II, polynomial mutation), of one score; Eshelman and Schaffer 1993 (BLX-alpha);
         optuna's form of all.
