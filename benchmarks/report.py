@@ -13,6 +13,7 @@ import common
 from report_few_shot import few_shot_intents
 from report_loop import closed_loop, killed_study
 from report_omniglot import omniglot
+from report_search import search_functions
 from report_statistics import ensembles, interval_coverage
 from report_ways import ways
 
@@ -453,6 +454,7 @@ def main() -> None:
         *interval_coverage(),
         *closed_loop(),
         *killed_study(),
+        *search_functions(),
     ]
     (FOLDER / "README.md").write_text(
         "\n".join(

@@ -36,6 +36,7 @@ _PLACE = 21  # bits of a code point, so three of them fit into 64
 
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
 Short = np.ndarray[Any, np.dtype[np.uint32]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def near_groups(sides: Sequence[Sequence[str]], threshold: float, seed: int = 0) -> Index:
@@ -195,7 +196,7 @@ def _joined_texts(texts: list[str], threshold: float, seed: int) -> Index:
     hashes = (_mixed(names) >> np.uint64(32)).astype(np.uint32)[sets.indices]
     groups = np.arange(len(texts))
     for keys in _band_keys(hashes, sets.indptr.astype(np.int64), threshold, seed):
-        for left, right in _candidates(keys):
+        for left, right in candidates(keys, np.argsort(keys, kind="stable")):
             apart = groups[left] != groups[right]
             left, right = left[apart], right[apart]
             near = _are_near(sets, left, right, threshold)
@@ -234,8 +235,8 @@ def trigram_keys(texts: list[str]) -> tuple[Keys, Index]:
     return _mixed(grams), starts
 
 
-def band_keys(texts: list[str], threshold: float, seed: int, orders: int) -> Iterator[Keys]:
-    """Go through the bands of texts: a number per text, equal where all smallest trigrams of the band are.
+def sketches(texts: list[str], threshold: float, seed: int, orders: int) -> Iterator[tuple[Keys, Bytes]]:
+    """Go through the bands of texts: what tells which texts to compare, and how alike two of them are about.
 
     Args:
         texts: as `normal` writes them.
@@ -243,22 +244,35 @@ def band_keys(texts: list[str], threshold: float, seed: int, orders: int) -> Ite
         seed: of the random orders; the same one for texts that are compared.
         orders: most random orders. [count]
     Returns:
-        (texts,) per band.
+        Per band (texts,), a number that is equal where all smallest trigrams of the band are, and (texts, rows), a byte
+        of each of these trigrams.
     """
     keys, starts = trigram_keys(texts)
     hashes = (keys >> np.uint64(32)).astype(np.uint32)
-    yield from _band_keys(hashes, starts.astype(np.int64), threshold, seed, orders)
+    for smallest in _bands(hashes, starts.astype(np.int64), threshold, seed, orders):
+        yield _together(smallest), np.stack([one.astype(np.uint8) for one in smallest], axis=1)
 
 
-def _band_keys(hashes: Short, starts: Index, threshold: float, seed: int, orders: int = _ORDERS) -> Iterator[Keys]:
+def _band_keys(hashes: Short, starts: Index, threshold: float, seed: int) -> Iterator[Keys]:
     """Go through the bands: a number per text that agrees where all smallest trigrams of the band agree."""
+    return map(_together, _bands(hashes, starts, threshold, seed, _ORDERS))
+
+
+def _bands(hashes: Short, starts: Index, threshold: float, seed: int, orders: int) -> Iterator[list[Keys]]:
+    """Go through the bands: each text's smallest trigram in each random order of the band."""
     draw = np.random.default_rng(seed)
     bands, rows = bands_of(threshold, orders)
     for _ in range(bands):
-        keys = np.zeros(len(starts) - 1, np.uint64)
-        for factor in draw.integers(0, 1 << 31, rows, np.uint32) * np.uint32(2) + np.uint32(1):
-            keys = _mixed(keys ^ _smallest(hashes, starts, factor))
-        yield keys
+        factors = draw.integers(0, 1 << 31, rows, np.uint32) * np.uint32(2) + np.uint32(1)
+        yield [_smallest(hashes, starts, factor) for factor in factors]
+
+
+def _together(smallest: list[Keys]) -> Keys:
+    """Make one number of several."""
+    keys = np.zeros(len(smallest[0]), np.uint64)
+    for one in smallest:
+        keys = _mixed(keys ^ one)
+    return keys
 
 
 def _smallest(hashes: Short, starts: Index, factor: np.uint32) -> Keys:
@@ -271,9 +285,15 @@ def _smallest(hashes: Short, starts: Index, factor: np.uint32) -> Keys:
     return found
 
 
-def _candidates(keys: Keys) -> Iterator[tuple[Index, Index]]:
-    """Go through all pairs of texts with the same key."""
-    order = np.argsort(keys, kind="stable")
+def candidates(keys: Keys, order: Index) -> Iterator[tuple[Index, Index]]:
+    """Go through all pairs of texts with the same key, those that are next to each other first.
+
+    Args:
+        keys: (texts,).
+        order: (texts,), numbers of the texts, those with the same key side by side.
+    Returns:
+        Numbers of texts, (pairs,) each: all neighbours, all with one text between, and so on.
+    """
     keys = keys[order]
     left, step = np.flatnonzero(keys[1:] == keys[:-1]), 1
     while len(left):

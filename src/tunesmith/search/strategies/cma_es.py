@@ -16,8 +16,10 @@ from tunesmith.search.strategies.sampling import Sampling
 class CmaEs(Sampling):
     """A normal distribution that moves to the better half of its draws and takes their shape; choices come from TPE.
 
-    Source: Hansen 2016, arXiv:1604.00772. Differs: choices, which have no covariance, are drawn by a tree-structured
-        Parzen estimator.
+    Whole numbers and steps keep a least chance to change (a margin), so that the distribution does not end on one.
+
+    Source: Hansen 2016, arXiv:1604.00772; Hamano et al. 2022, arXiv:2205.13482 (margin). Differs: choices, which have
+        no covariance, are drawn by a tree-structured Parzen estimator.
     """
 
     name: ClassVar[str] = "cma-es"
@@ -42,5 +44,5 @@ class CmaEs(Sampling):
         others = samplers.TPESampler(n_startup_trials=self.startup, constant_liar=True, seed=seed)
         return samplers.CmaEsSampler(
             sigma0=self.spread, n_startup_trials=self.startup, independent_sampler=others, seed=seed,
-            warn_independent_sampling=False,
+            warn_independent_sampling=False, with_margin=True,
         )  # fmt: skip

@@ -13,9 +13,12 @@ from tunesmith.search.strategies.sampling import Sampling
 
 @register("strategies")
 class Genetic(Sampling):
-    """A population whose best members are crossed: numbers blended (BLX-alpha), choices from either, some drawn anew.
+    """A population whose best members are crossed: numbers blended (BLX-alpha), choices from either, some changed.
 
-    Source: Deb et al. 2002 (NSGA-II), of one score; Eshelman and Schaffer 1993 (BLX-alpha); optuna's form of both.
+    A number is changed by a mostly small step (polynomial mutation), a choice is drawn anew.
+
+    Source: Deb et al. 2002 (NSGA-II, polynomial mutation), of one score; Eshelman and Schaffer 1993 (BLX-alpha);
+        optuna's form of all.
     """
 
     name: ClassVar[str] = "genetic"
@@ -25,7 +28,7 @@ class Genetic(Sampling):
     population: int = setting(8, "Members of a generation.", unit="count", ge=2)
     crossing: float = setting(0.9, "Share of children with two parents.", unit="fraction", ge=0, le=1)
     mutation: float | None = setting(
-        None, "How often a field is drawn anew; once per child when empty.", unit="fraction", ge=0, le=1
+        None, "How often a field is changed; once per child when empty.", unit="fraction", ge=0, le=1
     )
 
     def sampler(self, space: Space, seed: int) -> Any:
@@ -33,5 +36,6 @@ class Genetic(Sampling):
         samplers = optuna().samplers
         return samplers.NSGAIISampler(
             population_size=self.population, crossover=samplers.nsgaii.BLXAlphaCrossover(),
-            crossover_prob=self.crossing, mutation_prob=self.mutation, seed=seed,
+            crossover_prob=self.crossing, mutation=samplers.nsgaii.PolynomialMutation(), mutation_prob=self.mutation,
+            seed=seed,
         )  # fmt: skip
