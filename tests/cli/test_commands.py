@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.conftest import run_command as tunesmith
-from tunesmith.cli import main
+from tunesmith.cli import main, show
+from tunesmith.runs.answering import Prediction
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -146,3 +147,15 @@ def test_warnings_are_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         warnings.simplefilter("always")
         main.run()
     assert capsys.readouterr().err == "note: two rows were cut.\n"
+
+
+def test_an_answer_is_one_line_whatever_its_label() -> None:
+    given = Prediction("new\nline", 0.5, {"new\nline": 0.5, 'a "b" {c} 🎉': 0.3})
+    assert show.predictions([given]) == 'new\\nline 50.0 %  a "b" {c} 🎉 30.0 %'
+
+
+def test_a_folder_of_runs_names_the_run_in_it(tmp_path: Path) -> None:
+    (tmp_path / "loop" / "best").mkdir(parents=True)
+    (tmp_path / "loop" / "best" / "fingerprint.json").write_text("{}")
+    result = tunesmith("predict", str(tmp_path / "loop"), "where is it")
+    assert result.returncode == 2 and f"Did you mean {tmp_path / 'loop' / 'best'}?" in result.stderr

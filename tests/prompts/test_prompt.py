@@ -1,6 +1,7 @@
 """Prompts as data: what they render, what they refuse, and files."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,9 +70,10 @@ def test_the_answers_wording_is_what_follows_the_row() -> None:
         ({"template": "{label} {text} {label}"}, ["text"], "stands 2 times"),
         ({"template": "{text} {mood}"}, ["text", "mood"], "the model would read the answer"),
         ({"template": "{text"}, ["text"], "a single"),
+        ({"template": "{label}", "demonstrations": {"count": 2}}, ["text"], "prompt.template: '{label}' has no input"),
     ],
 )
-def test_templates_that_cannot_ask_are_refused(values: dict[str, str], columns: list[str], message: str) -> None:
+def test_templates_that_cannot_ask_are_refused(values: dict[str, Any], columns: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Prompt(**values).check(columns, "mood")
 

@@ -76,6 +76,7 @@ def test_all_mistakes_at_once_with_line_and_nearest_name(tmp_path: Path) -> None
         ("data.label=text", "data.label: 'text' is also data.text"),
         ("data.leakage=ignore", "data.leakage: 'ignore' is not allowed. Input should be 'keep', 'drop' or 'error'"),
         ("rank", "'rank' is not an override; write key=value"),
+        ("lora,", "needs quotes around the whole: 'method={name: lora, rank: 16}'"),
         ("seed.x=1", "'seed' is a single value"),
     ],
 )

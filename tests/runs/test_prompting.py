@@ -10,7 +10,7 @@ import transformers
 
 import tunesmith
 from tests.conftest import TEXTS, save_tiny_writer, write_csv
-from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
+from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError, RecipeError
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.prompting import PromptScorer
@@ -70,13 +70,19 @@ def test_training_with_demonstrations(
     shown = {"count": 2, "strategy": strategy, "separator": "\n"}
     prompt = {**PROMPT, "label_descriptions": told, "demonstrations": shown}
     task = {"name": "prompt-classification", "verbalizer": verbalizer, "calibration": "batch"}
-    run = tunesmith.train({**asked(recipe, masked), "task": task, "prompt": prompt, "training": {"epochs": 1}})
+    values = {**asked(recipe, masked), "task": task, "prompt": prompt, "training": {"epochs": 1}}
+    run = tunesmith.train(values)
     same_again(run, data_folder / "test.csv")
     used = Prompt.read(run.folder / "prompt.yaml")
     assert (run.folder / "demonstrations.jsonl").exists() == (strategy == "nearest")
     assert len(used.demonstrations.examples) == (0 if strategy == "nearest" else 3)
     train = {f"{text} {extra}": label for label, texts in TEXTS.items() for text in texts for extra in "abcde"}
     assert all(train[one["text"]] == one["label"] for one in used.demonstrations.examples)
+    again = tunesmith.train(values, resume=True)  # what the run has chosen is no other recipe
+    assert again.metrics == run.metrics
+    other = {**prompt, "demonstrations": {"examples": [{"text": "good day", "label": "greeting"}]}}
+    with pytest.raises(CheckpointError, match="finished run of another recipe"):
+        tunesmith.train({**values, "prompt": other}, resume=True)
 
 
 def test_usefulness_is_the_mean_log_probability_of_other_rows(masked: Path) -> None:

@@ -287,6 +287,7 @@ def test_plain_text_needs_no_column(semi: Recipe, tmp_path: Path) -> None:
             "semi_supervised.threshold: 1.5 is not allowed",
         ),
         ({"dual_learning": "dual-network"}, "a recipe has one scheme"),
+        ({"task": "prompt-classification"}, "prompts learn from rows without labels by `tunesmith pet`"),
         ({"task": "instruction-tuning"}, "is for tasks with a label per row"),
         ({"data": None}, "data.unlabelled: semi_supervised 'self-training' learns from rows without labels"),
     ],

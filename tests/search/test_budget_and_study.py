@@ -70,8 +70,14 @@ def test_what_a_study_refuses(tmp_path: Path) -> None:
         Study(folder, {"seed": 3})
     with pytest.raises(CheckpointError, match="seed is 4, there it was 3"):
         Study(folder, {"seed": 4}, resume=True)
+    many = {"budget": {"evaluations": 20.0, "seconds": None}}
+    with pytest.raises(
+        CheckpointError, match="other holds another search: budget is evaluations 9.0, there it was eval"
+    ):
+        Study(tmp_path / "other", many).add(tried(1))
+        Study(tmp_path / "other", {"budget": {"evaluations": 9.0, "seconds": None}}, resume=True)
     (folder / "tried.jsonl").write_text("{}\n")
     with pytest.raises(CheckpointError, match="line 1 is damaged"):
         Study(folder, {"seed": 3}, resume=True)
     with pytest.raises(CheckpointError, match="no search to go on"):
-        Study(tmp_path / "other", {}, resume=True)
+        Study(tmp_path / "none", {}, resume=True)

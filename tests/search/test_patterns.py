@@ -1,5 +1,6 @@
 """Pattern-exploiting training on a tiny masked model; prompt-classification by several templates."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.patterns import taught
 
 Recipe = dict[str, Any]
+SPLITS = ("train", "test")
 WORDS = {"greeting": "you", "parting": "now", "thanks": "so"}
 
 
@@ -70,6 +72,43 @@ def test_the_whole_way(recipe: Recipe, masked: Path, tmp_path: Path, capsys: pyt
     assert not (tmp_path / "other").exists()  # refused before a pattern was tuned
     with pytest.raises(RecipeError, match="weights"):
         tunesmith.exploit_patterns(values, words[1:], tmp_path / "more.jsonl", tmp_path / "new", weights="best")
+
+
+def test_what_is_refused_before_a_pattern_is_tuned(recipe: Recipe, masked: Path, tmp_path: Path) -> None:
+    Prompt(template="{text} so {label}", label_words=WORDS).write(tmp_path / "so.yaml")
+    Prompt(template="{label}", label_words=WORDS).write(tmp_path / "blind.yaml")
+    values = {**recipe, "model": str(masked)}
+    train = Path(values["data"]["train"])
+    so, blind, out = tmp_path / "so.yaml", tmp_path / "blind.yaml", tmp_path / "out"
+    write_jsonl(tmp_path / "more.jsonl", [{"text": "good evening to you"}])
+    for prompts, file, said in (
+        ([so], train, r"train.csv \(unlabelled\): none of its \d+ rows is left: .*also stand in train"),
+        ([so, blind], tmp_path / "more.jsonl", r"blind: prompt.template: '\{label\}' has no input field"),
+    ):
+        with pytest.raises((DataError, RecipeError), match=said):
+            tunesmith.exploit_patterns(values, prompts, file, out)
+        assert not out.exists()
+
+
+def test_rows_that_are_known_are_not_labelled(
+    recipe: Recipe, masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Prompt(template="{text} so {label}", label_words=WORDS).write(tmp_path / "so.yaml")
+    values = {**recipe, "model": str(masked), "training": {**recipe["training"], "epochs": 1},
+              "evaluation": {"resamples": 100, "baselines": False}}  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    train, test = (list(csv.DictReader(Path(values["data"][name]).read_text().splitlines())) for name in SPLITS)
+    known = [*train, test[0]]
+    fresh = {"text": "good evening to you", "label": "x"}
+    write_jsonl(tmp_path / "more.jsonl", [*known, fresh, fresh])
+    words = [str(tmp_path / name) for name in ("recipe.yaml", "so.yaml")]
+    app(["pet", *words, "--unlabelled", str(tmp_path / "more.jsonl"), "--output", str(tmp_path / "out"),
+         "--no-compare", "method.rank=3"], standalone_mode=False)  # fmt: skip
+    told = capsys.readouterr().err
+    assert "of 63 rows 13 also stand in validation or test, 48 also stand in train, 1 repeat an earlier row" in told
+    lines = [json.loads(line) for line in (tmp_path / "out" / "taught.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in lines if max(json.loads(line["soft"]).values()) < 1] == [fresh["text"]]
+    assert tunesmith.Run.load(tmp_path / "out" / "final").recipe.method.rank == 3  # type: ignore[attr-defined]
 
 
 def test_a_prompt_by_several_templates(recipe: Recipe, masked: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tunesmith.core.errors import RecipeError
 from tunesmith.core.registry import components, find
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.budget import Budget
-from tunesmith.search.phrases import cut, joined
+from tunesmith.search.phrases import bare, cut, joined
 from tunesmith.search.problem import BudgetSpent
 from tunesmith.search.prompts import Choosing, PromptProblem
 from tunesmith.search.sources import Glossary, Sources
@@ -206,3 +206,12 @@ def test_a_sample_has_every_label() -> None:
     known.truth = np.array([0] * 50 + [1] * 8 + [2] * 2)
     assert np.bincount(known.truth[known.sample(9)]).tolist() == [4, 3, 2]
     assert len(known.sample(1000)) == 60
+
+
+def test_a_soft_prompt_starts_from_all_that_no_row_fills() -> None:
+    prompt = Prompt(
+        template="{text} ({row.labels}): one of {labels}. It was {label}.",
+        label_words={"up": ["good"], "down": ["bad"]},
+        description="Judge films.",
+    )
+    assert bare(prompt, ["up", "down"]) == "Judge films. ( ): one of good, bad. It was ."

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import save_tiny_bert, save_tiny_pair, save_tiny_writer
 from tunesmith.core.errors import RecipeError
@@ -15,6 +16,7 @@ from tunesmith.methods.prefix import PrefixTuning
 from tunesmith.models.layout import ragged
 from tunesmith.models.sequences import open_language
 from tunesmith.tasks.answering import Reading, tokenize_words
+from tunesmith.tasks.verbalizers.base import WordHead
 
 WORDS = [["hello", "good morning to you"], ["thank you so much", "thank you friend"], ["goodbye"]]
 TEXTS = [
@@ -153,3 +155,24 @@ def test_words_that_cannot_be_told_apart_are_refused(tiny_folder: Path, words: l
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_folder)
     with pytest.raises(RecipeError, match=message):
         tokenize_words(tokenizer, words, "masked", " ")
+
+
+def test_labels_of_several_words_score_the_mean_probability_and_a_thousand_take_little_memory() -> None:
+    chances = torch.tensor([[0.1, 0.3, 0.2, 0.4]], dtype=torch.float64)
+    head = WordHead([0, 1, 1, 0], 2)
+    head.prior.copy_(torch.tensor([0.5, 0.25]).log())
+    wanted = torch.tensor([[(0.1 + 0.4) / 2 / 0.5, (0.3 + 0.2) / 2 / 0.25]], dtype=torch.float64)
+    assert torch.allclose(head(chances.log()).exp(), wanted)
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, torch.Tensor):
+                self.numbers = max(self.numbers, found.numel())
+            return found
+
+    with Largest() as largest:
+        assert WordHead(range(1000), 1000)(torch.zeros(8, 1000)).shape == (8, 1000)
+    assert largest.numbers == 8000

@@ -364,7 +364,7 @@ def mix(
 @app.command()
 def pet(
     recipe: Annotated[str, typer.Argument(help="Recipe of a task with labels, a YAML file.")],
-    prompts: Annotated[list[str], typer.Argument(help="Prompt files, one per pattern.")],
+    prompts: Annotated[list[str], typer.Argument(help="Prompt files, one per pattern; and key=value of the recipe.")],
     unlabelled: Annotated[str, typer.Option(help="Data file of rows without labels.")],
     output: Output,
     temperature: Annotated[float, typer.Option(help="Above 1 softens what the patterns teach.")] = 2.0,
@@ -374,8 +374,10 @@ def pet(
     """Tune several prompts, let them label rows, learn from that."""
     from tunesmith.api import exploit_patterns as carry_out
 
-    found = carry_out(recipe, prompts, unlabelled, output, temperature=temperature, compare=compare).summary()
-    _give(found, as_json, display.taught(found))
+    changes = [word for word in prompts if "=" in word and not Path(word).exists()]
+    files = [word for word in prompts if word not in changes]
+    taught = carry_out(recipe, files, unlabelled, output, changes, temperature=temperature, compare=compare)
+    _give(taught.summary(), as_json, display.taught(taught.summary()))
 
 
 @data_app.command("inspect")

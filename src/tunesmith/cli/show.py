@@ -178,10 +178,15 @@ def predictions(answers: list[Prediction]) -> str:
     lines = []
     for answer in answers:
         best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:3]
-        said = "  ".join(f"{label} {100 * probability:.1f} %" for label, probability in best)
+        said = "  ".join(f"{_one_line(label)} {100 * probability:.1f} %" for label, probability in best)
         said = said if answer.label is not None else f"no answer ({said})"
         lines.append(f"{answer.where}: {said}" if answer.where else said)
     return "\n".join(lines)
+
+
+def _one_line(label: str) -> str:
+    """Write a label so that its answer stays one line."""
+    return label if label.isprintable() else json.dumps(label, ensure_ascii=False)[1:-1]
 
 
 def mixed(found: dict[str, Any]) -> str:

@@ -80,7 +80,11 @@ def read_json(path: Path, kind: type = object) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: {path.parent} is not a complete run or delta folder.") from None
+        inside = sorted(item.parent.name for item in path.parent.glob(f"*/{path.name}"))
+        hint = f" Did you mean {path.parent / inside[0]}?" if inside else ""
+        raise CheckpointError(
+            f"{path} is missing: {path.parent} is not a complete run or delta folder.{hint}"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Train again or restore the file.") from None
     if not isinstance(value, kind):

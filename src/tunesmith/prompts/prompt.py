@@ -100,6 +100,7 @@ class Prompt(PromptFields):
             lines = [line for line in _lines(parse(self.template, self.own)) if not _owns(line)]
             found = _joined(lines)
         if not any(part.kind == "row" for part in found):
+            self._check_input()
             raise RecipeError(
                 "prompt.demonstrations.template: a demonstration would show nothing of its row. Put the row's fields "
                 "on a line of their own in prompt.template, or say here how one is written."
@@ -126,12 +127,7 @@ class Prompt(PromptFields):
         Raises:
             RecipeError: what is wrong, with the nearest name.
         """
-        rows = [part.value for part in self.parts if part.kind == "row"]
-        if not rows:
-            raise RecipeError(
-                f"prompt.template: '{self.template}' has no input field, so every row would read the same. Put "
-                "{text} or another column into it."
-            )
+        self._check_input()
         places = sum(part == Part("own", "label") for part in self.parts)
         if places > 1:
             raise RecipeError(f"prompt.template: {{label}} stands {places} times in it; an answer has one place.")
@@ -141,6 +137,13 @@ class Prompt(PromptFields):
                 "is written {label}."
             )
         check_fields(self.fields, [*columns, *self.own])
+
+    def _check_input(self) -> None:
+        if not any(part.kind == "row" for part in self.parts):
+            raise RecipeError(
+                f"prompt.template: '{self.template}' has no input field, so every row would read the same. Put "
+                "{text} or another column into it."
+            )
 
     # Labels ---------------------------------------------------------------------------------------------------
 

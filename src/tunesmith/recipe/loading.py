@@ -179,7 +179,10 @@ def expanded(values: Mapping[str, Any]) -> dict[str, Any]:
 def _override(values: dict[str, Any], text: str) -> str:
     key, sign, written = text.partition("=")
     if not sign or not key:
-        raise RecipeError(f"'{text}' is not an override; write key=value, for example method.rank=16.")
+        raise RecipeError(
+            f"'{text}' is not an override; write key=value, for example method.rank=16. A value with spaces needs "
+            "quotes around the whole: 'method={name: lora, rank: 16}'."
+        )
     *parents, leaf = key.split(".")
     place: Any = values
     for parent in parents:

@@ -23,7 +23,13 @@ def across_schemes(recipe: Recipe, parts: Mapping[str, Any]) -> list[str]:
     found, unlabelled = list[str](), recipe.data.unlabelled
     for key, scheme in chosen.items():
         task, name = parts["task"], type(scheme).name
-        if task.family != "labelling":
+        if task.family == "prompting":
+            found.append(
+                f"{key}: '{name}' needs a head of its own on the model's features, and '{task.name}' reads words. "
+                "Choose text-classification or image-classification; prompts learn from rows without labels by "
+                "`tunesmith pet`."
+            )
+        elif task.family != "labelling":
             found.append(
                 f"{key}: '{name}' is for tasks with a label per row, and '{task.name}' has none. Leave it out."
             )

@@ -154,11 +154,10 @@ def check_finished(output: Path, checked: Checked, say: Say) -> None:
         CheckpointError: the recipe differs.
     """
     saved = parse((output / "recipe.yaml").read_text(encoding="utf-8"), str(output / "recipe.yaml"))[0]
-    open_values = {None, "auto"}  # that the run has settled
     changed = [
         (key, before, now)
         for key, before, now in _differences(saved, checked.resolved())
-        if key not in ("output", *_FILES) and not (isinstance(now, str | None) and now in open_values)
+        if key not in ("output", *_FILES) and not _left_open(key, now, checked)
     ]
     if changed:
         raise CheckpointError(
@@ -172,6 +171,13 @@ def check_finished(output: Path, checked: Checked, say: Say) -> None:
         )
     drop(output / CHECKPOINTS)
     say(f"{output} is finished: nothing to resume")
+
+
+def _left_open(key: str, now: Any, checked: Checked) -> bool:
+    """Whether a recipe leaves it to the run to settle a value."""
+    if key == "prompt.demonstrations.examples":  # chosen from training rows, and written down by the run
+        return not now and checked.recipe.prompt.demonstrations.count > 0
+    return now is None or now == "auto"
 
 
 def check_same(checkpoint: Checkpoint, facts: Mapping[str, Any], say: Say) -> None:

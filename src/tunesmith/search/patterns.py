@@ -10,23 +10,28 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.files import write_json, write_text
 from tunesmith.core.progress import Progress
 from tunesmith.core.settings import Settings, setting
-from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
+from tunesmith.data.cleaned import read_cleaned
+from tunesmith.data.examples import Columns, Examples, find_reader
+from tunesmith.data.splitting import Index
 from tunesmith.evaluation.predictions import Array
 from tunesmith.evaluation.statistics import Difference, metrics_by_name, paired_difference
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.folder import check_new
-from tunesmith.runs.opening import metric_names
+from tunesmith.runs.opening import metric_names, read_corpus
 from tunesmith.runs.run import Run
-from tunesmith.runs.session import open_reading
+from tunesmith.runs.session import Reading, open_reading
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.comparing import read_prompts
 from tunesmith.search.opening import Table, read_rows
+from tunesmith.training.cleaning import changes_of
+from tunesmith.training.corpus import Corpus
 from tunesmith.training.reading import resolve_path
+from tunesmith.training.unlabelled import new_rows, worded
 
 _SOFT = "soft"
 
@@ -106,12 +111,16 @@ def exploit_patterns(
     if checked.task.family == "generating":
         raise RecipeError(f"task: {checked.task.name} writes and has no labels. Choose a task with labels.")
     check_new(output)
-    unread, texts = _unlabelled(named, checked, str(unlabelled))
-    values = placed(checked)
+    values, session = placed(checked), open_reading(checked)
+    corpus = read_rows(checked, session)
+    unread, kept, said = _unlabelled(named, checked, str(unlabelled), session, corpus)
+    texts = _texts(unread, kept, checked.recipe.data.text)
+    _check_patterns(values, named)
+    for sentence in said:
+        progress.say(sentence)
     patterns = {name: _tuned(values, prompt, output / "patterns" / name, progress) for name, prompt in named.items()}
     weights = _weights(patterns, settings.weights)
-    corpus = read_rows(checked, open_reading(checked))
-    chances = [run.chances(unread) for run in patterns.values()]
+    chances = [run.chances(unread, kept) for run in patterns.values()]
     soft = taught(chances, list(weights.values()), settings.temperature)
     progress.say(f"{len(texts):,} unlabelled rows were labelled by {len(patterns)} patterns")
     rows = [
@@ -171,15 +180,30 @@ def placed(checked: Checked) -> dict[str, Any]:
     return values
 
 
-def _tuned(values: Mapping[str, Any], prompt: Prompt, output: Path, progress: Progress) -> Run:
-    own = {
+def _check_patterns(values: Mapping[str, Any], named: Mapping[str, Prompt]) -> None:
+    """Fill every prompt in before the first one is tuned, which may take hours."""
+    for name, prompt in named.items():
+        drawn = prompt.changed(demonstrations={"strategy": "random"})  # others need the model's weights to choose
+        checked = load_recipe(_pattern(values, drawn, Path(name)))
+        try:
+            read_corpus(checked, open_reading(checked))
+        except TunesmithError as error:
+            raise type(error)(f"{name}: {error}") from None
+
+
+def _pattern(values: Mapping[str, Any], prompt: Prompt, output: Path) -> dict[str, Any]:
+    """Return the recipe that tunes a prompt."""
+    return {
         **values,
         "task": "prompt-classification",
         "prompt": prompt.model_dump(mode="json", exclude_defaults=True),
         "evaluation": {**values["evaluation"], "baselines": False, "metrics": None},
         "output": str(output),
     }
-    return Run(train_recipe(own, progress=progress))
+
+
+def _tuned(values: Mapping[str, Any], prompt: Prompt, output: Path, progress: Progress) -> Run:
+    return Run(train_recipe(_pattern(values, prompt, output), progress=progress))
 
 
 def _weights(patterns: Mapping[str, Run], how: str) -> dict[str, float]:
@@ -190,14 +214,25 @@ def _weights(patterns: Mapping[str, Run], how: str) -> dict[str, float]:
     return {name: score / total if total else 1 / len(scores) for name, score in scores.items()}
 
 
-def _unlabelled(named: Mapping[str, Prompt], checked: Checked, path: str) -> tuple[Examples, list[dict[str, str]]]:
-    """Read the rows that the patterns will label, before any of them is tuned."""
+def _unlabelled(
+    named: Mapping[str, Prompt], checked: Checked, path: str, session: Reading, corpus: Corpus
+) -> tuple[Examples, Index, list[str]]:
+    """Read the rows that the patterns will label, before any of them is tuned; rows that are known are left out."""
     data = checked.recipe.data
     fields = {name for prompt in named.values() for name in prompt.fields}
     others = tuple(sorted(fields - {"text", data.text}))
-    reader = find_reader(path, data.encoding, data.max_characters)
-    examples = read_examples(reader, Columns(reader.only_column or data.text, None, others), data.empty == "drop")
-    return examples, [{name: row[name] for name in (data.text, *others)} for row in examples.rows()]
+    reader = find_reader(path, data.encoding, data.max_characters, data.columns)
+    columns = Columns(reader.only_column or data.text, None, others)
+    examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
+    kept, dropped = new_rows(examples, session.tokenizer, corpus, data.leakage, "unlabelled")
+    said = [f"unlabelled: of {len(examples)} rows {worded(dropped)} and were left out."] if dropped else []
+    return examples, kept, said
+
+
+def _texts(examples: Examples, kept: Index, text: str) -> list[dict[str, str]]:
+    """Return rows as they are written to the file that is learned from, their text in the recipe's column."""
+    others = examples.columns.others
+    return [{text: row["text"], **{name: row[name] for name in others}} for row in examples.rows(kept)]
 
 
 def _rows(table: Table, names: Sequence[str], checked: Checked) -> list[dict[str, str]]:

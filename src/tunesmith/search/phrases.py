@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunesmith.prompts.prompt import Prompt
+
 _FIELD = re.compile(r"(\{(?!\{)[^{}]*\})")
 _BREAK = re.compile(r"(?<=[.!?:;,])(?=\s)|(?<=\s)(?=\n)|(?<=\n)(?=\S)")
 
@@ -69,18 +71,21 @@ def joined(phrases: Sequence[Phrase | str]) -> str:
     return re.sub(r"[ \t]{2,}", " ", text).strip()
 
 
-def bare(template: str) -> str:
-    """Return a template's own text without fields, for a soft prompt to start from (method.start_text).
+def bare(prompt: Prompt, labels: Sequence[str]) -> str:
+    """Return a prompt's own text without what rows fill, for a soft prompt to start from (method.start_text).
 
     Args:
-        template: its text.
+        prompt: any.
+        labels: of the task, whose words {labels} stands for.
     Returns:
-        The text in one line.
+        The text in one line, description, background and the labels' words filled in.
     Example:
-        >>> bare("Read this. {text} It was {label}.")
-        'Read this. It was .'
+        >>> bare(Prompt(template="One of {labels}. {text} It was {label}."), ["good", "bad"])
+        'One of good, bad. It was .'
     """
-    return " ".join(_FIELD.sub(" ", template).split())
+    own = {"description": prompt.description, "background": prompt.background, "labels": prompt.listed(labels)}
+    filled = ({"text": part.value, "own": own.get(part.value, " "), "row": " "}[part.kind] for part in prompt.parts)
+    return " ".join("".join(filled).split())
 
 
 def free(phrases: Sequence[Phrase]) -> list[int]:

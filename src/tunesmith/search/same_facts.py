@@ -34,4 +34,6 @@ def check_same(what: str, kept: Mapping[str, Any], own: Mapping[str, Any]) -> No
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one}" for key, one in value.items() if one is not None)[:_MOST]
     return (repr(value) if isinstance(value, str) else str(value))[:_MOST]

@@ -187,7 +187,7 @@ def _written(output: Path, problem: PromptProblem, score: Score, found: Prompt, 
         "refused": sum(score.value == float("-inf") for score, _ in problem.seen.values()),
         "seconds": problem.budget.elapsed,
         "is_start": same,
-        "start_text": bare(found.template),
+        "start_text": bare(found, problem.sources.labels),
     }
     value, low, high = (f"{end:+.4f}" for end in (gain.estimate.value, gain.estimate.low, gain.estimate.high))
     said = f"# {ranking.metric} {value} ({low} to {high}) over the start on {ranking.rows} rows that did not choose.\n"

@@ -59,8 +59,7 @@ def load_unlabelled(
     reader = labelled_reader(data.unlabelled, data, folder)
     columns = Columns(reader.only_column or data.text, data.label if audited else None, other_columns(template, data))
     examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data, folder))
-    known = {name: row_hashes(tokenizer, split.examples, split.index) for name, split in corpus.splits.items()}
-    kept, dropped = _kept(examples, row_hashes(tokenizer, examples), known, data.leakage)
+    kept, dropped = new_rows(examples, tokenizer, corpus, data.leakage)
 
     def tokenized(one: Template) -> tuple[TokenRows, Path | None]:
         def texts() -> Iterator[str]:
@@ -85,15 +84,31 @@ def load_unlabelled(
     return Unlabelled(split, rows, dropped, truth, _remarks(split, rows))
 
 
-def _kept(
-    examples: Examples, hashes: audit.Hashes, known: dict[str, audit.Hashes], leakage: str
+def new_rows(
+    examples: Examples, reads: Any, corpus: Corpus, leakage: str, key: str = "data.unlabelled"
 ) -> tuple[Index, dict[str, int]]:
-    """Choose rows whose text is new; count the others by reason."""
-    scored = np.isin(hashes, np.concatenate([found for name, found in known.items() if name != "train"]))
+    """Choose rows whose text is new; count the others by reason.
+
+    Args:
+        examples: rows without labels.
+        reads: a tokenizer, or a `RowMaker`.
+        corpus: the labelled splits.
+        leakage: the recipe's `data.leakage`; with error, rows that are scored are refused.
+        key: what names the file, for errors.
+    Returns:
+        The rows that are neither scored, nor have a label, nor repeat an earlier one; and how many each reason left
+        out.
+    Raises:
+        DataError: none is left, or one stands in validation or test and `leakage` is error.
+    """
+    known = {name: row_hashes(reads, split.examples, split.index) for name, split in corpus.splits.items()}
+    hashes = row_hashes(reads, examples)
+    held = [found for name, found in known.items() if name != "train"]
+    scored = np.isin(hashes, np.concatenate(held)) if held else np.zeros(len(hashes), dtype=bool)
     if leakage == "error" and scored.any():
         where = examples.where[int(np.flatnonzero(scored)[0])]
         raise DataError(
-            f"{examples.path} (data.unlabelled): {int(scored.sum())} rows also stand in validation or test, the first "
+            f"{examples.path} ({key}): {int(scored.sum())} rows also stand in validation or test, the first "
             f"in {where}: scores on them would be too good. Remove them, or choose data.leakage=drop."
         )
     taught = np.isin(hashes, known["train"]) & ~scored
@@ -106,13 +121,20 @@ def _kept(
     kept = np.flatnonzero(~(scored | taught | repeated))
     if not len(kept):
         raise DataError(
-            f"{examples.path} (data.unlabelled): none of its {len(hashes)} rows is left: {_worded(dropped)}. Give a "
+            f"{examples.path} ({key}): none of its {len(hashes)} rows is left: {worded(dropped)}. Give a "
             "file with other texts."
         )
     return kept, dropped
 
 
-def _worded(dropped: dict[str, int]) -> str:
+def worded(dropped: dict[str, int]) -> str:
+    """Say why rows were left out.
+
+    Args:
+        dropped: rows by reason, from `new_rows`.
+    Returns:
+        Part of a sentence.
+    """
     return ", ".join(f"{count} {_REASONS[reason]}" for reason, count in dropped.items())
 
 
@@ -124,7 +146,7 @@ def _truth(examples: Examples, names: list[str]) -> np.ndarray[Any, np.dtype[np.
 def _remarks(split: Split, rows: int) -> list[str]:
     found, facts = of_types({split.name: split.examples}), split.audit
     if facts.dropped:
-        found.append(f"unlabelled: of {rows} rows {_worded(facts.dropped)} and were left out.")
+        found.append(f"unlabelled: of {rows} rows {worded(facts.dropped)} and were left out.")
     if facts.truncated:
         found.append(
             f"unlabelled: {facts.truncated} of {facts.rows} rows are longer than {facts.max_tokens} tokens and were "

@@ -32,6 +32,7 @@ class LinearProbe(Baseline):
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "The number of unique classes")  # few rows of many labels are no mistake
             model = LogisticRegression(max_iter=200).fit(_scaled(material.features["train"]), material.labels["train"])
         found = {}
         for split in splits:

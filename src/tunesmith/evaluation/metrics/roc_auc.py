@@ -35,22 +35,28 @@ class _Order:
     """Every class's rows in rising order of score; sorted once, read by every resample."""
 
     def __init__(self, predictions: Predictions) -> None:
-        scores = predictions.probabilities
+        scores, self.classes = predictions.probabilities, predictions.references
         self.predictions = predictions  # keeps the id valid
         self.order = np.argsort(scores, axis=0, kind="stable")  # (rows, C)
-        ranked = np.take_along_axis(scores, self.order, axis=0)
-        self.positive = predictions.references[self.order] == np.arange(predictions.classes)
-        self.left = np.stack([np.searchsorted(column, column, "left") for column in ranked.T], axis=1)
-        self.right = np.stack([np.searchsorted(column, column, "right") for column in ranked.T], axis=1)
+        places = np.empty_like(self.order)
+        np.put_along_axis(places, self.order, np.arange(len(scores))[:, None], axis=0)
+        self.place = places[np.arange(len(scores)), self.classes]  # (rows,), each row's in its own class
+        own = scores[np.arange(len(scores)), self.classes]
+        self.left, self.right = np.empty_like(self.place), np.empty_like(self.place)
+        for code in np.unique(self.classes):
+            rows = self.classes == code
+            column = scores[self.order[:, code], code]
+            self.left[rows] = np.searchsorted(column, own[rows], "left")
+            self.right[rows] = np.searchsorted(column, own[rows], "right")
 
     def area(self, sample: Sample) -> float:
-        weights = sample.weights[self.order]  # (rows, C)
-        negative = np.where(self.positive, 0.0, weights)
-        below = np.zeros((len(weights) + 1, weights.shape[1]))
+        negative = sample.weights[self.order]  # (rows, C)
+        negative[self.place, self.classes] = 0.0
+        below = np.zeros((len(negative) + 1, negative.shape[1]))
         np.cumsum(negative, axis=0, out=below[1:])
-        beaten = np.take_along_axis(below, self.left, axis=0) + np.take_along_axis(below, self.right, axis=0)
-        positives = np.where(self.positive, weights, 0.0)
-        wins = (positives * beaten).sum(0) / 2
-        pairs = positives.sum(0) * below[-1]
+        beaten = below[self.left, self.classes] + below[self.right, self.classes]  # (rows,)
+        count = {"minlength": negative.shape[1]}
+        wins = np.bincount(self.classes, sample.weights * beaten / 2, **count)
+        pairs = np.bincount(self.classes, sample.weights, **count) * below[-1]
         defined = pairs > 0
         return float((wins[defined] / pairs[defined]).mean()) if defined.any() else float("nan")

@@ -120,10 +120,10 @@ def _parsed(attribute: str, rule: str, names: list[str]) -> list[Condition]:
         match = _RULE.fullmatch(part)
         if match is None:
             raise RecipeError(
-                f"rules.{attribute}: '{part.strip()}' is no comparison. Write a measurement, <, <=, > or >=, and a "
-                "number, joined by and."
+                f"attributes.rules.{attribute}: '{part.strip()}' is no comparison. Write a measurement, <, <=, > or "
+                ">=, and a number, joined by and."
             )
         if match[1] not in names:
-            raise RecipeError(f"rules.{attribute}: {unknown('measurement', match[1], names)}")
+            raise RecipeError(f"attributes.rules.{attribute}: {unknown('measurement', match[1], names)}")
         found.append((match[1], match[2], float(match[3])))
     return found

@@ -51,15 +51,19 @@ class WordHead(nn.Module):
 
     def __init__(self, owners: Sequence[int], classes: int) -> None:
         super().__init__()
-        own = torch.full((classes, len(owners)), -math.inf)
-        own[list(owners), range(len(owners))] = 0.0
-        self._own = own - (own == 0).sum(1, keepdim=True).log()  # (C, W), minus the log of the label's words
+        words: list[list[int]] = [[] for _ in range(classes)]
+        for word, owner in enumerate(owners):
+            words[owner].append(word)
+        most = max(map(len, words))  # M
+        padded = [[*some, *[some[0]] * (most - len(some))] for some in words]
+        shares = [[-math.log(len(some))] * len(some) + [-math.inf] * (most - len(some)) for some in words]
+        self._words, self._shares = torch.tensor(padded), torch.tensor(shares)  # (C, M): (C, W) would be C times more
         self.register_buffer("prior", torch.zeros(classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (R, W) to (R, C)."""
-        own = self._own.to(x)
-        return torch.logsumexp(x[:, None, :] + own, dim=-1) - self.prior.to(x)  # type: ignore[operator]
+        own = x[:, self._words.to(x.device)] + self._shares.to(x)  # (R, C, M)
+        return torch.logsumexp(own, dim=-1) - self.prior.to(x)  # type: ignore[operator]
 
 
 class TextHead(nn.Module):
