@@ -32,8 +32,8 @@ LEARNERS: dict[str, tuple[dict[str, Any], tuple[int, int, int], int, float]] = {
     "conditional": ({}, (20, 1, 5), 150, 1e-3),
     "dual": ({}, (20, 1, 5), 150, 1e-3),
     "anil": ({}, (20, 1, 5), 150, 1e-3),
-    "maml": ({**_DESCENT, "inner_rate": 0.02}, (20, 1, 5), 200, 1e-3),
-    "reptile": ({**_DESCENT, "inner_rate": 0.05}, (5, 3, 2), 600, 1e-3),
+    "maml": ({**_DESCENT, "inner_rate": 0.02}, (20, 1, 5), 60, 1e-3),
+    "reptile": ({**_DESCENT, "inner_rate": 0.02}, (5, 3, 2), 600, 1e-3),
 }
 
 
