@@ -157,8 +157,12 @@ def test_labels_without_rows(recipe: dict[str, Any], masked: Path) -> None:
         ({"prompt": {**PROMPT, "chat": "plain"}}, "prompt.chat: the task"),
         ({"task": {"name": "prompt-classification", "verbalizer": "word"}}, "did you mean 'words'"),
         ({"task": {"name": "prompt-classification", "verbalizer": "descriptions"}}, r"'greeting' has none \(3 of 3"),
-        ({"task": {"name": "prompt-classification", "reject": {}}}, "task.reject: the task 'prompt-classification' rej"),
+        (
+            {"task": {"name": "prompt-classification", "reject": {}}},
+            "task.reject: the task 'prompt-classification' rej",
+        ),
         ({"task": {"name": "prompt-classification", "head_kind": "linear"}}, "task.head_kind: .* has no such head"),
+        ({"task": {"name": "prompt-classification", "losses": ["proxy-nca"]}}, "proxy-nca compares with class vectors"),
         ({"prompt": {**PROMPT, "demonstrations": {"count": 1000}}}, "there are 48 training rows"),
         ({"evaluation": {"baselines": ["zero-shot"]}}, "zero-shot by itself"),
         ({"data": {"max_tokens": 8}}, "nothing is left for the row"),
