@@ -22,7 +22,7 @@ class Descriptions(Verbalizer):
         missing = [label for label in labels if label not in prompt.label_descriptions]
         if missing:
             raise RecipeError(
-                f"prompt.label_descriptions: the label '{missing[0]}' has none ({len(missing)} of {len(labels)} labels). "
+                f"prompt.label_descriptions: the label '{missing[0]}' has none ({len(missing)} of {len(labels)}). "
                 "With task.verbalizer=descriptions every label needs a sentence: write it there, or choose words."
             )
         return [[prompt.label_descriptions[label]] for label in labels]
