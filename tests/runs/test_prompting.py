@@ -71,7 +71,10 @@ def test_training_with_demonstrations(
     prompt = {**PROMPT, "label_descriptions": told, "demonstrations": shown}
     task = {"name": "prompt-classification", "verbalizer": verbalizer, "calibration": "batch"}
     values = {**asked(recipe, masked), "task": task, "prompt": prompt, "training": {"epochs": 1}}
+    (data_folder / "told.yaml").write_text("greeting: Someone comes.\n")
+    values["data"] = {**values["data"], "label_descriptions": str(data_folder / "told.yaml")}
     run = tunesmith.train(values)
+    assert any("data.label_descriptions is not read by a prompt" in said for said in run.summary["warnings"])
     same_again(run, data_folder / "test.csv")
     used = Prompt.read(run.folder / "prompt.yaml")
     assert (run.folder / "demonstrations.jsonl").exists() == (strategy == "nearest")
@@ -153,7 +156,13 @@ def test_labels_without_rows(recipe: dict[str, Any], masked: Path) -> None:
         ({"prompt": {**PROMPT, "label_words": {**WORDS, "thanks": "Ω"}}}, "does not know 'Ω'"),
         ({"prompt": {**PROMPT, "chat": "plain"}}, "prompt.chat: the task"),
         ({"task": {"name": "prompt-classification", "verbalizer": "word"}}, "did you mean 'words'"),
-        ({"task": {"name": "prompt-classification", "verbalizer": "descriptions"}}, "every label needs a description"),
+        ({"task": {"name": "prompt-classification", "verbalizer": "descriptions"}}, r"'greeting' has none \(3 of 3"),
+        (
+            {"task": {"name": "prompt-classification", "reject": {}}},
+            "task.reject: the task 'prompt-classification' rej",
+        ),
+        ({"task": {"name": "prompt-classification", "head_kind": "linear"}}, "task.head_kind: .* has no such head"),
+        ({"task": {"name": "prompt-classification", "losses": ["proxy-nca"]}}, "proxy-nca compares with class vectors"),
         ({"prompt": {**PROMPT, "demonstrations": {"count": 1000}}}, "there are 48 training rows"),
         ({"evaluation": {"baselines": ["zero-shot"]}}, "zero-shot by itself"),
         ({"data": {"max_tokens": 8}}, "nothing is left for the row"),

@@ -29,6 +29,8 @@ def across_labels(recipe: Recipe, task: Any) -> list[str]:
             for key in unread
             if getattr(recipe.training, key) != getattr(default, key)
         ]
+    if task.family == "prompting":
+        found += _of_prompts(task)
     if getattr(task, "reject", None) is not None:
         return found
     if recipe.data.out_of_scope is not None:
@@ -39,6 +41,23 @@ def across_labels(recipe: Recipe, task: Any) -> list[str]:
     names = {name for name, metric in components("metrics").items() if metric.of_rejection}
     for name in names.intersection(recipe.evaluation.metrics or []):
         found.append(f"evaluation.metrics: {name} is of rejected rows. Add task.reject: {{}}, or leave it out.")
+    return found
+
+
+def _of_prompts(task: Any) -> list[str]:
+    """What only tasks with a head on features read must not be asked of words."""
+    default, found = type(task)(), list[str]()
+    for key in ("head_kind", "head_start", "head_scale", "head_dropout"):
+        if getattr(task, key) != getattr(default, key):
+            found.append(
+                f"task.{key}: the task '{task.name}' reads labels off the model's answer (task.verbalizer), and has no "
+                "such head. Leave it out, or choose text-classification."
+            )
+    if task.reject is not None:
+        found.append(
+            f"task.reject: the task '{task.name}' rejects no rows. Leave it out, or choose text-classification, with "
+            "task.head_start=label-text where labels' names and descriptions shall tell them apart."
+        )
     return found
 
 

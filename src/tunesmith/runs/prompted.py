@@ -55,6 +55,10 @@ class Prompted(Labelling):
         prompt.check_labels(corpus.label_names)
         names = [corpus.label_names[code] for code in train.labels]
         corpus.warnings += _unseen(corpus.label_names, names, session.task)
+        if recipe.data.label_descriptions is not None:
+            corpus.warnings.append(
+                "data.label_descriptions is not read by a prompt; write the sentences as prompt.label_descriptions."
+            )
         rows = list(train.examples.rows(train.index))
         seed = derived(recipe.seed, "demonstrations")
         bind(session, checked, corpus.label_names, _demonstrator(session, prompt, rows, names, seed))

@@ -70,7 +70,8 @@ class PromptProblem(Problem[Prompt]):
         if not self.edits:
             raise RecipeError(
                 f"edits: none of {', '.join(edit.name for edit in edits)} can propose anything here. paraphrases needs "
-                "a text model (--writer), trigger-words a model with token embeddings. Choose others."
+                "a text model (search.writer=RUN, of a task that writes), trigger-words a model with token embeddings. "
+                "Choose others."
             )
 
     def identity(self, candidate: Prompt) -> str:

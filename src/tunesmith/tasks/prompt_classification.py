@@ -256,12 +256,20 @@ class PromptClassification(LabelTask):
             classes: C.
         Returns:
             What the verbalizer reads to (R, C).
+        Raises:
+            RecipeError: a loss compares with class vectors, and words have none.
         """
         kind = self.kind
         if self._mode == "similar" or kind.reads == "state":
             return TextHead(width, classes, self.scale, kind.trains)
         if kind.reads == "said":
             return OutputHead(width, classes)
+        compares = [loss.name for loss in self.loss_components if loss.reads == "vectors"]
+        if compares:
+            raise RecipeError(
+                f"task.losses: {compares[0]} compares with class vectors, which label words do not have. Take "
+                "cross-entropy, or the verbalizer learned or prototypical."
+            )
         return WordHead(self.words.owners, classes)
 
     @property

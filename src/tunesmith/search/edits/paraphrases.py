@@ -17,7 +17,7 @@ from tunesmith.search.sources import Sources
 
 @register("edits")
 class Paraphrases(Edit):
-    """Let a text model say a phrase of the template, or the description, in other words; needs one (`--writer`).
+    """Let a text model say a phrase of the template, or the description, in other words (`search.writer=RUN`).
 
     Source: Zhou et al. 2022 (APE), arXiv:2211.01910, resampling. Differs: phrases, not whole instructions.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from tunesmith.core.errors import RecipeError, unknown
+from tunesmith.core.errors import RecipeError
 from tunesmith.core.registry import register
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.tasks.verbalizers.base import Verbalizer
@@ -22,7 +22,7 @@ class Descriptions(Verbalizer):
         missing = [label for label in labels if label not in prompt.label_descriptions]
         if missing:
             raise RecipeError(
-                f"prompt.label_descriptions: {unknown('label', missing[0], prompt.label_descriptions)}. With "
-                "task.verbalizer=descriptions every label needs a description."
+                f"prompt.label_descriptions: the label '{missing[0]}' has none ({len(missing)} of {len(labels)}). "
+                "With task.verbalizer=descriptions every label needs a sentence: write it there, or choose words."
             )
         return [[prompt.label_descriptions[label]] for label in labels]
