@@ -417,6 +417,7 @@ def learning_curve(
     overrides: Sequence[str] = (),
     *,
     output: str | Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -426,6 +427,7 @@ def learning_curve(
         recipe: a YAML file, or a mapping with the same keys; validation rows score it, test is not read.
         overrides: `key=value` texts that win over the recipe; `search.key=value` ones are settings of the curve.
         output: new folder for learning-curve.json, learning-curve.md and report.html; None writes nothing.
+        resume: go on with a curve that was stopped; it ends as if it had not been.
         progress: where to show progress; bars on a terminal when None.
         **settings: points, repeats, smallest, metric, width.
     Returns:
@@ -434,7 +436,8 @@ def learning_curve(
         TunesmithError: any mistake in recipe, data, model, settings or folder.
     """
     rest, checked = read_options(overrides, settings, CurveSettings)
-    return measure_curve(recipe, rest, checked, None if output is None else Path(output).expanduser(), progress)
+    folder = None if output is None else Path(output).expanduser()
+    return measure_curve(recipe, rest, checked, folder, resume, progress)
 
 
 def loop(

@@ -111,7 +111,7 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not_and_test_rows_do_not_ch
         tunesmith.loop(recipe, **SETTINGS)
     with pytest.raises(CheckpointError, match="exists. Go on with its loop with --resume"):
         tunesmith.loop(recipe, **SETTINGS)
-    with pytest.raises(CheckpointError, match="loop of another recipe or version: width is 2, there it was 3"):
+    with pytest.raises(CheckpointError, match="holds another loop: width is 2, there it was 3"):
         tunesmith.loop(recipe, trials=6, width=2, resume=True)
     result = tunesmith.loop(recipe, **SETTINGS, resume=True)
     assert told(kept(tmp_path / "loop")) == told(kept(found[0]))

@@ -15,12 +15,13 @@ def learning_curve(
     points: Annotated[int, typer.Option(help="Sizes, the last one all rows.")] = 5,
     repeats: Annotated[int, typer.Option(help="Draws of rows, each with a seed of its own.")] = 3,
     output: Annotated[str, typer.Option(help="New folder for numbers and report.")] = "runs/learning-curve",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a curve that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
     """Train on growing shares of the rows; say what twice the data would give."""
     from tunesmith.api import learning_curve as carry_out
 
-    found = carry_out(recipe, overrides or [], output=output, points=points, repeats=repeats)
+    found = carry_out(recipe, overrides or [], output=output, points=points, repeats=repeats, resume=resume)
     display.give(found, as_json, drawn(found))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.errors import CheckpointError
-from tunesmith.core.files import read_json, write_atomic, write_json
+from tunesmith.core.files import write_atomic
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Result
 from tunesmith.evaluation.written import Written
 from tunesmith.search.changes import Change
 from tunesmith.search.errors_seen import Errors
-from tunesmith.search.same_facts import check_same
+from tunesmith.search.journal import Journal
 from tunesmith.search.trials import Outcome
 
 _FACTS, _ROUNDS, _ANSWERS = "loop.json", "rounds.jsonl", "answers"
@@ -114,13 +112,23 @@ class Round:
         """Return it as plain values."""
         return {**vars(self), "attempts": [one.plain() for one in self.attempts]}
 
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Round:
+        """Read it from plain values.
+
+        Args:
+            values: from `plain`.
+        Returns:
+            The round.
+        """
+        return cls(**{**values, "attempts": [Attempt.of(one) for one in values["attempts"]]})
+
 
 @dataclass
 class Record:
     """A loop's folder: what it is (loop.json), its rounds (rounds.jsonl), and what attempts answered (answers/).
 
-    A round is one line, written whole and flushed when it has ended; a line that a kill cut short is dropped, and its
-    round is made again.
+    A round is one line, written when it has ended.
 
     Args:
         folder: of the loop.
@@ -138,39 +146,10 @@ class Record:
     rounds: list[Round] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        folder, there = self.folder, self.folder / _FACTS
-        used = folder.exists() and any(item.name != _FACTS for item in folder.iterdir())
-        if used and not self.resume:
-            raise CheckpointError(
-                f"the output folder {folder} exists. Go on with its loop with --resume, or choose another with "
-                "output=FOLDER."
-            )
-        if self.resume and not there.exists():
-            raise CheckpointError(f"{folder} holds no loop to go on with ({_FACTS} is missing). Leave --resume out.")
-        if self.resume:
-            check_same(f"{folder} is the loop of another recipe or version", read_json(there, dict), self.facts)
-            self._read()
-            return
-        try:
-            (folder / _ANSWERS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"the output folder {folder} cannot be made: {error.strerror}.") from None
-        write_json(there, self.facts)
-
-    def _read(self) -> None:
-        path = self.folder / _ROUNDS
-        *whole, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
-        for number, line in enumerate(whole, 1):
-            try:
-                values = json.loads(line)
-                self.rounds.append(Round(**{**values, "attempts": [Attempt.of(one) for one in values["attempts"]]}))
-            except (ValueError, TypeError, KeyError):
-                raise CheckpointError(
-                    f"{path}, line {number} is damaged. Delete that line and those after it, then resume."
-                ) from None
-        if torn:
-            with open(path, "rb+") as file:
-                file.truncate(sum(len(line) + 1 for line in whole))
+        self._journal = Journal(self.folder, "loop", _FACTS, _ROUNDS)
+        self._journal.open(self.facts, self.resume)
+        self.rounds = self._journal.read(Round.of)
+        (self.folder / _ANSWERS).mkdir(exist_ok=True)
 
     def add(self, ended: Round) -> None:
         """Keep a round.
@@ -180,16 +159,7 @@ class Record:
         Raises:
             CheckpointError: the disk is full or the folder is gone.
         """
-        path = self.folder / _ROUNDS
-        try:
-            with open(path, "ab") as file:
-                file.write((json.dumps(ended.plain(), ensure_ascii=False) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot write {path}: {error.strerror}. Free space, then go on with --resume."
-            ) from None
+        self._journal.add(ended.plain())
         self.rounds.append(ended)
 
     def keep_answers(self, number: int, result: Result) -> None:

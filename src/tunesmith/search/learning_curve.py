@@ -16,15 +16,14 @@ from tunesmith.core.seeds import derived
 from tunesmith.core.settings import Settings, setting
 from tunesmith.data.splitting import Index, stratified_order
 from tunesmith.evaluation.learning_curve import Growth, Scores
-from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Bootstrap, Resampled, Result
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.family import Family
-from tunesmith.runs.folder import check_new, staged
+from tunesmith.runs.labelling import Labelling
 from tunesmith.search.answering import compared_by
 from tunesmith.search.learning_curve_report import write_curve_report
 from tunesmith.search.passes import Passes
+from tunesmith.search.shares_kept import Scored, SharesKept, facts_of, read_by
 from tunesmith.search.trials import Outcome
 from tunesmith.search.wanted import deciding, keeping_by, read_closed
 from tunesmith.training.trial import Trial
@@ -69,9 +68,8 @@ class _Measuring:
         checked: the recipe with them.
         settings: of the curve.
         progress: for the user.
-        found: what a share scored on resamples of the validation rows, by number.
-        outcomes: of the trainings, by number.
-        by: what shares are scored by, once one was.
+        kept: the shares that were trained before, and where others are kept; None for nowhere.
+        found: what a share scored, by number.
     """
 
     recipe: str | Path | Mapping[str, Any]
@@ -79,44 +77,60 @@ class _Measuring:
     checked: Checked
     settings: CurveSettings
     progress: Progress
-    found: dict[int, Resampled] = field(default_factory=dict)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
-    by: Metric | None = None
+    kept: SharesKept | None
+    found: dict[int, Scored] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.metric, self.higher_is_better = deciding(self.checked, self.settings.metric)
         self.passes = Passes(self.metric, self.progress, keep=self._keep)
+        self.began = time.perf_counter() - (0.0 if self.kept is None else self.kept.ended)
+
+    @property
+    def seconds(self) -> float:
+        """Of the curve, those before it went on too."""
+        return time.perf_counter() - self.began
 
     def carry_out(self) -> tuple[list[int], Scores, Bootstrap]:
-        """Train every share of every draw.
+        """Train every share of every draw that was not trained before.
 
         Returns:
             The sizes, their scores, and how intervals are taken.
         Raises:
             DataError: too few rows.
+            CheckpointError: what was trained before came from other data.
             TunesmithError: a share cannot be trained.
         """
-        began, family = time.perf_counter(), self.passes.family_of(self.checked)
+        family = self.passes.family_of(self.checked)
         shares, sizes = self._shares(family)
         self.passes.rows = {number: share.rows for number, share in enumerate(shares)}
-        for first in range(0, len(shares), self.settings.width):
-            some = range(first, min(first + self.settings.width, len(shares)))
-            self.outcomes |= self.passes.carry_out({one: self._recipe(shares[one]) for one in some}, lambda *_: False)
-            for number in some:
-                self._check(shares[number], self.outcomes[number])
-            seconds = time.perf_counter() - began
-            self.progress.say(f"{len(self.outcomes)} of {len(shares)} shares trained, {seconds:.0f} s")
+        numbers, width = range(len(shares)), self.settings.width
+        together = [numbers[first : first + width] for first in range(0, len(shares), width)]
+        read = read_by(family)
+        self.found = {} if self.kept is None else self.kept.recall(read, together)
+        if self.found:
+            self.progress.say(f"{len(self.found)} of {len(shares)} shares were trained before")
+        for some in together:
+            if some[0] not in self.found:
+                self._train({number: shares[number] for number in some}, read)
+                self.progress.say(f"{len(self.found)} of {len(shares)} shares trained, {self.seconds:.0f} s")
         order = sorted(range(len(shares)), key=lambda number: (shares[number].size, shares[number].repeat))
         shape = len(sizes), self.settings.repeats
-        assert self.by is not None
         scores = Scores(
             np.array(sizes, np.float64),
             np.array([self.found[number].value for number in order]).reshape(shape),
-            np.stack([self.found[number].table for number in order]).reshape(*shape, -1),
-            self.by.range,
+            np.array([self.found[number].table for number in order], np.float64).reshape(*shape, -1),
+            compared_by(self.metric, isinstance(family, Labelling)).range,
             self.higher_is_better,
         )
         return sizes, scores, family.judge.bootstrap
+
+    def _train(self, shares: Mapping[int, _Share], read: Mapping[str, str]) -> None:
+        """Train some shares together, and keep what they scored."""
+        recipes = {number: self._recipe(share) for number, share in shares.items()}
+        for number, outcome in self.passes.carry_out(recipes, lambda *_: False).items():
+            self._check(shares[number], outcome)
+        if self.kept is not None:
+            self.kept.add(self.seconds, read, {number: self.found[number] for number in shares})
 
     def _shares(self, family: Family) -> tuple[list[_Share], list[int]]:
         """Draw nested shares, the largest first: it decides how many fit into memory."""
@@ -148,8 +162,9 @@ class _Measuring:
 
     def _keep(self, number: int, family: Family, trial: Trial, result: Result) -> None:
         """Score a share on resamples of the validation rows, the same ones for all."""
-        self.by = compared_by(self.metric, isinstance(result, Predictions))
-        self.found[number] = Resampled.of(result, self.by, family.judge.bootstrap)
+        by = compared_by(self.metric, isinstance(family, Labelling))
+        scored = Resampled.of(result, by, family.judge.bootstrap)
+        self.found[number] = Scored(float(scored.value), scored.table.tolist())
 
     def _check(self, share: _Share, outcome: Outcome) -> None:
         if outcome.state == "failed":
@@ -163,6 +178,7 @@ def measure_curve(
     overrides: Sequence[str],
     settings: CurveSettings,
     output: Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a recipe on nested, stratified shares of its training rows, and fit a power law through the scores.
@@ -171,7 +187,8 @@ def measure_curve(
         recipe: a YAML file, or a mapping with the same keys.
         overrides: `key=value` texts that win over the recipe.
         settings: of the curve.
-        output: new folder for numbers and report; None for none.
+        output: folder for shares, numbers and report; None for none.
+        resume: go on with a curve that was stopped.
         progress: for the user.
     Returns:
         What was found, as in learning-curve.json.
@@ -185,16 +202,21 @@ def measure_curve(
             f"method: {checked.method.name} trains nothing, so more rows change nothing. Name a method that trains, "
             "for example method=lora."
         )
-    if output is not None:
-        check_new(output)
-    began, measuring = time.perf_counter(), _Measuring(recipe, fixed, checked, settings, progress)
-    sizes, scores, bootstrap = measuring.carry_out()
+    if resume and output is None:
+        raise RecipeError("resume: there is no output to go on in. Name its folder with output, or leave resume out.")
+    kept = None if output is None else SharesKept(output, facts_of(checked, settings), resume)
+    measuring = _Measuring(recipe, fixed, checked, settings, progress, kept)
+    try:
+        sizes, scores, bootstrap = measuring.carry_out()
+    except KeyboardInterrupt:
+        if kept is not None:
+            progress.say(f"the shares so far are in {kept.folder}; go on with the same words and --resume")
+        raise
     growth = scores.growth(_TIMES, bootstrap)
     result = _told(measuring, sizes, scores, growth)
-    result |= {"confidence": bootstrap.confidence, "seconds": time.perf_counter() - began}
+    result |= {"confidence": bootstrap.confidence, "seconds": measuring.seconds}
     if output is not None:
-        with staged(output) as folder:
-            write_curve_report(folder, result, growth, bootstrap.confidence)
+        write_curve_report(output, result, growth, bootstrap.confidence)
         result["report"] = str(output / "report.html")
     return result
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import CheckpointError
-from tunesmith.core.files import read_json, write_json
+from tunesmith.search.journal import Journal
 from tunesmith.search.problem import Score
-from tunesmith.search.same_facts import check_same
 
 _FACTS, _TRIED = "study.json", "tried.jsonl"
 
@@ -47,10 +43,6 @@ class Tried:
 class Study:
     """A folder with what a search is (study.json) and what it tried (tried.jsonl).
 
-    Every line is written whole and flushed to the disk before the search goes on; a line that a kill cut short is
-    dropped when the study is opened again. A folder in which nothing was tried yet, as after a mistake in the prompt,
-    is begun anew.
-
     Args:
         folder: of the study.
         facts: that have to be the same when a search goes on: strategy, seed, budget, data, model.
@@ -60,39 +52,10 @@ class Study:
     """
 
     def __init__(self, folder: Path, facts: dict[str, Any], resume: bool = False) -> None:
-        self.folder = folder
-        self._kept: dict[tuple[str, int], Tried] = {}
-        if folder.exists() and any(item.name != _FACTS for item in folder.iterdir()) and not resume:
-            raise CheckpointError(
-                f"the output folder {folder} exists. Go on with its search with --resume, or choose another output."
-            )
-        if resume and (folder / _FACTS).exists():
-            check_same(f"{folder} holds another search", read_json(folder / _FACTS, dict), facts)
-            self._read()
-            return
-        if resume:
-            raise CheckpointError(f"{folder} holds no search to go on with ({_FACTS} is missing). Leave --resume out.")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"the output folder {folder} cannot be made: {error.strerror}.") from None
-        write_json(folder / _FACTS, facts)
-
-    def _read(self) -> None:
-        path = self.folder / _TRIED
-        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-        whole, torn = lines[:-1], lines[-1]
-        for number, line in enumerate(whole, 1):
-            try:
-                tried = Tried(**json.loads(line))
-            except (ValueError, TypeError):
-                raise CheckpointError(
-                    f"{path}, line {number} is damaged. Delete that line and those after it, then resume."
-                ) from None
-            self._kept[tried.identity, tried.rows] = tried
-        if torn:
-            with open(path, "rb+") as file:
-                file.truncate(sum(len(line) + 1 for line in whole))
+        self._journal = Journal(folder, "search", _FACTS, _TRIED)
+        self._journal.open(facts, resume)
+        tried = self._journal.read(lambda values: Tried(**values))
+        self._kept = {(one.identity, one.rows): one for one in tried}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -116,14 +79,5 @@ class Study:
         Raises:
             CheckpointError: the disk is full or the folder is gone.
         """
-        line = json.dumps(asdict(tried), ensure_ascii=False) + "\n"
-        try:
-            with open(self.folder / _TRIED, "ab") as file:
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot write {self.folder / _TRIED}: {error.strerror}. Free space, then go on with --resume."
-            ) from None
+        self._journal.add(asdict(tried))
         self._kept[tried.identity, tried.rows] = tried
