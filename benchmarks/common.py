@@ -10,7 +10,7 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -185,8 +185,8 @@ class Split:
     soft: None = None
     weights: None = None
 
-    def taught(self, row: int) -> int:
-        """Return a row's class."""
+    def taught(self, row: int, shares: Sequence[tuple[int, float]] = ()) -> int:
+        """Return a row's class; no row here is made of others."""
         return int(self.labels[row])
 
     def first(self, count: int) -> Split:

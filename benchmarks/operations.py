@@ -1,6 +1,6 @@
 """Executed floating-point operations over the least that an exact training step needs, ours and the peers'.
 
-    TUNESMITH_DATA=... python benchmarks/operations.py
+    TUNESMITH_DATA=... python benchmarks/operations.py [--no-peers]
 
 Operations of matrix products and attention are counted while a side trains, whatever they cost in time: the same
 numbers on every machine. The least counts, for LoRA on every linear map of the blocks:
@@ -12,11 +12,13 @@ numbers on every machine. The least counts, for LoRA on every linear map of the 
   in common once;
 * the head at the labelled positions.
 
-Results go to benchmarks/results/operations.json.
+Results go to benchmarks/results/operations.json; with `--no-peers` the peers' counts there, which do not change with
+our code, stay.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import tempfile
 from collections.abc import Callable, Iterable
@@ -156,8 +158,8 @@ MINILM = Shape(blocks=6, width=384, inner=1536, gated=False, causal=False)
 ROWS = 32
 
 
-def classifying() -> dict[str, Any]:
-    """Count ours, PEFT's in a plain loop with padded batches, and the least, over the same rows."""
+def classifying(peers: bool) -> dict[str, Any]:
+    """Count ours, PEFT's in a plain loop with padded batches where wanted, and the least, over the same rows."""
     from tunesmith.models.loading import load_tokenizer, locate
     from tunesmith.training.loop import Loop
 
@@ -167,17 +169,14 @@ def classifying() -> dict[str, Any]:
     method = method_sides.ours_method("lora", "classification")
     settings = {"batch_size": ROWS, "learning_rate": ENCODER_RATE}
     trial = common.classifier(core, split, method, "a", settings, pooling="pooler")
-    train, _ = method_sides.theirs(work)
     lengths = [int(length) for length in split.tokens.lengths]
     pairs, read = sum(length**2 for length in lengths), len(lengths)
     head = read * (4 * MINILM.width**2 + 6 * MINILM.width * 77)
-    return {
-        "least": least(MINILM, Tokens(sum(lengths), read, pairs, sum(lengths)), head),
-        "sides": {
-            "Tunesmith": executed(lambda: Loop([trial]).fit(lambda *_: None)),
-            "PEFT, padded batches": executed(lambda: train(STEPS)),
-        },
-    }
+    sides = {"Tunesmith": executed(lambda: Loop([trial]).fit(lambda *_: None))}
+    if peers:
+        train, _ = method_sides.theirs(work)
+        sides["PEFT, padded batches"] = executed(lambda: train(STEPS))
+    return {"least": least(MINILM, Tokens(sum(lengths), read, pairs, sum(lengths)), head), "sides": sides}
 
 
 # Instruction tuning -------------------------------------------------------------------------------------------
@@ -186,8 +185,8 @@ LLAMA = Shape(blocks=8, width=512, inner=1376, gated=True, causal=True)
 PEERS = {"TRL at its defaults": "trl defaults", "TRL without recomputation": "trl float32"}
 
 
-def writing(setting: str, rows: int, batch: int) -> dict[str, Any]:
-    """Count ours, TRL's, and the least, over the same rows."""
+def writing(setting: str, rows: int, batch: int, peers: bool) -> dict[str, Any]:
+    """Count ours, TRL's where wanted, and the least, over the same rows."""
     from tunesmith.methods.lora import Lora
     from tunesmith.training.loop import Loop
 
@@ -201,7 +200,7 @@ def writing(setting: str, rows: int, batch: int) -> dict[str, Any]:
         steps = [causal_step(found[first : first + batch], same) for first in range(0, rows, batch)]
         together = sum(steps[1:], steps[0])
         sides = {"Tunesmith": executed(lambda: Loop([trial]).fit(lambda *_: None))}
-        for name, side in PEERS.items():
+        for name, side in PEERS.items() if peers else ():
             sides[name] = executed(lambda side=side: instruction_tuning.theirs({**work, "side": side}))
     head = 4 * LLAMA.width * instruction_tuning.VOCABULARY * together.read
     return {"least": least(LLAMA, together, head), "sides": sides}
@@ -213,21 +212,25 @@ def common_beginning(rows: list[list[int]]) -> int:
     return next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
 
 
-CASES: dict[str, Callable[[], dict[str, Any]]] = {
+CASES: dict[str, Callable[[bool], dict[str, Any]]] = {
     f"BANKING77, MiniLM, {ROWS} rows": classifying,
-    "gsm8k, Llama of 30 million numbers, 8 rows": lambda: writing("gsm8k", 32, 8),
-    "gsm8k with a template of 256 tokens, short answers, 16 rows": lambda: writing("shared", 32, 16),
+    "gsm8k, Llama of 30 million numbers, 8 rows": lambda peers: writing("gsm8k", 32, 8, peers),
+    "gsm8k with a template of 256 tokens, short answers, 16 rows": lambda peers: writing("shared", 32, 16, peers),
 }
 
 
 def worker(work: dict[str, Any]) -> dict[str, Any]:
     """Count one case."""
-    return CASES[work["case"]]()
+    return CASES[work["case"]](work["peers"])
 
 
 def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    given = parser.parse_args()
     for case in CASES:
-        found = common.child(__file__, {"case": case}, 2)
+        found = common.child(__file__, {"case": case, "peers": given.peers}, 2)
+        found["sides"] = {**common.kept("operations").get(case, {}).get("sides", {}), **found["sides"]}
         ratios = {side: round(count / found["least"], 3) for side, count in found["sides"].items()}
         print(f"{case}: {ratios}", flush=True)
         common.keep("operations", case, found)
