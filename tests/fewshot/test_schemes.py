@@ -143,7 +143,7 @@ def test_consistency_equals_the_paper_row_by_row(targets: str, limit: int | None
 def test_self_training_weighs_every_row(labels: str, limit: int | None) -> None:
     how = SelfTraining(labels=labels, threshold=0.0, balance="none", weight=0.5, ramp_fraction=0.0)
     made: Any = trial(how, batch_size=16)
-    made._next_round()
+    made._begin_round(made._labelled())
     assert made.rounds[0]["accepted"] == 20 and 0 <= made.rounds[0]["right_share"] <= 1
     numbers, losses = made.take(), []
     assert any(n >= 12 for n in numbers) and any(n < 12 for n in numbers)

@@ -185,7 +185,7 @@ def test_trigger_words_take_what_the_gradient_prefers() -> None:
 
 
 def test_no_edit_that_can_propose(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="--writer"):
+    with pytest.raises(RecipeError, match="search.writer=RUN"):
         problem(tmp_path / "study", names=["paraphrases"])
 
 

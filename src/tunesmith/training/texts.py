@@ -53,11 +53,6 @@ def load_texts(
     parts = {name: _part(examples, task) for name, examples in files.items()}
     said, leaked = separate(parts, data.leakage)
     warnings = [*of_types(files), *said]
-    if not len(parts["train"].index):
-        raise DataError(
-            f"{data.train}: every row also stands in validation or test, so none is left to train on "
-            "(data.leakage=drop). Give other files."
-        )
     warnings.extend(_hold_out(parts, data, seed, task))
     parts["train"], findings = filter_training(parts["train"], data, partial(_texts, task), (), seed)
     warnings.extend(cleaning_sentences(steps_without_model(data), list(files.values()), findings))
