@@ -42,6 +42,11 @@ def test_those_behind_the_median_leave_in_any_order() -> None:
     assert leaving.left[1] == "left after epoch 3 of 4: 0.5000 in epoch 2, the median of the round there 0.6500"
 
 
+def test_a_change_that_begins_anew_is_judged_anew() -> None:
+    _, leaving = heard(ROUND, list(ROUND))
+    assert not leaving(1, 1, 0.1) and not leaving(1, 2, 0.9) and not leaving(1, 3, 0.6)
+
+
 def test_of_losses_the_higher_ones_leave() -> None:
     assert heard(ROUND, list(ROUND), higher_is_better=False)[0] == {1: 4, 2: 3, 3: 4, 4: 3}
 

@@ -30,7 +30,8 @@ class Leaving:
     epochs: Mapping[int, int]
     higher_is_better: bool
     left: dict[int, str] = field(default_factory=dict)
-    _judged: dict[int, tuple[int, float]] = field(default_factory=dict)
+    _judged: dict[int, tuple[int, float]] = field(default_factory=dict)  # epoch and score that decide
+    _heard: dict[int, int] = field(default_factory=dict)  # the latest epoch
 
     def __call__(self, number: int, epoch: int, score: float) -> bool:
         """Hear a score.
@@ -42,6 +43,9 @@ class Leaving:
         Returns:
             Whether the change leaves.
         """
+        if epoch <= self._heard.get(number, 0):  # its pass broke and is made again
+            self._judged.pop(number, None)
+        self._heard[number] = epoch
         if number not in self._judged:
             if epoch >= self.share * self.epochs[number]:
                 self._judged[number] = epoch, score

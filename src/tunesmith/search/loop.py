@@ -159,7 +159,11 @@ class ClosedLoop:
         leaving = Leaving(self.settings.leave, epochs, self.wanted.higher_is_better)
         outcomes = {number: Outcome("failed", one.refused) for number, one in enumerate(proposals, first)}
         outcomes |= self.passes.carry_out(ready, leaving)
-        outcomes |= {number: replace(outcomes[number], reason=why) for number, why in leaving.left.items()}
+        outcomes |= {
+            number: replace(outcomes[number], reason=why)
+            for number, why in leaving.left.items()
+            if outcomes[number].state == "stopped"  # a pass that broke was made again, and the change may have failed
+        }
         return [
             Attempt(number, one.by, one.change, one.values, outcomes[number], self._errors.get(number))
             for number, one in enumerate(proposals, first)
