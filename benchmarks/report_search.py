@@ -7,16 +7,17 @@ import json
 import common
 
 _LEVEL = 0.05
-_WHY = {
-    "grid": "three numbers per range, whatever was learned: the best point seldom lies on them, and finer grids have "
-    "more points than the budget",
-    "population": "its members go on from each other's weights, which a function does not have; three quarters of a "
-    "generation repeat their settings, and only changed copies are new points",
+_HOW = {
+    "grid": "valley's best point is the middle of its ranges, which a grid of middles suits; its settings were chosen "
+    "on functions whose best points are drawn",
+    "population": "its trials go on from each other, so each function stands for something that is trained (the "
+    "script's first lines); the figures are the gap that is left, and random search has as many trials as it has "
+    "members, each as long as its chain: the same epochs",
 }
 
 
 def search_functions() -> list[str]:
-    """Word which strategies beat random search, with the losing ones and why."""
+    """Word which strategies beat random search, the losing ones too."""
     path = common.RESULTS / "search_functions.json"
     if not path.exists():
         return []
@@ -36,4 +37,4 @@ def search_functions() -> list[str]:
         )
     shown = {row["strategy"] for row in rows}
     missing = "" if "gaussian-process" in shown else "- gaussian-process: not measured yet, its fits take seconds."
-    return [*lines, "", missing, *(f"- {name}: {why}." for name, why in _WHY.items() if name in shown)]
+    return [*lines, "", missing, *(f"- {name}: {why}." for name, why in _HOW.items() if name in shown)]

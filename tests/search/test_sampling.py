@@ -1,5 +1,6 @@
-"""Every strategy for settings: the same trials from the same seed, inside the space; a grid has every point."""
+"""Every strategy for settings: the same trials from the same seed, inside the space; a grid, then finer ones."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from tunesmith.core.registry import components, find
 from tunesmith.search.bookkeeping import quiet
 from tunesmith.search.space import Choices, Range, Space
+from tunesmith.search.trials import Outcome, StudyTrial
 from tunesmith.search.tuning import begin
 
 pytest.importorskip("optuna", reason="the extra 'search' is not installed")
@@ -55,10 +57,44 @@ def test_evolution_beats_chance_where_numbers_have_a_slope() -> None:
 
 def test_a_grid_has_every_point_once() -> None:
     points = find("strategies", "grid")(each=2).points(Space({node.name: node for node in NODES}), 0)
-    rates = (1e-4, 1.0)
-    whole = {(kind, rate, rank) for kind in "ab" for rate in rates for rank in (1, 9)}
+    rates = (1e-3, 1e-1)  # the middles of the lower and the upper half of 1e-4 to 1, by ratios
+    whole = {(kind, rate, rank) for kind in "ab" for rate in rates for rank in (3, 7)}
     found = {(point["kind"], round(point["rate"], 12), point["rank"]) for point in points}
     assert len(points) == 8 and found == whole
+
+
+def ended(points: list[dict[str, Any]]) -> list[StudyTrial]:
+    """Trials that ended with a score that falls with the distance from rate 0.01 and rank 6 of kind b."""
+    found = []
+    for number, point in enumerate(points):
+        value = abs(np.log10(point["rate"]) + 2) + abs(point["rank"] - 6) / 9 + (point["kind"] != "b")
+        found.append(StudyTrial(number, 0, 1, point, [], [], 0.0, None, Outcome("complete", value=float(value))))
+    return found
+
+
+def test_a_finer_grid_lies_around_the_best_trial_and_repeats_none() -> None:
+    space, grid = Space({node.name: node for node in NODES}), find("strategies", "grid")()
+    points = grid.points(space, 0)
+    for asked in range(6):
+        best = min(ended(points), key=lambda one: one.outcome.value or 0)
+        finer = grid.more(ended(points), space, False, asked, 0)
+        assert finer == grid.more(ended(points), space, False, asked, 0)
+        assert {point["kind"] for point in finer} == {"b"} and not any(point in points for point in finer)
+        half = 4 * 0.6 ** (asked + 1)  # of the range in powers of ten, and it may be shifted at an end
+        assert all(abs(np.log10(point["rate"] / best.parameters["rate"])) < half for point in finer)
+        points += finer
+    best = min(ended(points), key=lambda one: one.outcome.value or 0)
+    assert best.parameters["rank"] == 6 and 0.008 < best.parameters["rate"] < 0.0125
+
+
+def test_a_grid_of_choices_or_without_zoom_or_success_has_no_finer_one() -> None:
+    space, grid = Space({node.name: node for node in NODES}), find("strategies", "grid")
+    done = ended(grid().points(space, 0))
+    assert grid(zoom=None).more(done, space, False, 0, 0) == []
+    assert grid().more([replace(one, outcome=Outcome("failed", "no")) for one in done], space, False, 0, 0) == []
+    kinds = Space({"kind": NODES[0]})
+    alone = [replace(one, parameters={"kind": one.parameters["kind"]}) for one in done]
+    assert grid().more(alone, kinds, False, 0, 0) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tunesmith
@@ -138,6 +139,22 @@ def test_points_that_come_again_are_not_trained_again(base: dict[str, Any], tmp_
     trials = kept(tmp_path / "s")
     assert found["trials"]["repeated"] >= 3
     assert all(one.outcome == trials[one.same_as].outcome for one in trials if one.same_as is not None)
+
+
+def test_a_grid_goes_on_with_finer_ones_and_resumes_within(base: dict[str, Any], tmp_path: Path) -> None:
+    words = ["method=lora", "training.epochs=1", "training.learning_rate={low: 0.001, high: 0.1, log: true}"]
+    for name in ("whole", "again"):
+        settings: dict[str, Any] = {"strategy": "grid", "width": 2}
+        if name == "again":
+            tunesmith.search_settings(base, [*words, f"output={tmp_path / name}"], trials=3, **settings)
+            settings["resume"] = True
+        tunesmith.search_settings(base, [*words, f"output={tmp_path / name}"], trials=6, **settings)
+    whole, again = (kept(tmp_path / name) for name in ("whole", "again"))
+    assert [one.parameters for one in whole] == [one.parameters for one in again] and len(whole) == 6
+    rates = [one.parameters["training.learning_rate"] for one in whole]
+    assert sorted(rates[:2]) == pytest.approx([10**-2.5, 10**-1.5]) and len(set(rates)) == 6
+    best = min(whole[:2], key=lambda one: one.key(True)).parameters["training.learning_rate"]
+    assert all(abs(np.log10(rate / best)) <= 0.6 for rate in rates[2:4])
 
 
 def test_a_search_that_was_killed_in_its_best_run_may_find_a_better_trial(

@@ -42,9 +42,9 @@ def test_the_type_of_a_field_says_what_a_list_and_a_mapping_mean() -> None:
 def test_fields_inside_an_option_are_open_with_it_only() -> None:
     space, _ = read_space(recipe(method=[{"name": "lora", "rank": {"low": 2, "high": 8, "log": True}}, "bitfit"]), [])
     assert list(space.points(3)) == [
-        {"method": "lora", "method[lora].rank": 2},
+        {"method": "lora", "method[lora].rank": 3},
         {"method": "lora", "method[lora].rank": 4},
-        {"method": "lora", "method[lora].rank": 8},
+        {"method": "lora", "method[lora].rank": 6},
         {"method": "bitfit"},
     ]
     assert [own for _, own in space.ends()] == [["method={name: lora, rank: 2}"], ["method=bitfit"]]
@@ -55,9 +55,12 @@ def test_fields_inside_an_option_are_open_with_it_only() -> None:
     [
         (True, {"low": 1, "high": 4}, 3, [1, 3, 4]),
         (True, {"low": 1, "high": 3}, 9, [1, 2, 3]),
-        (True, {"low": 4, "high": 64, "log": True}, 3, [4, 16, 64]),
+        (True, {"low": 4, "high": 64, "log": True}, 3, [6, 16, 40]),
+        (True, {"low": 1, "high": 3, "log": True}, 4, [1, 2, 3]),
         (True, {"low": 8, "high": 32, "step": 8}, 9, [8, 16, 24, 32]),
-        (False, {"low": 0, "high": 1}, 3, [0, 0.5, 1]),
+        (False, {"low": 0, "high": 1}, 4, [0.125, 0.375, 0.625, 0.875]),
+        (False, {"low": 1e-4, "high": 1, "log": True}, 2, pytest.approx([1e-3, 1e-1])),
+        (False, {"low": 0.0, "high": 0.9, "step": 0.1}, 2, pytest.approx([0.2, 0.7])),
         (False, {"low": 0.0, "high": 0.3, "step": 0.1}, 9, pytest.approx([0, 0.1, 0.2, 0.3])),
     ],
 )
@@ -67,6 +70,34 @@ def test_a_grid_spreads_numbers(whole: bool, field: dict[str, Any], count: int, 
     found = [point[f"training.{key}"] for point in space.points(count)]
     assert found == expected and max(found) <= field["high"]
     assert {type(number) for number in found} <= {int, float}  # YAML writes no numbers of numpy
+
+
+@pytest.mark.parametrize(
+    ("whole", "field", "value", "ends"),
+    [
+        (False, {"low": 0, "high": 1}, 0.5, (0.25, 0.75)),
+        (False, {"low": 0, "high": 1}, 0.1, (0, 0.5)),
+        (False, {"low": 1e-4, "high": 1, "log": True}, 1e-2, (1e-3, 1e-1)),
+        (True, {"low": 1, "high": 9}, 9, (5, 9)),
+        (True, {"low": 0, "high": 9}, 4, (1, 7)),
+        (True, {"low": 2, "high": 32, "step": 2}, 10, (2, 18)),
+    ],
+)
+def test_half_of_a_range_around_a_number(
+    whole: bool, field: dict[str, Any], value: float, ends: tuple[float, float]
+) -> None:
+    key = "epochs" if whole else "weight_decay"
+    space, _ = read_space(recipe(training={key: field}), [])
+    node = space.narrowed({f"training.{key}": value}, 0.5).nodes[f"training.{key}"]
+    assert isinstance(node, Range) and (node.low, node.high) == pytest.approx(ends)
+
+
+def test_a_narrowed_space_keeps_the_chosen_option_and_what_is_open_in_it() -> None:
+    options = [{"name": "lora", "rank": {"low": 2, "high": 10}}, "bitfit"]
+    space, _ = read_space(recipe(method=options), [])
+    lora, bitfit = (list(space.narrowed(point, 0.5).points(9)) for point in (
+        {"method": "lora", "method[lora].rank": 6}, {"method": "bitfit"}))  # fmt: skip
+    assert [point["method[lora].rank"] for point in lora] == [4, 5, 6, 7, 8] and bitfit == [{"method": "bitfit"}]
 
 
 @pytest.mark.parametrize(

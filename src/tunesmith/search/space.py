@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,22 +94,50 @@ class Range:
         return ""
 
     def spread(self, count: int) -> list[Any]:
-        """Return evenly spread numbers, for a grid.
+        """Return the middles of equal parts, for a grid.
 
         Args:
-            count: so many at most. [count]
+            count: of parts. [count]
         Returns:
-            They, both ends included; every number of a range with steps that has no more of them.
+            They; every number of a range with steps that has no more of them.
         """
         step = self.step or (1 if self.whole else None)
-        if step is not None and not self.log:
-            steps = int((self.high - self.low) / step + 1e-9)
-            places = np.unique(np.linspace(0, steps, min(count, steps + 1)).round())
-            found = [min(float(self.low + step * place), self.high) for place in places]
+        numbers = None if step is None else int((self.high - self.low) / step + 1e-9) + 1
+        middles = (np.arange(count) + 0.5) / count
+        if numbers is not None and (numbers <= count or not self.log):
+            places = np.arange(numbers) if numbers <= count else np.unique((middles * numbers - 0.5).round())
+            found = [min(float(self.low + (step or 1) * place), self.high) for place in places]
         else:
-            spaced = np.geomspace if self.log else np.linspace
-            found = [float(number) for number in spaced(self.low, self.high, count)]
+            found = [self._number(middle) for middle in middles]
         return list(dict.fromkeys(round(number) for number in found)) if self.whole else found
+
+    def narrowed(self, value: float, share: float) -> Range:
+        """Return a part of the range around a number.
+
+        Args:
+            value: in its middle, unless an end is nearer than that.
+            share: of the width.
+        Returns:
+            The part; its ends are steps of this range where it has any.
+        """
+        low = min(max(self._place(value) - share / 2, 0.0), 1 - share)
+        ends = self._number(low), self._number(low + share)
+        step = self.step or (1 if self.whole else None)
+        if step is not None:
+            steps = [(end - self.low) / step for end in ends]
+            ends = self.low + step * math.floor(steps[0]), min(self.low + step * math.ceil(steps[1]), self.high)
+        return replace(self, low=ends[0], high=ends[1])
+
+    def _place(self, value: float) -> float:
+        """Say where a number lies, from 0 at the lowest to 1."""
+        low, high, own = (math.log(one) if self.log else one for one in (self.low, self.high, value))
+        return (own - low) / (high - low)
+
+    def _number(self, place: float) -> float:
+        """Return the number that lies there."""
+        if self.log:
+            return float(min(max(self.low * (self.high / self.low) ** place, self.low), self.high))
+        return float(self.low + (self.high - self.low) * place)
 
 
 @dataclass(frozen=True)
@@ -211,6 +239,17 @@ class Space:
         """
         return _product(list(self.nodes.values()), each)
 
+    def narrowed(self, point: Mapping[str, Any], share: float) -> Space:
+        """Return the space around a point.
+
+        Args:
+            point: values by parameter.
+            share: of the width of every range.
+        Returns:
+            Ranges around the point's numbers, and its choices alone.
+        """
+        return Space({path: _narrowed(node, point, share) for path, node in self.nodes.items()})
+
     def parameters(self) -> dict[str, Range | Choices]:
         """Return every open field, those inside of options too, by parameter."""
         return {node.name: node for tree in self.nodes.values() for node in _inside(tree)}
@@ -222,6 +261,15 @@ def _inside(tree: Any) -> Iterator[Range | Choices]:
     inner = tree.options.values() if isinstance(tree, Choices) else tree.values() if isinstance(tree, Mapping) else ()
     for value in inner:
         yield from _inside(value)
+
+
+def _narrowed(tree: Any, point: Mapping[str, Any], share: float) -> Any:
+    if isinstance(tree, Range):
+        return tree.narrowed(point[tree.name], share)
+    if isinstance(tree, Choices):
+        label = point[tree.name]
+        return Choices(tree.name, {label: _narrowed(tree.options[label], point, share)})
+    return {key: _narrowed(one, point, share) for key, one in tree.items()} if isinstance(tree, Mapping) else tree
 
 
 def _product(trees: Sequence[Any], each: int) -> Iterator[dict[str, Any]]:

@@ -105,6 +105,7 @@ class Search:
                 "sharers": count,
             }
             self.crew = Crew(pool, count, max(1, torch.get_num_threads() // count), order, self.progress, self._tick)
+        self._asked = 0
         self.live, self.points = begin(
             wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs, wanted.warm.points
         )
@@ -123,12 +124,14 @@ class Search:
                 self.crew.close()
 
     def _run(self, kept: list[StudyTrial]) -> None:
-        live, points = self.live, self.points
+        live = self.live
         self.budget.begin()
         while True:
             number = len(self.trials)
             again = kept[number : number + kept[number].size] if number < len(kept) else []
-            size = again[0].size if again else self._size(None if points is None else points - number)
+            if number == self.points:
+                self._list_more()
+            size = again[0].size if again else self._size(None if self.points is None else self.points - number)
             if not size:
                 return
             with quiet():
@@ -138,6 +141,16 @@ class Search:
                 except TooShort as short:
                     raise short.worded(self.budget) from None
             self._tell()
+
+    def _list_more(self) -> None:
+        """Ask the strategy for trials after those that it listed."""
+        wanted, seed = self.wanted, derived(self.wanted.seed, "points")
+        found = wanted.strategy.more(self.trials, wanted.space, wanted.higher_is_better, self._asked, seed)
+        self._asked += 1
+        self.points = len(self.trials) + len(found)
+        with quiet():
+            for point in found:
+                self.live.enqueue_trial(point)
 
     def _drawn(self, size: int) -> tuple[list[Any], list[list[str]]]:
         """Draw trials, and write what makes each one's recipe of the common one."""

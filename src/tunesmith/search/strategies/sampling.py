@@ -72,6 +72,22 @@ class Sampling(Component):
         """
         return None
 
+    def more(
+        self, trials: Sequence[StudyTrial], space: Space, higher_is_better: bool, asked: int, seed: int
+    ) -> list[dict[str, Any]]:
+        """List further trials, once all that `points` listed have ended.
+
+        Args:
+            trials: all that ended, in order.
+            space: that is searched.
+            higher_is_better: of the score.
+            asked: how often it was asked before. [count]
+            seed: of their order.
+        Returns:
+            Values by parameter; the search ends where there are none.
+        """
+        return []
+
     def check(self, space: Space) -> None:
         """Refuse a space that cannot be searched so, before anything is loaded.
 
