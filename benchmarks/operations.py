@@ -142,6 +142,7 @@ def executed(run: Callable[[], Any]) -> int:
     aten = torch.ops.aten
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping={
         torch.ops.mkldnn._linear_pointwise: _mapped,
+        torch.ops.tunesmith.mapped_into: _mapped,
         aten.addmm_: _added,
         aten.baddbmm_: _added,
         aten._scaled_dot_product_flash_attention_for_cpu: _attended,

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.low_rank import added, adds_onto, in_shape, summed
-from tunesmith.models.products import chosen, frozen_product
+from tunesmith.models.low_rank import added, in_shape, summed
+from tunesmith.models.products import add_product, adds_onto, chosen, frozen_product
 
 if TYPE_CHECKING:
     from tunesmith.models.linear import LinearSeam
@@ -157,7 +157,7 @@ class _Joined(torch.autograd.Function):
             if not part.factors:
                 y = frozen_product(flat, part.weight, part.bias, ctx.narrow)
             elif ctx.onto:
-                y = added(next(low_of), next(up_of).t(), part.scale, part.bias).addmm_(flat, part.weight.t())
+                y = add_product(added(next(low_of), next(up_of).t(), part.scale, part.bias), flat, part.weight)
             else:
                 y = frozen_product(flat, part.weight, part.bias, ctx.narrow)
                 y.addmm_(next(low_of).t(), next(up_of).t(), alpha=part.scale)
@@ -213,7 +213,7 @@ def _into_input(
         if dx is None:
             dx = frozen_product(grad, weight.t(), None, ctx.narrow)
         elif ctx.onto:
-            dx.addmm_(grad, weight)
+            add_product(dx, grad, weight.t())
         else:
             dx += frozen_product(grad, weight.t(), None, ctx.narrow)
     assert dx is not None

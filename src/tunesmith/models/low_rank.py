@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.products import chosen, frozen_product, is_small
+from tunesmith.models.products import add_product, adds_onto, chosen, frozen_product, is_small
 from tunesmith.models.quantized import dense, held_linear, is_quantised
 
 
@@ -131,7 +131,7 @@ class _LowRank(torch.autograd.Function):
         ctx.even = _even(parts, factors, len(flat))
         if ctx.onto:
             lows = [factors[0] @ flat.t()]  # (rank, n)
-            y = added(lows[0], factors[1].t(), scales[0], bias).addmm_(flat, weight.t())
+            y = add_product(added(lows[0], factors[1].t(), scales[0], bias), flat, weight)
             return _LowRank._keep(ctx, x, weight, factors, lows, (parts, scales), y)
         y = held_linear(flat, weight, bias) if held else frozen_product(flat, weight, bias, ctx.narrow)  # (N, out)
         if ctx.even:
@@ -195,20 +195,6 @@ def in_shape(y: Tensor, x: Tensor) -> Tensor:
     return found
 
 
-def adds_onto(x: Tensor, narrow: Any) -> bool:
-    """Say whether the frozen product is added onto the low-rank one.
-
-    On a GPU that reads the output once less: the large product's kernel takes in what is there as it writes.
-
-    Args:
-        x: what is multiplied.
-        narrow: how the frozen product is computed with fewer bits; those kernels cannot add.
-    Returns:
-        True on a GPU.
-    """
-    return x.device.type == "cuda" and narrow is None
-
-
 def added(low: Tensor, up: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
     """Compute scale * low^T up + bias.
 
@@ -232,7 +218,7 @@ def _gradients_onto(
     """Return the input's and the factors' gradients where the frozen product is added last."""
     (x, dy, weight), (down, up), scale = sides, factors, ctx.scales[0]
     narrow = up.t().contiguous() @ dy.t()  # (rank, N)
-    dx = added(narrow, down, scale).addmm_(dy, weight) if ctx.needs_input_grad[0] else None
+    dx = add_product(added(narrow, down, scale), dy, weight.t()) if ctx.needs_input_grad[0] else None
     d_down = summed(narrow, x).mul_(scale) if ctx.needs_input_grad[5] else None
     return dx, [d_down, summed(low, dy).mul_(scale).t() if ctx.needs_input_grad[6] else None]
 

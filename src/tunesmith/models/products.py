@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.errors import RecipeError
+from tunesmith.models.blas import can_map, is_faster, map_into
 from tunesmith.models.compiling import compiled
 
 _STEP = 16  # rows of a product come in multiples of this
@@ -225,6 +226,37 @@ def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: Narro
     return found if bias is None else found.add_(bias)
 
 
+def add_product(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Add x W^T to what is there, without gradients.
+
+    Args:
+        y: (N, out); changed.
+        x: (N, in).
+        weight: (out, in), any strides.
+    Returns:
+        y.
+    """
+    if not can_map(x, weight):
+        return y.addmm_(x, weight.t())
+    map_into(x, weight, y, add=True)
+    return y
+
+
+def adds_onto(x: Tensor, narrow: Narrow | None) -> bool:
+    """Say whether a frozen product is added onto the low-rank one beside it, not the other way round.
+
+    That reads the output once less: the large product's kernel takes in what is there as it writes.
+
+    Args:
+        x: what is multiplied.
+        narrow: how the frozen product is computed with fewer bits; those kernels cannot add.
+    Returns:
+        True on a GPU, and on a CPU where the kernel is BLAS's.
+    """
+    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and torch.get_num_threads() == 1 and is_faster()
+    return narrow is None and (x.device.type == "cuda" or on_cpu)
+
+
 @cache
 def _has_wide_kernels() -> bool:
     """Say whether oneDNN's kernels for this processor use AVX-512."""
@@ -263,7 +295,8 @@ def mapped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute x W^T + b, without gradients.
 
     On a CPU with AVX-512 the product with a weight that is not small goes to oneDNN's own kernel, which is up to a
-    fifth faster there than the BLAS behind torch.matmul; with AVX2 alone it is slower by more than that.
+    fifth faster there than the BLAS behind torch.matmul; with AVX2 alone it is slower by more than that. There SciPy's
+    BLAS serves where it is the faster one.
 
     Args:
         x: (N, in).
@@ -276,4 +309,8 @@ def mapped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if on_cpu and _has_wide_kernels() and not is_small(weight) and _is_fast(x.device, x.dtype):
         found: Tensor = torch.ops.mkldnn._linear_pointwise(_few_heights(x), weight, bias, "none", [], "")
         return found[: len(x)]
+    if not is_small(weight) and can_map(x, weight):
+        found = x.new_empty(len(x), len(weight)) if bias is None else bias.expand(len(x), -1).contiguous()
+        map_into(x, weight, found, add=bias is not None)
+        return found
     return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())

@@ -18,7 +18,8 @@ from tunesmith.training.trial import Trial
 _MIB = 2**20
 # What a step takes beyond what it keeps, found on the cases of `benchmarks/memory.py`.
 _SLACK = {"cpu": 1.3, "cuda": 1.15}  # times what is kept: temporaries, and holes between tensors on a CPU's heap
-_FIXED = {"cpu": 80 * _MIB, "cuda": 32 * _MIB}  # kernels, their scratch space, logits of one chunk
+_FIXED = {"cpu": 32 * _MIB, "cuda": 32 * _MIB}  # kernels, their scratch space, logits of one chunk
+_MARGIN = {"cpu": 48 * _MIB, "cuda": 0}  # below a limit: rows of ever other lengths leave more holes after many epochs
 _STATE = 4 * 4  # bytes per trained parameter: its gradient, Adam's two moments, the best state so far
 
 
@@ -63,17 +64,17 @@ def plan(found: Sequence[tuple[Trial, Preflight]], processes: Processes = ALONE)
     """
     step = _Step(found)
     backbone, settings = found[0][0].tuned.backbone, found[0][0].settings
-    asked = settings.memory_limit
+    asked, margin = settings.memory_limit, _MARGIN["cuda" if backbone.device.type == "cuda" else "cpu"]
     sharers = processes.place.local_count if backbone.device.type == "cpu" else 1
     limit = step.held + available_bytes(backbone.device) // sharers if asked is None else asked * _MIB
     if not any(trial.method.trains for trial, _ in found):
         return Plan(None, False, step.held, limit)
-    chosen = _cut(step, limit, recomputing(backbone.seams, backbone.body))
-    if chosen.peak_bytes > limit and asked is not None:
+    chosen = replace(_cut(step, limit - margin, recomputing(backbone.seams, backbone.body)), limit_bytes=limit)
+    if chosen.peak_bytes + margin > limit and asked is not None:
         raise RecipeError(
             f"training.memory_limit={asked}: the model and this program hold {step.held / _MIB:,.0f} MiB, and with the "
-            f"longest row of {step.longest} tokens training would take {chosen.peak_bytes / _MIB:,.0f} MiB. Raise the "
-            "limit, lower data.max_tokens, choose a smaller model or method, or set model.quantization."
+            f"longest row of {step.longest} tokens training would take {(chosen.peak_bytes + margin) / _MIB:,.0f} MiB. "
+            "Raise the limit, lower data.max_tokens, choose a smaller model or method, or set model.quantization."
         )
     found_plans = processes.gathered((chosen.again, -(chosen.tokens or step.usual), chosen.tokens))
     again, _, tokens = max(found_plans, key=lambda one: one[:2])
