@@ -1,8 +1,8 @@
 """Products through SciPy's BLAS, on processors where that one is faster than torch's.
 
 torch's wheels for x86 come with MKL, which takes its fast kernels on Intel's processors only. On AMD's with AVX2, the
-OpenBLAS in SciPy's wheels is a quarter faster (docs/LOG.md). It has threads of its own, which would wait for torch's, so
-it serves where torch computes with one.
+OpenBLAS in SciPy's wheels is a quarter faster (docs/LOG.md). It has threads of its own, which would wait for torch's,
+so it serves where torch computes with one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def can_map(x: Tensor, weight: Tensor) -> bool:
         x: (N, in).
         weight: (out, in), any strides.
     Returns:
-        Whether both lie in a CPU's memory as BLAS wants them, in float32, torch computes with one thread, and it is the faster one here.
+        Whether both lie in a CPU's memory as BLAS wants them, in float32, torch computes with one thread, and it is
+        the faster one here.
     """
     return (
         x.dtype == weight.dtype == torch.float32

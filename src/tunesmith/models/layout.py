@@ -195,27 +195,65 @@ class Group:
         start, tokens = self.block.start, self.block.tokens
         return self.block.heads(flat if self.places is not None else flat[start : start + tokens])
 
+    @cached_property
+    def _moves(self) -> dict[tuple[int, torch.device], tuple[Tensor, Tensor]]:
+        return {}
+
+    def _places(self, heads: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Say where each head of a cell is taken from, (n * H * T,), and each head of a token, (tokens * H,)."""
+        if (heads, device) not in self._moves:
+            block, numbers = self.block, torch.arange(heads)
+            cells = torch.arange(block.tokens) if block.cells is None else block.cells
+            cells = cells + (block.start if self.places is None else 0)
+            taken = cells.view(block.rows, 1, block.length) * heads + numbers[:, None]
+            held = torch.arange(block.rows * block.length) if block.held is None else block.held
+            rows, places = held // block.length, held % block.length
+            put = (rows[:, None] * heads + numbers) * block.length + places[:, None]
+            self._moves[heads, device] = taken.reshape(-1).to(device), put.reshape(-1).to(device)
+        return self._moves[heads, device]
+
     def take(self, flat: Tensor) -> Tensor:
-        """Lay the group's tokens out as heads of a block of their own.
+        """Lay the group's tokens out as heads of a block of their own, in one pass over them.
 
         Args:
             flat: (N, H, d), the whole batch.
         Returns:
             (n, H, T, d), contiguous.
         """
-        return self.laid(flat).contiguous()
+        heads, width = flat.shape[1:]
+        found = flat.reshape(-1, width).index_select(0, self._places(heads, flat.device)[0])
+        return found.view(self.block.rows, heads, self.block.length, width)
 
     def put(self, block: Tensor, flat: Tensor) -> None:
         """Write a block back to where its tokens were taken from.
 
         Args:
             block: (n, H, T, d).
-            flat: (N, H, d), the whole batch; changed in place.
+            flat: (N, H, d), the whole batch, contiguous; changed in place.
         """
-        if self.places is None:
+        if block.is_contiguous():
+            self._put_whole(block, flat)
+        elif self.places is None:
             flat[self.block.start : self.block.start + self.block.tokens] = self.block.gather(block)
         else:
             flat.index_copy_(0, self.places.to(flat.device), self.block.gather(block))
+
+    def _put_whole(self, block: Tensor, flat: Tensor) -> None:
+        """Write a contiguous block back in one pass over the tokens."""
+        heads, width = flat.shape[1:]
+        rows, places = block.view(-1, width), self._places(heads, flat.device)[1]
+        if self.places is not None:
+            found = rows.index_select(0, places).view(-1, heads, width)
+            flat.index_copy_(0, self.places.to(flat.device), found)
+        elif rows.dtype != flat.dtype:
+            self._own(flat).copy_(rows.index_select(0, places))
+        else:
+            torch.index_select(rows, 0, places, out=self._own(flat))
+
+    def _own(self, flat: Tensor) -> Tensor:
+        """See a bucket's heads of tokens in the whole batch, (tokens * H, d)."""
+        start, tokens = self.block.start, self.block.tokens
+        return flat[start : start + tokens].view(-1, flat.shape[2])
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tunesmith.models.dropout import masked
 from tunesmith.models.layout import Bucket, Group
 from tunesmith.models.prefixed import Prefix
 from tunesmith.models.routing import Routing
@@ -210,14 +211,16 @@ class _Products:
     def forward(group: Group, blocks: Blocks, rule: Rule, keep: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         pieces, kept = _pieces(blocks, rule), [] if keep is None else [keep]
         few = sum(piece.size for piece in pieces) * blocks[0].shape[1] <= _KEPT
-        out = blocks[0].new_empty(*blocks[0].shape[:3], blocks[2].shape[3])
+        out = blocks[0].new_empty(*blocks[0].shape[:3], blocks[2].shape[3] if len(pieces) > 1 else 0)
         mask = _additive(group, rule, _before(blocks), blocks[0])
         for piece in pieces:
             q, k, v = piece.below(blocks)
             weights = piece.weights(q, k, mask, rule)
             kept += [weights] if few else []
             if keep is not None:
-                weights = (weights * piece.cells(keep).reshape(weights.shape)).mul_(1 / (1 - rule.dropout))
+                weights = masked(weights, piece.cells(keep).reshape(weights.shape), rule.dropout)
+            if len(pieces) == 1:
+                return (weights @ v).view(*out.shape[:3], -1), kept
             target = piece.queries(out)
             target.copy_((weights @ v).view(target.shape))
         return out, kept
@@ -226,25 +229,27 @@ class _Products:
     def backward(
         group: Group, blocks: Blocks, rule: Rule, grad: Tensor, out: Tensor, kept: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        found = [part.new_zeros(part.shape) for part in blocks]
+        pieces, own = _pieces(blocks, rule), list(kept)
+        found = [] if len(pieces) == 1 else [part.new_zeros(part.shape) for part in blocks]
         mask = _additive(group, rule, _before(blocks), blocks[0])
-        own = list(kept)
         drawn = own.pop(0) if rule.dropout else None
-        for piece in _pieces(blocks, rule):
+        for piece in pieces:
             q, k, v = piece.below(blocks)
             weights = own.pop(0) if own else piece.weights(q, k, mask, rule)
             d_out = piece.queries(grad).reshape(len(q), q.shape[1], -1)
             d_weights, used = d_out @ v.transpose(1, 2), weights
             if drawn is not None:
                 keep = piece.cells(drawn).reshape(weights.shape)
-                used = (weights * keep).mul_(1 / (1 - rule.dropout))
-                d_weights.mul_(keep).mul_(1 / (1 - rule.dropout))
+                used, d_weights = (masked(one, keep, rule.dropout) for one in (weights, d_weights))
             d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-            for to, one in (
-                (piece.queries(found[0]), _scaled(d_scores, k, rule.scale)),
-                (piece.keys(found[1]), _scaled(d_scores.transpose(1, 2), q, rule.scale)),
-                (piece.keys(found[2]), used.transpose(1, 2) @ d_out),
-            ):
+            gradients = (
+                _scaled(d_scores, k, rule.scale),
+                _scaled(d_scores.transpose(1, 2), q, rule.scale),
+                used.transpose(1, 2) @ d_out,
+            )
+            if len(pieces) == 1:
+                return tuple(one.view(part.shape) for one, part in zip(gradients, blocks, strict=True))
+            for to, one in zip((piece.queries(found[0]), *map(piece.keys, found[1:])), gradients, strict=True):
                 to += one.view(to.shape)
         return tuple(found)
 
@@ -349,9 +354,9 @@ def _kept_weights(
     return found
 
 
-def _laid(group: Group, flat: tuple[Tensor, Tensor, Tensor], prefixes: list[Tensor]) -> Blocks:
+def _laid(group: Group, flat: tuple[Tensor, Tensor, Tensor], prefixes: list[Tensor], way: type) -> Blocks:
     """Lay a group's tokens out, its prefix, if one is given, in front of each row."""
-    q, k, v = (group.laid(part) for part in flat)
+    q, k, v = (group.laid(part) if way is _Kernel else group.take(part) for part in flat)
     return (q, _in_front(prefixes[0], k), _in_front(prefixes[1], v)) if prefixes else (q, k, v)
 
 
@@ -370,8 +375,8 @@ class _Attention(torch.autograd.Function):
         draws = _kept_weights(routing, rule, q.shape[1], held, prefixes, q.device) if rule.dropout else []
         for group in routing.layout.groups(held):
             front = [rest.pop(0), rest.pop(0)] if held[group.numbers[0]] else []
-            blocks = _laid(group, (q, k, v), front)
-            ways.append(_way(q, v, blocks[1].shape[2], rule))
+            ways.append(_way(q, v, group.block.length + (front[0].shape[1] if front else 0), rule))
+            blocks = _laid(group, (q, k, v), front, ways[-1])
             keep = torch.cat([draws[number] for number in group.numbers]) if draws else None
             found, own = ways[-1].forward(group, blocks, rule, keep)
             group.put(found, out)
@@ -392,7 +397,7 @@ class _Attention(torch.autograd.Function):
         d_prefixes: list[Tensor | None] = []
         for group, way, count in zip(ctx.layout.groups(ctx.held), ctx.ways, ctx.counts, strict=True):
             front = [prefixes.pop(0), prefixes.pop(0)] if ctx.held[group.numbers[0]] else []
-            blocks, d_out = _laid(group, (q, k, v), front), group.take(grad)
+            blocks, d_out = _laid(group, (q, k, v), front, way), group.take(grad)
             if group.block.real is not None:  # cells without a token repeat one: they must not count twice
                 d_out *= group.block.on("real", grad.device).transpose(-1, -2)
             own, kept = kept[:count], kept[count:]
