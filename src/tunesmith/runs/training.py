@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import RecipeError, TunesmithError
-from tunesmith.core.memory import restart_peak
+from tunesmith.core.memory import give_back, restart_peak
 from tunesmith.core.progress import Progress, Silence
 from tunesmith.core.seeds import seed_everything
 from tunesmith.data.tokens import unknown_tokens
@@ -150,7 +150,9 @@ def _carry_out(
     fitted = _fitted(checked, earlier, going, progress, processes)
     if not processes.first:
         return None
+    give_back()  # what training leaves on the heap: judging and the report's libraries bring their own
     outcome = _judged(fitted, progress)
+    give_back()
     outcome.processes, outcome.began = processes.facts(), going.began
     outcome.seconds = time.perf_counter() - began
     return outcome
