@@ -216,6 +216,39 @@ def test_why_nothing_is_searched_is_said_once(
     assert (tmp_path / "loop/loop.md").read_text(encoding="utf-8").count("no prompt was searched") == 1
 
 
+def test_a_search_has_its_share_of_the_time_as_far_as_other_things_leave_it(
+    found: Looped, asked: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = list[float | None]()
+
+    def only_the_start(problem: PromptProblem, *given: Any) -> None:
+        allowed.append(problem.budget.seconds)
+        problem.budget.begin()
+        problem.score(problem.start)
+
+    monkeypatch.setattr("tunesmith.search.designing.run_search", only_the_start)
+    settings, budget = LoopSettings(prompt_share=0.25), Budget(seconds=4000)
+    wanted = read_loop({**asked, "output": str(tmp_path / "loop")}, [], settings)
+    record = Record(tmp_path / "loop", facts_of(wanted, settings), False)
+    loop = ClosedLoop(wanted, settings, budget, record, Progress(lambda said: None))
+    best, checked = attempts(found.folder)[0], wanted.load({})
+    slow = replace(best, outcome=replace(best.outcome, seconds=200.0))  # 6 or 7 prompts take as long
+    first = loop.designer.design(checked, best, ["thanks"], Budget(seconds=1e6))
+    record.designs[0] = replace(first, seconds=400.0)
+    loop.designer.design(checked, best, ["parting"], Budget(seconds=1e6))
+    record.designs[1] = replace(record.designs[1], seconds=0.0)
+    loop.designer.design(checked, best, ["greeting"], Budget(seconds=50.0))
+    assert allowed == [1000, 600, 50]
+    for attempt, seconds in ((slow, 50.0), (best, 0.0), (best, -5.0)):
+        refused = loop.designer.design(checked, attempt, ["thanks", "parting"], Budget(seconds=seconds)).refused
+        assert (
+            refused
+            == "budget: what is left of the share for prompts (search.prompt_share=0.25) is too short for 8 prompts."
+        )
+    assert loop.designer.design(checked, best, ["thanks"], Budget(seconds=0.0)) == record.designs[0]  # it is known
+    assert len(record.designs) == 4
+
+
 def test_without_a_share_nothing_is_searched(asked: Recipe, tmp_path: Path) -> None:
     result = tunesmith.loop(asked, [f"output={tmp_path / 'loop'}"], trials=5, width=3, members=1, prompt_share=0)
     assert result["designs"] == [] and not (tmp_path / "loop/designs.jsonl").exists()
@@ -250,13 +283,18 @@ def scores(prompt: Prompt, rows: Sequence[Mapping[str, str]], labels: Sequence[s
     return np.zeros((len(rows), len(labels)))
 
 
-def test_label_words_are_ranked_for_more_labels_than_rows_are_asked_about() -> None:
+def test_every_label_with_rows_has_its_words_ranked_by_some_of_them() -> None:
+    """Also where there are more labels than rows that the model is asked about; a label without rows has names."""
+
+    def hearing(prompt: Prompt, rows: Sequence[Mapping[str, str]], labels: Sequence[str]) -> Any:
+        return np.array([[4.0 * (word in row["text"]) for word in labels] for row in rows])
+
     labels = [f"label {number}" for number in range(6)]
-    rows = [{"text": f"word{'abcdef'[number]} of some text"} for number in range(5)]
-    edit = find("edits", "label-words")(rows=2, every=1.0)
-    assert edit.propose(
-        Prompt(template="{text} {label}"), Sources(labels, rows, np.arange(5), scores), np.random.default_rng(0)
-    )
+    rows = [{"text": f"word{'abcde'[number]} of some text"} for number in range(5)]
+    sources, edit = Sources(labels, rows, np.arange(5), hearing), find("edits", "label-words")(rows=2, every=1.0)
+    assert edit.propose(Prompt(template="{text} {label}"), sources, np.random.default_rng(0)) is not None
+    ranked = sources.seen["label-words"]
+    assert [ranked[label][0] for label in labels] == ["worda", "wordb", "wordc", "wordd", "worde", "label 0"]
 
 
 @pytest.mark.parametrize(
