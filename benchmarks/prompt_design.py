@@ -1,6 +1,6 @@
 """A closed loop that searches prompts beside one that does not: the same recipe, the same budget of trials.
 
-    TUNESMITH_DATA=... python benchmarks/prompt_design.py [--trials 7] [--seed 0] [--sides with without]
+    TUNESMITH_DATA=... python benchmarks/prompt_design.py [--trials 12] [--seed 0] [--sides with without]
 
 Task: the ten domains of CLINC150, MiniLM asked for hand-written words, LoRA on 100 rows; 100 validation rows, and 300
 of test, which each loop scores once at its end.
@@ -36,7 +36,7 @@ def loop(work: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--trials", type=int, default=7)
+    parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sides", nargs="+", choices=list(_SHARES), default=list(_SHARES))
     parser.add_argument("--threads", type=int, default=1)
@@ -56,7 +56,7 @@ def main() -> None:
             }
             work = {"recipe": recipe, "trials": given.trials, "share": _SHARES[name]}
             found = common.child(__file__, work, given.threads)
-        common.keep("prompt_design", f"{name}, seed {given.seed}", found)
+        common.keep("prompt_design", f"{name}, {given.trials} trials, seed {given.seed}", found)
         print(f"{name}: {found['score']['value']:.4f} on test, {found['attempts']['all']} attempts, "
               f"{found['seconds']:.0f} s")  # fmt: skip
         for one in found["designs"]:
