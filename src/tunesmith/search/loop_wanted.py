@@ -38,7 +38,7 @@ class LoopSettings(Settings):
         unit="fraction", gt=0, le=1,
     )  # fmt: skip
     prompt_share: float = setting(
-        0.2, "Share of the budget that searching a prompt may take, where the task asks one; 0 for no search.",
+        0.1, "Share of the budget that searching a prompt may take, where the task asks one; 0 for no search.",
         unit="fraction", ge=0, lt=1,
     )  # fmt: skip
     use_validation: bool = setting(True, "Whether validation rows train in the last run, once they have chosen.")
