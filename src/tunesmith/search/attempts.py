@@ -15,11 +15,12 @@ from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Result
 from tunesmith.evaluation.written import Written
 from tunesmith.search.changes import Change
+from tunesmith.search.designs import Design
 from tunesmith.search.errors_seen import Errors
 from tunesmith.search.journal import Journal
 from tunesmith.search.trials import Outcome
 
-_FACTS, _ROUNDS, _ANSWERS = "loop.json", "rounds.jsonl", "answers"
+_FACTS, _ROUNDS, _ANSWERS, _DESIGNS = "loop.json", "rounds.jsonl", "answers", "designs.jsonl"
 
 
 @dataclass(frozen=True)
@@ -126,15 +127,17 @@ class Round:
 
 @dataclass
 class Record:
-    """A loop's folder: what it is (loop.json), its rounds (rounds.jsonl), and what attempts answered (answers/).
+    """A loop's folder: what it is (loop.json), its rounds (rounds.jsonl), what attempts answered (answers/), and
+    searches of prompts (designs.jsonl).
 
-    A round is one line, written when it has ended.
+    A round, and a search, is one line, written when it has ended.
 
     Args:
         folder: of the loop.
         facts: that have to be the same when it goes on.
         resume: go on with one that is there.
         rounds: that are there.
+        designs: searches of prompts that are there.
     Raises:
         CheckpointError: there is one and it shall not go on, or none and it shall, or it is of another recipe, or
             damaged.
@@ -144,11 +147,14 @@ class Record:
     facts: dict[str, Any]
     resume: bool
     rounds: list[Round] = field(default_factory=list)
+    designs: list[Design] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._journal = Journal(self.folder, "loop", _FACTS, _ROUNDS)
         self._journal.open(self.facts, self.resume)
         self.rounds = self._journal.read(Round.of)
+        self._designed = Journal(self.folder, "loop", _FACTS, _DESIGNS)
+        self.designs = self._designed.read(Design.of)
         (self.folder / _ANSWERS).mkdir(exist_ok=True)
 
     def add(self, ended: Round) -> None:
@@ -161,6 +167,27 @@ class Record:
         """
         self._journal.add(ended.plain())
         self.rounds.append(ended)
+
+    def add_design(self, ended: Design) -> None:
+        """Keep a search of a prompt.
+
+        Args:
+            ended: it.
+        Raises:
+            CheckpointError: the disk is full or the folder is gone.
+        """
+        self._designed.add(ended.plain())
+        self.designs.append(ended)
+
+    def designed_seconds(self, before: int) -> float:
+        """Say how long searches of prompts took that were made for a round.
+
+        Args:
+            before: number of the round.
+        Returns:
+            Seconds.
+        """
+        return sum(one.seconds for one in self.designs if one.before == before)
 
     def keep_answers(self, number: int, result: Result) -> None:
         """Keep what an attempt did on the validation rows.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunesmith.evaluation.metrics.base import is_share
 from tunesmith.search.attempts import Attempt, Round
+from tunesmith.search.designs import Design
 from tunesmith.search.evidence import Evidence, Known
 
 
@@ -93,7 +94,13 @@ def decision_of(
     return f"attempt {best.number} stays: none of {len(found)} changes shows a gain at level {level:g}{told}{more}"
 
 
-def planned_from(known: Known, values: Mapping[str, Any], best: Attempt, latest: Round) -> Evidence:
+def planned_from(
+    known: Known,
+    values: Mapping[str, Any],
+    best: Attempt,
+    latest: Round,
+    design: Callable[[Sequence[str]], Design] | None,
+) -> Evidence:
     """Gather what the next round is planned from.
 
     Args:
@@ -101,6 +108,7 @@ def planned_from(known: Known, values: Mapping[str, Any], best: Attempt, latest:
         values: the best attempt's recipe.
         best: that attempt.
         latest: the round before.
+        design: searches a prompt that is aimed at some labels; None where the loop leaves that out.
     Returns:
         The evidence; changes of the round before are promising where they were better than what stayed the best.
     """
@@ -111,4 +119,4 @@ def planned_from(known: Known, values: Mapping[str, Any], best: Attempt, latest:
         if one.test is not None and one.test.gain > 0 and one.test.against == best.number and one.by != "combine"
     ]
     better.sort(key=lambda one: -one.test.gain if one.test else 0.0)
-    return Evidence(known, values, best.errors, [one.change for one in better])
+    return Evidence(known, values, best.errors, [one.change for one in better], design)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.core.registry import find
 from tunesmith.search.changes import Change
+from tunesmith.search.designs import Design
 from tunesmith.search.errors_seen import Errors
 from tunesmith.tasks.labelling import LabelTask
 
@@ -53,12 +54,14 @@ class Evidence:
         values: the present best trial's recipe, every key.
         errors: of that trial.
         promising: changes of the latest round that were better than it, though no test showed a gain.
+        design: searches a prompt that is aimed at some labels; None where the loop leaves that out.
     """
 
     known: Known
     values: Mapping[str, Any]
     errors: Errors
     promising: Sequence[Change] = ()
+    design: Callable[[Sequence[str]], Design] | None = None
 
     @property
     def task(self) -> Mapping[str, Any]:

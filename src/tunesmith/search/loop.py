@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise, zip_longest
 from typing import Any
 
@@ -19,6 +20,8 @@ from tunesmith.search.attempts import Attempt, Record, Round, Test
 from tunesmith.search.budget import Budget
 from tunesmith.search.changes import Change, merged
 from tunesmith.search.deciding import adopted, decision_of, planned_from
+from tunesmith.search.designing import Designer
+from tunesmith.search.designs import Design
 from tunesmith.search.errors_seen import Errors
 from tunesmith.search.evidence import Known
 from tunesmith.search.first_trial import TooShort, Watch
@@ -28,6 +31,7 @@ from tunesmith.search.passes import Passes
 from tunesmith.search.trials import Outcome
 from tunesmith.training.trial import Trial
 
+_ROUNDING = 1e-9  # of trials that searches of prompts are counted as
 _SHARED = 1.5  # most times as long as in a shared pass that a trial takes alone
 
 
@@ -79,6 +83,9 @@ class ClosedLoop:
     def __post_init__(self) -> None:
         self.watch = Watch(self.budget)
         self.passes = Passes(self.wanted.metric, self.progress, self._tick, self._keep)
+        self.designer = Designer(
+            self.settings.prompt_share, self.wanted.metric, self.record, self.passes, self.budget, self.progress
+        )
         self._answers: dict[int, Result] = {}
         self._errors: dict[int, Errors] = {}
         self._known: Known | None = None
@@ -98,6 +105,7 @@ class ClosedLoop:
         for one in kept:
             self._take(one)
             self.budget.resume_at(one.ended)
+        self.budget.resume_at(self.budget.elapsed + self.record.designed_seconds(len(kept)))
         if not kept:
             self._first()
         while True:
@@ -141,9 +149,10 @@ class ClosedLoop:
     def _take(self, ended: Round) -> None:
         """Bring the state up to date with a round that ended now, or before a kill."""
         before = self.record.rounds[ended.number - 1].ended if ended.number else 0.0
+        before += self.record.designed_seconds(ended.number)
         self.attempts.extend(ended.attempts)
         self.best = self.attempts[ended.best]
-        self.budget.spent = len(self.attempts)
+        self.budget.spent = len(self.attempts) + self.designer.trials
         self._seen |= {self.wanted.identity_of(one.values) for one in ended.attempts}
         if ended.number == 0:
             self.alone = ended.ended
@@ -226,7 +235,7 @@ class ClosedLoop:
         """Take the proposals that width, number of trials and time allow; as much as the best run needs is left."""
         most, budget = self.settings.width, self.budget
         if budget.evaluations is not None:
-            most = min(most, int(budget.evaluations) - len(self.attempts))
+            most = min(most, int(budget.evaluations - budget.spent + _ROUNDING))
         chosen = list(proposals[: max(0, most)])
         if budget.seconds is None:
             return chosen
@@ -234,12 +243,30 @@ class ClosedLoop:
         room = budget.seconds - budget.elapsed - self._last_run(seeds)
         found = list[Proposal]()
         for one in chosen:
-            epochs = 1 if one.checked is None else one.checked.recipe.training.epochs
-            seconds = epochs * (self.pace or self.alone / max(1, self.attempts[0].outcome.epochs))
+            seconds = self._seconds_of(one.checked)
             if seconds <= room:
                 room -= seconds
                 found.append(one)
         return found
+
+    def _seconds_of(self, checked: Checked | None) -> float:
+        """Seconds that a trial is expected to take in a round."""
+        epochs = 1 if checked is None else checked.recipe.training.epochs
+        return epochs * (self.pace or self.alone / max(1, self.attempts[0].outcome.epochs))
+
+    def _designed(self, checked: Checked, aimed: Sequence[str]) -> Design:
+        """Search a prompt for the best recipe; what the last run and one more trial need is left.
+
+        The clock of the record counts, not the present one, so that a loop that goes on allows the same.
+        """
+        assert self.best is not None
+        budget, room = self.budget, Budget()
+        if budget.evaluations is not None:
+            room.evaluations = budget.evaluations - budget.spent - 1
+        if budget.seconds is not None:
+            kept = self._last_run(self.settings.members) + self._seconds_of(checked)
+            room.seconds = budget.seconds - self.record.rounds[-1].ended - kept
+        return self.designer.design(checked, self.best, aimed, room)
 
     def members(self) -> int:
         """Say how many seeds of the best recipe can train in what is left of the time, at least one."""
@@ -267,7 +294,8 @@ class ClosedLoop:
             offered = {name: kind().propose(known, checked.resolved()) for name, kind in _ordered("starts")}
             base: Mapping[str, Any] = {}
         else:
-            evidence = planned_from(known, checked.resolved(), self.best, self.record.rounds[-1])
+            design = partial(self._designed, checked) if self.settings.prompt_share else None
+            evidence = planned_from(known, checked.resolved(), self.best, self.record.rounds[-1], design)
             offered = {name: kind().propose(evidence) for name, kind in _ordered("adjustments")}
             base = self.best.values
         turns = zip_longest(*([(name, one) for one in changes] for name, changes in offered.items()))

@@ -17,6 +17,10 @@ from tunesmith.search.errors_seen import Errors
 from tunesmith.search.study_report import shown
 
 _WIDE = 60  # characters of a change's name in a picture
+_SEARCHED = (
+    "before round", "aimed at", "prompts", "training rows", "metric, untuned", "prompt before", "found", "changes",
+    "took",
+)  # fmt: skip
 _HEADS = ("attempt", "what", "why it was tried", "score on validation", "against the best before", "seconds")
 
 
@@ -37,6 +41,7 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         f"The best recipe changes {changed}.",
         f"{metric} on validation: {shown(metric, result['start'])} as written, {shown(metric, result['chosen_by'])} "
         "for the best, which it chose.",
+        *(f"{one['said'][0].upper()}{one['said'][1:]}." for one in result["designs"]),
         f"The last run carries it out: {result['final']['said']}.",
         f"{metric} on test: {shown(metric, result['score'])}.",
         result["note"],
@@ -65,6 +70,31 @@ def rows_of(ended: Round, metric: str) -> list[list[str]]:
     ]
 
 
+def searches_of(record: Record) -> list[list[str]]:
+    """Word the searches of prompts as rows of a table; those that were refused stand among the sentences.
+
+    Args:
+        record: of the loop.
+    Returns:
+        In their order.
+    """
+    return [
+        [
+            str(one.before),
+            ", ".join(one.aimed),
+            f"{one.tried}, in {one.folder}",
+            f"{one.proposing} proposed, {one.choosing} chose",
+            one.metric,
+            number(one.start, ".4f"),
+            number(one.found, ".4f"),
+            ", ".join(one.values) or "-",
+            f"{one.seconds:.1f} s, {one.trials:.2f} trials",
+        ]
+        for one in record.designs
+        if not one.refused
+    ]
+
+
 def write_loop_report(folder: Path, result: Mapping[str, Any], record: Record, higher_is_better: bool) -> None:
     """Write attempts.json, loop.md and report.html.
 
@@ -79,14 +109,16 @@ def write_loop_report(folder: Path, result: Mapping[str, Any], record: Record, h
     write_json(folder / "attempts.json", [one.plain() for one in attempts])
     said = sentences(result)
     parts = ["# Closed loop", *said]
+    if searched := searches_of(record):
+        parts += ["## Searches of a prompt", _table(_SEARCHED, searched)]
     for ended in rounds:
-        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows_of(ended, metric)]
-        lines = ["| " + " | ".join(row) + " |" for row in (_HEADS, *cells)]
-        table = "\n".join([lines[0], "|---" * len(_HEADS) + "|", *lines[1:]])
+        table = _table(_HEADS, rows_of(ended, metric))
         parts += [f"## Round {ended.number}, {ended.ended:.0f} s", ended.decision, table]
     write_text(folder / "loop.md", "\n\n".join(parts) + "\n")
     body = ["<h1>Closed loop</h1>" + "".join(f"<p>{safe(one)}</p>" for one in said)]
     body += _pictures(rounds, metric, higher_is_better)
+    if searched:
+        body.append(section("Searches of a prompt", texts(_SEARCHED, searched)))
     body += [
         section(
             f"Round {ended.number}, {ended.ended:.0f} s",
@@ -95,6 +127,13 @@ def write_loop_report(folder: Path, result: Mapping[str, Any], record: Record, h
         for ended in rounds
     ]
     write_text(folder / "report.html", page("Closed loop", body))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table in Markdown."""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in (heads, *cells)]
+    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
 
 
 def _pictures(rounds: Sequence[Round], metric: str, higher_is_better: bool) -> list[str]:

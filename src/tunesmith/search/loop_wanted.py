@@ -37,6 +37,10 @@ class LoopSettings(Settings):
         0.5, "Share of its epochs after which a change that is behind the median of its round leaves; none does at 1.",
         unit="fraction", gt=0, le=1,
     )  # fmt: skip
+    prompt_share: float = setting(
+        0.1, "Share of the budget that searching a prompt may take, where the task asks one; 0 for no search.",
+        unit="fraction", ge=0, lt=1,
+    )  # fmt: skip
     use_validation: bool = setting(True, "Whether validation rows train in the last run, once they have chosen.")
     measure: float = setting(
         0.1, "Share of train that is held out as test where the recipe has none.", unit="fraction", gt=0, lt=0.9

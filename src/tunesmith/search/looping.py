@@ -109,6 +109,7 @@ def _told(loop: ClosedLoop, best: Attempt) -> dict[str, Any]:
         "best": best.number,
         "changes": dict(best.values),
         "overrides": words_of(best.values),
+        "designs": [{**one.plain(), "said": one.said()} for one in loop.record.designs],
         "decisions": [one.decision for one in loop.record.rounds],
         "start": _scored(start, metric),
         "chosen_by": {"split": "validation", **_scored(best, metric)},

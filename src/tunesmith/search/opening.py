@@ -21,10 +21,11 @@ from tunesmith.runs.prompting import PromptScorer
 from tunesmith.runs.session import Reading
 from tunesmith.search.ranking import Judged
 from tunesmith.search.sources import Row
+from tunesmith.tasks.prompt_classification import PromptClassification
 from tunesmith.training.corpus import Corpus, Split, load_corpus
 
 _TASK = "prompt-classification"
-_FEW = 8  # rows below which nothing can be chosen and measured
+FEW = 8  # rows below which nothing can be chosen and measured
 
 
 @dataclass
@@ -126,25 +127,40 @@ def open_prompts(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str
     Returns:
         Model and rows.
     Raises:
-        RecipeError: another task.
+        RecipeError: another task, or a verbalizer without words.
         DataError: too few validation rows.
     """
     checked = _without_test_file(load_recipe(recipe, overrides))
-    if checked.task.name != _TASK:
-        raise RecipeError(
-            f"task: {checked.task.name} has no prompt that could be scored without training. Set task={_TASK}."
-        )
+    check_scorable(checked)
     scorer = PromptScorer.open(checked)
     corpus = read_rows(checked, scorer.session)
     corpus.splits.pop("test", None)
     Prompt.of(checked.recipe.prompt).check_labels(corpus.label_names)
     train, validation = (Table.of(corpus.splits[name]) for name in ("train", "validation"))
-    if len(validation.rows) < _FEW:
+    if len(validation.rows) < FEW:
         raise DataError(
-            f"validation holds {len(validation.rows)} rows; at least {_FEW} are needed to score prompts. Raise "
+            f"validation holds {len(validation.rows)} rows; at least {FEW} are needed to score prompts. Raise "
             "data.validation, or give a file."
         )
     return Opened(checked, scorer, corpus.label_names, train, validation, corpus)
+
+
+def check_scorable(checked: Checked) -> None:
+    """Refuse a recipe without a prompt that could be scored without training.
+
+    Args:
+        checked: the recipe.
+    Raises:
+        RecipeError: another task, or a verbalizer that starts at training rows and reads no words.
+    """
+    task = checked.task
+    if not isinstance(task, PromptClassification):
+        raise RecipeError(f"task: {task.name} has no prompt that could be scored without training. Set task={_TASK}.")
+    if task.kind.from_rows:
+        raise RecipeError(
+            f"task.verbalizer: {task.verbalizer} starts each label at its training rows, and a prompt is scored by "
+            "words. Take words."
+        )
 
 
 def _without_test_file(checked: Checked) -> Checked:

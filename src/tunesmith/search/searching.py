@@ -29,7 +29,7 @@ from tunesmith.search.problem import BudgetSpent, Score
 from tunesmith.search.prompts import Choosing, PromptProblem, answers
 from tunesmith.search.ranking import Ranked, Ranking, rank, write_ranking
 from tunesmith.search.sources import Glossary, Sources, Writing
-from tunesmith.search.strategies.base import build_strategy
+from tunesmith.search.strategies.base import Strategy, build_strategy
 from tunesmith.search.study import Study
 
 Found = TypeVar("Found", bound=Settings)
@@ -97,13 +97,13 @@ def search_prompts(
     problem = PromptProblem(
         opened.prompt,
         Choosing(choosing.rows, choosing.truth, judged.metric),
-        _sources(opened, glossary, settings.writer),
+        sources_of(opened, glossary, settings.writer),
         edits,
         allowed,
         study,
     )
     _tell(opened, len(choosing.rows), len(measuring.rows), progress)
-    _run(problem, strategy, seed, progress)
+    run_search(problem, strategy, seed, progress)
     score, found = problem.best()
     measured, notes = dict[str, Predictions](), dict[str, str]()
     for name, prompt in ((_START, opened.prompt), (_FOUND, found)):
@@ -113,7 +113,19 @@ def search_prompts(
     return _written(output, problem, score, found, ranking)
 
 
-def _sources(opened: Opened, glossary: Glossary, writer: str | None) -> Sources:
+def sources_of(opened: Opened, glossary: Glossary, writer: str | None, aimed: Sequence[str] = ()) -> Sources:
+    """Gather what edits read of a recipe.
+
+    Args:
+        opened: the recipe; proposals read its training rows.
+        glossary: of the user.
+        writer: run of a task that writes; None for none.
+        aimed: labels that edits change first.
+    Returns:
+        It.
+    Raises:
+        TunesmithError: the run cannot be loaded, or cannot write.
+    """
     words = whole_words(opened.scorer.session.tokenizer)
     able = opened.scorer.session.task.opens in ("masked", "causal")
     return Sources(
@@ -126,6 +138,7 @@ def _sources(opened: Opened, glossary: Glossary, writer: str | None) -> Sources:
         substituting(opened.scorer, opened.labels, words) if able else None,
         None if writer is None else _writing(Run.load(writer)),
         partial(told_apart, opened.scorer.session.tokenizer) if able else list,
+        aimed,
     )
 
 
@@ -137,7 +150,17 @@ def _writing(run: Run) -> Writing:
     return write
 
 
-def _run(problem: PromptProblem, strategy: Any, seed: int, progress: Progress) -> None:
+def run_search(problem: PromptProblem, strategy: Strategy, seed: int, progress: Progress) -> None:
+    """Search until the strategy or the budget ends; the clock of the budget starts here.
+
+    Args:
+        problem: the prompts; it remembers what was tried.
+        strategy: that searches.
+        seed: of everything drawn.
+        progress: for the user.
+    Raises:
+        RecipeError: the prompt to begin with cannot be scored.
+    """
     budget, draw = problem.budget, np.random.default_rng(derived(seed, "search"))
     total = budget.evaluations or budget.seconds or 0
     unit = "evaluations" if budget.evaluations is not None else "seconds"

@@ -18,6 +18,7 @@ Row = Mapping[str, str]
 Scoring = Callable[[Prompt, Sequence[Row], Sequence[str]], Array]  # -> log probabilities, (rows, labels)
 Substituting = Callable[[Prompt, Prompt, Sequence[Row], Codes, int], list[str]]
 Writing = Callable[[str, int, int], list[str]]  # instruction, texts wanted, seed -> texts
+_AIMED = 0.75  # how often a label that is aimed at is drawn instead of any
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Sources:
             gradient; None for models that have none.
         write: of a text model; None where none was given.
         told_apart: leaves words out that the model does not know, or cannot tell from earlier ones.
+        aimed: labels that edits change more often than others, and first; all alike when empty.
         seen: what an edit found out once.
     """
 
@@ -88,7 +90,28 @@ class Sources:
     substitutes: Substituting | None = None
     write: Writing | None = None
     told_apart: Callable[[Sequence[str]], list[str]] = list
+    aimed: Sequence[str] = ()
     seen: dict[str, Any] = field(default_factory=dict)
+
+    def drawn(self, among: Sequence[str], draw: np.random.Generator) -> str:
+        """Draw the label that an edit changes: mostly one of those aimed at, otherwise any.
+
+        Args:
+            among: labels that may be drawn.
+            draw: of what is drawn.
+        Returns:
+            The label.
+        """
+        aimed = [label for label in among if label in self.aimed]
+        if aimed and draw.random() < _AIMED:
+            return str(draw.choice(aimed))
+        return str(draw.choice(among))
+
+    def aimed_rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the numbers of the training rows of the labels aimed at; of all where none is."""
+        codes = [self.labels.index(label) for label in self.aimed]
+        found = np.flatnonzero(np.isin(self.truth, codes))
+        return found if len(found) else np.arange(len(self.rows))
 
     def sample(self, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Choose training rows, of every label alike: the first of each, in turn.

@@ -57,6 +57,17 @@ class Study:
         tried = self._journal.read(lambda values: Tried(**values))
         self._kept = {(one.identity, one.rows): one for one in tried}
 
+    @staticmethod
+    def begun(folder: Path) -> bool:
+        """Say whether a folder holds a search.
+
+        Args:
+            folder: any; it need not be there.
+        Returns:
+            Whether one can go on.
+        """
+        return (folder / _FACTS).exists()
+
     def __len__(self) -> int:
         return len(self._kept)
 

@@ -45,7 +45,8 @@ class Demonstrations(Edit):
         return prompt.changed(demonstrations={"examples": shown, "count": 0})
 
     def _drawn(self, prompt: Prompt, sources: Sources, draw: np.random.Generator) -> dict[str, Any]:
-        """Draw a row, every label alike."""
-        code = int(draw.choice(np.unique(sources.truth)))
+        """Draw a row, every label alike but for those aimed at."""
+        label = sources.drawn([sources.labels[one] for one in np.unique(sources.truth)], draw)
+        code = sources.labels.index(label)
         row = int(draw.choice(np.flatnonzero(sources.truth == code)))
-        return {**{name: sources.rows[row][name] for name in prompt.fields}, "label": sources.labels[code]}
+        return {**{name: sources.rows[row][name] for name in prompt.fields}, "label": label}

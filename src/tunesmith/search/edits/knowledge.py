@@ -32,7 +32,7 @@ class Knowledge(Edit):
         return ways[int(draw.integers(len(ways)))](prompt, sources, draw)
 
     def _words(self, prompt: Prompt, sources: Sources, draw: np.random.Generator) -> Prompt | None:
-        label = str(draw.choice(sources.labels))
+        label = sources.drawn(sources.labels, draw)
         said = sources.glossary.meanings.get(label, "") or prompt.label_descriptions.get(label, "")
         told = [word for word in map(str.lower, _PIECES.findall(said)) if word not in _PLAIN]
         names = [word.lower() for word in _PIECES.findall(label) if word.lower() not in _PLAIN]

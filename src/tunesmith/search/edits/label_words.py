@@ -47,11 +47,12 @@ class LabelWords(Edit):
             return None  # the model knows too few of the words
         if draw.random() < self.every:
             found = dict[str, list[str]]()
-            for label in draw.permutation(sources.labels).tolist():
+            order = draw.permutation(sources.labels).tolist()
+            for label in sorted(order, key=lambda one: one not in sources.aimed):  # the best words go to these
                 taken = {word for words in found.values() for word in words}
                 found[label] = [self._drawn([word for word in ranked[label] if word not in taken], draw)]
             return prompt.changed(label_words={label: found[label] for label in sources.labels})
-        label = str(draw.choice(sources.labels))
+        label = sources.drawn(sources.labels, draw)
         word = self._drawn(ranked[label], draw)
         before = [one for one in prompt.words(label) if one != word]
         ways = [[word], [*before[: self.together - 1], word], [f"{label.replace('_', ' ').strip()} {word}"]]
@@ -64,7 +65,7 @@ class LabelWords(Edit):
 
     def _ranked(self, prompt: Prompt, sources: Sources) -> dict[str, list[str]]:
         """Order the candidates for every label, the best first."""
-        words, rows = self._words(sources), sources.sample(self.rows)
+        words, rows = self._words(sources), sources.sample(max(self.rows, len(sources.labels)))
         if len(words) < 2:
             return {label: [] for label in sources.labels}
         listed = prompt.listed(sources.labels).replace("{", "{{").replace("}", "}}")
@@ -74,7 +75,7 @@ class LabelWords(Edit):
         found = {}
         for code, label in enumerate(sources.labels):
             own = sources.truth[rows] == code
-            ratio = table[own].mean(0) - table[~own].mean(0)
+            ratio = table[own].mean(0) - table[~own].mean(0) if own.any() else np.zeros(len(words))
             found[label] = [words[place] for place in np.argsort(-ratio, kind="stable")]
         return found
 

@@ -51,7 +51,8 @@ class TriggerWords(Edit):
         def written(new: str) -> Prompt:
             return prompt.changed(template=template[:first] + new + template[last:])
 
-        rows = draw.choice(len(sources.rows), min(self.rows, len(sources.rows)), replace=False)
+        pool = sources.aimed_rows()
+        rows = pool[draw.choice(len(pool), min(self.rows, len(pool)), replace=False)]
         shown, truth = [sources.rows[row] for row in rows], sources.truth[rows]
         found = sources.substitutes(written(word), written(other), shown, truth, self.best)
         better = [new for new in found if new != word]
