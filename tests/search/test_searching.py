@@ -68,6 +68,14 @@ def test_a_search_is_the_same_twice_and_after_a_kill(
     assert plain(tmp_path / "whole") == plain(tmp_path / "killed")
 
 
+def test_a_search_of_other_rows_is_refused(asked: Recipe, tmp_path: Path) -> None:
+    train = Path(asked["data"]["train"])
+    tunesmith.search_prompts(asked, 2, tmp_path / "out")
+    train.write_text(train.read_text().replace("hello", "hallo"))
+    with pytest.raises(CheckpointError, match="out holds another search: data is '.*', there it was '"):
+        tunesmith.search_prompts(asked, 2, tmp_path / "out", resume=True)
+
+
 def test_what_a_search_refuses(asked: Recipe, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for budget in ("0", "0s"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import tunesmith
-from tests.conftest import TEXTS, write_csv
+from tests.conftest import TEXTS, save_tiny_bert, write_csv
 from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
 from tunesmith.search import settings as searching
 from tunesmith.search.database import Database
@@ -286,6 +286,27 @@ def test_two_processes_do_not_search_in_one_folder(tmp_path: Path) -> None:
         Database(tmp_path / "s", {}, True, False)
     first.close()
     Database(tmp_path / "s", {}, True, True).close()
+
+
+@pytest.mark.parametrize("changed", ["train", "other", "model"])
+def test_a_study_of_other_rows_or_another_model_is_refused(base: dict[str, Any], tmp_path: Path, changed: str) -> None:
+    """Every file counts that a trial may read, the second choice of training rows too."""
+    files = {name: Path(shutil.copy(base["data"]["train"], tmp_path / f"{name}.csv")) for name in ("train", "other")}
+    model = Path(shutil.copytree(base["model"], tmp_path / "model"))
+    data = {"train": {"choices": list(map(str, files.values()))}, "validation": base["data"]["train"]}
+    recipe = {**base, "model": str(model), "data": {**data, "leakage": "keep"}, "output": str(tmp_path / "s")}
+    settings: dict[str, Any] = {"strategy": "random", "width": 2}
+    tunesmith.search_settings(recipe, trials=2, **settings)
+    before = kept(tmp_path / "s")
+    if changed == "model":
+        save_tiny_bert(model, 1)
+    else:
+        files[changed].write_text(files[changed].read_text().replace("hello", "hallo"))
+    name = changed if changed == "model" else "train rows"
+    said = f"study.db is the study of other data: {name} is 'sha256:.*, there it was 'sha256:.*Put the files back"
+    with pytest.raises(CheckpointError, match=said):
+        tunesmith.search_settings(recipe, trials=4, resume=True, **settings)
+    assert kept(tmp_path / "s") == before
 
 
 def test_a_study_of_another_version_or_search_is_refused(

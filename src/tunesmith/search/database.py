@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from tunesmith.core.errors import CheckpointError
 from tunesmith.search.bookkeeping import optuna, quiet
+from tunesmith.search.reading import check_read
 from tunesmith.search.same_facts import check_same
 from tunesmith.search.trials import StudyTrial
 
@@ -88,6 +89,20 @@ class Database:
             raise CheckpointError(f"{self.path} was not written by `tunesmith search`. Choose another output.")
         _check_version(self.path, kept, own, "Go on with the version that wrote it, or choose another output.")
         check_same(f"{self.path} is the study of another search", kept, own)
+
+    def read(self, own: Mapping[str, str]) -> None:
+        """Keep what trials read, or refuse to go on where it is not what the trials before read.
+
+        Args:
+            own: hashes by name.
+        Raises:
+            CheckpointError: rows or model are others.
+        """
+        kept = self._study.user_attrs.get("read")
+        if kept is None and not self._study.get_trials(deepcopy=False):
+            self._study.set_user_attr("read", dict(own))
+        else:
+            check_read(f"{self.path} is the study", kept or {}, own)
 
     def trials(self) -> list[StudyTrial]:
         """Read the trials.

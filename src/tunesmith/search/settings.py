@@ -15,6 +15,7 @@ from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.database import Database
 from tunesmith.search.nested import nested, sentence
+from tunesmith.search.reading import read_without_weights
 from tunesmith.search.rules import keeping, nearest
 from tunesmith.search.study_report import front, importances, shown, write_report
 from tunesmith.search.trials import StudyTrial, best_of, cheapest_of
@@ -51,6 +52,7 @@ def search_settings(
     for said in wanted.warm.sentences():
         progress.say(said)
     with closing(Database(wanted.output, facts_of(wanted, settings), wanted.higher_is_better, resume)) as database:
+        database.read(read_without_weights(wanted.able))
         search = Search(wanted, budget, settings.width, database, progress, hands)
         search.run()
         return _finished(wanted, search, settings)

@@ -66,6 +66,7 @@ class Wanted:
         warm: the first trials, from earlier studies.
         every_fold: whether a trial is scored by the mean over all folds of `data.folds`.
         rules: that the trial which is taken keeps to.
+        able: recipes of the ends of the open fields, those that can be carried out.
     """
 
     recipe: str | Path | Mapping[str, Any]
@@ -81,6 +82,7 @@ class Wanted:
     warm: Warm = field(default_factory=Warm)
     every_fold: bool = False
     rules: Sequence[Rule] = ()
+    able: Sequence[Checked] = ()
 
     def load(self, own: Sequence[str]) -> Checked:
         """Check the recipe of a trial.
@@ -210,6 +212,7 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         every_fold=_every_fold(data, strategy),
         rules=read_rules(settings.rules, _scored_by(first)),
         identity=hash_of({key: value for key, value in values.items() if key != "output"}),
+        able=able,
     )
 
 
