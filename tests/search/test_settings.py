@@ -87,15 +87,26 @@ def test_test_rows_do_not_choose(study: tuple[Path, dict[str, Any]], base: dict[
     assert told(kept(tmp_path / "study")) == told(kept(study[0])) and found["score"] != study[1]["score"]
 
 
-def torn(add: Any) -> Any:
-    """The process ends while the second batch is written: one of its trials is there, the others are not."""
+def torn(write: Any) -> Any:
+    """The process ends while the second batch is written: one of its trials has ended, the others have not."""
 
-    def adding(self: Database, trials: Any, live: Any) -> None:
-        add(self, trials[:1] if trials[0].number else trials, live[:1] if trials[0].number else live)
+    def writing(self: Database, one: StudyTrial, place: int) -> None:
+        if one.number == 4:
+            raise KeyboardInterrupt
+        write(self, one, place)
+
+    return writing
+
+
+def unwritten(finish: Any) -> Any:
+    """The process ends before it writes what came out of the second batch."""
+
+    def finishing(self: Database, trials: Any, validation: str) -> None:
         if trials[0].number:
             raise KeyboardInterrupt
+        finish(self, trials, validation)
 
-    return adding
+    return finishing
 
 
 @pytest.mark.parametrize("strategy", ["tpe", "asha"])
@@ -108,9 +119,12 @@ def test_a_study_that_was_killed_ends_as_one_that_was_not(
         settings["strategy_settings"] = {"startup": 3}
     whole = tunesmith.search_settings(recipe, [f"output={tmp_path / 'whole'}"], **settings)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Database, "add", torn(Database.add))
+        if strategy == "tpe":
+            patch.setattr(Database, "_write_ended", torn(Database._write_ended))
+        else:
+            patch.setattr(Database, "finish", unwritten(Database.finish))
         tunesmith.search_settings(recipe, [f"output={tmp_path / 'killed'}"], **settings)
-    assert len(kept(tmp_path / "killed")) == 4
+    assert len(kept(tmp_path / "killed")) == (4 if strategy == "tpe" else 3)
     found = tunesmith.search_settings(recipe, [f"output={tmp_path / 'killed'}"], resume=True, **settings)
     assert told(kept(tmp_path / "killed")) == told(kept(tmp_path / "whole"))
     assert found["best"] == whole["best"] and found["score"] == whole["score"]
@@ -281,11 +295,11 @@ def test_studies_that_cannot_be_begun_with(
 
 
 def test_two_processes_do_not_search_in_one_folder(tmp_path: Path) -> None:
-    first = Database(tmp_path / "s", {}, True, False)
-    with pytest.raises(CheckpointError, match=f"another process is searching in {tmp_path / 's'}"):
-        Database(tmp_path / "s", {}, True, False)
+    first = Database(tmp_path / "s", {}, True)
+    with pytest.raises(CheckpointError, match=f"another process is searching in {tmp_path / 's'}. Take trials of its"):
+        Database(tmp_path / "s", {}, True)
     first.close()
-    Database(tmp_path / "s", {}, True, True).close()
+    Database(tmp_path / "s", {}, True, "resume").close()
 
 
 @pytest.mark.parametrize("changed", ["train", "other", "model"])

@@ -15,6 +15,7 @@ from tunesmith.core.registry import find
 from tunesmith.core.settings import Settings, setting
 from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.recipe.loading import Checked, build_component, load_recipe
+from tunesmith.search.budget import Budget
 from tunesmith.search.pools.base import Pool
 from tunesmith.search.rules import Rule, read_rules
 from tunesmith.search.space import Space, read_space
@@ -305,3 +306,15 @@ def facts_of(wanted: Wanted, settings: TuningSettings) -> dict[str, Any]:
         **({"warm start": list(wanted.warm.points)} if wanted.warm.points else {}),
         **({"every_fold": True} if wanted.every_fold else {}),
     }
+
+
+def agreed_of(settings: TuningSettings, budget: Budget) -> dict[str, Any]:
+    """Return what may change when a study goes on, but is the same in all processes that share it.
+
+    Args:
+        settings: of the search.
+        budget: of all processes together.
+    Returns:
+        Plain values.
+    """
+    return {"budget": budget.plain(), "search.choose": settings.choose, "search.rules": list(settings.rules)}
