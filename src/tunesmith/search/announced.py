@@ -24,6 +24,7 @@ class Announced:
         owner: name of the process that took it; empty where none did.
         deaths: processes that ended while they trained it. [count]
         trial: what came out; None before it ended.
+        passed_over: points that were drawn before it and not tried. [count]
     """
 
     number: int
@@ -34,6 +35,7 @@ class Announced:
     owner: str = ""
     deaths: int = 0
     trial: StudyTrial | None = None
+    passed_over: int = 0
 
     @classmethod
     def of(cls, frozen: Any) -> Announced:
@@ -49,11 +51,10 @@ class Announced:
             ValueError: the same.
         """
         kept, place = frozen.user_attrs, frozen._trial_id  # the only name that optuna's storage knows a trial by
+        over = kept.get(BATCH, {}).get("passed_over", 0)
         if frozen.state.is_finished():
             trial = StudyTrial.of(json.loads(kept[TRIAL]))
-            return cls(frozen.number, place, trial.batch, trial.size, trial.overrides, trial=trial)
-        own = kept[BATCH]
+            return cls(frozen.number, place, trial.batch, trial.size, trial.overrides, trial=trial, passed_over=over)
+        own, deaths = kept[BATCH], kept.get(DEATHS, 0)
         owner = kept.get(OWNER, "") if frozen.state.name == "RUNNING" else ""
-        return cls(
-            frozen.number, place, own["batch"], own["size"], own["overrides"], owner, kept.get(DEATHS, 0)
-        )  # fmt: skip
+        return cls(frozen.number, place, own["batch"], own["size"], own["overrides"], owner, deaths, passed_over=over)

@@ -195,25 +195,28 @@ class Database:
         found = _announced(self._study, self.path, "Choose another output.", first)
         return [one for one in found if one.batch == found[0].batch]
 
-    def announce(self, batch: int, drawn: Sequence[Any], overrides: Sequence[list[str]], size: int) -> None:
+    def announce(
+        self, batch: int, drawn: Sequence[Any], overrides: Sequence[list[str]], over: Sequence[int], size: int
+    ) -> None:
         """Let trials be taken.
 
         Args:
             batch: number of their batch.
             drawn: optuna's own, with their distributions; the first one's number is that of the trials there.
             overrides: `key=value` texts of each.
+            over: points that were passed over before each. [count]
             size: trials of the batch, those that were announced before too. [count]
         Raises:
             CheckpointError: the disk is full or the folder is gone.
         """
         found = optuna().trial
         with _writing(self.path):
-            for one, own in zip(drawn, overrides, strict=True):
-                attrs = {BATCH: {"batch": batch, "size": size, "overrides": own}}
+            for one, own, passed in zip(drawn, overrides, over, strict=True):
+                attrs = {"batch": batch, "size": size, "overrides": own, "passed_over": passed}
                 self._study.add_trial(
                     found.create_trial(
                         state=found.TrialState.WAITING, params=one.params, distributions=one.distributions,
-                        user_attrs=attrs,
+                        user_attrs={BATCH: attrs},
                     )
                 )  # fmt: skip
 

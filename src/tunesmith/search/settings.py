@@ -85,7 +85,7 @@ def _finished(wanted: Wanted, search: Search, settings: TuningSettings) -> dict[
     taken, choice = _chosen(wanted, best, able, settings.choose)
     if wanted.rules:
         choice["rules"] = [str(rule) for rule in wanted.rules]
-        choice["sentence"] = f"{_ruled(wanted, search.trials, best, len(able))} Of these: {choice['sentence']}"
+        choice["sentence"] = f"{_ruled(search, best, len(able))} Of these: {choice['sentence']}"
     run = _best_run(wanted, taken, database, search.progress, choice["sentence"])
     result = {
         **_told(wanted, taken, search.trials),
@@ -136,14 +136,19 @@ def _nested(wanted: Wanted, trials: list[StudyTrial], best: StudyTrial) -> dict[
     return {**found.plain(), "sentence": sentence(found, wanted.metric, *words)}
 
 
-def _ruled(wanted: Wanted, trials: list[StudyTrial], best: StudyTrial, able: int) -> str:
+def _ruled(search: Search, best: StudyTrial, able: int) -> str:
     """Say which rules the choice keeps to, and what they cost."""
+    wanted, trials = search.wanted, search.trials
     complete = len(keeping(trials, ()))
     said = f"{able} of {complete} complete trials keep to the rules ({', '.join(map(str, wanted.rules))})."
     first = best_of(trials, wanted.higher_is_better)
     if first is not None and first is not best:
         score = shown(wanted.metric, first.outcome.scores.get(wanted.metric, {"value": first.outcome.value}))
         said += f" Without them trial {first.number} would be the best: {wanted.metric} {score}."
+    if search.passed_over:
+        said += (
+            f" {search.passed_over} points that the strategy drew break them whatever they score, and were not tried."
+        )
     return said
 
 

@@ -22,6 +22,7 @@ from tunesmith.search.database import Database
 from tunesmith.search.first_trial import TooShort, Watch
 from tunesmith.search.passes import Listen, Passes, kept_in
 from tunesmith.search.pools.base import Pool
+from tunesmith.search.rules import excluded_by
 from tunesmith.search.space import Space, written
 from tunesmith.search.strategies.sampling import Sampling
 from tunesmith.search.trials import Outcome, StudyTrial, best_of
@@ -29,6 +30,7 @@ from tunesmith.search.wanted import Wanted
 
 _HOPELESS = 20  # trials that may fail before any succeeds
 RUNS = "runs"  # folder of the study with what trials trained that others go on from
+_PASSED = 200  # points in a row that may break the rules
 _IDLE = 200  # trials in a row that were there before: the space has no more
 
 
@@ -81,6 +83,9 @@ class Search:
         trials: that ended, in order.
         slowest: seconds that a trial took in its batch, at most.
         ended: seconds of searching when the latest batch had ended.
+        asked: points that were drawn. [count]
+        passed_over: of them, those that were not tried, as they break a rule whatever they score. [count]
+        drawn_out: whether the strategy draws nothing any more that keeps to the rules.
     """
 
     wanted: Wanted
@@ -92,6 +97,9 @@ class Search:
     trials: list[StudyTrial] = field(default_factory=list)
     slowest: float = 0.0
     ended: float = 0.0
+    asked: int = 0
+    passed_over: int = 0
+    drawn_out: bool = False
 
     def __post_init__(self) -> None:
         wanted, self.watch = self.wanted, Watch(self.budget)
@@ -150,31 +158,76 @@ class Search:
             if not size:
                 database.ended = first
                 return None
-            drawn, overrides = self._drawn(size)
+            drawn, overrides, over = self._drawn(size, there)
             self._check_drawn(there, overrides)
-            number = self.trials[-1].batch + 1 if self.trials else 0
-            database.announce(number, drawn[len(there) :], overrides[len(there) :], size)
+            if not (drawn or self.trials):
+                rules = ", ".join(map(str, self.wanted.rules))
+                raise TunesmithError(
+                    f"search.rules: {self.passed_over} points in a row break {rules}, so that nothing was tried. "
+                    "Change the rules, or the range of training.epochs."
+                )
+            if not drawn:
+                database.ended = first
+                return None
+            number, new = self.trials[-1].batch + 1 if self.trials else 0, len(there)
+            database.announce(number, drawn[new:], overrides[new:], over[new:], len(drawn))
         earlier = list(self.trials)
         return Batch(
             database, self.wanted, earlier, drawn, overrides, self._carry_out, self._rows, self.budget, self.progress
         )
 
-    def _drawn(self, size: int) -> tuple[list[Any], list[list[str]]]:
-        """Draw trials, and write what makes each one's recipe of the common one."""
-        wanted, drawn, overrides = self.wanted, list[Any](), list[list[str]]()
-        for number in range(len(self.trials), len(self.trials) + size):
-            descent = wanted.strategy.descend(
-                number, self.trials, wanted.space, wanted.higher_is_better, derived(wanted.seed, "search")
-            )
-            if descent is not None:
-                self.live.enqueue_trial(descent.parameters)
-            drawn.append(self.live.ask())
-            words = wanted.space.overrides(drawn[-1])
-            if descent is not None:
-                words.append(written("start_from", str(kept_in(wanted.output / RUNS, descent.parent))))
-                words.append(written("seed", wanted.seed + descent.generation))
+    def _drawn(self, size: int, there: Sequence[Announced]) -> tuple[list[Any], list[list[str]], list[int]]:
+        """Draw trials, write what makes each one's recipe of the common one, and count points passed over before it."""
+        drawn, overrides, over = list[Any](), list[list[str]](), list[int]()
+        for place in range(size):
+            passed = 0
+            while True:
+                if place >= len(there) and self._draws_end(passed):
+                    return drawn, overrides, over
+                trial, words = self._one(len(self.trials) + place)
+                if passed == there[place].passed_over if place < len(there) else not self._excluded(words):
+                    break
+                self.live.tell(trial, state=optuna().trial.TrialState.FAIL)
+                passed += 1
+                self.passed_over += 1
+            drawn.append(trial)
             overrides.append(words)
-        return drawn, overrides
+            over.append(passed)
+        return drawn, overrides, over
+
+    def _one(self, number: int) -> tuple[Any, list[str]]:
+        wanted = self.wanted
+        descent = wanted.strategy.descend(
+            number, self.trials, wanted.space, wanted.higher_is_better, derived(wanted.seed, "search")
+        )
+        if descent is not None:
+            self.live.enqueue_trial(descent.parameters)
+        trial = self.live.ask()
+        self.asked += 1
+        words = wanted.space.overrides(trial)
+        if descent is not None:
+            words.append(written("start_from", str(kept_in(wanted.output / RUNS, descent.parent))))
+            words.append(written("seed", wanted.seed + descent.generation))
+        return trial, words
+
+    def _excluded(self, words: Sequence[str]) -> bool:
+        """Say whether a point breaks a rule whatever it scores; one that makes no recipe fails by itself."""
+        if not self.wanted.rules:
+            return False
+        try:
+            return excluded_by(self.wanted.rules, self.wanted.load(words)) is not None
+        except TunesmithError:
+            return False
+
+    def _draws_end(self, passed: int) -> bool:
+        """Say whether no more is drawn: all points are, or so many in a row were passed over."""
+        if self.points is not None:
+            return self.asked >= self.points
+        if passed == _PASSED:
+            rules = ", ".join(map(str, self.wanted.rules))
+            self.progress.say(f"{passed} points in a row break the rules ({rules}): no more are drawn")
+            self.drawn_out = True
+        return self.drawn_out
 
     def _size(self) -> int:
         """Decide how many candidates come next; none when budget or space are spent."""
@@ -186,8 +239,10 @@ class Search:
             return 0
         most = self.width * (1 if self.crew is None else self.crew.count) * (1 + len(self.database.presence.others()))
         size = min(most, self.wanted.strategy.ahead(done) or most)
+        if self.drawn_out:
+            return 0
         if self.points is not None:
-            size = min(size, self.points - done)
+            size = min(size, self.points - self.asked)
         if budget.evaluations is not None:
             size = min(size, int(budget.evaluations) - done)
         if budget.seconds is not None:

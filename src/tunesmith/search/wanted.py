@@ -17,7 +17,7 @@ from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.recipe.loading import Checked, build_component, load_recipe
 from tunesmith.search.budget import Budget
 from tunesmith.search.pools.base import Pool
-from tunesmith.search.rules import Rule, read_rules
+from tunesmith.search.rules import Rule, excluded_by, read_rules
 from tunesmith.search.space import Space, read_space
 from tunesmith.search.strategies.base import build_strategy
 from tunesmith.search.strategies.sampling import Sampling
@@ -202,6 +202,12 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
             "search.choose: one-standard-error needs a score with an interval, which validation loss has not. Name "
             "search.metric, for example log-loss."
         )
+    rules = read_rules(settings.rules, _scored_by(first))
+    if all(excluded_by(rules, one) for one in able):
+        rule = excluded_by(rules, first)
+        raise RecipeError(
+            f"search.rules: every point of the space breaks '{rule}'. Change the rule, or training.epochs."
+        )
     return replace(
         draft,
         warm=read_warm(settings.warm_start, settings.warm_each, space),
@@ -211,7 +217,7 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         seed=seed,
         output=Path(first.recipe.output).expanduser().absolute(),
         every_fold=_every_fold(data, strategy),
-        rules=read_rules(settings.rules, _scored_by(first)),
+        rules=rules,
         identity=hash_of({key: value for key, value in values.items() if key != "output"}),
         able=able,
     )
