@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ class Database:
 
     def close(self) -> None:
         """Leave the study to others."""
-        with self.presence.alone():
+        with contextlib.suppress(FileNotFoundError), self.presence.alone():  # the folder may be gone
             self.presence.leave()
 
     def _check_company(self, how: How) -> None:
