@@ -91,7 +91,9 @@ def tried(folder: Path) -> int:
     if not (folder / "study.db").exists():
         return 0
     with sqlite3.connect(folder / "study.db") as file:
-        return int(file.execute("select count(*) from trials").fetchone()[0])
+        return int(
+            file.execute("select count(*) from trials where state in ('COMPLETE', 'PRUNED', 'FAIL')").fetchone()[0]
+        )
 
 
 def strike(strategy: str, folder: Path, given: Any) -> dict[str, Any]:

@@ -390,6 +390,7 @@ def search_settings(
     budget: str | int | None = None,
     trials: int | None = None,
     resume: bool = False,
+    join: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -401,6 +402,7 @@ def search_settings(
         budget: a time ("10m"), or a number of trials.
         trials: most trials; with a time, what ends first counts. [count]
         resume: go on with a study that was stopped; it ends as if it had not been.
+        join: take trials of a study that another process searches now, with the same recipe, data and budget.
         progress: where to show progress; bars on a terminal when None.
         **settings: strategy, strategy_settings, metric, width, workers, pool, pool_settings.
     Returns:
@@ -409,7 +411,7 @@ def search_settings(
         TunesmithError: any mistake in recipe, space, data, model, budget or settings.
     """
     rest, checked = read_options(overrides, settings, TuningSettings)
-    return search_space(recipe, rest, (budget, trials), checked, resume, progress)
+    return search_space(recipe, rest, (budget, trials), checked, (resume, join), progress)
 
 
 def learning_curve(

@@ -1,6 +1,8 @@
 """Budgets as users write them, and studies that go on."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,14 +72,23 @@ def test_what_a_study_refuses(tmp_path: Path) -> None:
         Study(folder, {"seed": 3})
     with pytest.raises(CheckpointError, match="seed is 4, there it was 3"):
         Study(folder, {"seed": 4}, resume=True)
-    many = {"budget": {"evaluations": 20.0, "seconds": None}}
-    with pytest.raises(
-        CheckpointError, match="other holds another search: budget is evaluations 9.0, there it was eval"
-    ):
-        Study(tmp_path / "other", many).add(tried(1))
-        Study(tmp_path / "other", {"budget": {"evaluations": 9.0, "seconds": None}}, resume=True)
     (folder / "tried.jsonl").write_text("{}\n")
     with pytest.raises(CheckpointError, match="line 1 is damaged"):
         Study(folder, {"seed": 3}, resume=True)
     with pytest.raises(CheckpointError, match="no search to go on"):
         Study(tmp_path / "none", {}, resume=True)
+
+
+def test_a_budget_may_grow_and_not_fall_below_what_was_spent(tmp_path: Path) -> None:
+    few = {"seed": 3, "budget": Budget(9.0).plain()}
+    Study(tmp_path, few).add(replace(tried(7), spent=7.25))
+    study = Study(tmp_path, {**few, "budget": Budget(20.0).plain()}, resume=True)
+    for enough in (Budget(20.0), Budget(7.25), Budget(None, 7.0)):
+        study.check_budget(enough)
+    said = (
+        f"budget: 7 evaluations are less than the 7.25 that the search in {tmp_path} has spent. Give at least 8; what"
+    )
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        study.check_budget(Budget(7.0))
+    with pytest.raises(RecipeError, match=r"budget: 5 s are less than the 7 s that .* has spent. Give at least 7s"):
+        study.check_budget(Budget(None, 5.0))

@@ -1,6 +1,7 @@
 """The closed loop from end to end: as alone, resumed as never stopped, decisions by tests, mistakes named."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 import tunesmith
-from tests.conftest import TEXTS, run_command, save_drawings, save_tiny_writer, write_csv
+from tests.conftest import TEXTS, run_command, save_drawings, save_tiny_bert, save_tiny_writer, write_csv
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.search.attempts import Attempt, Record, Test
@@ -16,6 +17,7 @@ from tunesmith.search.changes import Change, merged
 from tunesmith.search.deciding import adopted
 from tunesmith.search.errors_seen import Errors
 from tunesmith.search.finishing import Final, final_of
+from tunesmith.search.loop import ClosedLoop
 from tunesmith.search.loop_wanted import LoopSettings, read_loop
 from tunesmith.search.trials import Outcome
 
@@ -116,6 +118,37 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not_and_test_rows_do_not_ch
     result = tunesmith.loop(recipe, **SETTINGS, resume=True)
     assert told(kept(tmp_path / "loop")) == told(kept(found[0]))
     assert result["best"] == found[1]["best"] and result["score"] != found[1]["score"]
+
+
+@pytest.mark.parametrize("changed", ["train", "validation", "model"])
+def test_a_loop_of_other_rows_or_another_model_is_refused(
+    base: dict[str, Any], tmp_path: Path, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        name: Path(shutil.copy(base["data"]["train"], tmp_path / f"{name}.csv")) for name in ("train", "validation")
+    }
+    model = Path(shutil.copytree(base["model"], tmp_path / "model"))
+    data = {**base["data"], **{name: str(path) for name, path in files.items()}, "leakage": "keep"}
+    recipe = {**base, "model": str(model), "data": data, "output": str(tmp_path / "loop")}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ClosedLoop, "_round", interrupted)
+        tunesmith.loop(recipe, **SETTINGS)
+    rounds = (tmp_path / "loop" / "rounds.jsonl").read_bytes()
+    if changed == "model":
+        save_tiny_bert(model, 1)
+    else:
+        files[changed].write_text(files[changed].read_text().replace("hello", "hallo"))
+    name = changed if changed == "model" else f"{changed} rows"
+    said = (
+        f"holds a loop of other data: {name} is 'sha256:.*, there it was 'sha256:.*Put the files back as they were, or"
+    )
+    with pytest.raises(CheckpointError, match=said):
+        tunesmith.loop(recipe, **SETTINGS, resume=True)
+    assert (tmp_path / "loop" / "rounds.jsonl").read_bytes() == rounds
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_the_last_run_trains_on_all_rows_in_several_seeds(found: tuple[Path, dict[str, Any]]) -> None:

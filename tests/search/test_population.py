@@ -125,15 +125,15 @@ def test_a_study_that_was_killed_ends_as_one_that_was_not(
     trials = kept(whole)
     assert [len(words) for words, _ in trials] == [1] * 3 + [3] * 3
     assert found["again_on_validation"]["value"] == found["chosen_by"]["value"]  # an ordinary run gives it again
-    add = Database.add
+    finish = Database.finish
 
-    def ended(self: Database, trials: Any, live: Any) -> None:
+    def ended(self: Database, trials: Any, *rest: Any) -> None:
         if trials[0].number == 3:
             raise KeyboardInterrupt
-        add(self, trials, live)
+        finish(self, trials, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Database, "add", ended)
+        patch.setattr(Database, "finish", ended)
         tunesmith.search_settings(space, [f"output={killed}"], **SETTINGS)
     tunesmith.search_settings(space, [f"output={killed}"], **SETTINGS, resume=True)
     assert kept(killed) == trials

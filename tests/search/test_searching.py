@@ -41,7 +41,7 @@ def plain(folder: Path) -> list[Any]:
     return [lines, (folder / "prompt.yaml").read_text(), {**result, "seconds": 0, "prompt": ""}]
 
 
-def test_a_search_is_the_same_twice_and_after_a_kill(
+def test_a_search_is_the_same_twice_after_a_kill_and_with_more_budget(
     asked: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = tunesmith.search_prompts(asked, 20, tmp_path / "whole", strategy="beam")
@@ -66,6 +66,22 @@ def test_a_search_is_the_same_twice_and_after_a_kill(
     monkeypatch.setattr(Study, "add", add)
     tunesmith.search_prompts(asked, 20, tmp_path / "killed", strategy="beam", resume=True)
     assert plain(tmp_path / "whole") == plain(tmp_path / "killed")
+
+    tunesmith.search_prompts(asked, 9, tmp_path / "more", strategy="beam")
+    first = (tmp_path / "more" / "tried.jsonl").read_bytes()
+    with pytest.raises(RecipeError, match="budget: 3 evaluations are less than the .* has spent. Give at least"):
+        tunesmith.search_prompts(asked, 3, tmp_path / "more", strategy="beam", resume=True)
+    tunesmith.search_prompts(asked, 20, tmp_path / "more", strategy="beam", resume=True)
+    assert (tmp_path / "more" / "tried.jsonl").read_bytes().startswith(first)
+    assert plain(tmp_path / "whole") == plain(tmp_path / "more")
+
+
+def test_a_search_of_other_rows_is_refused(asked: Recipe, tmp_path: Path) -> None:
+    train = Path(asked["data"]["train"])
+    tunesmith.search_prompts(asked, 2, tmp_path / "out")
+    train.write_text(train.read_text().replace("hello", "hallo"))
+    with pytest.raises(CheckpointError, match="out holds another search: data is '.*', there it was '"):
+        tunesmith.search_prompts(asked, 2, tmp_path / "out", resume=True)
 
 
 def test_what_a_search_refuses(asked: Recipe, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tunesmith
-from tests.conftest import TEXTS, write_csv
+from tests.conftest import TEXTS, save_tiny_bert, write_csv
 from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
 from tunesmith.search import settings as searching
 from tunesmith.search.database import Database
@@ -88,15 +88,26 @@ def test_test_rows_do_not_choose(study: tuple[Path, dict[str, Any]], base: dict[
     assert told(kept(tmp_path / "study")) == told(kept(study[0])) and found["score"] != study[1]["score"]
 
 
-def torn(add: Any) -> Any:
-    """The process ends while the second batch is written: one of its trials is there, the others are not."""
+def torn(write: Any) -> Any:
+    """The process ends while the second batch is written: one of its trials has ended, the others have not."""
 
-    def adding(self: Database, trials: Any, live: Any) -> None:
-        add(self, trials[:1] if trials[0].number else trials, live[:1] if trials[0].number else live)
+    def writing(self: Database, one: StudyTrial, place: int) -> None:
+        if one.number == 4:
+            raise KeyboardInterrupt
+        write(self, one, place)
+
+    return writing
+
+
+def unwritten(finish: Any) -> Any:
+    """The process ends before it writes what came out of the second batch."""
+
+    def finishing(self: Database, trials: Any, validation: str) -> None:
         if trials[0].number:
             raise KeyboardInterrupt
+        finish(self, trials, validation)
 
-    return adding
+    return finishing
 
 
 @pytest.mark.parametrize("strategy", ["tpe", "asha"])
@@ -109,9 +120,12 @@ def test_a_study_that_was_killed_ends_as_one_that_was_not(
         settings["strategy_settings"] = {"startup": 3}
     whole = tunesmith.search_settings(recipe, [f"output={tmp_path / 'whole'}"], **settings)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Database, "add", torn(Database.add))
+        if strategy == "tpe":
+            patch.setattr(Database, "_write_ended", torn(Database._write_ended))
+        else:
+            patch.setattr(Database, "finish", unwritten(Database.finish))
         tunesmith.search_settings(recipe, [f"output={tmp_path / 'killed'}"], **settings)
-    assert len(kept(tmp_path / "killed")) == 4
+    assert len(kept(tmp_path / "killed")) == (4 if strategy == "tpe" else 3)
     found = tunesmith.search_settings(recipe, [f"output={tmp_path / 'killed'}"], resume=True, **settings)
     assert told(kept(tmp_path / "killed")) == told(kept(tmp_path / "whole"))
     assert found["best"] == whole["best"] and found["score"] == whole["score"]
@@ -298,11 +312,32 @@ def test_studies_that_cannot_be_begun_with(
 
 
 def test_two_processes_do_not_search_in_one_folder(tmp_path: Path) -> None:
-    first = Database(tmp_path / "s", {}, True, False)
-    with pytest.raises(CheckpointError, match=f"another process is searching in {tmp_path / 's'}"):
-        Database(tmp_path / "s", {}, True, False)
+    first = Database(tmp_path / "s", {}, True)
+    with pytest.raises(CheckpointError, match=f"another process is searching in {tmp_path / 's'}. Take trials of its"):
+        Database(tmp_path / "s", {}, True)
     first.close()
-    Database(tmp_path / "s", {}, True, True).close()
+    Database(tmp_path / "s", {}, True, "resume").close()
+
+
+@pytest.mark.parametrize("changed", ["train", "other", "model"])
+def test_a_study_of_other_rows_or_another_model_is_refused(base: dict[str, Any], tmp_path: Path, changed: str) -> None:
+    """Every file counts that a trial may read, the second choice of training rows too."""
+    files = {name: Path(shutil.copy(base["data"]["train"], tmp_path / f"{name}.csv")) for name in ("train", "other")}
+    model = Path(shutil.copytree(base["model"], tmp_path / "model"))
+    data = {"train": {"choices": list(map(str, files.values()))}, "validation": base["data"]["train"]}
+    recipe = {**base, "model": str(model), "data": {**data, "leakage": "keep"}, "output": str(tmp_path / "s")}
+    settings: dict[str, Any] = {"strategy": "random", "width": 2}
+    tunesmith.search_settings(recipe, trials=2, **settings)
+    before = kept(tmp_path / "s")
+    if changed == "model":
+        save_tiny_bert(model, 1)
+    else:
+        files[changed].write_text(files[changed].read_text().replace("hello", "hallo"))
+    name = changed if changed == "model" else "train rows"
+    said = f"study.db is the study of other data: {name} is 'sha256:.*, there it was 'sha256:.*Put the files back"
+    with pytest.raises(CheckpointError, match=said):
+        tunesmith.search_settings(recipe, trials=4, resume=True, **settings)
+    assert kept(tmp_path / "s") == before
 
 
 def test_a_study_of_another_version_or_search_is_refused(

@@ -62,7 +62,7 @@ def train(
 
 
 @app.command()
-def search(
+def search(  # noqa: PLR0913 - a parameter per option
     recipe: Annotated[str, typer.Argument(help="Recipe with choices or ranges in place of values, a YAML file.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value, for example method.rank=[4,8], or search.key=value.")
@@ -71,12 +71,15 @@ def search(
     trials: Annotated[int | None, typer.Option(help="Most trials; with a time, what ends first counts.")] = None,
     strategy: Annotated[str, typer.Option(help="tunesmith list strategies")] = "tpe",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that was stopped.")] = False,
+    join: Annotated[bool, typer.Option("--join", help="Take trials of a study that is being searched now.")] = False,
     as_json: Json = False,
 ) -> None:
     """Search the settings that a recipe leaves open; the best run is scored on test once."""
     from tunesmith.api import search_settings
 
-    found = search_settings(recipe, overrides or [], budget=budget, trials=trials, resume=resume, strategy=strategy)
+    found = search_settings(
+        recipe, overrides or [], budget=budget, trials=trials, resume=resume, join=join, strategy=strategy
+    )
     _give(found, as_json, display.studied(found))
 
 

@@ -54,17 +54,17 @@ class Source:
     path: str
     local: bool
 
-    def hash(self, model: PreTrainedModel) -> str:
+    def hash(self, config: Any) -> str:
         """Identify the weights.
 
         Args:
-            model: as loaded; used when the files are not at hand.
+            config: of the model as loaded; used when the files are not at hand.
         Returns:
             "sha256:..." of the weight files, or "hub:name@commit" for a hub model.
         """
         if self.local:
             return "sha256:" + sha256_of(sorted(Path(self.path).glob("*.safetensors")))
-        return f"hub:{self.path}@{getattr(model.config, '_commit_hash', None)}"
+        return f"hub:{self.path}@{getattr(config, '_commit_hash', None)}"
 
 
 def locate(wanted: str) -> Source:

@@ -284,7 +284,7 @@ def _of_folder(folder: Path, data: str | None, rows: int) -> Subject:
         "delta": str(folder),
         "delta_hash": "sha256:" + sha256_of(weights),
         "base_model": base,
-        "base_hash": source.hash(model),
+        "base_hash": source.hash(model.config),
     }
     files = [Path(source.path) / name for name in _OF_A_SENTENCE_MODEL] if source.local else []
     subject = _bare(delta, method, load_tokenizer(source), facts, data, rows)

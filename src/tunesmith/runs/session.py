@@ -195,7 +195,7 @@ def open_session(checked: Checked, processes: Processes = ALONE) -> Session:
     shares = recipe.training.shard_base and processes.several
     first = torch.device("cpu") if shares else device  # no GPU ever holds a whole base that is shared out
     model = load_model(source, first, getattr(torch, recipe.model.dtype), checked.task.opens)
-    model_hash = source.hash(model)
+    model_hash = source.hash(model.config)
     reading = _reading(checked, made, source, reads, model)
     if recipe.training.dropout is not None:
         set_dropout(model, recipe.training.dropout)

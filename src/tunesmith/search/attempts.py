@@ -101,6 +101,7 @@ class Round:
         attempts: of it.
         best: number of the best attempt from then on.
         decision: what was decided, and by what evidence.
+        read: hashes of the rows and the model that the loop reads.
     """
 
     number: int
@@ -108,6 +109,7 @@ class Round:
     attempts: Sequence[Attempt]
     best: int
     decision: str
+    read: Mapping[str, str]
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,12 +28,14 @@ class Journal:
         what: the work is, for messages, for example "loop".
         asked: name of the JSON file.
         done: name of the file of lines.
+        free: names of facts that may be others when the work goes on.
     """
 
     folder: Path
     what: str
     asked: str
     done: str
+    free: Sequence[str] = ()
 
     def open(self, facts: Mapping[str, Any], resume: bool) -> None:
         """Begin, or go on.
@@ -54,8 +56,10 @@ class Journal:
                 f"{self.folder} holds no {self.what} to go on with ({self.asked} is missing). Leave --resume out."
             )
         if resume:
-            check_same(f"{self.folder} holds another {self.what}", read_json(asked, dict), facts)
-            return
+            kept, now = (
+                {key: one[key] for key in one if key not in self.free} for one in (read_json(asked, dict), facts)
+            )
+            check_same(f"{self.folder} holds another {self.what}", kept, now)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

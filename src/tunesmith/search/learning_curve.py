@@ -23,7 +23,8 @@ from tunesmith.runs.labelling import Labelling
 from tunesmith.search.answering import compared_by
 from tunesmith.search.learning_curve_report import write_curve_report
 from tunesmith.search.passes import Passes
-from tunesmith.search.shares_kept import Scored, SharesKept, facts_of, read_by
+from tunesmith.search.reading import read_by
+from tunesmith.search.shares_kept import Scored, SharesKept, facts_of
 from tunesmith.search.trials import Outcome
 from tunesmith.search.wanted import deciding, keeping_by, read_closed
 from tunesmith.training.trial import Trial
@@ -105,7 +106,7 @@ class _Measuring:
         self.passes.rows = {number: share.rows for number, share in enumerate(shares)}
         numbers, width = range(len(shares)), self.settings.width
         together = [numbers[first : first + width] for first in range(0, len(shares), width)]
-        read = read_by(family)
+        read = read_by(family.corpus, family.session.model_hash)
         self.found = {} if self.kept is None else self.kept.recall(read, together)
         if self.found:
             self.progress.say(f"{len(self.found)} of {len(shares)} shares were trained before")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise, zip_longest
 from typing import Any
 
@@ -28,6 +28,7 @@ from tunesmith.search.first_trial import TooShort, Watch
 from tunesmith.search.leaving import Leaving
 from tunesmith.search.loop_wanted import LoopSettings, LoopWanted
 from tunesmith.search.passes import Passes
+from tunesmith.search.reading import check_read, read_by
 from tunesmith.search.trials import Outcome
 from tunesmith.training.trial import Trial
 
@@ -97,10 +98,13 @@ class ClosedLoop:
         Returns:
             Why it ended, in a sentence.
         Raises:
+            CheckpointError: the rounds that are there read other rows or another model.
             RecipeError: the budget is shorter than the recipe as written takes.
             TunesmithError: the recipe as written cannot be carried out.
         """
         kept = list(self.record.rounds)
+        for one in kept:
+            check_read(f"{self.record.folder} holds a loop", one.read, self._read)
         self.budget.begin()
         for one in kept:
             self._take(one)
@@ -129,7 +133,7 @@ class ClosedLoop:
             raise TunesmithError(f"the recipe as written cannot be carried out: {attempt.outcome.reason}")
         assert attempt.outcome.value is not None
         said = f"the recipe as written: {self.wanted.metric} {attempt.outcome.value:.4f} on validation"
-        self._end(Round(0, self.budget.elapsed, [attempt], 0, said))
+        self._end(Round(0, self.budget.elapsed, [attempt], 0, said, self._read))
 
     def _round(self, proposals: Sequence[Proposal]) -> None:
         """Try changes together, test each against the best so far, and keep what the tests show."""
@@ -139,7 +143,7 @@ class ClosedLoop:
         first = len(self.record.rounds) == 1
         chosen = adopted(found, best, self.settings.level, first, self.wanted.higher_is_better)
         said = decision_of(found, best, chosen, self.settings.level, self.wanted.metric, first)
-        self._end(Round(len(self.record.rounds), self.budget.elapsed, found, chosen.number, said))
+        self._end(Round(len(self.record.rounds), self.budget.elapsed, found, chosen.number, said, self._read))
 
     def _end(self, ended: Round) -> None:
         self.record.add(ended)
@@ -320,6 +324,12 @@ class ClosedLoop:
             family = self.passes.family_of(self.wanted.load({}))
             self._known = known_of(family, self.wanted.metric, self.wanted.higher_is_better)
         return self._known
+
+    @cached_property
+    def _read(self) -> dict[str, str]:
+        """What the loop reads, of the recipe as written: the first round has opened it, one that goes on opens it."""
+        family = self.passes.family_of(self.wanted.load({}))
+        return read_by(family.corpus, family.session.model_hash)
 
     def _tick(self, share: float) -> None:
         if not self.attempts:

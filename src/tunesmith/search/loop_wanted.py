@@ -16,7 +16,7 @@ from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.search.changes import words_of
 from tunesmith.search.wanted import deciding, keeping_by, read_closed
 
-FORMAT = 1  # of a loop's folder
+FORMAT = 2  # of a loop's folder
 
 
 class LoopSettings(Settings):

@@ -132,7 +132,8 @@ class PromptProblem(Problem[Prompt]):
             if name == self.identity(self.start):
                 raise
             why = str(error)
-        return Tried(name, count, value, loss, self.budget.elapsed, candidate.model_dump(mode="json"), why)
+        plain = candidate.model_dump(mode="json")
+        return Tried(name, count, value, loss, self.budget.elapsed, plain, why, self.budget.spent)
 
     def _paid(self, prompt: Prompt, rows: Sequence[Row], labels: Sequence[str]) -> Array:
         self.budget.spend(len(rows) / self.rows)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tunesmith.core.errors import RecipeError, unknown
+from tunesmith.recipe.loading import Checked
 from tunesmith.search.trials import Outcome, StudyTrial
 
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
@@ -84,6 +85,24 @@ def read_rules(texts: Sequence[str], metrics: Sequence[str]) -> list[Rule]:
             raise RecipeError(f"search.rules: {unknown('score', rule.name, [*metrics, *_FACTS])}")
         found.append(rule)
     return found
+
+
+def excluded_by(rules: Sequence[Rule], checked: Checked) -> Rule | None:
+    """Find a rule that a recipe breaks whatever its trial scores, which before training is known of `epochs` alone.
+
+    Args:
+        rules: any.
+        checked: recipe of a trial.
+    Returns:
+        The first such rule; None where the trial may keep to all. Patience may end training before `training.epochs`.
+    """
+    training = checked.recipe.training
+    epochs, early = training.epochs if checked.method.trains else 0, training.patience is not None
+    for rule in rules:
+        sure = rule.relation == ">=" or not early
+        if rule.name == "epochs" and sure and not _RELATIONS[rule.relation](epochs, rule.bound):
+            return rule
+    return None
 
 
 def keeping(trials: Sequence[StudyTrial], rules: Sequence[Rule]) -> list[StudyTrial]:

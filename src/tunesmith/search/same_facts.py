@@ -11,13 +11,16 @@ from tunesmith.core.errors import CheckpointError
 _MOST = 200  # characters of a value that are shown
 
 
-def check_same(what: str, kept: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def check_same(
+    what: str, kept: Mapping[str, Any], own: Mapping[str, Any], then: str = "Go on with the same words"
+) -> None:
     """Refuse to go on with something else.
 
     Args:
         what: beginning of the message: a folder or file, and of what else it may be.
         kept: facts that were written when it was begun.
         own: the same facts now, of plain values.
+        then: what to do about a difference, without a full stop.
     Raises:
         CheckpointError: they differ; the first difference is shown with both values.
     """
@@ -28,8 +31,7 @@ def check_same(what: str, kept: Mapping[str, Any], own: Mapping[str, Any]) -> No
     ours, theirs = (_shown(facts.get(differ[0])) for facts in (now, kept))
     more = f" ({len(differ)} differences)" if len(differ) > 1 else ""
     raise CheckpointError(
-        f"{what}: {differ[0]} is {ours}, there it was {theirs}{more}. Go on with the same words, or choose another "
-        "output."
+        f"{what}: {differ[0]} is {ours}, there it was {theirs}{more}. {then}, or choose another output."
     )
 
 

@@ -70,7 +70,7 @@ def search_prompts(
         budget: evaluations, or a time: "60s".
         output: the study folder.
         settings: of the search.
-        resume: go on with a search that was stopped.
+        resume: go on with a search that was stopped, or that shall have more budget.
         progress: for the user.
     Returns:
         What was found: scores, gain with its interval, files.
@@ -94,6 +94,7 @@ def search_prompts(
         "model": opened.scorer.session.model_hash, "rows_that_choose": len(choosing.rows),
     }  # fmt: skip
     study = Study(output, facts, resume)
+    study.check_budget(allowed)
     problem = PromptProblem(
         opened.prompt,
         Choosing(choosing.rows, choosing.truth, judged.metric),

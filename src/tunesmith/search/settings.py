@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import TunesmithError
-from tunesmith.core.files import write_json
+from tunesmith.core.files import read_json, write_json
 from tunesmith.core.progress import Progress
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
-from tunesmith.search.database import Database
+from tunesmith.search.database import Database, how_of
 from tunesmith.search.nested import nested, sentence
+from tunesmith.search.reading import read_without_weights
 from tunesmith.search.rules import keeping, nearest
 from tunesmith.search.study_report import front, importances, shown, write_report
 from tunesmith.search.trials import StudyTrial, best_of, cheapest_of
 from tunesmith.search.tuning import Search, read_budget
-from tunesmith.search.wanted import TuningSettings, Wanted, facts_of, hands_of, read_wanted
+from tunesmith.search.wanted import TuningSettings, Wanted, agreed_of, facts_of, hands_of, read_wanted
 
 _BEST, _RESULT = "best", "result.json"
 
@@ -29,7 +30,7 @@ def search_settings(
     overrides: Sequence[str],
     limits: tuple[str | int | None, int | None],
     settings: TuningSettings,
-    resume: bool = False,
+    going_on: tuple[bool, bool] = (False, False),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Search the open fields of a recipe; the recipe's output is the study folder.
@@ -39,7 +40,7 @@ def search_settings(
         overrides: `key=value` texts that win over the recipe.
         limits: a time or number of trials, and a number of trials.
         settings: of the search.
-        resume: go on with a study that was stopped.
+        going_on: with a study that was stopped, and with one that another process searches; a new one otherwise.
         progress: for the user.
     Returns:
         What was found, as in result.json.
@@ -47,13 +48,23 @@ def search_settings(
         TunesmithError: anything wrong with recipe, space, data, model, budget or folder.
     """
     progress, budget = progress or Progress(), read_budget(*limits)
+    how = how_of(*going_on)
     wanted, hands = read_wanted(recipe, overrides, settings), hands_of(settings)
     for said in wanted.warm.sentences():
         progress.say(said)
-    with closing(Database(wanted.output, facts_of(wanted, settings), wanted.higher_is_better, resume)) as database:
+    facts, agreed = facts_of(wanted, settings), agreed_of(settings, budget)
+    with closing(Database(wanted.output, facts, wanted.higher_is_better, how, agreed)) as database:
+        database.read(read_without_weights(wanted.able))
         search = Search(wanted, budget, settings.width, database, progress, hands)
         search.run()
-        return _finished(wanted, search, settings)
+        if database.presence.others():
+            progress.say("all trials have ended; one process carries the best out, the others wait for its result")
+        with database.presence.last():
+            if database.told:
+                return dict(read_json(wanted.output / _RESULT, dict))
+            found = _finished(wanted, search, settings)
+            database.told = True
+            return found
 
 
 def _finished(wanted: Wanted, search: Search, settings: TuningSettings) -> dict[str, Any]:
@@ -74,7 +85,7 @@ def _finished(wanted: Wanted, search: Search, settings: TuningSettings) -> dict[
     taken, choice = _chosen(wanted, best, able, settings.choose)
     if wanted.rules:
         choice["rules"] = [str(rule) for rule in wanted.rules]
-        choice["sentence"] = f"{_ruled(wanted, search.trials, best, len(able))} Of these: {choice['sentence']}"
+        choice["sentence"] = f"{_ruled(search, best, len(able))} Of these: {choice['sentence']}"
     run = _best_run(wanted, taken, database, search.progress, choice["sentence"])
     result = {
         **_told(wanted, taken, search.trials),
@@ -125,14 +136,19 @@ def _nested(wanted: Wanted, trials: list[StudyTrial], best: StudyTrial) -> dict[
     return {**found.plain(), "sentence": sentence(found, wanted.metric, *words)}
 
 
-def _ruled(wanted: Wanted, trials: list[StudyTrial], best: StudyTrial, able: int) -> str:
+def _ruled(search: Search, best: StudyTrial, able: int) -> str:
     """Say which rules the choice keeps to, and what they cost."""
+    wanted, trials = search.wanted, search.trials
     complete = len(keeping(trials, ()))
     said = f"{able} of {complete} complete trials keep to the rules ({', '.join(map(str, wanted.rules))})."
     first = best_of(trials, wanted.higher_is_better)
     if first is not None and first is not best:
         score = shown(wanted.metric, first.outcome.scores.get(wanted.metric, {"value": first.outcome.value}))
         said += f" Without them trial {first.number} would be the best: {wanted.metric} {score}."
+    if search.passed_over:
+        said += (
+            f" {search.passed_over} points that the strategy drew break them whatever they score, and were not tried."
+        )
     return said
 
 

@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.files import hash_of
 from tunesmith.core.settings import Settings
 from tunesmith.evaluation.comparison import flattened
 from tunesmith.recipe.loading import Checked
-from tunesmith.runs.family import Family
 from tunesmith.search.journal import Journal
-from tunesmith.search.same_facts import check_same
+from tunesmith.search.reading import check_read
 
 _FORMAT = 1  # of a curve's folder
 _FACTS, _SHARES = "asked.json", "shares.jsonl"
@@ -94,7 +92,7 @@ class SharesKept:
             CheckpointError: they came from other rows or another model, or they are not the first ones.
         """
         for line, together in enumerate(self._kept, 1):
-            check_same(f"{self.folder} holds a learning curve of other data", together.read, read)
+            check_read(f"{self.folder} holds a learning curve", together.read, read)
             if line > len(wanted) or list(together.shares) != list(wanted[line - 1]):
                 raise self._journal.damaged(line)
         return {number: scored for together in self._kept for number, scored in together.shares.items()}
@@ -124,20 +122,3 @@ def facts_of(checked: Checked, settings: Settings) -> dict[str, Any]:
     values = checked.resolved()
     values.pop("output")
     return {"format": _FORMAT, **flattened(values), **settings.model_dump(mode="json")}
-
-
-def read_by(family: Family) -> dict[str, str]:
-    """Say what shares come from.
-
-    Args:
-        family: model and rows, without those of test.
-    Returns:
-        Hashes by name.
-    """
-    splits, unlabelled = dict(family.corpus.splits), family.corpus.unlabelled
-    if unlabelled is not None:
-        splits["unlabelled"] = unlabelled.split
-    rows = {
-        f"{name} rows": hash_of([split.examples.content_hash, split.index.tolist()]) for name, split in splits.items()
-    }
-    return {**rows, "model": family.session.model_hash}

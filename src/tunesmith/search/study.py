@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.errors import RecipeError
+from tunesmith.search.budget import Budget
 from tunesmith.search.journal import Journal
 from tunesmith.search.problem import Score
 
-_FACTS, _TRIED = "study.json", "tried.jsonl"
+_FACTS, _TRIED, _BUDGET = "study.json", "tried.jsonl", "budget"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Tried:
         seconds: of searching when it ended.
         candidate: itself, as plain values.
         refused: why it could not be scored; empty for most.
+        spent: of the budget when it ended, by edits too. [evaluations]
     """
 
     identity: str
@@ -33,6 +37,7 @@ class Tried:
     seconds: float
     candidate: dict[str, Any]
     refused: str = ""
+    spent: float = 0.0
 
     @property
     def score(self) -> Score:
@@ -45,14 +50,16 @@ class Study:
 
     Args:
         folder: of the study.
-        facts: that have to be the same when a search goes on: strategy, seed, budget, data, model.
+        facts: that have to be the same when a search goes on: strategy, seed, data, model; not "budget", which it may
+            have more of.
         resume: go on with a study that is there.
     Raises:
         CheckpointError: it is there and shall not go on, or its facts differ, or it is damaged.
     """
 
     def __init__(self, folder: Path, facts: dict[str, Any], resume: bool = False) -> None:
-        self._journal = Journal(folder, "search", _FACTS, _TRIED)
+        self.folder = folder
+        self._journal = Journal(folder, "search", _FACTS, _TRIED, free=(_BUDGET,))
         self._journal.open(facts, resume)
         tried = self._journal.read(lambda values: Tried(**values))
         self._kept = {(one.identity, one.rows): one for one in tried}
@@ -67,6 +74,28 @@ class Study:
             Whether one can go on.
         """
         return (folder / _FACTS).exists()
+
+    def check_budget(self, budget: Budget) -> None:
+        """Refuse a budget that is smaller than what was spent.
+
+        Args:
+            budget: that the search goes on with.
+        Raises:
+            RecipeError: it is.
+        """
+        tried = self._kept.values()
+        spent = max((one.spent for one in tried), default=0.0)
+        seconds = max((one.seconds for one in tried), default=0.0)
+        if budget.evaluations is not None and budget.evaluations < spent - 1e-9:
+            given, had, least = f"{budget.evaluations:g} evaluations", f"{spent:.4g}", f"{math.ceil(spent - 1e-9)}"
+        elif budget.seconds is not None and budget.seconds < seconds:
+            given, had, least = f"{budget.seconds:g} s", f"{seconds:.0f} s", f"{math.ceil(seconds)}s"
+        else:
+            return
+        raise RecipeError(
+            f"budget: {given} are less than the {had} that the search in {self.folder} has spent. Give at least "
+            f"{least}; what was tried stays as it is."
+        )
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -13,13 +13,16 @@ from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import derived
 from tunesmith.recipe.loading import Checked
+from tunesmith.search.announced import Announced
+from tunesmith.search.batches import Batch
 from tunesmith.search.bookkeeping import optuna, quiet
 from tunesmith.search.budget import Budget
 from tunesmith.search.crew import Crew
 from tunesmith.search.database import Database
 from tunesmith.search.first_trial import TooShort, Watch
-from tunesmith.search.passes import Passes, kept_in
+from tunesmith.search.passes import Listen, Passes, kept_in
 from tunesmith.search.pools.base import Pool
+from tunesmith.search.rules import excluded_by
 from tunesmith.search.space import Space, written
 from tunesmith.search.strategies.sampling import Sampling
 from tunesmith.search.trials import Outcome, StudyTrial, best_of
@@ -27,6 +30,7 @@ from tunesmith.search.wanted import Wanted
 
 _HOPELESS = 20  # trials that may fail before any succeeds
 RUNS = "runs"  # folder of the study with what trials trained that others go on from
+_PASSED = 200  # points in a row that may break the rules
 _IDLE = 200  # trials in a row that were there before: the space has no more
 
 
@@ -73,11 +77,16 @@ class Search:
         wanted: what is searched.
         budget: that is left.
         width: most candidates that train together. [count]
-        database: with the trials that ended.
+        database: with the trials, which other processes may take too.
         progress: for the user.
         hands: the pool and the number of workers that train; None where this process does.
         trials: that ended, in order.
         slowest: seconds that a trial took in its batch, at most.
+        ended: seconds of searching when the latest batch had ended.
+        asked: points that were drawn. [count]
+        passed_over: of them, those that were not tried, as they break a rule whatever they score. [count]
+        lists: how often the strategy listed points after the first ones. [count]
+        drawn_out: whether the strategy draws nothing any more that keeps to the rules.
     """
 
     wanted: Wanted
@@ -88,6 +97,11 @@ class Search:
     hands: tuple[Pool, int] | None = None
     trials: list[StudyTrial] = field(default_factory=list)
     slowest: float = 0.0
+    ended: float = 0.0
+    asked: int = 0
+    passed_over: int = 0
+    lists: int = 0
+    drawn_out: bool = False
 
     def __post_init__(self) -> None:
         wanted, self.watch = self.wanted, Watch(self.budget)
@@ -105,7 +119,6 @@ class Search:
                 "sharers": count,
             }
             self.crew = Crew(pool, count, max(1, torch.get_num_threads() // count), order, self.progress, self._tick)
-        self._asked = 0
         self.live, self.points = begin(
             wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs, wanted.warm.points
         )
@@ -115,61 +128,124 @@ class Search:
 
         Raises:
             RecipeError: the budget is shorter than a trial.
+            CheckpointError: the study cannot be written.
             TunesmithError: trial after trial fails.
         """
         try:
-            self._run(self.database.trials())
+            self._run()
         finally:
             if self.crew is not None:
                 self.crew.close()
 
-    def _run(self, kept: list[StudyTrial]) -> None:
-        live = self.live
+    def _run(self) -> None:
         self.budget.begin()
         while True:
-            number = len(self.trials)
-            again = kept[number : number + kept[number].size] if number < len(kept) else []
-            if number == self.points:
-                self._list_more()
-            size = again[0].size if again else self._size(None if self.points is None else self.points - number)
-            if not size:
-                return
             with quiet():
-                drawn, overrides = self._drawn(size)
+                batch = self._announced()
+                if batch is None:
+                    return
                 try:
-                    self._batch(live, drawn, overrides, again)
+                    found = batch.settle()
                 except TooShort as short:
                     raise short.worded(self.budget) from None
+                self._hear(batch, found)
             self._tell()
 
-    def _list_more(self) -> None:
-        """Ask the strategy for trials after those that it listed."""
+    def _announced(self) -> Batch | None:
+        """Draw the next batch, and announce it where no process has; None where the search has ended."""
+        database, first = self.database, len(self.trials)
+        with database.presence.alone():
+            there = database.announced(first)
+            if self.asked == self.points:
+                self._list_more()
+            size = there[0].size if there else self._size() if database.ended is None else 0
+            if not size:
+                database.ended = first
+                return None
+            drawn, overrides, over = self._drawn(size, there)
+            self._check_drawn(there, overrides)
+            if not (drawn or self.trials):
+                rules = ", ".join(map(str, self.wanted.rules))
+                raise TunesmithError(
+                    f"search.rules: {self.passed_over} points in a row break {rules}, so that nothing was tried. "
+                    "Change the rules, or the range of training.epochs."
+                )
+            if not drawn:
+                database.ended = first
+                return None
+            number, new = self.trials[-1].batch + 1 if self.trials else 0, len(there)
+            database.announce(number, drawn[new:], overrides[new:], over[new:], len(drawn))
+        earlier = list(self.trials)
+        return Batch(
+            database, self.wanted, earlier, drawn, overrides, self._carry_out, self._rows, self.budget, self.progress
+        )
+
+    def _list_more(self) -> bool:
+        """Ask the strategy for points after those that it listed; say whether there are any."""
         wanted, seed = self.wanted, derived(self.wanted.seed, "points")
-        found = wanted.strategy.more(self.trials, wanted.space, wanted.higher_is_better, self._asked, seed)
-        self._asked += 1
-        self.points = len(self.trials) + len(found)
-        with quiet():
-            for point in found:
-                self.live.enqueue_trial(point)
+        found = wanted.strategy.more(self.trials, wanted.space, wanted.higher_is_better, self.lists, seed)
+        self.lists += 1
+        self.points = self.asked + len(found)
+        for point in found:
+            self.live.enqueue_trial(point)
+        return bool(found)
 
-    def _drawn(self, size: int) -> tuple[list[Any], list[list[str]]]:
-        """Draw trials, and write what makes each one's recipe of the common one."""
-        wanted, drawn, overrides = self.wanted, list[Any](), list[list[str]]()
-        for number in range(len(self.trials), len(self.trials) + size):
-            descent = wanted.strategy.descend(
-                number, self.trials, wanted.space, wanted.higher_is_better, derived(wanted.seed, "search")
-            )
-            if descent is not None:
-                self.live.enqueue_trial(descent.parameters)
-            drawn.append(self.live.ask())
-            words = wanted.space.overrides(drawn[-1])
-            if descent is not None:
-                words.append(written("start_from", str(kept_in(wanted.output / RUNS, descent.parent))))
-                words.append(written("seed", wanted.seed + descent.generation))
+    def _drawn(self, size: int, there: Sequence[Announced]) -> tuple[list[Any], list[list[str]], list[int]]:
+        """Draw trials, write what makes each one's recipe of the common one, and count points passed over before it."""
+        drawn, overrides, over = list[Any](), list[list[str]](), list[int]()
+        for place in range(size):
+            passed = 0
+            while True:
+                if place >= len(there) and self._draws_end(passed, place):
+                    return drawn, overrides, over
+                trial, words = self._one(len(self.trials) + place)
+                if passed == there[place].passed_over if place < len(there) else not self._excluded(words):
+                    break
+                self.live.tell(trial, state=optuna().trial.TrialState.FAIL)
+                passed += 1
+                self.passed_over += 1
+            drawn.append(trial)
             overrides.append(words)
-        return drawn, overrides
+            over.append(passed)
+        return drawn, overrides, over
 
-    def _size(self, left: int | None) -> int:
+    def _one(self, number: int) -> tuple[Any, list[str]]:
+        wanted = self.wanted
+        if self.asked == self.points:  # here where a study is read again, else before
+            self._list_more()
+        descent = wanted.strategy.descend(
+            number, self.trials, wanted.space, wanted.higher_is_better, derived(wanted.seed, "search")
+        )
+        if descent is not None:
+            self.live.enqueue_trial(descent.parameters)
+        trial = self.live.ask()
+        self.asked += 1
+        words = wanted.space.overrides(trial)
+        if descent is not None:
+            words.append(written("start_from", str(kept_in(wanted.output / RUNS, descent.parent))))
+            words.append(written("seed", wanted.seed + descent.generation))
+        return trial, words
+
+    def _excluded(self, words: Sequence[str]) -> bool:
+        """Say whether a point breaks a rule whatever it scores; one that makes no recipe fails by itself."""
+        if not self.wanted.rules:
+            return False
+        try:
+            return excluded_by(self.wanted.rules, self.wanted.load(words)) is not None
+        except TunesmithError:
+            return False
+
+    def _draws_end(self, passed: int, drawn: int) -> bool:
+        """Say whether no more is drawn: all listed points are, or so many in a row were passed over."""
+        if self.points is not None:
+            return self.asked >= self.points and (drawn > 0 or not self._list_more())
+        if passed == _PASSED:
+            rules = ", ".join(map(str, self.wanted.rules))
+            self.progress.say(f"{passed} points in a row break the rules ({rules}): no more are drawn")
+            self.drawn_out = True
+        return self.drawn_out
+
+    def _size(self) -> int:
         """Decide how many candidates come next; none when budget or space are spent."""
         done, budget = len(self.trials), self.budget
         self._check_hope()
@@ -177,10 +253,12 @@ class Search:
         if len(idle) == _IDLE and all(one.same_as is not None for one in idle):
             self.progress.say("the strategy finds nothing new: the space is searched")
             return 0
-        most = self.width * (1 if self.crew is None else self.crew.count)
+        most = self.width * (1 if self.crew is None else self.crew.count) * (1 + len(self.database.presence.others()))
         size = min(most, self.wanted.strategy.ahead(done) or most)
-        if left is not None:
-            size = min(size, left)
+        if self.drawn_out:
+            return 0
+        if self.points is not None:
+            size = min(size, self.points - self.asked)
         if budget.evaluations is not None:
             size = min(size, int(budget.evaluations) - done)
         if budget.seconds is not None:
@@ -203,86 +281,42 @@ class Search:
                 f"carried out. The last reason: {failed[-1].reason}"
             )
 
-    def _batch(
-        self, live: Any, drawn: Sequence[Any], overrides: Sequence[list[str]], again: Sequence[StudyTrial]
-    ) -> None:
-        """Train a batch, or take it from the database, and tell the study."""
-        first = len(self.trials)
-        whole = len(again) == len(drawn)
-        if whole:
-            found = list(again)
-            self._replay(drawn, overrides, again)
-        else:
-            found = self._trained(first, drawn, overrides)
-        states = optuna().trial.TrialState
-        for one, trial in zip(found, drawn, strict=True):
-            state, value = one.outcome.state, one.outcome.value
-            told = {"complete": states.COMPLETE, "stopped": states.PRUNED, "failed": states.FAIL}[state]
-            live.tell(trial, None if told != states.COMPLETE else value, state=told)
-        if not whole:
-            self.database.add(found[len(again) :], drawn[len(again) :])
-        self.trials.extend(found)
-        self.budget.spent = len(self.trials)
-        if whole:
-            self.budget.resume_at(found[-1].ended)
-        before = self.trials[first - 1].ended if first else 0.0
-        new = sum(one.same_as is None for one in found)
-        self.slowest = max(self.slowest, (found[-1].ended - before) / new) if new else self.slowest
-
-    def _replay(self, drawn: Sequence[Any], overrides: Sequence[list[str]], again: Sequence[StudyTrial]) -> None:
-        for one, own in zip(again, overrides, strict=True):
+    def _check_drawn(self, there: Sequence[Announced], overrides: Sequence[list[str]]) -> None:
+        for one, own in zip(there, overrides, strict=False):
             if one.overrides != own:
                 raise TunesmithError(
                     f"{self.database.path}: trial {one.number} is {' '.join(one.overrides)}, and the strategy draws "
                     f"{' '.join(own)} in its place: another version of a package wrote the study. Choose another "
                     "output."
                 )
-        order = [(at, place, epoch, score) for place, one in enumerate(again) if one.same_as is None
-                 for at, epoch, score in one.reports]  # fmt: skip
-        for _, place, epoch, score in sorted(order):
-            drawn[place].report(score, epoch)
-            drawn[place].should_prune()
 
-    def _trained(self, first: int, drawn: Sequence[Any], overrides: Sequence[list[str]]) -> list[StudyTrial]:
-        """Train what is new in a batch."""
-        known = {tuple(one.overrides): one for one in self.trials if one.same_as is None}
-        outcomes, same = dict[int, Outcome](), dict[int, int]()
-        recipes = dict[int, Checked]()
-        reports: dict[int, list[tuple[int, int, float]]] = {first + place: [] for place in range(len(drawn))}
-        for number, own in enumerate(overrides, first):
-            earlier = next((one for one in range(first, number) if overrides[one - first] == own), None)
-            if tuple(own) in known:
-                same[number], outcomes[number] = known[tuple(own)].number, known[tuple(own)].outcome
-            elif earlier is not None:
-                same[number] = earlier
-            else:
-                try:
-                    recipes[number] = self.wanted.load(own)
-                except TunesmithError as error:
-                    outcomes[number] = Outcome("failed", str(error))
-
-        def listen(number: int, epoch: int, score: float) -> bool:
-            trial, heard = drawn[number - first], reports[number]
-            if math.isfinite(score) and all(epoch != one for _, one, _ in heard):
-                heard.append((sum(map(len, reports.values())), epoch, score))
-                trial.report(score, epoch)
-            return bool(trial.should_prune())
-
+    def _carry_out(
+        self, recipes: Mapping[int, Checked], words: Mapping[int, Sequence[str]], listen: Listen
+    ) -> dict[int, Outcome]:
+        """Train here, or by the workers of this process."""
         if self.crew is None:
-            outcomes |= self.passes.carry_out(recipes, listen)
-        else:
-            words = {number: overrides[number - first] for number in recipes}
-            outcomes |= self.crew.carry_out(recipes, words, listen)
-        outcomes |= {number: outcomes[earlier] for number, earlier in same.items() if number not in outcomes}
-        batch = self.trials[-1].batch + 1 if self.trials else 0
-        ended = self.budget.elapsed
-        return [
-            StudyTrial(
-                number=number, batch=batch, size=len(drawn), parameters=dict(trial.params), overrides=own,
-                reports=reports[number], ended=ended, same_as=same.get(number), outcome=outcomes[number],
-            )
-            for number, (trial, own) in enumerate(zip(drawn, overrides, strict=True), first)
-        ]  # fmt: skip
+            return self.passes.carry_out(recipes, listen)
+        return self.crew.carry_out(recipes, words, listen)
+
+    def _rows(self, known: str) -> str:
+        """Take what tells the rows that choose from others, where this process has not opened them yet; give it."""
+        holder = self.passes if self.crew is None else self.crew
+        holder.validation = holder.validation or known
+        return holder.validation
+
+    def _hear(self, batch: Batch, found: Sequence[StudyTrial]) -> None:
+        """Tell the study in memory what came out of a batch, and set the clock."""
+        states, before = optuna().trial.TrialState, self.ended
+        for one, trial in zip(found, batch.drawn, strict=True):
+            state, value = one.outcome.state, one.outcome.value
+            told = {"complete": states.COMPLETE, "stopped": states.PRUNED, "failed": states.FAIL}[state]
+            self.live.tell(trial, None if told != states.COMPLETE else value, state=told)
+        self.trials.extend(found)
+        self.budget.spent = len(self.trials)
+        self.ended = max(one.ended for one in found)
+        self.budget.resume_at(max(self.ended, self.budget.elapsed))
+        new = sum(one.same_as is None for one in found)
+        self.slowest = max(self.slowest, (self.ended - before) / new) if new else self.slowest
 
     def _tick(self, share: float) -> None:
         if not self.trials:

@@ -15,8 +15,9 @@ from tunesmith.core.registry import find
 from tunesmith.core.settings import Settings, setting
 from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.recipe.loading import Checked, build_component, load_recipe
+from tunesmith.search.budget import Budget
 from tunesmith.search.pools.base import Pool
-from tunesmith.search.rules import Rule, read_rules
+from tunesmith.search.rules import Rule, excluded_by, read_rules
 from tunesmith.search.space import Space, read_space
 from tunesmith.search.strategies.base import build_strategy
 from tunesmith.search.strategies.sampling import Sampling
@@ -66,6 +67,7 @@ class Wanted:
         warm: the first trials, from earlier studies.
         every_fold: whether a trial is scored by the mean over all folds of `data.folds`.
         rules: that the trial which is taken keeps to.
+        able: recipes of the ends of the open fields, those that can be carried out.
     """
 
     recipe: str | Path | Mapping[str, Any]
@@ -81,6 +83,7 @@ class Wanted:
     warm: Warm = field(default_factory=Warm)
     every_fold: bool = False
     rules: Sequence[Rule] = ()
+    able: Sequence[Checked] = ()
 
     def load(self, own: Sequence[str]) -> Checked:
         """Check the recipe of a trial.
@@ -199,6 +202,12 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
             "search.choose: one-standard-error needs a score with an interval, which validation loss has not. Name "
             "search.metric, for example log-loss."
         )
+    rules = read_rules(settings.rules, _scored_by(first))
+    if all(excluded_by(rules, one) for one in able):
+        rule = excluded_by(rules, first)
+        raise RecipeError(
+            f"search.rules: every point of the space breaks '{rule}'. Change the rule, or training.epochs."
+        )
     return replace(
         draft,
         warm=read_warm(settings.warm_start, settings.warm_each, space),
@@ -208,8 +217,9 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         seed=seed,
         output=Path(first.recipe.output).expanduser().absolute(),
         every_fold=_every_fold(data, strategy),
-        rules=read_rules(settings.rules, _scored_by(first)),
+        rules=rules,
         identity=hash_of({key: value for key, value in values.items() if key != "output"}),
+        able=able,
     )
 
 
@@ -302,3 +312,15 @@ def facts_of(wanted: Wanted, settings: TuningSettings) -> dict[str, Any]:
         **({"warm start": list(wanted.warm.points)} if wanted.warm.points else {}),
         **({"every_fold": True} if wanted.every_fold else {}),
     }
+
+
+def agreed_of(settings: TuningSettings, budget: Budget) -> dict[str, Any]:
+    """Return what may change when a study goes on, but is the same in all processes that share it.
+
+    Args:
+        settings: of the search.
+        budget: of all processes together.
+    Returns:
+        Plain values.
+    """
+    return {"budget": budget.plain(), "search.choose": settings.choose, "search.rules": list(settings.rules)}
