@@ -39,7 +39,7 @@ from tunesmith.training.trial import Trial
 Clock = Callable[[], float]
 
 _MIB = 2**20
-_WRITING = 2.5  # seconds of a run's last stage, its report with pictures, and of its first ones: set once, by hand
+_WRITING = 1.2  # seconds of a run's first and last stages (its report): as in two runs of `benchmarks/memory.py`
 _STEPPING = 1.0  # seconds of steps that are measured
 _MOST, _LEAST = 8, 2  # steps
 _SLOW = 5.0  # seconds of a step after which no second one is made
