@@ -73,7 +73,7 @@ def test_what_it_can_take(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_where_it_is_faster(capability: str, about: str, faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not blas._openblas().lib_controllers:
+    if not blas._openblas():
         pytest.skip("SciPy has another BLAS here")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: about)
@@ -109,3 +109,16 @@ def test_low_rank_maps_are_the_same_with_either(served: str) -> None:
     for one, other in zip([*found, outer.grad, *(f.grad for f in own)],
                           [*wanted, inner.grad, *(f.grad for f in factors)], strict=True):  # fmt: skip
         assert one is not None and other is not None and torch.allclose(one.double(), other, atol=2e-3, rtol=1e-4)
+
+
+def test_numpys_own_blas_keeps_its_threads() -> None:
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    found = threadpoolctl.ThreadpoolController().select(internal_api="openblas").lib_controllers
+    numpys = [one for one in found if Path(one.filepath).parent.name == "numpy.libs"]
+    if not numpys or len(found) == len(numpys):
+        pytest.skip("NumPy and SciPy have not an OpenBLAS each here")
+    before = numpys[0].num_threads
+    numpys[0].set_num_threads(2)
+    blas._let_one_thread_compute.__wrapped__()
+    assert numpys[0].num_threads == 2 and blas._openblas()[0].num_threads == 1
+    numpys[0].set_num_threads(before)

@@ -24,7 +24,7 @@ _library.define("mapped_into(Tensor x, Tensor weight, Tensor(a!) y, bool add) ->
 @cache
 def is_faster() -> bool:
     """Say whether SciPy's BLAS is the faster one here: OpenBLAS, on a processor of AMD without AVX-512."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX2" and _is_amd() and bool(_openblas().lib_controllers)
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and _is_amd() and bool(_openblas())
 
 
 def _is_amd() -> bool:
@@ -37,18 +37,20 @@ def _is_amd() -> bool:
 
 
 @cache
-def _openblas() -> Any:
-    """Find the OpenBLAS libraries of this process, SciPy's among them; none where SciPy has another BLAS."""
+def _openblas() -> list[Any]:
+    """Find SciPy's OpenBLAS in this process: its own one, else any; none where SciPy has another BLAS."""
     import scipy.linalg.blas  # noqa: F401 - loads its library
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-    return ThreadpoolController().select(internal_api="openblas")
+    found = list(ThreadpoolController().select(internal_api="openblas").lib_controllers)
+    own = [one for one in found if "scipy" in Path(one.filepath).parent.as_posix()]  # NumPy's keeps its threads
+    return own or found
 
 
 @cache
 def _let_one_thread_compute() -> None:
     """Let OpenBLAS compute in the thread that calls, as torch does."""
-    for library in _openblas().lib_controllers:
+    for library in _openblas():
         library.set_num_threads(1)
 
 
