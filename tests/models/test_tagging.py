@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError, SecurityError, TunesmithError
 from tunesmith.models import tagging
+from tunesmith.models.backbone import length_sorted
 from tunesmith.models.tagging import open_tagger
 
 FIRST, INNER = ("Ann", "Bob", "Zoë", "王", "##na"), ("Lee", "Smith", "小", "明", "-", "##ley")
@@ -133,7 +134,7 @@ def test_a_text_is_read_alike_alone_and_among_others(folder: Path, monkeypatch: 
     texts = ["hello " * number + "Ann" for number in range(20)] + ["Bob Smith"]
     tagger = open_tagger(str(folder))
     assert tagger.find(texts) == [tagger.find([text])[0] for text in texts]
-    assert [len(part) for part in tagging._batches([30, 5, 5, 20, 20])] == [2, 2, 1]
+    assert [len(part) for part in length_sorted([30, 5, 5, 20, 20], tagging._AT_ONCE, 5, padded=True)] == [2, 2, 1]
 
 
 def test_a_model_that_marks_no_persons_is_refused_with_its_labels(tmp_path: Path) -> None:

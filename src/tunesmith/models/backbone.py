@@ -321,21 +321,22 @@ def pool(hidden: Tensor, layout: Layout, how: str) -> Tensor:
     return sums / lengths[:, None].to(hidden.dtype)
 
 
-def length_sorted(lengths: Sequence[int], tokens: int, rows: int) -> list[list[int]]:
+def length_sorted(lengths: Sequence[int], tokens: int, rows: int, padded: bool = False) -> list[list[int]]:
     """Cut examples into batches of similar length, for passes where order does not matter.
 
     Args:
         lengths: tokens per example.
         tokens: most tokens in a batch.
         rows: most examples in a batch.
+        padded: whether each example counts as much as its batch's longest one.
     Returns:
         Example numbers per batch.
     """
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     batches: list[list[int]] = []
     used = tokens
-    for example in order:
-        if not batches or used + lengths[example] > tokens or len(batches[-1]) >= rows:
+    for example in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        before = len(batches[-1]) * lengths[example] if padded and batches else used
+        if not batches or before + lengths[example] > tokens or len(batches[-1]) >= rows:
             batches.append([])
             used = 0
         batches[-1].append(example)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tunesmith.core.errors import CompatibilityError, TunesmithError
+from tunesmith.models.backbone import length_sorted
 from tunesmith.models.loading import choose_device, first_place, load_config, load_model, load_tokenizer, locate
 
 _PERSON = re.compile(r"(?:([BIESLU])[-_])?PER(?:SON)?", re.IGNORECASE)
@@ -99,7 +100,7 @@ class Tagger:
         """Label the tokens of rows, like lengths together."""
         found: list[list[int]] = [[] for _ in rows]
         device, pad = self.model.device, self.tokenizer.pad_token_id or 0
-        for part in _batches([len(row) for row in rows]):
+        for part in length_sorted([len(row) for row in rows], _AT_ONCE, len(rows), padded=True):
             longest = max(len(rows[number]) for number in part)
             ids = torch.tensor([rows[number] + [pad] * (longest - len(rows[number])) for number in part])
             real = torch.tensor([[place < len(rows[number]) for place in range(longest)] for number in part])
@@ -107,18 +108,6 @@ class Tagger:
             for number, some in zip(part, logits.argmax(-1).tolist(), strict=True):  # (n, T)
                 found[number] = some[: len(rows[number])]
         return found
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Put rows of like lengths together, as many as are read at once."""
-    part: list[int] = []
-    for number in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if part and lengths[number] * (len(part) + 1) > _AT_ONCE:
-            yield part
-            part = []
-        part.append(number)
-    if part:
-        yield part
 
 
 def _keep_inner(window: _Window, labels: Sequence[int], pieces: dict[Span, tuple[float, int]]) -> None:
