@@ -34,6 +34,17 @@ def test_a_grid_leaves_out_what_breaks_a_rule(space: dict[str, Any], tmp_path: P
     assert "and were not tried" in (tmp_path / "s" / "study.md").read_text()
 
 
+def test_a_grid_whose_last_points_break_a_rule_goes_on_in_a_finer_one(space: dict[str, Any], tmp_path: Path) -> None:
+    """With this seed a batch ends before it is full, as the one point that is left of the first grid breaks the rule."""
+    settings: dict[str, Any] = {"strategy": "grid", "width": 3, "rules": "epochs <= 2"}
+    whole, stopped = (with_epochs(space, [1, 2, 3], tmp_path / name) for name in ("whole", "stopped"))
+    tunesmith.search_settings(whole, trials=6, **settings)
+    assert [one["size"] for one in read_json(tmp_path / "whole/trials.json", list)][3:5] == [1, 2]
+    tunesmith.search_settings(stopped, trials=5, **settings)
+    tunesmith.search_settings(stopped, trials=6, resume=True, **settings)
+    assert tried(tmp_path / "stopped") == tried(tmp_path / "whole")
+
+
 def test_a_strategy_draws_again_and_a_study_goes_on_with_the_same_trials_and_with_other_rules(
     space: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Several processes on one study: each trial is done once, those of a dead one are taken up, strangers are refused."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -199,6 +200,26 @@ def test_a_trial_that_ends_its_process_twice_has_failed(
     lost = StudyTrial.of(read_json(tmp_path / "s" / "trials.json")[1]).outcome
     assert found["trials"]["complete"] == 2 - deaths and lost.state == ("failed" if deaths else "complete")
     assert ("its process ended twice" in lost.reason) == bool(deaths)
+
+
+@pytest.mark.parametrize("words", [{}, {"resume": True}, {"join": True}])
+@pytest.mark.parametrize("place", [".", "study.db", PROCESSES])
+def test_what_may_not_be_written_is_named(
+    space: dict[str, Any], tmp_path: Path, place: str, words: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's answer is put in its place: whoever runs the tests may be allowed everything."""
+    (tmp_path / "study.db").touch()
+    (tmp_path / PROCESSES).mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / place and access(path, mode))
+    with pytest.raises(CheckpointError, match=f"{tmp_path / place} cannot be written: its permissions, or those of"):
+        tunesmith.search_settings({**space, "output": str(tmp_path)}, **SETTINGS, **words)
+
+
+def test_a_file_in_place_of_the_folder_of_processes_is_not_ours(space: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / PROCESSES).touch()
+    with pytest.raises(CheckpointError, match="the output folder .* exists"):
+        tunesmith.search_settings({**space, "output": str(tmp_path)}, **SETTINGS)
 
 
 def test_presence_is_seen_by_others_and_ends_with_its_process(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -110,7 +111,7 @@ class Database:
             return
         if _nothing_tried(self.folder):
             self.path.unlink()
-        if any(item.name != PROCESSES for item in self.folder.iterdir()):
+        if any(item.name != PROCESSES or not item.is_dir() for item in self.folder.iterdir()):
             raise CheckpointError(
                 f"the output folder {self.folder} exists. Go on with its study with --resume, or choose another with "
                 "output=FOLDER."
@@ -377,7 +378,9 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _check_there(folder: Path, path: Path, how: How) -> None:
-    """Make the folder of a study that begins; refuse to go on without one."""
+    """Make the folder of a study that begins; refuse to go on without one, or where nothing can be written."""
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise _not_writable(folder)
     if how != "begin" and not path.exists():
         what = "go on with" if how == "resume" else "join"
         raise CheckpointError(f"{folder} holds no study to {what} ({path.name} is missing). Leave --{how} out.")
@@ -385,6 +388,16 @@ def _check_there(folder: Path, path: Path, how: How) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"the output folder {folder} cannot be made: {error.strerror}.") from None
+    for one in (path, folder / PROCESSES):
+        if one.exists() and not os.access(one, os.R_OK | os.W_OK):
+            raise _not_writable(one)
+
+
+def _not_writable(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be written: its permissions, or those of its file system, do not let this user. Change them, "
+        "or choose another output."
+    )
 
 
 def _nothing_tried(folder: Path) -> bool:

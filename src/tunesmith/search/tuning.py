@@ -85,6 +85,8 @@ class Search:
         ended: seconds of searching when the latest batch had ended.
         asked: points that were drawn. [count]
         passed_over: of them, those that were not tried, as they break a rule whatever they score. [count]
+        passing: of these, those after the latest trial, which count as passed over before the next one, in whichever
+            batch and list of points that is. [count]
         lists: how often the strategy listed points after the first ones. [count]
         drawn_out: whether the strategy draws nothing any more that keeps to the rules.
     """
@@ -100,6 +102,7 @@ class Search:
     ended: float = 0.0
     asked: int = 0
     passed_over: int = 0
+    passing: int = 0
     lists: int = 0
     drawn_out: bool = False
 
@@ -194,19 +197,19 @@ class Search:
         """Draw trials, write what makes each one's recipe of the common one, and count points passed over before it."""
         drawn, overrides, over = list[Any](), list[list[str]](), list[int]()
         for place in range(size):
-            passed = 0
             while True:
-                if place >= len(there) and self._draws_end(passed, place):
+                if place >= len(there) and self._draws_end(place):
                     return drawn, overrides, over
                 trial, words = self._one(len(self.trials) + place)
-                if passed == there[place].passed_over if place < len(there) else not self._excluded(words):
+                if self.passing == there[place].passed_over if place < len(there) else not self._excluded(words):
                     break
                 self.live.tell(trial, state=optuna().trial.TrialState.FAIL)
-                passed += 1
+                self.passing += 1
                 self.passed_over += 1
             drawn.append(trial)
             overrides.append(words)
-            over.append(passed)
+            over.append(self.passing)
+            self.passing = 0
         return drawn, overrides, over
 
     def _one(self, number: int) -> tuple[Any, list[str]]:
@@ -235,13 +238,13 @@ class Search:
         except TunesmithError:
             return False
 
-    def _draws_end(self, passed: int, drawn: int) -> bool:
+    def _draws_end(self, drawn: int) -> bool:
         """Say whether no more is drawn: all listed points are, or so many in a row were passed over."""
         if self.points is not None:
             return self.asked >= self.points and (drawn > 0 or not self._list_more())
-        if passed == _PASSED:
+        if self.passing == _PASSED:
             rules = ", ".join(map(str, self.wanted.rules))
-            self.progress.say(f"{passed} points in a row break the rules ({rules}): no more are drawn")
+            self.progress.say(f"{_PASSED} points in a row break the rules ({rules}): no more are drawn")
             self.drawn_out = True
         return self.drawn_out
 
