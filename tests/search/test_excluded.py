@@ -35,7 +35,7 @@ def test_a_grid_leaves_out_what_breaks_a_rule(space: dict[str, Any], tmp_path: P
 
 
 def test_a_grid_whose_last_points_break_a_rule_goes_on_in_a_finer_one(space: dict[str, Any], tmp_path: Path) -> None:
-    """With this seed a batch ends before it is full, as the one point that is left of the first grid breaks the rule."""
+    """With this seed a batch ends before it is full: the one point left of the first grid breaks the rule."""
     settings: dict[str, Any] = {"strategy": "grid", "width": 3, "rules": "epochs <= 2"}
     whole, stopped = (with_epochs(space, [1, 2, 3], tmp_path / name) for name in ("whole", "stopped"))
     tunesmith.search_settings(whole, trials=6, **settings)

@@ -233,6 +233,7 @@ def test_presence_is_seen_by_others_and_ends_with_its_process(tmp_path: Path) ->
     assert other.others() == [] and not other.lives("gone") and not other.lives("never")
     one.enter()
     assert sorted(path.name for path in (tmp_path / PROCESSES).iterdir()) == sorted([one.name, other.name])
+    (tmp_path / PROCESSES / "killed").touch()
     one.leave()
     other.leave()
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import tunesmith
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.files import read_json
 from tunesmith.search.bookkeeping import quiet
 from tunesmith.search.database import Database
@@ -137,6 +137,9 @@ def test_a_study_that_was_killed_ends_as_one_that_was_not(
         tunesmith.search_settings(space, [f"output={killed}"], **SETTINGS)
     tunesmith.search_settings(space, [f"output={killed}"], **SETTINGS, resume=True)
     assert kept(killed) == trials
+    killed.rename(tmp_path / "moved")  # its trials name runs by the folder in which they were made
+    with pytest.raises(CheckpointError, match=f"output is '{tmp_path}/moved', there it was '{tmp_path}/killed'"):
+        tunesmith.search_settings(space, [f"output={tmp_path / 'moved'}"], **SETTINGS, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,7 @@ class Presence:
         if not self.locks:
             return
         self._place.mkdir(exist_ok=True)
-        for name in self._names():
-            if not self.lives(name):
-                (self._place / name).unlink(missing_ok=True)
+        self._clear()
         self._held = os.open(self._place / self.name, os.O_RDWR | os.O_CREAT)
         fcntl.flock(self._held, fcntl.LOCK_EX)
 
@@ -60,6 +58,7 @@ class Presence:
         (self._place / self.name).unlink(missing_ok=True)
         os.close(self._held)
         self._held = None
+        self._clear()
         if not self._names():
             (self._place / _LAST).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
@@ -88,6 +87,12 @@ class Presence:
         finally:
             os.close(found)
         return False
+
+    def _clear(self) -> None:
+        """Take the files of processes away that were killed."""
+        for name in self._names():
+            if not self.lives(name):
+                (self._place / name).unlink(missing_ok=True)
 
     def _names(self) -> list[str]:
         return sorted(one.name for one in self._place.iterdir() if one.name != _LAST) if self._place.is_dir() else []

@@ -311,6 +311,7 @@ def facts_of(wanted: Wanted, settings: TuningSettings) -> dict[str, Any]:
         "width": settings.width,
         **({"warm start": list(wanted.warm.points)} if wanted.warm.points else {}),
         **({"every_fold": True} if wanted.every_fold else {}),
+        **({"output": str(wanted.output)} if wanted.strategy.continues else {}),  # trials name runs in it
     }
 
 
