@@ -16,8 +16,7 @@ from tunesmith.models.low_rank import one_low_rank
 @pytest.fixture(params=["blas", "torch"])
 def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Let products go to one of the two, whatever the processor."""
-    for module in (blas, products):
-        monkeypatch.setattr(module, "is_faster", lambda: request.param == "blas")
+    monkeypatch.setattr(blas, "is_faster", lambda: request.param == "blas")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     return str(request.param)
 
@@ -43,6 +42,13 @@ def test_a_product_is_right(across: bool, add: bool) -> None:
     wanted = x.double() @ weight.double().t() + (y.double() if add else 0)
     blas.map_into(x, weight, y, add)
     assert torch.allclose(y.double(), wanted, atol=1e-5)
+
+
+def test_a_product_is_added_onto_what_has_gaps(served: str) -> None:
+    x, weight, whole = torch.randn(20, 256), torch.randn(192, 256), torch.randn(20, 384)
+    wanted = whole[:, ::2] + x @ weight.t()
+    products.add_product(whole[:, ::2], x, weight)
+    assert torch.allclose(whole[:, ::2], wanted, atol=1e-4)
 
 
 def test_operators_of_torch_are_seen() -> None:

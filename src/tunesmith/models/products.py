@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.errors import RecipeError
-from tunesmith.models.blas import can_map, is_faster, map_into
+from tunesmith.models.blas import can_map, map_into, serves
 from tunesmith.models.compiling import compiled
 
 _STEP = 16  # rows of a product come in multiples of this
@@ -236,7 +236,7 @@ def add_product(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         y.
     """
-    if not can_map(x, weight):
+    if not (y.is_contiguous() and can_map(x, weight)):
         return y.addmm_(x, weight.t())
     map_into(x, weight, y, add=True)
     return y
@@ -253,7 +253,7 @@ def adds_onto(x: Tensor, narrow: Narrow | None) -> bool:
     Returns:
         True on a GPU, and on a CPU where the kernel is BLAS's.
     """
-    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and torch.get_num_threads() == 1 and is_faster()
+    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and serves()
     return narrow is None and (x.device.type == "cuda" or on_cpu)
 
 

@@ -211,7 +211,7 @@ class _Products:
     def forward(group: Group, blocks: Blocks, rule: Rule, keep: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         pieces, kept = _pieces(blocks, rule), [] if keep is None else [keep]
         few = sum(piece.size for piece in pieces) * blocks[0].shape[1] <= _KEPT
-        out = blocks[0].new_empty(*blocks[0].shape[:3], blocks[2].shape[3] if len(pieces) > 1 else 0)
+        out = blocks[0].new_empty(*blocks[0].shape[:3], blocks[2].shape[3])
         mask = _additive(group, rule, _before(blocks), blocks[0])
         for piece in pieces:
             q, k, v = piece.below(blocks)
@@ -220,7 +220,7 @@ class _Products:
             if keep is not None:
                 weights = masked(weights, piece.cells(keep).reshape(weights.shape), rule.dropout)
             if len(pieces) == 1:
-                return (weights @ v).view(*out.shape[:3], -1), kept
+                return (weights @ v).view(out.shape), kept
             target = piece.queries(out)
             target.copy_((weights @ v).view(target.shape))
         return out, kept

@@ -64,7 +64,7 @@ def plan(found: Sequence[tuple[Trial, Preflight]], processes: Processes = ALONE)
     """
     step = _Step(found)
     backbone, settings = found[0][0].tuned.backbone, found[0][0].settings
-    asked, margin = settings.memory_limit, _MARGIN["cuda" if backbone.device.type == "cuda" else "cpu"]
+    asked, margin = settings.memory_limit, step.margin
     sharers = processes.place.local_count if backbone.device.type == "cpu" else 1
     limit = step.held + available_bytes(backbone.device) // sharers if asked is None else asked * _MIB
     if not any(trial.method.trains for trial, _ in found):
@@ -109,7 +109,7 @@ class _Step:
         trials = [trial for trial, _ in found]
         backbone = trials[0].tuned.backbone
         kind = "cuda" if backbone.device.type == "cuda" else "cpu"
-        self.held = min(facts.held_bytes for _, facts in found)
+        self.held, self.margin = min(facts.held_bytes for _, facts in found), _MARGIN[kind]
         self._own = _FIXED[kind] + _STATE * sum(facts.trainable for _, facts in found)
         self._kept = _SLACK[kind] * sum(trial.token_bytes for trial in trials)
         self._state = _SLACK[kind] * len(trials) * backbone.width * next(backbone.model.parameters()).element_size()
