@@ -22,6 +22,7 @@ from tunesmith.models.sharing import read_of_prompt
 
 LENGTHS = (5, 9, 9, 12)
 SHAPE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+CPU = torch.device("cpu")
 MODELS: dict[str, Any] = {
     "bert": lambda: transformers.BertModel(transformers.BertConfig(**SHAPE), add_pooling_layer=False),
     "llama": lambda: transformers.LlamaModel(transformers.LlamaConfig(**SHAPE, num_key_value_heads=2)),
@@ -195,12 +196,12 @@ def test_answers_of_several_deltas_end_alone(begin: int) -> None:
 
 
 def test_which_tokens_are_read() -> None:
-    read = read_tokens(Layout((3, 2, 4), ("a", "b", "b")), torch.tensor([8, 1, 8, 7]))
+    read = read_tokens(Layout((3, 2, 4), ("a", "b", "b")), torch.tensor([8, 1, 8, 7]), CPU)
     assert read is not None
     assert (read.places.tolist(), read.order.tolist()) == ([1, 7, 8], [2, 0, 2, 1])
     assert (read.layout.lengths, read.layout.names) == ((1, 2), ("a", "b"))
-    assert read_tokens(Layout((3, 2)), torch.arange(4)) is None, "leaving one of five out does not pay"
-    assert read_tokens(Layout((3, 2)), torch.arange(0)) is None
+    assert read_tokens(Layout((3, 2)), torch.arange(4), CPU) is None, "leaving one of five out does not pay"
+    assert read_tokens(Layout((3, 2)), torch.arange(0), CPU) is None
 
 
 def test_questions_cost_the_last_block_no_operations_behind_attention() -> None:

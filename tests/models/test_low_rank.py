@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tunesmith.models import low_rank
+from tunesmith.models import joint, low_rank
 from tunesmith.models.joint import Part, joined
 from tunesmith.models.low_rank import grouped_low_rank, one_low_rank
 
@@ -84,3 +84,30 @@ def test_what_comes_next_may_change_the_answer_in_place() -> None:
     for output in (one, joint):
         own = torch.autograd.grad(output.relu_().square().sum(), found[:2])
         torch.testing.assert_close(own, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("tokens", [12, 13, 16])
+def test_rows_begin_where_a_gpu_reads_fast(tokens: int, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forms that run on a GPU give what those of a CPU give, and (rank, N) numbers begin at multiples of 8."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(low_rank, "adds_onto", lambda x, narrow: last)
+    monkeypatch.setattr(joint, "adds_onto", lambda x, narrow: last)
+    x = torch.randn(tokens, 6, dtype=torch.float64, requires_grad=True)
+    weights = [torch.randn(5, 6, dtype=torch.float64) for _ in range(3)]
+    found = [factors(8, 0.7), factors(3, 1.5)]
+    tensors = [x, *(factor for own in found for factor in own[:2])]
+    seen, plain_room, results = [], low_rank.rows_apart, []
+    for name in (low_rank, joint):
+        monkeypatch.setattr(name, "rows_apart", lambda *given: seen.append(plain_room(*given)) or seen[-1])
+    for on_gpu in (False, True):
+        monkeypatch.setattr(low_rank, "_on_gpu", lambda x, on_gpu=on_gpu: on_gpu)
+        seen.clear()
+        parts = [Part(weight, None, own[:2], own[2]) for weight, own in zip(weights, found, strict=False)]
+        both = [*joined([*parts, Part(weights[2], None, (), 0.0)], x), one_low_rank(x, weights[0], None, *found[0])]
+        results.append([*both, *torch.autograd.grad(sum(y.square().sum() for y in both), tensors)])
+        assert all(one.shape[1] == tokens and one.stride(0) == (tokens + 7) // 8 * 8 for one in seen) or not on_gpu
+    assert len(seen) == 4, "two forward passes, two backward passes"
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    assert results[1][-1].is_contiguous(), "the gradient of a factor needs no copy"

@@ -17,7 +17,7 @@ from tunesmith.models.attention import flat_rows
 from tunesmith.models.ending import Ending, last_block, read_tokens
 from tunesmith.models.keeping import spared_memory
 from tunesmith.models.layout import Layout, RaggedBatch, ragged
-from tunesmith.models.placing import device_of
+from tunesmith.models.placing import device_of, moved
 from tunesmith.models.seams import Seams, count, open_seams
 from tunesmith.models.structure import stacks
 
@@ -140,7 +140,7 @@ class Backbone:
         Returns:
             (M, D).
         """
-        return self._read(batch.layout, places.to(self.device), lambda: self.hidden(batch))
+        return self._read(batch.layout, places, lambda: self.hidden(batch))
 
     def _read(
         self, layout: Layout, places: Tensor, run: Callable[[], Tensor], names: Sequence[str | None] = ()
@@ -152,9 +152,9 @@ class Backbone:
         names = names or layout.names or (self.seams.routing.active,)
         whole = self.again is not None or self.seams.routing.twice or not self._plain(names)
         ending = None if whole else self._ending
-        read = None if ending is None else read_tokens(layout, places)
+        read = None if ending is None else read_tokens(layout, places, self.device)
         if ending is None or read is None:
-            return run()[places]
+            return run()[moved(places, self.device)]
         with ending.reading(read):
             return run()[read.order]
 
@@ -191,7 +191,7 @@ class Backbone:
         self, batch: RaggedBatch, offset: int, places: Tensor | None = None, given: Tensor | None = None
     ) -> Tensor:
         """Run rows without padding, at other positions than their own or from kept states where these are given."""
-        positions = batch.layout.positions(offset).to(batch.ids.device) if places is None else places + offset
+        positions = moved(batch.layout.positions(offset), batch.ids.device) if places is None else places + offset
         routing, below = self.seams.routing, self.below
         started = nullcontext() if given is None or below is None else below.standing_in(given)
         with self._sparingly(), started, flat_rows(routing, batch.layout):
@@ -270,7 +270,7 @@ class Backbone:
         try:
             whole = self.hidden(batch)[places]
             tolerance = self._tolerance(whole.dtype)
-            read = read_tokens(batch.layout, places)
+            read = read_tokens(batch.layout, places, self.device)
             assert read is not None
             with ending.reading(read):
                 short = self.hidden(batch)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tunesmith.models.attention import Attended, flat_rows
 from tunesmith.models.layout import Layout
+from tunesmith.models.placing import moved
 from tunesmith.models.recomputing import put_back
 from tunesmith.models.seams import Seams
 from tunesmith.models.structure import stacks
@@ -41,12 +42,13 @@ class Read:
     order: Tensor
 
 
-def read_tokens(layout: Layout, wanted: Tensor) -> Read | None:
+def read_tokens(layout: Layout, wanted: Tensor, device: torch.device) -> Read | None:
     """Sort out which tokens of a batch are read.
 
     Args:
         layout: of all tokens.
-        wanted: (M,), which tokens, in any order, some more than once.
+        wanted: (M,), which tokens, in any order, some more than once; a GPU waits for what is on it.
+        device: of the batch.
     Returns:
         They; None for no token, and for so many that leaving the others out does not pay.
     """
@@ -56,7 +58,7 @@ def read_tokens(layout: Layout, wanted: Tensor) -> Read | None:
     ends = torch.tensor(layout.starts[1:], device=places.device)
     counts = torch.searchsorted(ends, places, right=True).bincount(minlength=layout.rows).tolist()
     names = None if layout.names is None else tuple(n for n, some in zip(layout.names, counts, strict=True) if some)
-    return Read(places, Layout(tuple(some for some in counts if some), names), order)
+    return Read(moved(places, device), Layout(tuple(some for some in counts if some), names), moved(order, device))
 
 
 class Ending:

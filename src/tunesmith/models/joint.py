@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.low_rank import added, in_shape, summed
+from tunesmith.models.low_rank import across, added, in_shape, narrowed, rows_apart, summed, summed_across
 from tunesmith.models.products import add_product, adds_onto, chosen, frozen_product
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class _Joined(torch.autograd.Function):
         adapted = [part for part in parts if part.factors]
         downs = torch.cat([part.factors[0] for part in adapted]).to(x.dtype) if adapted else None  # (all ranks, in)
         ups = [part.factors[1].to(x.dtype) for part in adapted]
-        lows = None if downs is None else downs @ flat.t()  # (all ranks, N)
+        lows = None if downs is None else narrowed(downs, flat)  # (all ranks, N)
         ctx.ranks = [len(part.factors[0]) for part in adapted]
         low_of, up_of = iter(() if lows is None else lows.split(ctx.ranks)), iter(ups)
         found = []
@@ -187,17 +187,19 @@ class _Joined(torch.autograd.Function):
         found: list[Tensor | None] = []
         outputs = [grad for grad, own in zip(flat, ctx.adapted, strict=True) if own]
         for d_down, low, grad, scale in zip(d_downs, lows.split(ctx.ranks), outputs, ctx.scales, strict=True):
-            found += [None, None] if grad is None else [d_down, summed(low, grad).mul_(scale).t()]
+            found += [None, None] if grad is None else [d_down, summed_across(low, grad).mul_(scale)]
         return d_x, None, *found
 
 
 def _narrow(ctx: Any, grads: Sequence[Tensor | None], ups: Sequence[Tensor]) -> Tensor:
     """Return the gradients of all narrow products, (all ranks, N), scales included."""
-    found = [
-        up.new_zeros(up.shape[1], ctx.tokens) if grad is None else (up.t().contiguous() @ grad.t()).mul_(scale)
-        for grad, up, scale in zip(grads, ups, ctx.scales, strict=True)
-    ]
-    return torch.cat(found)
+    found = rows_apart(sum(ctx.ranks), ctx.tokens, ups[0])
+    for own, grad, up, scale in zip(found.split(ctx.ranks), grads, ups, ctx.scales, strict=True):
+        if grad is None:
+            own.zero_()
+        else:
+            narrowed(across(up), grad, own).mul_(scale)
+    return found
 
 
 def _into_input(

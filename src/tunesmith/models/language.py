@@ -17,6 +17,7 @@ from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.branching import Ends, branch, fork
 from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.models.placing import moved
 from tunesmith.models.prefixed import Prefix
 from tunesmith.models.sharing import Lead, Shared, behind, common, read_of_prompt, share_prompt
 from tunesmith.models.structure import is_causal
@@ -171,7 +172,7 @@ class LanguageModel(Backbone):
         Returns:
             (M, D), one per learned token, in the batch's order.
         """
-        return self.hidden_at(batch, batch.places - 1)
+        return self.hidden_at(batch, batch.here.places - 1)
 
     def hidden_at(self, batch: RaggedBatch, places: Tensor) -> Tensor:
         """Run the model and take the hidden states of some tokens; a prompt that rows have in common runs once.
@@ -183,9 +184,8 @@ class LanguageModel(Backbone):
             (M, D).
         """
         names = set(batch.layout.names or (self.seams.routing.active,))
-        places = places.to(self.device)
         if names <= set(self.leads):
-            return self._led(batch.to(self.device), places)
+            return self._led(batch.to(self.device), moved(places, self.device))
         batch = batch.to(self.device)
         shared = share_prompt(batch) if self._shares and self._plain(names) else None
         if shared is None:
@@ -193,7 +193,8 @@ class LanguageModel(Backbone):
         given = self._kept(batch)
         if given is not None:
             given = torch.empty_like(given[: shared.batch.layout.tokens]).index_copy_(0, shared.places, given)
-        return self._read(shared.batch.layout, shared.places[places], lambda: self._shared(shared, given))
+        own = shared.places[moved(places, self.device)]
+        return self._read(shared.batch.layout, own, lambda: self._shared(shared, given))
 
     def hidden_behind(self, batch: RaggedBatch, ends: Ends) -> Tensor:
         """Run rows that go on in several ways.

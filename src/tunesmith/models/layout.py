@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tunesmith.models.placing import moved
 from tunesmith.models.sight import Sight, sight_of
 
 
@@ -417,6 +418,8 @@ class RaggedBatch:
         Returns:
             The rows, without names.
         """
+        if self.layout.names is None and (first, last) == (0, self.layout.rows):
+            return self
         start, end = self.layout.starts[first], self.layout.starts[last]
         return RaggedBatch(
             ids=self.ids[start:end],
@@ -439,16 +442,23 @@ class RaggedBatch:
         """
         if self.ids.device == device:
             return self
-        moved: dict[str, Any] = {
-            field.name: value.to(device)
+        there: dict[str, Any] = {
+            field.name: moved(value, device)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
-        found = replace(self, **moved)
+        found = replace(self, **there)
         if self.learned is not None:  # counted here: a device that is asked would have to finish its work first
-            known = {"items": self.items, "places": self.places.to(device), "targets": self.targets.to(device)}
+            known = {"items": self.items, "places": moved(self.places, device), "targets": moved(self.targets, device)}
             found.__dict__.update(known)
+        found.__dict__["_origin"] = self.here
         return found
+
+    @property
+    def here(self) -> RaggedBatch:
+        """The batch on the CPU: what is read off its numbers there makes no GPU wait."""
+        origin: RaggedBatch | None = self.__dict__.get("_origin")
+        return self.to(torch.device("cpu")) if origin is None else origin
 
 
 def ragged(

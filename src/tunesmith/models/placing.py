@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -15,3 +15,17 @@ def device_of(model: nn.Module) -> torch.device:
         The device of its first parameter.
     """
     return next(model.parameters()).device
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device; to a GPU without waiting for the work that it has before it.
+
+    Args:
+        tensor: on any device.
+        device: where to.
+    Returns:
+        The tensor there; the same one where it is there already.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -87,7 +87,8 @@ def common(batch: RaggedBatch, rows: range) -> int:
     most = min(lengths[row] for row in rows) - 1
     if len(rows) < 2 or most < _LEAST:
         return 0
-    table = torch.stack([batch.ids[starts[row] : starts[row] + most] for row in rows])
+    ids = batch.here.ids
+    table = torch.stack([ids[starts[row] : starts[row] + most] for row in rows])
     same = int((table == table[0]).all(0).long().cumprod(0).sum())
     return same if same >= _LEAST else 0
 
@@ -101,11 +102,12 @@ def read_of_prompt(batch: RaggedBatch, same: int) -> Tensor:
     Returns:
         (M,), rising; the last of these tokens is always there, and all where the batch does not say what is learned.
     """
-    if batch.learned is None:
+    known = batch.here.learned
+    if known is None:
         return torch.arange(same)
     read = torch.arange(same) == same - 1
     for start, length in zip(batch.layout.starts, batch.layout.lengths, strict=False):
-        learned = batch.learned[start + 1 : start + 1 + min(same, length - 1)].cpu()
+        learned = known[start + 1 : start + 1 + min(same, length - 1)]
         read[: len(learned)] |= learned
     return read.nonzero()[:, 0]
 

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from itertools import accumulate, pairwise
 from signal import SIGINT
 from typing import Any
 
@@ -19,7 +18,7 @@ from tunesmith.core.seeds import derived, seed_everything
 from tunesmith.models.dropout import drops_by_function
 from tunesmith.models.products import narrow_named, narrow_products
 from tunesmith.models.recomputing import recomputing
-from tunesmith.training.batching import joined
+from tunesmith.training.ahead import Ahead, Unread
 from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows, newest
 from tunesmith.training.monitoring import watching
 from tunesmith.training.packing import random_state, set_random_state
@@ -70,6 +69,8 @@ class Loop:
                 trial.check_shared()
         check_inside(self.backbone, self.trials)
         self._narrow = narrow_named(wanted.pop(), self.backbone.device)
+        self._next = Ahead(self.backbone.device)
+        self._unread: list[Unread] = []  # losses of the step's passes
         self._tight = self._is_tight()
 
     def fit(self, bar: Bar, checkpoints: Checkpoints | None = None, say: Callable[[str], None] = print) -> None:
@@ -173,7 +174,7 @@ class Loop:
         written = self._checkpoints is not None and self._checkpoints.written is not None
         checkpoint = newest(self._checkpoints.folder.parent) if written and self._checkpoints else None
         if checkpoint is not None:
-            trial.go_back(checkpoint.state["trials"][trial.name], checkpoint.step, str(checkpoint.folder))
+            _go_back(trial, checkpoint)
         elif len(self.trials) == 1:
             raise TunesmithError(trial.trained.reason)
 
@@ -214,6 +215,10 @@ class Loop:
                 self._pass(part, whole, values, turn == 0 and self.processes.first)
                 if self._tight:
                     give_back()
+        if self._runs_ahead(work):
+            self._next.look_ahead(work[0][0])
+            values = {trial: sum(one.value() for one in self._unread) for trial in values}
+            self._unread.clear()
         self.processes.sum_gradients([one for trial in values for one in trial.optimizer.parameters])
         values = dict(zip(values, self.processes.sums(list(values.values())), strict=True))
         for trial, numbers in work:
@@ -252,14 +257,21 @@ class Loop:
         for (trial, numbers), mean in zip(work, self.losses(work), strict=True):
             share = trial.items(numbers) / whole[trial]
             loss = mean if share == 1.0 else mean * share
-            values[trial] += loss.item()
-            if not math.isfinite(values[trial]):
-                continue
+            if self._runs_ahead(work):
+                self._unread.append(Unread(loss))
+            else:
+                values[trial] += loss.item()
+                if not math.isfinite(values[trial]):
+                    continue
             penalty = trial.penalty() if penalised else None
             loss = trial.optimizer.scale(loss if penalty is None else loss + penalty)
             total = loss if total is None else total + loss
         if total is not None:
             total.backward()
+
+    def _runs_ahead(self, work: Work) -> bool:
+        """Whether losses are read once the GPU has been given all of the step; a bad one spoils no other trial's."""
+        return self.backbone.device.type == "cuda" and len(work) == 1 and not self.processes.several
 
     def losses(self, work: Work) -> list[Tensor]:
         """Send the rows of all trials through the base at once.
@@ -269,19 +281,11 @@ class Loop:
         Returns:
             One scalar per trial, with gradients.
         """
-        sent = [trial.sent(numbers) for trial, numbers in work]
-        parts = [part for of_one in sent for part in of_one]
-        names = [part.name for part in parts]
-        several = len(set(names)) > 1
-        batch = joined([part[:3] for part in parts], names if several else None)
-        rows = (sum(len(part.numbers) for part in of_one) for of_one in sent)
-        device, ends = self.backbone.device, list(accumulate(rows, initial=0))
-        owns = [batch.part(first, last).to(device) for first, last in pairwise(ends)]
-        batch = batch.to(device)
+        batch, owns, name = self._next.of([trial.sent(numbers) for trial, numbers in work])
         seams = self.backbone.seams
-        if not several:
-            seams.use(names[0])
-        routed = seams.route(batch.layout.names or ()) if several else nullcontext()
+        if name is not None:
+            seams.use(name)
+        routed = seams.route(batch.layout.names or ()) if name is None else nullcontext()
         training = [trial for trial, _ in work]
         seen = watching(self.backbone, training)
         with routed, noisy(self.backbone, training), mixing(self.backbone, training), seen:
@@ -306,3 +310,11 @@ class Loop:
             f"{trial.settings.learning_rate:g}), set training.clip_norm, or look at those rows."
         )
         self._check_best(trial)
+
+
+def _go_back(trial: Trial, checkpoint: Checkpoint) -> None:
+    """Take a trial's weights from a checkpoint, and nothing else."""
+    state = checkpoint.state["trials"][trial.name]
+    trial.tuned.delta.load(state["delta"], str(checkpoint.folder))
+    trial.tuned.head.load_state_dict(state["head"])
+    trial.trained.kept_step = checkpoint.step

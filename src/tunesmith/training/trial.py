@@ -224,6 +224,13 @@ class Trial:
         return self._steps[self._taken - 1] * self.tuned.task.copies
 
     @property
+    def next_rows(self) -> list[int]:
+        """The rows that `take` will give next in the same epoch; none where it has ended, or they may yet change."""
+        if self.epoch_ended or type(self).sent is not Trial.sent:
+            return []
+        return self._steps[self._taken] * self.tuned.task.copies
+
+    @property
     def epoch_rows(self) -> int:
         """Rows of an epoch, each once. [count]"""
         if self.settings.balance == "none":
@@ -438,18 +445,6 @@ class Trial:
             "token bytes": self.token_bytes,
             "most tokens": self.most_tokens,
         }
-
-    def go_back(self, state: Mapping[str, Any], step: int, where: str) -> None:
-        """Take the weights of a checkpoint, and nothing else.
-
-        Args:
-            state: of this trial.
-            step: it was made after.
-            where: what to call its source in an error.
-        """
-        self.tuned.delta.load(state["delta"], where)
-        self.tuned.head.load_state_dict(state["head"])
-        self.trained.kept_step = step
 
     def resume(self, state: Mapping[str, Any], where: str) -> None:
         """Go on from a state.
