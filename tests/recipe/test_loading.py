@@ -64,6 +64,7 @@ def test_all_mistakes_at_once_with_line_and_nearest_name(tmp_path: Path) -> None
     ("override", "message"),
     [
         ("training.epochs=many", "training.epochs: 'many' is not allowed. Input should be a valid integer"),
+        ("search={strategy: random}", "Settings of a search are words of its command: tunesmith search"),
         ("model.new={new: {architecture: t5}}", "unknown key 'new'. Allowed: architecture, config, size"),
         ("method.rank=4.5", "method.rank: 4.5 is not allowed"),
         ("method.name=lroa", "unknown method 'lroa'; did you mean 'lora'?"),

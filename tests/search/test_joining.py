@@ -220,6 +220,10 @@ def test_a_file_in_place_of_the_folder_of_processes_is_not_ours(space: dict[str,
     (tmp_path / PROCESSES).touch()
     with pytest.raises(CheckpointError, match="the output folder .* exists"):
         tunesmith.search_settings({**space, "output": str(tmp_path)}, **SETTINGS)
+    (tmp_path / "study.db").touch()
+    for word in ("resume", "join"):
+        with pytest.raises(CheckpointError, match=f"{PROCESSES} is a file, where searches keep a folder"):
+            tunesmith.search_settings({**space, "output": str(tmp_path)}, **SETTINGS, **{word: True})
 
 
 def test_presence_is_seen_by_others_and_ends_with_its_process(tmp_path: Path) -> None:

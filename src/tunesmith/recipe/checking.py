@@ -9,6 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from tunesmith.core.errors import unknown
 
+_SEARCH = ". Settings of a search are words of its command: tunesmith search recipe.yaml search.strategy=random"
+
 
 def validated(model: type[BaseModel], values: Any, prefix: str, problems: list[str]) -> Any:
     """Build settings from values.
@@ -38,7 +40,8 @@ def _sentence(model: type[BaseModel], item: Any, prefix: str) -> tuple[str, str]
     if item["type"] == "extra_forbidden":
         parent = ".".join([prefix.rstrip("."), *path[:-1]]).strip(".")
         where = f" (below '{parent}')" if parent else ""
-        return f"{prefix}{'.'.join(path)}: {unknown('key', path[-1], _keys(model, path[:-1]))}{where}", ""
+        hint = _SEARCH if path == ["search"] and not parent else ""
+        return f"{prefix}{'.'.join(path)}: {unknown('key', path[-1], _keys(model, path[:-1]))}{where}{hint}", ""
     if item["type"] == "missing":
         return f"{prefix}{'.'.join(path)}: required and not given.", ""
     known = [part for part in path if part.replace("_", "").isalnum() and part not in ("str", "float", "int")]

@@ -391,6 +391,11 @@ def _check_there(folder: Path, path: Path, how: How) -> None:
     for one in (path, folder / PROCESSES):
         if one.exists() and not os.access(one, os.R_OK | os.W_OK):
             raise _not_writable(one)
+    if how != "begin" and (folder / PROCESSES).exists() and not (folder / PROCESSES).is_dir():
+        raise CheckpointError(
+            f"{folder / PROCESSES} is a file, where searches keep a folder that says who is at work. Move it away, or "
+            "choose another output."
+        )
 
 
 def _not_writable(path: Path) -> CheckpointError:
