@@ -11,7 +11,7 @@ import transformers
 
 import tunesmith
 from tests.conftest import TEXTS, save_drawings, write_csv
-from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.fewshot.choosers.auto import Auto
 
@@ -133,3 +133,21 @@ def test_images_are_chosen_for_too(tiny_vision: Path, tmp_path: Path) -> None:
         "data": {"train": str(drawings), "validation": None, "test": 0.3}, "output": str(tmp_path / "run"),
     })  # fmt: skip
     assert {row["way"] for row in run.summary["choice"]["table"]} == {"linear-probe", "lora-on-images", "prototypes"}
+
+
+def test_labels_that_are_one_to_the_tokenizer(recipe: Recipe, tmp_path: Path) -> None:
+    """Texts of the same unknown tokens are one vector: refused where they decide alone, left out and said elsewhere."""
+    names = ["\U0001f69a", "\U0001f381"]
+    rows = [(text, label) for label, some in zip(names, TEXTS.values(), strict=False) for text in some[:4]]
+    file = str(write_csv(tmp_path / "unknown.csv", rows))
+    given = {**recipe, "data": {"train": file, "validation": None, "test": file}}
+    alone = {"task": {"name": "text-classification", "head_start": "label-text"}, "method": "none"}
+    with pytest.raises(CompatibilityError, match=r"task\.head_start=label-text: the texts of the labels .* same"):
+        tunesmith.train({**given, **alone, "output": str(tmp_path / "alone")})
+    with pytest.raises(RecipeError, match=r"prompt\.label_words: .* different labels and are the same tokens"):
+        tunesmith.train({**given, "task": "prompt-classification", "output": str(tmp_path / "prompt")})
+    run = tunesmith.train({
+        **given, "method": {"name": "auto", "folds": 2}, "evaluation": {"baselines": ["zero-shot"], "resamples": 100},
+    })  # fmt: skip
+    assert set(run.summary["choice"]["left_out"]) == {"zero-shot", "prompt"}
+    assert sum("same tokens, so zero-shot" in note for note in run.summary["warnings"]) == 1

@@ -59,7 +59,7 @@ def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any
         try:
             marks = trying.answered(way, began + auto.seconds)
         except (CompatibilityError, RecipeError) as error:
-            if "name" not in way.changes()["task"]:
+            if isinstance(error, RecipeError) and "name" not in way.changes()["task"]:
                 raise
             left_out[way.name] = f"it does not go with this recipe ({error})"
             continue
@@ -120,6 +120,7 @@ class _Trying:
             return None
         changed = _changed(self.checked, way.changes())
         family = self._family(changed, way.changes()["task"])
+        family.check_label_texts(family.session.task)
         right = np.zeros(len(self.fold), dtype=bool)
         for number in range(self.folds):
             if way.trains and time.perf_counter() > until:
