@@ -11,7 +11,7 @@ import transformers
 
 import tunesmith
 from tests.conftest import TEXTS, save_drawings, write_csv
-from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.fewshot.choosers.auto import Auto
 
@@ -28,6 +28,8 @@ def test_every_label_is_spread_over_the_folds() -> None:
         assert counts.max() - counts.min() <= 1
     with pytest.raises(DataError, match="the label 'b' has one training row"):
         Auto().parts(np.array([0, 0, 1]), ["a", "b"], 0)
+    with pytest.raises(DataError, match=r"method\.folds=5: there are 4 training rows"):
+        Auto(folds=5).parts(np.array([0, 0, 1, 1]), ["a", "b"], 0)
 
 
 def test_of_many_rows_a_draw_with_every_label_chooses(recipe: Recipe) -> None:
@@ -133,3 +135,42 @@ def test_images_are_chosen_for_too(tiny_vision: Path, tmp_path: Path) -> None:
         "data": {"train": str(drawings), "validation": None, "test": 0.3}, "output": str(tmp_path / "run"),
     })  # fmt: skip
     assert {row["way"] for row in run.summary["choice"]["table"]} == {"linear-probe", "lora-on-images", "prototypes"}
+
+
+def test_labels_that_are_one_to_the_tokenizer(recipe: Recipe, tmp_path: Path) -> None:
+    """Texts of the same unknown tokens are one vector: refused where they decide alone, left out and said elsewhere."""
+    names = ["\U0001f69a", "\U0001f381"]
+    rows = [(text, label) for label, some in zip(names, TEXTS.values(), strict=False) for text in some[:4]]
+    file = str(write_csv(tmp_path / "unknown.csv", rows))
+    given = {**recipe, "data": {"train": file, "validation": None, "test": file}}
+    alone = {"task": {"name": "text-classification", "head_start": "label-text"}, "method": "none"}
+    with pytest.raises(CompatibilityError, match=r"task\.head_start=label-text: the texts of the labels .* same"):
+        tunesmith.train({**given, **alone, "output": str(tmp_path / "alone")})
+    with pytest.raises(RecipeError, match=r"prompt\.label_words: .* different labels and are the same tokens"):
+        tunesmith.train({**given, "task": "prompt-classification", "output": str(tmp_path / "prompt")})
+    run = tunesmith.train({
+        **given, "method": {"name": "auto", "folds": 2}, "evaluation": {"baselines": ["zero-shot"], "resamples": 100},
+    })  # fmt: skip
+    assert set(run.summary["choice"]["left_out"]) == {"zero-shot", "prompt"}
+    assert sum("same tokens, so zero-shot" in note for note in run.summary["warnings"]) == 1
+
+
+@pytest.mark.parametrize("given", [{"dual_learning": "dual-augmentation"}, {"ensemble": "seeds"}])
+def test_what_needs_training_needs_a_method_that_trains(recipe: Recipe, given: dict[str, str]) -> None:
+    with pytest.raises(RecipeError, match=f"{next(iter(given))}: method 'auto' may choose one that trains nothing"):
+        tunesmith.train({**recipe, **given, "method": "auto"})
+
+
+def test_ways_without_class_vectors_are_left_out_where_a_loss_needs_them(recipe: Recipe) -> None:
+    task = {"name": "text-classification", "losses": ["cross-entropy", "proxy-anchor"]}
+    choice = tunesmith.train({**recipe, "task": task, "method": {"name": "auto", "folds": 2}}).summary["choice"]
+    assert "proxy-anchor compares with class vectors" in choice["left_out"]["prototypes"]
+    assert {row["way"] for row in choice["table"]} >= {"zero-shot", "lora"}
+
+
+def test_settings_that_the_way_taken_sets_itself_are_named(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    task = {"name": "text-classification", "head_kind": "nearest-neighbours"}
+    given = {**recipe, "task": task, "method": {"name": "auto", "folds": 2, "seconds": 1e-6}}
+    choice = tunesmith.train(given).summary["choice"]
+    assert choice["not_read"] == ["task.head_kind"]
+    assert "method auto sets task.head_kind itself; the recipe's own is not read" in capsys.readouterr().err

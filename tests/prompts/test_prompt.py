@@ -86,6 +86,8 @@ def test_templates_that_cannot_ask_are_refused(values: dict[str, Any], columns: 
         ({"label_words": {"a": True}}, "YAML reads yes, no, on and off as a: True; put such words into quotes"),
         ({"label_words": {"a": ["  "]}}, "is empty"),
         ({"label_words": {"Card_Lost": "x", "card lost": "y"}}, "differ in spelling only"),
+        ({"label_words": {"caf\u00e9": "x", "cafe\u0301": "y"}}, "differ in spelling only"),
+        ({"label_words": {"card": "x", "card\u200b": "y"}}, "differ in spelling only"),
         ({"label_descriptions": {"a": " "}}, "description of the label 'a' is empty"),
         ({"demonstrations": {"count": -1}}, "greater than or equal to 0"),
         ({"templat": "x"}, "did you mean 'template'"),

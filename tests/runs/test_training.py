@@ -174,7 +174,7 @@ def test_labels_that_look_alike_and_few_rows_are_remarked_on(recipe: Recipe, dat
     train = write_csv(data_folder / "alike.csv", rows)
     run = tunesmith.train({**recipe, "data": {"train": str(train), "validation": 0.4}})
     warnings = " ".join(run.summary["warnings"])
-    assert "the labels 'Yes' and 'yes ' differ only in letter case or spacing" in warnings
+    assert "the labels 'Yes' and 'yes ' differ only in letter case, spacing or how characters" in warnings
     assert "rows, so its scores and intervals say little" in warnings and "there is no test file" in warnings
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from tunesmith.core.errors import DataError, unknown
 from tunesmith.data.columns import kind_of
+from tunesmith.recipe.prompt import spelling
 
 
 def spoken(label: str) -> str:
@@ -38,7 +39,7 @@ def spelled_alike(labels: Sequence[str]) -> list[tuple[str, str]]:
         >>> spelled_alike(["Card arrival", "card_arrival", "other"])
         [('Card arrival', 'card_arrival')]
     """
-    return _met_again((spoken(label).casefold(), label) for label in labels)
+    return _met_again((spelling(label), label) for label in labels)
 
 
 def same_numbers(labels: Sequence[str]) -> list[tuple[str, str]]:
@@ -98,8 +99,43 @@ def check_spelling(labels: Sequence[str]) -> None:
     for one, other in spelled_alike(labels):
         raise DataError(
             f"the labels '{one}' and '{other}' are the same words in another spelling, so their texts do not tell them "
-            "apart. Give both rows one spelling, or choose a head that does not start from label texts."
+            "apart. Give both rows one spelling, or name a method and a head that do not start from label texts."
         )
+
+
+def same_tokens(labels: Sequence[str], texts: Sequence[Sequence[str]], tokenizer: Any) -> str | None:
+    """Say which labels' texts are one to a model: what a tokenizer does not know it reads as the same token.
+
+    Args:
+        labels: as in the data.
+        texts: of each label, at least one.
+        tokenizer: of the model.
+    Returns:
+        A clause about the first two such labels, or None.
+    """
+    pairs = _met_again(zip(_tokens(texts, tokenizer), labels, strict=True))
+    return next((f"the texts of the labels '{one}' and '{other}' are the same tokens" for one, other in pairs), None)
+
+
+def unknown_texts(labels: Sequence[str], texts: Sequence[Sequence[str]], tokenizer: Any) -> str | None:
+    """Say which labels' texts have no token that a tokenizer knows.
+
+    Args:
+        labels: as in the data.
+        texts: of each label, at least one.
+        tokenizer: of the model.
+    Returns:
+        A clause about the first such label, or None.
+    """
+    for label, ids in zip(labels, _tokens(texts, tokenizer), strict=True):
+        if all(token == tokenizer.unk_token_id for some in ids for token in some):
+            return f"the tokenizer knows no part of the text of the label '{label}'"
+    return None
+
+
+def _tokens(texts: Sequence[Sequence[str]], tokenizer: Any) -> list[tuple[tuple[int, ...], ...]]:
+    encoded = (tokenizer(list(own), add_special_tokens=False, verbose=False)["input_ids"] for own in texts)
+    return [tuple(map(tuple, ids)) for ids in encoded]
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -104,6 +104,7 @@ class Method(Component):
     mergeable: ClassVar[bool] = True
     neutral: ClassVar[bool] = True
     trains: ClassVar[bool] = True
+    chooses: ClassVar[bool] = False  # what chooses a method stands in the place of one
     placed_by: ClassVar[tuple[str, ...]] = ("layers",)
     needs: ClassVar[frozenset[str]] = frozenset()
     peft_type: ClassVar[str | None] = None

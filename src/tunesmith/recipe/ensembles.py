@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.core.registry import components
 from tunesmith.recipe.schema import Recipe
+from tunesmith.recipe.schemes import trains_nothing
 
 
 def with_combination(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,8 +63,9 @@ def _across_making(recipe: Recipe, parts: Mapping[str, Any]) -> list[str]:
         found.append("ensemble: candidates are given too, and both say what trains. Leave one of the two out.")
     if parts["combine"].keeps == "one":
         found.append("combine: best would keep one member of the ensemble. Take average, or leave ensemble out.")
-    if not parts["method"].trains:
-        found.append(f"ensemble: method '{recipe.method['name']}' trains nothing, so all members would be alike.")
+    still = trains_nothing(recipe, parts["method"])
+    if still:
+        found.append(f"ensemble: {still}, so all members would be alike. Choose another method.")
     if making.own_rows and task.family != "labelling":
         found.append(
             f"ensemble: {type(making).name} draws or weights labelled rows, which the task '{task.name}' does not "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,7 @@ def _listed(value: Any) -> Any:
 
 
 def spelling(text: str) -> str:
-    """Return a text as it is compared: letter case, underscores, hyphens and spacing aside.
+    """Return a text as it is compared: case, underscores, hyphens, spacing, invisible and composed characters aside.
 
     Args:
         text: any.
@@ -38,7 +39,9 @@ def spelling(text: str) -> str:
         >>> spelling("Card_Payment") == spelling("card  payment")
         True
     """
-    return " ".join(text.casefold().replace("_", " ").replace("-", " ").split())
+    composed = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    seen = "".join(character for character in composed if unicodedata.category(character) != "Cf")
+    return " ".join(seen.replace("_", " ").replace("-", " ").split())
 
 
 class DemonstrationSettings(Settings):

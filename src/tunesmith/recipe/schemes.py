@@ -46,6 +46,21 @@ def across_schemes(recipe: Recipe, parts: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def trains_nothing(recipe: Recipe, method: Any) -> str:
+    """Say that a method trains nothing, or may choose one that does not.
+
+    Args:
+        recipe: that names it.
+        method: built from it.
+    Returns:
+        A clause; empty where it trains.
+    """
+    name = recipe.method["name"]
+    if method.chooses:
+        return f"method '{name}' may choose one that trains nothing"
+    return "" if method.trains else f"method '{name}' trains nothing"
+
+
 def across_peers(scheme: Any, candidates: Sequence[Any]) -> list[str]:
     """Refuse candidates that are to learn from each other where there are none.
 
@@ -67,10 +82,9 @@ def _across_rest(recipe: Recipe, parts: Mapping[str, Any], chosen: Mapping[str, 
     """Refuse what a scheme cannot go together with."""
     found = list[str]()
     for key in chosen:
-        if not parts["method"].trains:
-            found.append(
-                f"{key}: method '{recipe.method['name']}' trains nothing. Choose another method, or leave it out."
-            )
+        still = trains_nothing(recipe, parts["method"])
+        if still:
+            found.append(f"{key}: {still}. Choose another method, or leave it out.")
         if recipe.data.soft_labels is not None:
             found.append(f"data.soft_labels: {key} learns one label per row. Leave one of the two out.")
         single = chosen[key].compare or recipe.ensemble is not None or parts["combine"].parts

@@ -59,9 +59,9 @@ def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any
         try:
             marks = trying.answered(way, began + auto.seconds)
         except (CompatibilityError, RecipeError) as error:
-            if "name" not in way.changes()["task"]:
+            if way is ways[-1] and not right:  # no way goes with the recipe
                 raise
-            left_out[way.name] = f"it does not go with this recipe ({error})"
+            left_out[way.name] = f"it does not go with this recipe ({_in_a_line(error)})"
             continue
         if marks is None:
             left_out[way.name] = f"it did not answer all folds within {auto.seconds:g} s (method.seconds)"
@@ -70,8 +70,28 @@ def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any
             progress.say(f"method auto: {way.name} {100 * marks.mean():.1f} % of held-out training rows")
     choice = {**auto.decide(right, left_out), "seconds": time.perf_counter() - began}
     progress.say(choice["sentence"])
-    taken = next(way for way in ways if way.name == choice["way"])
-    return _changed(checked, taken.changes()), choice
+    changes = next(way for way in ways if way.name == choice["way"]).changes()
+    choice["not_read"] = _not_read(checked, changes)
+    if choice["not_read"]:
+        progress.say(f"note: method auto sets {', '.join(choice['not_read'])} itself; the recipe's own is not read")
+    return _changed(checked, changes), choice
+
+
+def _in_a_line(error: Exception) -> str:
+    """Write mistakes without the line that counts them."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(lines[1:] or lines)
+
+
+def _not_read(checked: Checked, changes: dict[str, dict[str, Any]]) -> list[str]:
+    """Name the keys of task and training that the recipe gives and a way sets otherwise."""
+    given = {"task": checked.task, "training": checked.recipe.training}
+    return [
+        f"{section}.{key}"
+        for section, own in given.items()
+        for key, value in changes.get(section, {}).items()
+        if key in own.model_fields_set and getattr(own, key) != value
+    ]
 
 
 def _changed(checked: Checked, changes: dict[str, dict[str, Any]]) -> Checked:
@@ -120,6 +140,7 @@ class _Trying:
             return None
         changed = _changed(self.checked, way.changes())
         family = self._family(changed, way.changes()["task"])
+        family.check_label_texts(family.session.task)
         right = np.zeros(len(self.fold), dtype=bool)
         for number in range(self.folds):
             if way.trains and time.perf_counter() > until:

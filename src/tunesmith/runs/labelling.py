@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.core.progress import Progress
+from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
-from tunesmith.data.descriptions import check_spelling
+from tunesmith.data.descriptions import check_spelling, same_tokens, unknown_texts
 from tunesmith.data.splitting import stratified_order
 from tunesmith.data.tokens import TokenRows, VariedRows, tokenize
 from tunesmith.evaluation.predictions import Predictions
@@ -107,10 +108,40 @@ class Labelling(Family):
         splits = ["train"] if self.session.task.starts_from_features else []
         if names or self.session.quantised is not None:
             splits = ["train", *self.judge.splits]
+        if any(find("baselines", name).needs_label_text for name in names):
+            self._note_unknown()
         seen, train = self._seen, self.corpus.splits["train"]
         if splits and seen is not train:
             self._say_seen(progress, len(seen.index), len(train.index))
         self.frozen = frozen_features(self.session, self._as_seen(), splits, meter, progress)
+
+    @property
+    def _texts_read(self) -> tuple[Sequence[str], Sequence[Sequence[str]], Any]:
+        """Labels, their texts, and what reads them."""
+        texts = self.corpus.label_texts
+        return self.corpus.label_names[: len(texts)], texts, self.session.tokenizer
+
+    def _note_unknown(self) -> None:
+        """Remark on labels that zero-shot cannot tell apart."""
+        if self.session.tokenizer is not None:
+            said = same_tokens(*self._texts_read) or unknown_texts(*self._texts_read)
+            self.corpus.warnings.extend([f"{said}, so zero-shot does not tell what is meant"] if said else [])
+
+    def check_label_texts(self, task: Task) -> None:
+        """Refuse labels' texts that are one to the model, where texts alone tell labels apart.
+
+        Args:
+            task: whose head starts there.
+        Raises:
+            CompatibilityError: labels whose texts are the same tokens.
+        """
+        if getattr(task, "head_start", None) == "label-text" and self.session.tokenizer is not None:
+            said = same_tokens(*self._texts_read)
+            if said is not None:
+                raise CompatibilityError(
+                    f"task.head_start=label-text: {said} to the model. Describe the labels in words that it knows "
+                    "(data.label_descriptions), or choose a model of their language, or another head_start."
+                )
 
     @cached_property
     def _seen(self) -> Split:
@@ -186,6 +217,7 @@ class Labelling(Family):
         """Embed the labels' texts with the delta that is active."""
         session = self.session
         check_spelling(self.corpus.label_names)
+        self.check_label_texts(session.task)
         return torch.from_numpy(label_features(session, self.corpus)).to(session.backbone.device)
 
     def settle(self, tuned: Tuned) -> None:

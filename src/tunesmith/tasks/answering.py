@@ -63,22 +63,42 @@ def tokenize_words(tokenizer: Any, words: Sequence[Sequence[str]], kind: Kind, j
         bare: list[list[int]] = tokenizer(text_target=texts, add_special_tokens=False, verbose=False)["input_ids"]
     else:
         ids = bare = [_behind(tokenizer, joiner + text) for text in texts]
-    first: dict[tuple[int, ...], int] = {}
-    for number, (text, own) in enumerate(zip(texts, bare, strict=True)):
-        if not own:
-            raise RecipeError(f"prompt.label_words: '{text}' gives no token, so nothing of it could be scored.")
+    for text, own in zip(texts, bare, strict=True):
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in own:
             raise RecipeError(
                 f"prompt.label_words: the tokenizer does not know '{text}' or a part of it ({tokenizer.unk_token}), so "
                 "every unknown word would score alike. Choose another word."
             )
+    _check_tokens(texts, owners, bare)
+    return Words(texts, ids, owners, len(words))
+
+
+def check_wordings(tokenizer: Any, words: Sequence[Sequence[str]]) -> None:
+    """Refuse texts of labels that a sentence encoder could not tell apart.
+
+    Args:
+        tokenizer: of the model.
+        words: of each label.
+    Raises:
+        RecipeError: a text without tokens, or of the same tokens as another label's.
+    """
+    texts = [word for some in words for word in some]
+    owners = [label for label, some in enumerate(words) for _ in some]
+    _check_tokens(texts, owners, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _check_tokens(texts: Sequence[str], owners: Sequence[int], ids: Sequence[Sequence[int]]) -> None:
+    """Refuse texts without tokens, or of the same ones as another label's."""
+    first: dict[tuple[int, ...], int] = {}
+    for number, (text, own) in enumerate(zip(texts, ids, strict=True)):
+        if not own:
+            raise RecipeError(f"prompt.label_words: '{text}' gives no token, so nothing of it could be scored.")
         other = first.setdefault(tuple(own), number)
         if owners[other] != owners[number]:
             raise RecipeError(
                 f"prompt.label_words: '{texts[other]}' and '{text}' stand for different labels and are the same tokens "
                 "to the model. Choose words that differ."
             )
-    return Words(texts, ids, owners, len(words))
 
 
 def _behind(tokenizer: Any, text: str) -> list[int]:

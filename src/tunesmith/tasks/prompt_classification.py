@@ -21,7 +21,7 @@ from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.models.structure import is_causal
 from tunesmith.prompts.demonstrating import Demonstrator
 from tunesmith.prompts.prompt import Prompt
-from tunesmith.tasks.answering import Reading, Words, mask_places, tokenize_words
+from tunesmith.tasks.answering import Reading, Words, check_wordings, mask_places, tokenize_words
 from tunesmith.tasks.labelling import LabelTask
 from tunesmith.tasks.prompted import Mode, PromptReader
 from tunesmith.tasks.verbalizers.base import OutputHead, TextHead, Verbalizer, WordHead
@@ -168,6 +168,8 @@ class PromptClassification(LabelTask):
         """
         mode, texts = self._mode, self.kind.texts(prompt, labels)
         reading = None
+        if mode == "similar" and not self.kind.from_rows:
+            check_wordings(tokenizer, texts)
         if mode != "similar":
             joiner = PromptReader(prompt, tokenizer, mode, max_tokens, labels).joiner
             reading = Reading(tokenize_words(tokenizer, texts, mode, joiner), mode, tokenizer.mask_token_id)

@@ -327,7 +327,9 @@ def _hold_out(parts: dict[str, Part], data: DataSettings, seed: int) -> list[str
 
 def _alike(names: list[str]) -> list[str]:
     """Remark on labels that are one in another spelling: they train as different classes."""
-    pairs = [(pair, "differ only in letter case or spacing") for pair in spelled_alike(names)]
+    pairs = [
+        (pair, "differ only in letter case, spacing or how characters are encoded") for pair in spelled_alike(names)
+    ]
     pairs += [(pair, "write one number in two ways") for pair in same_numbers(names)]
     return [f"the labels '{one}' and '{other}' {how}; are they one?" for (one, other), how in pairs]
 

@@ -45,6 +45,7 @@ class Baseline:
     name: ClassVar[str]
     reads: ClassVar[str] = "labels"  # or "texts", of a language model
     needs_features: ClassVar[bool] = True
+    needs_label_text: ClassVar[bool] = False
 
     def trainable(self, material: Material) -> int:
         """Return how many numbers the baseline learns. [count]

@@ -18,6 +18,7 @@ class ZeroShot(Baseline):
     """Embed the labels' names and descriptions with the untuned model and take the nearest one; no example is used."""
 
     name: ClassVar[str] = "zero-shot"
+    needs_label_text: ClassVar[bool] = True
 
     def predict(self, material: Material, splits: list[str]) -> dict[str, Array]:
         """Score each row by its cosine with every label's texts."""

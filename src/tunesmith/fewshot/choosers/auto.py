@@ -22,6 +22,7 @@ class Auto(Component):
     """Cross-validate every way to learn from few examples on the training rows, and take the best."""
 
     name: ClassVar[str] = "auto"
+    chooses: ClassVar[bool] = True
 
     folds: int = setting(3, "Parts of the training rows; each is held out once.", unit="count", ge=2, le=20)
     seconds: float = setting(
@@ -72,8 +73,11 @@ class Auto(Component):
         Returns:
             (rows,), the fold that holds each row out.
         Raises:
-            DataError: a label has one row, which cannot be held out and learned from.
+            DataError: a label has one row, which cannot be held out and learned from; fewer rows than folds.
         """
+        if len(labels) < self.folds:
+            raise DataError(f"method.folds={self.folds}: there are {len(labels)} training rows, and every fold needs "
+                            "one. Lower it.")  # fmt: skip
         codes, counts = np.unique(labels, return_counts=True)
         if counts.min() < 2:
             raise DataError(
