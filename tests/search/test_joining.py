@@ -166,7 +166,7 @@ def test_who_may_not_join(space: dict[str, Any], tmp_path: Path, monkeypatch: py
 
 
 def test_a_study_that_was_stopped_is_not_joined(
-    space: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = {**space, "output": str(tmp_path / "study")}
 
@@ -176,6 +176,10 @@ def test_a_study_that_was_stopped_is_not_joined(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Passes, "carry_out", stopped)
         tunesmith.search_settings(recipe, **SETTINGS)
+    assert (
+        f"the trials so far are in {tmp_path / 'study'}; go on with the same words and --resume"
+        in capsys.readouterr().err
+    )
     with pytest.raises(CheckpointError, match="no process is searching in .*study. Go on with its study with --resume"):
         tunesmith.search_settings(recipe, **SETTINGS, join=True)
 

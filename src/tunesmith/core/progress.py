@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -24,6 +25,20 @@ class Progress:
 
     def __init__(self, shown: bool | None = None) -> None:
         self.shown = sys.stderr.isatty() if shown is None else shown
+
+    @contextmanager
+    def keeping(self, what: str, folder: Path) -> Iterator[None]:
+        """Say where what was done is kept, where the user interrupts the block.
+
+        Args:
+            what: is kept, in the plural.
+            folder: it is kept in, which `--resume` goes on from.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.say(f"{what} so far are in {folder}; go on with the same words and --resume")
+            raise
 
     @contextmanager
     def stage(self, name: str, total: int | None, unit: str = "examples") -> Iterator[Bar]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,12 +208,8 @@ def measure_curve(
         raise RecipeError("resume: there is no output to go on in. Name its folder with output, or leave resume out.")
     kept = None if output is None else SharesKept(output, facts_of(checked, settings), resume)
     measuring = _Measuring(recipe, fixed, checked, settings, progress, kept)
-    try:
+    with nullcontext() if kept is None else progress.keeping("the shares", kept.folder):
         sizes, scores, bootstrap = measuring.carry_out()
-    except KeyboardInterrupt:
-        if kept is not None:
-            progress.say(f"the shares so far are in {kept.folder}; go on with the same words and --resume")
-        raise
     growth = scores.growth(_TIMES, bootstrap)
     result = _told(measuring, sizes, scores, growth)
     result |= {"confidence": bootstrap.confidence, "seconds": measuring.seconds}

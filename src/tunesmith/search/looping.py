@@ -53,15 +53,12 @@ def go_round(
             "are scored once, at the end (search.measure)"
         )
     loop = ClosedLoop(wanted, settings, budget, record, progress)
-    try:
+    with progress.keeping("the rounds", wanted.output):
         ended = loop.run()
         seconds = budget.elapsed
         assert loop.best is not None
         final = _final(loop, loop.best)
         run = _best_run(wanted, final, progress)
-    except KeyboardInterrupt:
-        progress.say(f"the rounds so far are in {wanted.output}; go on with the same words and --resume")
-        raise
     result = {
         **_told(loop, loop.best),
         "ended": ended,

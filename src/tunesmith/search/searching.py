@@ -104,7 +104,8 @@ def search_prompts(
         study,
     )
     _tell(opened, len(choosing.rows), len(measuring.rows), progress)
-    run_search(problem, strategy, seed, progress)
+    with progress.keeping("the evaluations", output):
+        run_search(problem, strategy, seed, progress)
     score, found = problem.best()
     measured, notes = dict[str, Predictions](), dict[str, str]()
     for name, prompt in ((_START, opened.prompt), (_FOUND, found)):

@@ -56,7 +56,8 @@ def search_settings(
     with closing(Database(wanted.output, facts, wanted.higher_is_better, how, agreed)) as database:
         database.read(read_without_weights(wanted.able))
         search = Search(wanted, budget, settings.width, database, progress, hands)
-        search.run()
+        with progress.keeping("the trials", wanted.output):
+            search.run()
         if database.presence.others():
             progress.say("all trials have ended; one process carries the best out, the others wait for its result")
         with database.presence.last():
