@@ -146,9 +146,7 @@ def test_who_may_not_join(space: dict[str, Any], tmp_path: Path, monkeypatch: py
         refused("another process is searching in .*study. Take trials of its search with --join", join=False)
         refused("study.db is the study of another search: width is 3, there it was 2", width=3)
         refused("study.db is the study of another search: recipe is '", "training.epochs=2")
-        refused(
-            "the search in .*study that you join: budget is evaluations 9.0, there it was evaluations 6.0", trials=9
-        )
+        refused("the search in .*study that you join: budget.evaluations is 9.0, there it was 6.0", trials=9)
         refused("that you join: search.rules is .*epochs <= 3.*, there it was", rules="epochs <= 3")
         text = train.read_text()
         train.write_text(text.replace("hello", "hallo"))

@@ -6,6 +6,7 @@ import pytest
 
 from tunesmith.core.errors import CheckpointError
 from tunesmith.search.journal import Journal
+from tunesmith.search.same_facts import check_same
 
 
 @pytest.fixture
@@ -65,3 +66,15 @@ def test_a_damaged_line_is_named(journal: Journal, line: str) -> None:
 def test_a_folder_that_is_gone_is_said(journal: Journal) -> None:
     with pytest.raises(CheckpointError, match="cannot write .*done.jsonl: No such file.* go on with --resume"):
         journal.add({})
+
+
+def test_a_difference_is_followed_to_its_field() -> None:
+    start = {"template": "{text} It is " + "long " * 100, "words": {"a": ["x"], "b": ["y"]}}
+    for other, said in (
+        ({**start, "template": "{text}"}, "start.template is '{text}', there it was '{text} It is long"),
+        ({**start, "words": {"a": ["x"], "b": ["z"]}}, "start.words.b is ['z'], there it was ['y']"),
+        ({"template": "{text}", "words": {}}, "start is template {text}, words {}, there it was template {text} It"),
+    ):
+        with pytest.raises(CheckpointError) as found:
+            check_same("out holds another search", {"start": start}, {"start": other})
+        assert f"out holds another search: {said}" in str(found.value)

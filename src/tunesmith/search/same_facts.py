@@ -28,11 +28,21 @@ def check_same(
     differ = sorted(key for key in kept.keys() | now.keys() if kept.get(key) != now.get(key))
     if not differ:
         return
-    ours, theirs = (_shown(facts.get(differ[0])) for facts in (now, kept))
+    name, ours, theirs = _narrowest(differ[0], now.get(differ[0]), kept.get(differ[0]))
     more = f" ({len(differ)} differences)" if len(differ) > 1 else ""
     raise CheckpointError(
-        f"{what}: {differ[0]} is {ours}, there it was {theirs}{more}. {then}, or choose another output."
+        f"{what}: {name} is {_shown(ours)}, there it was {_shown(theirs)}{more}. {then}, or choose another output."
     )
+
+
+def _narrowest(name: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:
+    """Follow a difference into the one field that differs, where all others of the same fields are alike."""
+    while isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
+        fields = [key for key in ours if ours[key] != theirs[key]]
+        if len(fields) != 1:
+            break
+        name, ours, theirs = f"{name}.{fields[0]}", ours[fields[0]], theirs[fields[0]]
+    return name, ours, theirs
 
 
 def _shown(value: Any) -> str:
