@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from tests.conftest import TEXTS, save_drawings, write_csv
 from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.fewshot.choosers.auto import Auto
+from tunesmith.runs import choosing
+from tunesmith.training.loop import Loop
 
 Recipe = dict[str, Any]
 TEXT_WAYS = {name for name, way in components("ways").items() if not way.reads_images}
@@ -174,3 +177,14 @@ def test_settings_that_the_way_taken_sets_itself_are_named(recipe: Recipe, capsy
     choice = tunesmith.train(given).summary["choice"]
     assert choice["not_read"] == ["task.head_kind"]
     assert "method auto sets task.head_kind itself; the recipe's own is not read" in capsys.readouterr().err
+
+
+def test_time_ends_a_way_in_the_midst_of_a_fold(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which every step takes a second and nothing else does."""
+    steps, step = list[Any](), Loop.step
+    monkeypatch.setattr(Loop, "step", lambda self, work: steps.append(work) or step(self, work))
+    monkeypatch.setattr(choosing, "time", SimpleNamespace(perf_counter=lambda: float(len(steps))))
+    method = {"name": "auto", "folds": 2, "seconds": 3}
+    choice = tunesmith.train({**recipe, "method": method, "training": {"batch_size": 4}}).summary["choice"]
+    assert "lora was left out: it did not answer all folds within 3 s" in choice["sentence"]
+    assert len(steps) == 4, "one step ends after the time"

@@ -147,10 +147,12 @@ class _Trying:
                 return None
             kept, held = np.flatnonzero(self.fold != number), np.flatnonzero(self.fold == number)
             found = (
-                self._tuned(changed, family, kept, held)
+                self._tuned(changed, family, kept, held, until)
                 if way.trains
                 else self._frozen(family.session.task, kept, held)
             )
+            if found is None:
+                return None
             right[held] = found == self.split.labels[held]
         return right
 
@@ -175,8 +177,8 @@ class _Trying:
         found: Codes = head.eval()(self.features[torch.from_numpy(held)]).argmax(1).numpy()
         return found
 
-    def _tuned(self, changed: Checked, family: Labelling, kept: Codes, held: Codes) -> Codes:
-        """Train on rows and answer others."""
+    def _tuned(self, changed: Checked, family: Labelling, kept: Codes, held: Codes, until: float) -> Codes | None:
+        """Train on rows and answer others; None where time runs out in between."""
         split, session = family.corpus.splits["train"], family.session
         part = replace(family, corpus=replace(family.corpus, splits={"train": taken(split, kept)}))
         known = {"train": self.features[torch.from_numpy(kept)]} if split is self.split else {}
@@ -186,9 +188,16 @@ class _Trying:
             training = changed.recipe.training
             with kept_below([trial], trial.splits, training, session.model_hash, lambda said: None):
                 with self.progress.stage("a fold", training.epochs * len(kept)) as bar:
-                    Loop([trial]).fit(bar, None, self.progress.say)
+
+                    def stepped(done: int, note: str = "") -> None:
+                        bar(done, note)
+                        trial.stopped = time.perf_counter() > until
+
+                    Loop([trial]).fit(stepped, None, self.progress.say)
                 if trial.trained.interrupted:
                     raise KeyboardInterrupt
+                if trial.stopped and not trial.stage_over:
+                    return None
                 part.settle(trial.tuned)
             found: Codes = trial.tuned.probabilities(taken(split, held).tokens).argmax(1).numpy()
         finally:
