@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.errors import DataError
-from tunesmith.evaluation.predictions import Array, Codes, Predictions
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Estimate, wilson
 
 BINS = 15

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Array, Codes, Predictions
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Result, metric_sign
 from tunesmith.evaluation.written import Written
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.evaluation.predictions import Array
+from tunesmith.core.arrays import Array
 from tunesmith.evaluation.statistics import Bootstrap, Estimate
 
 _RATES = np.geomspace(0.05, 3.0, 60)  # exponents that are tried

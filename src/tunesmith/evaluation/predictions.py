@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
-Codes = np.ndarray[Any, np.dtype[np.int64]]
+from tunesmith.core.arrays import Array, Codes
 
 
 @dataclass(frozen=True)

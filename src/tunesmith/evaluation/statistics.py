@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Marks
 from tunesmith.core.registry import find
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Array, Counted, Predictions
+from tunesmith.evaluation.predictions import Counted, Predictions
 from tunesmith.evaluation.written import Written
 
 Result = Predictions | Written  # what a model did on the rows of a split
-Marks = np.ndarray[Any, np.dtype[np.bool_]]
 Right = Marks | None
 
 

@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from tunesmith.evaluation.predictions import Array, Codes
+from tunesmith.core.arrays import Array, Codes
 
 # Numbers of one answer that add up over answers: (answer, references) -> (k,).
 Statistic = Callable[[str, Sequence[str]], Sequence[float]]

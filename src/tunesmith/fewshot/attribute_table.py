@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import DataError, nearest
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 _CLASS = "class"  # header of the first column of a CSV file
 

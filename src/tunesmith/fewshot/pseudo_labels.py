@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+from tunesmith.core.arrays import Array
+
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.progress import Bar
-from tunesmith.evaluation.predictions import Array
 from tunesmith.evaluation.statistics import Bootstrap, Estimate, wilson
 from tunesmith.fewshot.episodes import Episodes, EpisodeSampler
 from tunesmith.fewshot.learners.base import Learned, Learner

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.errors import DataError
 from tunesmith.evaluation.statistics import Bootstrap, Estimate
 from tunesmith.fewshot.attribute_table import AttributeTable
-from tunesmith.fewshot.attributes.base import AttributeWay, Codes, learnable
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
+from tunesmith.fewshot.attributes.base import AttributeWay, learnable
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tunesmith.evaluation.predictions import Array
+from tunesmith.core.arrays import Array
 
 
 @dataclass(frozen=True)

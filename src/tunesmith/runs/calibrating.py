@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.core.files import read_json, write_json, write_text
 from tunesmith.data.tokens import TokenRows
@@ -19,7 +20,7 @@ from tunesmith.evaluation.calibration import (
     with_temperature,
 )
 from tunesmith.evaluation.calibration_page import render_calibration
-from tunesmith.evaluation.predictions import Array, Predictions
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Bootstrap, estimate, metrics_by_name, paired_difference
 from tunesmith.runs.openings import among_test
 from tunesmith.runs.predicted import read_predictions

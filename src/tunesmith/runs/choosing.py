@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from tunesmith.core.arrays import Codes, Marks
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import derived
-from tunesmith.fewshot.choosers.auto import Auto, Codes, Marks
+from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.fewshot.ways.base import Way
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.comparing import label_features

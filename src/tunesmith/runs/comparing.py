@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.core.memory import peak_bytes, restart_peak
 from tunesmith.core.progress import Progress
@@ -18,7 +19,7 @@ from tunesmith.core.registry import find
 from tunesmith.data.tokens import tokenize
 from tunesmith.evaluation.baselines.base import Material
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Array, Predictions
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.report import Contender
 from tunesmith.evaluation.statistics import Bootstrap, Difference, Estimate, Result, estimate, paired_difference
 from tunesmith.runs.session import Session

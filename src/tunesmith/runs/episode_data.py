@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core.arrays import Codes
 from tunesmith.core.errors import DataError, nearest
 from tunesmith.core.files import hash_of
 from tunesmith.core.seeds import derived
@@ -15,8 +16,6 @@ from tunesmith.data.examples import Columns, find_reader, read_examples
 from tunesmith.data.images import read_images, rotated
 from tunesmith.recipe.episodes import CheckedEpisodes
 from tunesmith.training.parts import of_types
-
-Codes = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.progress import Progress
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
 from tunesmith.data.conversations import Conversation
 from tunesmith.data.tokens import LearnedRows
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Array
 from tunesmith.evaluation.statistics import metrics_by_name
 from tunesmith.evaluation.written import Written
 from tunesmith.models.backbone import length_sorted

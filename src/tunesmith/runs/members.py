@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tunesmith.core.arrays import Codes
 from tunesmith.core.errors import DataError, RecipeError, TunesmithError
 from tunesmith.core.seeds import derived
 from tunesmith.models.quantized import release
@@ -20,7 +21,6 @@ from tunesmith.training.processes import ALONE, Processes
 from tunesmith.training.taking import taken
 from tunesmith.training.trial import Trial
 
-Codes = np.ndarray[Any, np.dtype[np.int64]]
 Fit = Callable[[Trial, Preflight, str], bool]  # trains to the end, and says whether it got there
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import CheckpointError, DataError
 from tunesmith.core.files import read_json, write_json
-from tunesmith.evaluation.predictions import Array, Predictions
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Estimate, estimate, metrics_by_name
 from tunesmith.runs.answering import Answering
 from tunesmith.runs.folder import check_free, staged

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.models.backbone import length_sorted, pool
 from tunesmith.models.layout import ragged
@@ -20,7 +21,6 @@ from tunesmith.runs.session import Session, open_session
 from tunesmith.tasks.prompt_classification import PromptClassification
 
 Row = Mapping[str, str]
-Array = np.ndarray[Any, np.dtype[np.float64]]
 _TOKENS, _ROWS = 1024, 64  # of one batch
 _ASKED = 16  # rows that a demonstration is rated on
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError
 from tunesmith.core.files import hash_of, read_json
 from tunesmith.core.seeds import derived
@@ -21,7 +22,7 @@ from tunesmith.data.examples import Columns, Examples, find_reader, from_texts
 from tunesmith.data.splitting import Index
 from tunesmith.data.tokens import TokenRows
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Array, Predictions
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import (
     Bootstrap,
     Difference,

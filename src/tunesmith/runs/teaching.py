@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import DataError, TunesmithError
 from tunesmith.core.progress import Progress
-from tunesmith.evaluation.predictions import Array
 from tunesmith.recipe.loading import Checked
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.recipe.starting import find_run

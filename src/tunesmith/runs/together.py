@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunesmith.evaluation.predictions import Array, Predictions
+from tunesmith.core.arrays import Array
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Result
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.family import Family

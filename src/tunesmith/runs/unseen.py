@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.data.examples import Examples
 from tunesmith.data.tokens import TokenRows
@@ -25,7 +26,6 @@ from tunesmith.training.reading import read_labelled, resolve_path
 
 _PARTS = 16  # of a row, spread evenly over its tokens
 _TOKENS, _ROWS = 1024, 64  # of one batch
-Array = np.ndarray[Any, np.dtype[np.float64]]
 Rows = tuple[list[str], TokenRows]  # cells as they are read, and tokens
 
 

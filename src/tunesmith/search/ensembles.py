@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.evaluation.predictions import Array, Predictions
+from tunesmith.core.arrays import Array
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.runs.mixing import likeliest
 
 _FOLDS = 5

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
 from tunesmith.data.splitting import stratified_share
 from tunesmith.evaluation.baselines.base import Material
 from tunesmith.evaluation.learning_curve import power_law
-from tunesmith.evaluation.predictions import Array, Codes
 from tunesmith.runs.comparing import label_features
 from tunesmith.runs.labelling import Labelling
 from tunesmith.search.guessing import Given

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tunesmith.evaluation.predictions import Codes
+from tunesmith.core.arrays import Codes
 from tunesmith.models.layout import RaggedBatch, ragged
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.runs.prompting import PromptScorer

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
 from tunesmith.data.splitting import stratified_share
-from tunesmith.evaluation.predictions import Array, Codes
 from tunesmith.evaluation.statistics import Bootstrap
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import Checked, load_recipe

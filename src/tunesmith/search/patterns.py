@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.files import write_json, write_text
 from tunesmith.core.progress import Progress
@@ -17,7 +18,6 @@ from tunesmith.core.settings import Settings, setting
 from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.examples import Columns, Examples, find_reader
 from tunesmith.data.splitting import Index
-from tunesmith.evaluation.predictions import Array
 from tunesmith.evaluation.statistics import Difference, metrics_by_name, paired_difference
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import Checked, load_recipe

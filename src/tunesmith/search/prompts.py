@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import ValidationError
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.files import hash_of
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.predictions import Array, Codes, Predictions
+from tunesmith.evaluation.predictions import Predictions
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.budget import Budget
 from tunesmith.search.edits.base import Edit

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.errors import RecipeError
-from tunesmith.evaluation.predictions import Array, Codes
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.lines import parse
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tunesmith.core.arrays import Array
 from tunesmith.data.tokens import TokenRows
 from tunesmith.models.backbone import Backbone, length_sorted
 from tunesmith.models.delta import Delta
@@ -19,8 +20,6 @@ from tunesmith.models.layout import ragged
 from tunesmith.models.row_store import RowStore
 from tunesmith.tasks.running import PASS, probabilities
 from tunesmith.tasks.tuned import Tuned
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass

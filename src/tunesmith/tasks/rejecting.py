@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.arrays import Marks
 from tunesmith.core.settings import Settings, setting
 
 OUTSIDE = "out-of-scope"  # what predictions say; always the last label
 
 Scores = np.ndarray[Any, np.dtype[np.float64]]
-Marks = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class RejectSettings(Settings):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.settings import Component
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
-Codes = np.ndarray[Any, np.dtype[np.int64]]
 Key = tuple[float, float]  # the deciding score and the validation loss, lower is better
 
 SMALLEST = 1e-12  # below any probability that matters; keeps logarithms finite

@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.ensembles.combining.base import SMALLEST, Array, Codes, Combination
+from tunesmith.ensembles.combining.base import SMALLEST, Combination
 
 
 @register("combinations")

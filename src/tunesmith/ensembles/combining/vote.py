@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.registry import register
-from tunesmith.ensembles.combining.base import Array, Combination, even
+from tunesmith.ensembles.combining.base import Combination, even
 
 _TIE = 1e-3  # share of the mean probability; less than any difference of votes, as one of K >= 2 members counts
 

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.registry import register
-from tunesmith.ensembles.combining.base import Array, Codes, Combination
+from tunesmith.ensembles.combining.base import Combination
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.runs.mixing import likeliest
 

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from tunesmith.core.arrays import Codes
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.ensembles.making.base import Codes, Making
+from tunesmith.ensembles.making.base import Making
 
 
 @register("ensembles")

@@ -8,11 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from tunesmith.core.arrays import Codes
 from tunesmith.core.settings import Component, setting
 from tunesmith.training.trial import Trial
-
-Codes = np.ndarray[Any, np.dtype[np.int64]]
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Making(Component):

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import DataError
 from tunesmith.core.registry import register
-from tunesmith.ensembles.making.base import Array, Making
+from tunesmith.ensembles.making.base import Making
 
 
 @register("ensembles")

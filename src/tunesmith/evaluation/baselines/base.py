@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tunesmith.evaluation.predictions import Array, Codes
+from tunesmith.core.arrays import Array, Codes
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.registry import register
 from tunesmith.evaluation.baselines.base import Baseline, Material
-from tunesmith.evaluation.predictions import Array
 
 
 @register("baselines")

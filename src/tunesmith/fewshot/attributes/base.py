@@ -6,10 +6,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.settings import Component, setting
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
-Codes = np.ndarray[Any, np.dtype[np.int64]]
 
 _EDGE = 0.02  # probabilities of attributes stay so far from 0 and 1: no single one decides alone
 

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.cluster import KMeans
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.errors import DataError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.fewshot.attributes.base import Array, AttributeWay, Codes, Fitted
+from tunesmith.fewshot.attributes.base import AttributeWay, Fitted
 
 
 @register("attributes")

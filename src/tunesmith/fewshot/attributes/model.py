@@ -11,9 +11,10 @@ from sklearn.linear_model import Ridge
 from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.fewshot.attributes.base import Array, AttributeWay, Codes, Fitted, learnable
+from tunesmith.fewshot.attributes.base import AttributeWay, Fitted, learnable
 
 
 @register("attributes")

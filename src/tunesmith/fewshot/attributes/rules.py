@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import field_serializer, field_validator
 
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.errors import RecipeError, unknown
 from tunesmith.core.named import build_named
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.fewshot.attributes.base import Array, AttributeWay, Codes, Fitted, likelihood
+from tunesmith.fewshot.attributes.base import AttributeWay, Fitted, likelihood
 from tunesmith.fewshot.measurements.base import Measurements
 
 _RULE = re.compile(r"\s*([\w.\- ]+?)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)\s*")

@@ -7,14 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tunesmith.core.arrays import Codes, Marks
 from tunesmith.core.errors import DataError
 from tunesmith.core.registry import components, register
 from tunesmith.core.settings import Component, setting
 from tunesmith.data.splitting import every_label_early
 from tunesmith.fewshot.ways.base import Way
-
-Codes = np.ndarray[Any, np.dtype[np.int64]]
-Marks = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @register("choosers")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
-
+from tunesmith.core.arrays import Array
 from tunesmith.core.settings import Component
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Measurements(Component):

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import ndimage
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.errors import DataError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.fewshot.measurements.base import Array, Measurements
+from tunesmith.fewshot.measurements.base import Measurements
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 

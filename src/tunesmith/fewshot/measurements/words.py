@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import field_validator
 
+from tunesmith.core.arrays import Array
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
-from tunesmith.fewshot.measurements.base import Array, Measurements
+from tunesmith.fewshot.measurements.base import Measurements
 
 
 @register("measurements")
