@@ -72,8 +72,8 @@ class Ahead:
         batch = joined([part[:3] for part in parts], names if name is None else None)
         ends = list(accumulate((sum(len(part.numbers) for part in of_one) for of_one in rows), initial=0))
         whole = batch.to(self._device)
-        owns = [whole if len(ends) == 2 else batch.part(*span).to(self._device) for span in pairwise(ends)]
-        return Together(whole, [own.part(0, own.layout.rows) for own in owns], name)
+        owns = [batch.part(*span) for span in pairwise(ends)]
+        return Together(whole, [whole if own is batch else own.to(self._device) for own in owns], name)
 
 
 class Unread:
