@@ -20,8 +20,10 @@ from tunesmith.models import compiling, products
 from tunesmith.models.backbone import pool
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.models.low_rank import narrowed, one_low_rank
 from tunesmith.models.ragged_attention import Rule
 from tunesmith.models.rows_attention import attend_rows, takes_rows
+from tunesmith.training.loop import Loop
 
 pytestmark = [
     pytest.mark.gpu,
@@ -190,6 +192,44 @@ def test_products_in_float8() -> None:
     for a, w in ((x, weight), (torch.randn(100, 96, device=GPU).bfloat16(), weight.t())):
         found, true = how.product(a, w), a.double() @ w.double().t()
         assert found.dtype == a.dtype and (found.double() - true).norm() <= 0.05 * true.norm()
+
+
+@pytest.mark.parametrize("tokens", range(96, 104))
+def test_low_rank_products_of_any_number_of_tokens(tokens: int) -> None:
+    """Rows that begin at multiples of 16 bytes cost no accuracy: the error is at most the plain formula's."""
+    draw = torch.Generator().manual_seed(tokens)
+    weight, down, up, x, dy = (
+        torch.randn(size, generator=draw, dtype=torch.float64).bfloat16().to(GPU)
+        for size in ((96, 64), (8, 64), (96, 8), (tokens, 64), (tokens, 96))
+    )
+    assert narrowed(down, x).stride() == (-(-tokens // 8) * 8, 1)
+
+    def results(way: Any, dtype: torch.dtype) -> list[Tensor]:
+        inputs = [one.detach().to(dtype).requires_grad_() for one in (x, down, up)]
+        y = way(*inputs, weight.to(dtype))
+        return [y.detach(), *torch.autograd.grad(y, inputs, dy.to(dtype))]
+
+    def plain(x: Tensor, down: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+        return x @ weight.t() + 0.5 * (x @ down.t()) @ up.t()
+
+    truth, other = results(plain, torch.float64), results(plain, torch.bfloat16)
+    ours = results(lambda x, down, up, weight: one_low_rank(x, weight, None, down, up, 0.5), torch.bfloat16)
+    for one, two, true in zip(ours, other, truth, strict=True):
+        assert (one.double() - true).norm() <= 1.1 * (two.double() - true).norm()
+
+
+def test_rows_sent_early_and_losses_read_late_change_no_bit(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = {**recipe, "model": {"name": recipe["model"], "device": "cuda"}}
+    base["training"] = {**base["training"], "epochs": 2, "dropout": 0.2}
+    folder = Path(recipe["output"])
+    early = tunesmith.train({**base, "output": str(folder / "early")})
+    monkeypatch.setattr(Loop, "_runs_ahead", lambda self, work: False)
+    late = tunesmith.train({**base, "output": str(folder / "late")})
+    assert [row["train loss"] for row in history_of(early)] == [row["train loss"] for row in history_of(late)]
+    deltas = [(run.folder / "delta" / "adapter_model.safetensors").read_bytes() for run in (early, late)]
+    assert deltas[0] == deltas[1]
 
 
 def test_candidates_end_where_their_own_runs_end(recipe: dict[str, Any]) -> None:
