@@ -59,6 +59,8 @@ def _svg(figure: Any) -> str:
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "tunesmith", "svg.fonttype": "none"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # text stays text: the browser has the fonts
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine(None)  # or savefig lays it out by drawing all of it once more
         figure.savefig(text, format="svg", metadata=_BARE, transparent=True)
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
