@@ -166,6 +166,9 @@ def test_rules_that_cannot_be_read() -> None:
         ("class,x\na,1\na,0\n", "the class 'a' has two rows"),
         ("name,x\na,1\n", "no column 'class'"),
         ("class,x\n", "is empty"),
+        ("class,x,x\na,1,0\nb,0,1\n", "the header has 'x' 2 times"),
+        ("class,x,y\na,1\nb,0,1\n", "the row of 'a' does not have the 3 cells"),
+        ("class,x,y\na,1,0\nb,0,1,1\n", "the row of 'b' does not have the 3 cells"),
     ],
 )
 def test_bad_tables(tmp_path: Path, text: str, message: str) -> None:
@@ -182,6 +185,12 @@ def test_a_table_in_yaml_is_the_same(tmp_path: Path) -> None:
     assert np.array_equal(first.values, second.values) and not first.binary and TABLE.binary
     (tmp_path / "bad.yaml").write_text("a: {x: 1}\nb: {y: 1}\n")
     with pytest.raises(DataError, match="not every class has a value of 'x'"):
+        read_table(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("a: {x: 1}\nb: {x: 0}\na: {x: 0}\n")
+    with pytest.raises(DataError, match=r"bad\.yaml, line 3: 'a' stands twice"):
+        read_table(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("- a\n")
+    with pytest.raises(DataError, match="an attribute table is a mapping"):
         read_table(tmp_path / "bad.yaml")
     with pytest.raises(DataError, match="there is no attribute table"):
         read_table(tmp_path / "none.csv")

@@ -158,6 +158,20 @@ def test_labels_that_are_one_to_the_tokenizer(recipe: Recipe, tmp_path: Path) ->
     assert sum("same tokens, so zero-shot" in note for note in run.summary["warnings"]) == 1
 
 
+def test_ways_that_need_texts_are_left_out_where_labels_differ_in_spelling_only(recipe: Recipe, tmp_path: Path) -> None:
+    """Though the tokens differ: the tiny tokenizer knows letter case."""
+    rows = [
+        (text, label) for label, some in zip(["hello", "Hello", "thanks"], TEXTS.values(), strict=True) for text in some
+    ]
+    file = str(write_csv(tmp_path / "alike.csv", rows))
+    given = {**recipe, "data": {"train": file, "validation": None, "test": file}}
+    choice = tunesmith.train({**given, "method": {"name": "auto", "folds": 2}}).summary["choice"]
+    assert set(choice["left_out"]) == {"zero-shot", "lora", "prompt"}
+    for why in (choice["left_out"]["zero-shot"], choice["left_out"]["lora"]):
+        assert "the labels 'Hello' and 'hello' are the same words in another spelling" in why
+    assert {row["way"] for row in choice["table"]} == TEXT_WAYS - set(choice["left_out"])
+
+
 @pytest.mark.parametrize("given", [{"dual_learning": "dual-augmentation"}, {"ensemble": "seeds"}])
 def test_what_needs_training_needs_a_method_that_trains(recipe: Recipe, given: dict[str, str]) -> None:
     with pytest.raises(RecipeError, match=f"{next(iter(given))}: method 'auto' may choose one that trains nothing"):

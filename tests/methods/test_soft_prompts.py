@@ -270,6 +270,16 @@ def test_text_needs_a_tokenizer() -> None:
         tunesmith.attach(made(bert), "prompt-tuning", start="text", start_text="a text")
 
 
+@pytest.mark.parametrize("text", ["\u200b", "龘 龘", " "])
+@pytest.mark.parametrize("method", ["prompt-tuning", "prefix"])
+def test_a_text_of_no_token_that_is_known(tiny_folder: Path, method: str, text: str) -> None:
+    model, tokenizer = (
+        kind.from_pretrained(tiny_folder) for kind in (transformers.AutoModel, transformers.AutoTokenizer)
+    )
+    with pytest.raises(CompatibilityError, match=r"method\.start_text: the model's tokenizer knows no token of"):
+        tunesmith.attach(model, method, start="text", start_text=text, tokenizer=tokenizer)
+
+
 def test_tasks_share_a_prompt_and_differ_in_their_factor() -> None:
     model = made(llama)
     delta = tunesmith.attach(model, MultitaskPrompt(length=3, tasks=2, rank=2))

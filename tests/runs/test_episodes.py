@@ -189,6 +189,13 @@ def test_classes_in_both_are_refused(images: dict[str, Any]) -> None:
         tunesmith.episodes(images)
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.95, "0 are left to learn from"), (0.1, "1 are left to be scored on")])
+def test_a_share_that_leaves_no_episode(images: dict[str, Any], share: float, said: str) -> None:
+    images["data"] |= {"test": share, "held_out": []}
+    with pytest.raises(DataError, match=rf"data\.test={share}: of the 8 classes .* {said}"):
+        tunesmith.episodes(images)
+
+
 def test_what_cannot_be_answered(images: dict[str, Any]) -> None:
     run, row = tunesmith.episodes(images), np.zeros((8, 8), np.uint8)
     for examples, queries, said in (

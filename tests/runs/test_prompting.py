@@ -158,6 +158,13 @@ def test_labels_without_rows(recipe: dict[str, Any], masked: Path) -> None:
         ({"task": {"name": "prompt-classification", "verbalizer": "word"}}, "did you mean 'words'"),
         ({"task": {"name": "prompt-classification", "verbalizer": "descriptions"}}, r"'greeting' has none \(3 of 3"),
         (
+            {
+                "task": {"name": "prompt-classification", "verbalizer": "descriptions"},
+                "prompt": {**PROMPT, "label_descriptions": dict.fromkeys(WORDS, "hello there")},
+            },
+            r"prompt\.label_descriptions: 'hello there' and 'hello there' stand for different labels",
+        ),
+        (
             {"task": {"name": "prompt-classification", "reject": {}}},
             "task.reject: the task 'prompt-classification' rej",
         ),

@@ -71,6 +71,35 @@ def test_the_gradient_is_the_slope(scorer: PromptScorer) -> None:
     assert (ends[0] - ends[1]) / 6e-4 == pytest.approx(float(gradient @ way), rel=0.05, abs=2e-3)
 
 
+def test_the_gradient_is_the_slope_at_the_encoder(tiny_pair: Path) -> None:
+    """Encoder-decoders read a row by embeddings of the encoder's own, which the table that both share does not give."""
+    scorer = PromptScorer.open(str(tiny_pair))
+    session, model = scorer.session, scorer.session.backbone.model.double()
+    prompt, labels = Prompt(template="{text} friend {label}"), ["bye", "hello", "thanks"]
+    task: Any = session.task.bound(prompt, session.tokenizer, session.max_tokens, labels)  # type: ignore[attr-defined]
+    rows = [{"text": "good morning"}, {"text": "many thanks"}]
+    token = session.tokenizer(" friend", add_special_tokens=False)["input_ids"][-1]
+    tokens, _ = task.labels.reader.encode(rows)
+    batch = ragged([torch.from_numpy(tokens[row]) for row in range(len(rows))])
+    gradient = word_gradient(scorer, task, batch, torch.tensor([1, 2]), token)
+    generator = torch.Generator().manual_seed(0)
+    way, steps = torch.randn(len(gradient), generator=generator, dtype=torch.float64), [1e-4, -1e-4]
+
+    def moved(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return output + steps[len(ends)] * way * (inputs[0] == token)[..., None]
+
+    hook = model.get_encoder().get_input_embeddings().register_forward_hook(moved)  # type: ignore[operator]
+    head = task.head(session.backbone.width, 3).double()
+    ends = list[float]()
+    while len(ends) < 2:
+        with torch.no_grad():
+            scores = head(task.read(session.backbone, batch)).log_softmax(-1)
+        ends.append(float(scores[batch.index.argsort(), torch.tensor([1, 2])].mean()))
+    hook.remove()
+    assert gradient.abs().max() > 1e-7
+    assert (ends[0] - ends[1]) / 2e-4 == pytest.approx(float(gradient @ way), rel=1e-2)  # T5 norms in float32
+
+
 def test_named_words_raise_the_likelihood(scorer: PromptScorer) -> None:
     """Of the words named first, most are better than the mean of all."""
     words = words_of(scorer)

@@ -197,7 +197,10 @@ def test_glossaries(tmp_path: Path) -> None:
     path.write_text("card: 3\n")
     with pytest.raises(RecipeError, match="'card' is 3"):
         Glossary.read(path)
-    with pytest.raises(RecipeError, match="cannot be read"):
+    path.write_text("")
+    with pytest.raises(RecipeError, match="a glossary is a mapping of keys to values"):
+        Glossary.read(path)
+    with pytest.raises(RecipeError, match=r"search\.glossary: .*none\.yaml cannot be read: No such file"):
         Glossary.read(tmp_path / "none.yaml")
 
 

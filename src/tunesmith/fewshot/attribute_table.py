@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from tunesmith.core.arrays import Array
-from tunesmith.core.errors import DataError, nearest
+from tunesmith.core.errors import DataError, RecipeError, nearest
+from tunesmith.recipe.lines import parse
 
 _CLASS = "class"  # header of the first column of a CSV file
 
@@ -119,7 +119,7 @@ def read_table(path: str | Path) -> AttributeTable:
     """
     place = Path(path).expanduser()
     if not place.is_file():
-        raise DataError(f"there is no attribute table {place}.")
+        raise DataError(f"there is no attribute table {place}. Give a .csv, .yaml or .yml file (attributes.table).")
     if place.suffix.lower() not in (".csv", ".yaml", ".yml"):
         raise DataError(f"{place}: an attribute table is a .csv, .yaml or .yml file.")
     try:
@@ -134,14 +134,31 @@ def _rows_of(text: str, place: Path) -> list[tuple[str, dict[str, Any]]]:
         reader = csv.DictReader(text.splitlines())
         if _CLASS not in (reader.fieldnames or ()):
             raise DataError(f"{place}: the header has no column '{_CLASS}'; it names the class of a row.")
-        return [(str(row.pop(_CLASS)).strip(), dict(row)) for row in reader]
+        return _cells(reader, place)
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DataError(f"{place} is no YAML: {str(error).splitlines()[0]}.") from None
-    if not isinstance(values, Mapping) or not all(isinstance(own, Mapping) for own in values.values()):
+        values, _ = parse(text, str(place), "an attribute table", "lost card: {card: 1, money: 0}")
+    except RecipeError as error:
+        raise DataError(str(error)) from None
+    if not all(isinstance(own, Mapping) for own in values.values()):
         raise DataError(f"{place}: a mapping of classes is needed, each a mapping of attributes to numbers.")
     return [(str(name), dict(own)) for name, own in values.items()]
+
+
+def _cells(reader: csv.DictReader[str], place: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Read rows of as many cells as the header names, each name once: a reader lets the last of two win."""
+    header, rows = list(reader.fieldnames or ()), list(reader)
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"{place}: the header has '{twice}' {header.count(twice)} times; give every column its own name."
+        )
+    for row in rows:
+        if None in row or None in row.values():
+            raise DataError(
+                f"{place}: the row of '{row[_CLASS]}' does not have the {len(header)} cells that the header names. "
+                "Give every attribute one value there."
+            )
+    return [(str(row.pop(_CLASS)).strip(), dict(row)) for row in rows]
 
 
 def make_table(rows: Iterable[tuple[str, Mapping[str, Any]]], where: str = "attribute table") -> AttributeTable:

@@ -124,9 +124,9 @@ def _check(shape: EpisodeShape, members: Sequence[Any], names: Sequence[str], so
         name, value = next(iter(wrong.items()))
         raise DataError(f"{name}={value}: an episode has at least 2 ways, 1 shot and 1 query per way.")
     if shape.ways > len(members):
+        lower = f"Lower ways to at most {len(members)}, or give" if len(members) > 1 else "Give"
         raise DataError(
-            f"{shape} episodes need {shape.ways} classes, and {source} holds {len(members)}. Lower ways to at most "
-            f"{len(members)}, or give more classes."
+            f"{shape} episodes need {shape.ways} classes, and {source} holds {len(members)}. {lower} more classes."
         )
     need = shape.shots + shape.queries
     small = sorted((len(rows), name) for rows, name in zip(members, names, strict=True) if len(rows) < need)

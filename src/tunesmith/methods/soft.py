@@ -98,7 +98,7 @@ class SoftPromptMethod(Method):
         Returns:
             (P,), int64.
         Raises:
-            CompatibilityError: start is `text` and there is no text or no tokenizer.
+            CompatibilityError: start is `text` and there is no text, no tokenizer, or no token that it knows.
         """
         tokenizer = seams.tokenizer
         if self.start == "text":
@@ -109,6 +109,11 @@ class SoftPromptMethod(Method):
                     "tokenizer: tunesmith.attach(model, ..., tokenizer=tokenizer); or choose start=vocabulary."
                 )
             ids = tokenizer(self.start_text, add_special_tokens=False)["input_ids"]
+            if not set(ids) - {tokenizer.unk_token_id}:
+                raise CompatibilityError(
+                    f"method.start_text: the model's tokenizer knows no token of {self.start_text!r}, so virtual "
+                    "tokens would start from nothing. Write it in words of the model, or choose start=vocabulary."
+                )
             return torch.tensor((ids * (self.length // len(ids) + 1))[: self.length])
         special = set(tokenizer.all_special_ids) if tokenizer is not None else set()
         usable = torch.tensor([i for i in range(len(seams.embedding_weight)) if i not in special])

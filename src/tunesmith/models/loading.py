@@ -397,7 +397,10 @@ def _explained(error: Exception, source: Source, opens: str) -> TunesmithError:
     text = _first_line(error)
     if "Unrecognized configuration class" in text:
         head, instead = {
-            "masked": ("that fills in hidden tokens", "an encoder (BERT, ModernBERT), or task.objective=causal"),
+            "masked": (
+                "that fills in hidden tokens",
+                "an encoder (BERT, ModernBERT), or causal in the place of masked (task.objective, task.scoring)",
+            ),
             "tags": ("that labels tokens", "an encoder that was trained for token classification"),
             "causal": ("that writes", "a decoder or an encoder-decoder, or task text-classification"),
         }.get(opens, ("of that kind", "another model"))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tunesmith.core.arrays import Codes, Marks
-from tunesmith.core.errors import CompatibilityError, RecipeError
+from tunesmith.core.errors import CompatibilityError, DataError, RecipeError
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import derived
 from tunesmith.fewshot.choosers.auto import Auto
@@ -59,7 +59,7 @@ def choose(checked: Checked, progress: Progress) -> tuple[Checked, dict[str, Any
     for way in ways:
         try:
             marks = trying.answered(way, began + auto.seconds)
-        except (CompatibilityError, RecipeError) as error:
+        except (CompatibilityError, DataError, RecipeError) as error:
             if way is ways[-1] and not right:  # no way goes with the recipe
                 raise
             left_out[way.name] = f"it does not go with this recipe ({_in_a_line(error)})"

@@ -83,8 +83,15 @@ def read_split(checked: CheckedEpisodes) -> tuple[Labelled, Labelled]:
         return _turned(checked, train), _turned(checked, test)
     held = _held(checked, train.names)
     kept = [code for code in range(len(train.names)) if code not in set(held)]
+    for left, what in ((kept, "learn from"), (held, "be scored on")):
+        if len(left) < 2:
+            raise DataError(
+                f"{'data.held_out' if data.held_out else f'data.test={data.test:g}'}: of the {len(train.names)} "
+                f"classes of {train.source} {len(held)} are held out, so {len(left)} are left to {what}; an episode "
+                "has at least 2. Hold out others, or give more classes."
+            )
     learned = replace(train.of(kept, f"train ({train.source})"), notes=train.notes)
-    return _turned(checked, learned), _turned(checked, train.of(held, f"the held-out classes of {train.source}"))
+    return _turned(checked, learned), _turned(checked, train.of(held, f"what is held out of {train.source}"))
 
 
 def _held(checked: CheckedEpisodes, names: list[str]) -> list[int]:

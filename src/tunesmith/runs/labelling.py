@@ -133,9 +133,11 @@ class Labelling(Family):
         Args:
             task: whose head starts there.
         Raises:
+            DataError: labels that are the same words.
             CompatibilityError: labels whose texts are the same tokens.
         """
         if getattr(task, "head_start", None) == "label-text" and self.session.tokenizer is not None:
+            check_spelling(self.corpus.label_names)
             said = same_tokens(*self._texts_read)
             if said is not None:
                 raise CompatibilityError(

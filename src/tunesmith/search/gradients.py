@@ -107,7 +107,7 @@ def word_gradient(scorer: PromptScorer, task: Any, batch: RaggedBatch, truth: Te
     task.start_from_texts(head, backbone, scorer.session.tokenizer)
     training = backbone.model.training
     backbone.model.eval()
-    with torch.enable_grad(), _watched(backbone.model.get_input_embeddings()) as calls:  # type: ignore[operator]
+    with torch.enable_grad(), _watched(backbone.seams.reader.get_input_embeddings()) as calls:  # type: ignore[operator]
         scores = head(task.read(backbone, batch).double()).log_softmax(-1)
         wanted = truth.to(scores.device)[batch.index.to(scores.device)]
         scores.gather(1, wanted[:, None]).mean().backward()

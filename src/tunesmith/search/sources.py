@@ -47,9 +47,12 @@ class Glossary:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"the glossary {path} cannot be read: {error}.") from None
+            why = error.strerror if isinstance(error, OSError) else error
+            raise RecipeError(
+                f"search.glossary: {path} cannot be read: {why}. Give a YAML file, a term to a sentence or to words."
+            ) from None
         words, meanings = dict[str, list[str]](), dict[str, str]()
-        for term, value in parse(text, str(path))[0].items():
+        for term, value in parse(text, str(path), "a glossary", "refund: money that is paid back")[0].items():
             if isinstance(value, str) and value.strip():
                 meanings[str(term)] = value.strip()
             elif isinstance(value, list) and value and all(isinstance(one, str) and one.strip() for one in value):

@@ -43,7 +43,9 @@ class Words:
         return max(map(len, self.ids))
 
 
-def tokenize_words(tokenizer: Any, words: Sequence[Sequence[str]], kind: Kind, joiner: str) -> Words:
+def tokenize_words(
+    tokenizer: Any, words: Sequence[Sequence[str]], kind: Kind, joiner: str, key: str = "prompt.label_words"
+) -> Words:
     """Turn label words into tokens as they stand in a prompt.
 
     Args:
@@ -51,6 +53,7 @@ def tokenize_words(tokenizer: Any, words: Sequence[Sequence[str]], kind: Kind, j
         words: of each label.
         kind: of the model.
         joiner: white space between the prompt and the word.
+        key: of the recipe that they are written in, for errors.
     Returns:
         The words.
     Raises:
@@ -66,37 +69,38 @@ def tokenize_words(tokenizer: Any, words: Sequence[Sequence[str]], kind: Kind, j
     for text, own in zip(texts, bare, strict=True):
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in own:
             raise RecipeError(
-                f"prompt.label_words: the tokenizer does not know '{text}' or a part of it ({tokenizer.unk_token}), so "
+                f"{key}: the tokenizer does not know '{text}' or a part of it ({tokenizer.unk_token}), so "
                 "every unknown word would score alike. Choose another word."
             )
-    _check_tokens(texts, owners, bare)
+    _check_tokens(texts, owners, bare, key)
     return Words(texts, ids, owners, len(words))
 
 
-def check_wordings(tokenizer: Any, words: Sequence[Sequence[str]]) -> None:
+def check_wordings(tokenizer: Any, words: Sequence[Sequence[str]], key: str = "prompt.label_words") -> None:
     """Refuse texts of labels that a sentence encoder could not tell apart.
 
     Args:
         tokenizer: of the model.
         words: of each label.
+        key: of the recipe that they are written in, for errors.
     Raises:
         RecipeError: a text without tokens, or of the same tokens as another label's.
     """
     texts = [word for some in words for word in some]
     owners = [label for label, some in enumerate(words) for _ in some]
-    _check_tokens(texts, owners, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
+    _check_tokens(texts, owners, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], key)
 
 
-def _check_tokens(texts: Sequence[str], owners: Sequence[int], ids: Sequence[Sequence[int]]) -> None:
+def _check_tokens(texts: Sequence[str], owners: Sequence[int], ids: Sequence[Sequence[int]], key: str) -> None:
     """Refuse texts without tokens, or of the same ones as another label's."""
     first: dict[tuple[int, ...], int] = {}
     for number, (text, own) in enumerate(zip(texts, ids, strict=True)):
         if not own:
-            raise RecipeError(f"prompt.label_words: '{text}' gives no token, so nothing of it could be scored.")
+            raise RecipeError(f"{key}: '{text}' gives no token, so nothing of it could be scored.")
         other = first.setdefault(tuple(own), number)
         if owners[other] != owners[number]:
             raise RecipeError(
-                f"prompt.label_words: '{texts[other]}' and '{text}' stand for different labels and are the same tokens "
+                f"{key}: '{texts[other]}' and '{text}' stand for different labels and are the same tokens "
                 "to the model. Choose words that differ."
             )
 

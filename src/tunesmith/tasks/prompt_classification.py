@@ -169,10 +169,12 @@ class PromptClassification(LabelTask):
         mode, texts = self._mode, self.kind.texts(prompt, labels)
         reading = None
         if mode == "similar" and not self.kind.from_rows:
-            check_wordings(tokenizer, texts)
+            check_wordings(tokenizer, texts, self.kind.key)
         if mode != "similar":
             joiner = PromptReader(prompt, tokenizer, mode, max_tokens, labels).joiner
-            reading = Reading(tokenize_words(tokenizer, texts, mode, joiner), mode, tokenizer.mask_token_id)
+            reading = Reading(
+                tokenize_words(tokenizer, texts, mode, joiner, self.kind.key), mode, tokenizer.mask_token_id
+            )
         room = 0 if reading is None or mode == "paired" or self.kind.reads != "scores" else reading.words.longest - 1
         found = self.model_copy()
         found._mode = mode

@@ -58,10 +58,13 @@ class Rules(AttributeWay):
         """
         missing = [name for name in attributes if name not in self.rules]
         if missing:
-            raise RecipeError(f"rules: the attribute '{missing[0]}' has no rule ({len(missing)} such attributes).")
+            raise RecipeError(
+                f"attributes.rules: the attribute '{missing[0]}' has no rule ({len(missing)} such attributes). Write "
+                f"one, for example '{missing[0]}: MEASUREMENT > 0', or take the attribute out of the table."
+            )
         foreign = [name for name in self.rules if name not in attributes]
         if foreign:
-            raise RecipeError(f"rules: {unknown('attribute', foreign[0], attributes)}")
+            raise RecipeError(f"attributes.rules: {unknown('attribute', foreign[0], attributes)}")
         for name, rule in self.rules.items():
             _parsed(name, rule, self.measurements.names())
 

@@ -19,13 +19,14 @@ class Verbalizer:
     `reads` names what its head is given: "scores", log p of every word, (R, W); "said", what the model's output map is
     given at the answer's place, (R, D); or "state", the hidden state there, (R, D). With a sentence encoder every
     verbalizer reads the row's vector, (R, D). `trains` says whether the head has parameters, `from_rows` whether they
-    start from training rows.
+    start from training rows. `key` names where the recipe has the texts.
     """
 
     name: ClassVar[str]
     reads: ClassVar[Literal["scores", "said", "state"]] = "scores"
     trains: ClassVar[bool] = False
     from_rows: ClassVar[bool] = False
+    key: ClassVar[str] = "prompt.label_words"
 
     def texts(self, prompt: Prompt, labels: Sequence[str]) -> list[list[str]]:
         """Return the texts that stand for each label.

@@ -16,6 +16,7 @@ class Descriptions(Verbalizer):
     """A label is as probable as its description; nothing trains in it."""
 
     name: ClassVar[str] = "descriptions"
+    key: ClassVar[str] = "prompt.label_descriptions"
 
     def texts(self, prompt: Prompt, labels: Sequence[str]) -> list[list[str]]:
         """Return the descriptions; every label needs one."""
