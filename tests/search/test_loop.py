@@ -12,6 +12,8 @@ import tunesmith
 from tests.conftest import TEXTS, run_command, save_drawings, save_tiny_bert, save_tiny_writer, write_csv
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.registry import components
+from tunesmith.runs.opening import read_corpus
+from tunesmith.runs.session import open_reading
 from tunesmith.search.attempts import Attempt, Record, Test
 from tunesmith.search.changes import Change, merged
 from tunesmith.search.deciding import adopted
@@ -181,6 +183,18 @@ def test_what_the_last_run_cannot_be_is_said(base: dict[str, Any], tmp_path: Pat
     assert "candidates" not in final_of(wanted, plain, frozen, 3).values  # seeds of what trains nothing are all alike
     alone = final_of(wanted, LoopSettings(use_validation=False), best, 1)
     assert alone.values == {} and alone.said == "as it was tried"
+
+
+def test_a_share_that_is_test_is_not_drawn_anew_from_rows_that_chose(base: dict[str, Any], tmp_path: Path) -> None:
+    data = {"train": base["data"]["train"], "validation": base["data"]["test"]}
+    for test, settings in (({}, LoopSettings(measure=0.25)), ({"test": 0.25}, LoopSettings())):
+        wanted = read_loop({**base, "data": {**data, **test}, "output": str(tmp_path / "a")}, [], settings)
+        final = final_of(wanted, settings, attempt(4, 0.7, 0.2, 0.5), 2)
+        first, last = (read_corpus(one, open_reading(one)).splits for one in map(wanted.load, ({}, final.values)))
+        assert last["test"].index.tolist() == first["test"].index.tolist() and len(last["test"].index) == 12
+        assert last["test"].examples.content_hash == first["test"].examples.content_hash
+        assert "validation rows do not train: data.test is a share" in final.said and "2 seeds" in final.said
+    assert "do not train" not in final_of(wanted, LoopSettings(use_validation=False), attempt(4, 0.7, 0.2, 0.5), 2).said
 
 
 def test_the_last_run_on_all_rows_has_no_patience_and_is_no_longer_than_what_it_stopped(
