@@ -107,7 +107,9 @@ def test_a_score_that_is_no_number_is_not_heard_and_decides_nothing(
     monkeypatch.setattr(Labelling, "validate", undefined)
     without: Sequence[int] = (1, 2)  # the first epoch of both folds
     found = Passes("accuracy", Silence(), every_fold=True).carry_out({0: recipe}, listen)[0]
-    assert found.state == "complete" and heard == [2] and [[epoch for epoch, _ in one] for one in found.folds] == [[2]] * 2
+    assert (
+        found.state == "complete" and heard == [2] and [[epoch for epoch, _ in one] for one in found.folds] == [[2]] * 2
+    )
     calls.clear()
     without = (2, 4)  # both epochs of the second fold
     found = Passes("accuracy", Silence(), every_fold=True).carry_out({0: recipe}, listen)[0]

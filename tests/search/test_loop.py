@@ -17,9 +17,10 @@ from tunesmith.runs.session import open_reading
 from tunesmith.search.attempts import Attempt, Record, Test
 from tunesmith.search.changes import Change, merged
 from tunesmith.search.deciding import adopted
-from tunesmith.search.errors_seen import Errors
+from tunesmith.search.errors_seen import Errors, LengthErrors
 from tunesmith.search.finishing import Final, final_of
 from tunesmith.search.loop import ClosedLoop
+from tunesmith.search.loop_report import errors_of
 from tunesmith.search.loop_wanted import LoopSettings, read_loop
 from tunesmith.search.trials import Outcome
 
@@ -292,3 +293,16 @@ def test_images_and_writing_go_round_too(tiny_vision: Path, tmp_path: Path) -> N
         assert result["score"]["value"] is not None
     assert result["final"]["said"].startswith("as it was tried (more is not possible: data.validation: there are no ")
     assert "nothing was loaded" not in result["final"]["said"]
+
+
+def test_what_is_wrong_is_told_in_the_words_of_the_metric() -> None:
+    parts = [LengthErrors(5, 10, 0.1), LengthErrors(9, 10, 0.2)]
+    errors = Errors(20, 3, 0.412, 0.205, 2, 4, [], lengths=parts)
+    best = replace(attempt(1, 0.4, 0.1, 0.5), errors=errors)
+    assert "Attempt 1: log-loss 0.205 on rows that trained, 0.412 on validation; best epoch 2 of 4." in errors_of(
+        best, "log-loss"
+    )
+    whole = errors_of(replace(best, errors=replace(errors, wrong=0, score=1.0, trained_score=1.0)), "accuracy")
+    assert "accuracy 100.0 % on rows that trained" in whole and "<th>wrong</th>" in whole and "10.0%" in whole
+    written = errors_of(replace(best, errors=replace(errors, wrong=0, labelled=False)), "perplexity")
+    assert "<th>mean loss</th>" in written and "0.100" in written
