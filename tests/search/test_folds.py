@@ -16,6 +16,7 @@ from tunesmith.core.progress import Silence
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.labelling import Labelling
 from tunesmith.search.passes import Passes
+from tunesmith.training.trial import Trial
 
 pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 
@@ -115,6 +116,20 @@ def test_a_score_that_is_no_number_is_not_heard_and_decides_nothing(
     found = Passes("accuracy", Silence(), every_fold=True).carry_out({0: recipe}, listen)[0]
     assert found.state == "failed" and found.value is None
     assert found.reason.startswith("accuracy has no value on the validation rows of fold 1")
+
+
+def test_what_decides_is_the_score_of_the_state_that_is_kept(base: dict[str, Any]) -> None:
+    words = ["data.folds=null", "data.validation=0.5", "training.epochs=12", "training.learning_rate=0.01"]
+    words += ["training.keep_best=2", "training.average_best=true", "training.best=log-loss"]
+    averaged = list[list[int]]()
+
+    def keep(number: int, family: Any, trial: Trial, result: Any) -> None:
+        averaged.append(trial.trained.averaged)
+
+    recipe = load_recipe(base, [*words, "evaluation.metrics=[log-loss, accuracy]"])
+    found = Passes("log-loss", Silence(), keep=keep).carry_out({0: recipe}, lambda *_: False)[0]
+    assert len(averaged[0]) == 2, "the mean of two epochs is to be the better one here"
+    assert found.value == pytest.approx(found.scores["log-loss"]["value"], rel=1e-5)
 
 
 def test_folds_that_are_drawn_twice_are_as_many_rows_as_once(base: dict[str, Any], tmp_path: Path) -> None:

@@ -369,10 +369,10 @@ class Passes:
         return [(epoch, score) for epoch, score in scored if not math.isnan(score)]
 
     def _answered(self, one: _Ready, part: _Part) -> tuple[Mapping[str, float], Result]:
-        """Return the scores of the best epoch, and the answers to the rows that chose it."""
+        """Return the scores of the kept state, and the answers to the rows that chose it."""
         family, trial, trained = part.family, part.trial, part.trial.trained
-        trains = one.checked.method.trains
-        at_best = trained.history[trained.best_epoch - 1] if trains else family.validate(trial.tuned)
+        of_an_epoch = one.checked.method.trains and not trained.averaged  # the mean of several is scored anew
+        at_best = trained.history[trained.best_epoch - 1] if of_an_epoch else family.validate(trial.tuned)
         family.settle(trial.tuned)
         result = family.recall(trial.tuned, family.corpus.splits["validation"])
         if self.runs is not None:
