@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,23 @@ def test_paired_difference() -> None:
     same = paired_difference(of_accuracy(base), of_accuracy(base), metric, Bootstrap())
     assert same.estimate.value == 0 and same.p_value == 1
     assert same.estimate.low == -same.estimate.high and 0 < same.estimate.high < 0.01  # none seen is not none
+
+
+def test_a_p_value_of_shares_says_what_their_interval_says_and_is_no_smaller_than_it_should_be() -> None:
+    """Rows on which only one of two equally good models is right, 6 of 100 on average, as tests of a round see them."""
+    (metric,), whole, below = metrics_by_name(["accuracy"]), np.ones(100, dtype=bool), 0.0
+    chances = {
+        (ours, theirs): math.exp(-6) * 3 ** (ours + theirs) / math.factorial(ours) / math.factorial(theirs)
+        for ours in range(13)
+        for theirs in range(13)
+    }
+    for (ours, theirs), chance in chances.items():
+        first, second = whole.copy(), whole.copy()
+        first[:theirs], second[12 : 12 + ours] = False, False
+        found = paired_difference(of_accuracy(first), of_accuracy(second), metric, Bootstrap(1))
+        assert (found.p_value < 0.05) == (found.estimate.low > 0 or found.estimate.high < 0)
+        below += chance * (found.p_value <= 0.005)
+    assert 0 < below < 0.005
 
 
 def test_rows_must_be_the_same() -> None:

@@ -91,6 +91,12 @@ def test_cut_rows_that_go_wrong_more_often_are_read_further() -> None:
     lengths = [LengthErrors(8, 7, 0.1), LengthErrors(12, 7, 0.2), LengthErrors(40, 6, 0.6)]
     found = evidence(replace(BAD, cut=5, lengths=lengths), {"data.max_tokens": 16})
     assert proposed("long-rows", found) == [{"data.max_tokens": 32}]
+    (change,) = components("adjustments")["long-rows"]().propose(found)
+    assert change.why.endswith("the longest third is wrong in 60%, the shortest in 10%")
+    lengths = [replace(one, wrong=2 * one.wrong + 1) for one in lengths]
+    written = evidence(replace(BAD, cut=5, lengths=lengths, labelled=False), {"data.max_tokens": 16})
+    (change,) = components("adjustments")["long-rows"]().propose(written)
+    assert change.why.endswith("the longest third has a mean loss of 2.20, the shortest of 1.20")
 
 
 def test_prompts_get_words_that_tell_confused_labels_apart() -> None:

@@ -90,5 +90,8 @@ def test_a_budget_may_grow_and_not_fall_below_what_was_spent(tmp_path: Path) -> 
     )
     with pytest.raises(RecipeError, match=re.escape(said)):
         study.check_budget(Budget(7.0))
+    study.add(tried(8))
+    for enough in (Budget(None, 7.5), Budget(None, 7.0)):  # 8 s were over when what began after 7 s ended
+        study.check_budget(enough)
     with pytest.raises(RecipeError, match=r"budget: 5 s are less than the 7 s that .* has spent. Give at least 7s"):
         study.check_budget(Budget(None, 5.0))

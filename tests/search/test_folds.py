@@ -1,6 +1,8 @@
 """A search whose trials are scored by the mean over folds, which train in one pass."""
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from tests.conftest import TEXTS, write_csv
 from tunesmith.core.files import read_json
 from tunesmith.core.progress import Silence
 from tunesmith.recipe.loading import load_recipe
+from tunesmith.runs.labelling import Labelling
 from tunesmith.search.passes import Passes
+from tunesmith.training.trial import Trial
 
 pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 
@@ -84,6 +88,48 @@ def test_a_strategy_hears_means_and_ends_a_trial_on_all_folds(base: dict[str, An
     assert sorted(heard) == [(0, 1), (0, 2), (0, 3), (1, 1)]
     assert [found[number].state for number in range(2)] == ["complete", "stopped"]
     assert found[0].epochs == 3 > found[1].epochs
+
+
+def test_a_score_that_is_no_number_is_not_heard_and_decides_nothing(
+    base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(base, ["training.epochs=2", "training.learning_rate=0.01", "data.seed=0"])
+    whole, calls, heard = Labelling.validate, list[int](), list[int]()
+
+    def undefined(self: Labelling, tuned: Any) -> dict[str, float]:
+        calls.append(1)
+        found = whole(self, tuned)
+        return {**found, "accuracy": math.nan} if len(calls) in without else found
+
+    def listen(number: int, epoch: int, score: float) -> bool:
+        heard.append(epoch)
+        return False
+
+    monkeypatch.setattr(Labelling, "validate", undefined)
+    without: Sequence[int] = (1, 2)  # the first epoch of both folds
+    found = Passes("accuracy", Silence(), every_fold=True).carry_out({0: recipe}, listen)[0]
+    assert (
+        found.state == "complete" and heard == [2] and [[epoch for epoch, _ in one] for one in found.folds] == [[2]] * 2
+    )
+    calls.clear()
+    without = (2, 4)  # both epochs of the second fold
+    found = Passes("accuracy", Silence(), every_fold=True).carry_out({0: recipe}, listen)[0]
+    assert found.state == "failed" and found.value is None
+    assert found.reason.startswith("accuracy has no value on the validation rows of fold 1")
+
+
+def test_what_decides_is_the_score_of_the_state_that_is_kept(base: dict[str, Any]) -> None:
+    words = ["data.folds=null", "data.validation=0.5", "training.epochs=12", "training.learning_rate=0.01"]
+    words += ["training.keep_best=2", "training.average_best=true", "training.best=log-loss"]
+    averaged = list[list[int]]()
+
+    def keep(number: int, family: Any, trial: Trial, result: Any) -> None:
+        averaged.append(trial.trained.averaged)
+
+    recipe = load_recipe(base, [*words, "evaluation.metrics=[log-loss, accuracy]"])
+    found = Passes("log-loss", Silence(), keep=keep).carry_out({0: recipe}, lambda *_: False)[0]
+    assert len(averaged[0]) == 2, "the mean of two epochs is to be the better one here"
+    assert found.value == pytest.approx(found.scores["log-loss"]["value"], rel=1e-5)
 
 
 def test_folds_that_are_drawn_twice_are_as_many_rows_as_once(base: dict[str, Any], tmp_path: Path) -> None:

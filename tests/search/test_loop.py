@@ -12,12 +12,15 @@ import tunesmith
 from tests.conftest import TEXTS, run_command, save_drawings, save_tiny_bert, save_tiny_writer, write_csv
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.registry import components
+from tunesmith.runs.opening import read_corpus
+from tunesmith.runs.session import open_reading
 from tunesmith.search.attempts import Attempt, Record, Test
 from tunesmith.search.changes import Change, merged
 from tunesmith.search.deciding import adopted
-from tunesmith.search.errors_seen import Errors
+from tunesmith.search.errors_seen import Errors, LengthErrors
 from tunesmith.search.finishing import Final, final_of
 from tunesmith.search.loop import ClosedLoop
+from tunesmith.search.loop_report import errors_of
 from tunesmith.search.loop_wanted import LoopSettings, read_loop
 from tunesmith.search.trials import Outcome
 
@@ -183,6 +186,18 @@ def test_what_the_last_run_cannot_be_is_said(base: dict[str, Any], tmp_path: Pat
     assert alone.values == {} and alone.said == "as it was tried"
 
 
+def test_a_share_that_is_test_is_not_drawn_anew_from_rows_that_chose(base: dict[str, Any], tmp_path: Path) -> None:
+    data = {"train": base["data"]["train"], "validation": base["data"]["test"]}
+    for test, settings in (({}, LoopSettings(measure=0.25)), ({"test": 0.25}, LoopSettings())):
+        wanted = read_loop({**base, "data": {**data, **test}, "output": str(tmp_path / "a")}, [], settings)
+        final = final_of(wanted, settings, attempt(4, 0.7, 0.2, 0.5), 2)
+        first, last = (read_corpus(one, open_reading(one)).splits for one in map(wanted.load, ({}, final.values)))
+        assert last["test"].index.tolist() == first["test"].index.tolist() and len(last["test"].index) == 12
+        assert last["test"].examples.content_hash == first["test"].examples.content_hash
+        assert "validation rows do not train: data.test is a share" in final.said and "2 seeds" in final.said
+    assert "do not train" not in final_of(wanted, LoopSettings(use_validation=False), attempt(4, 0.7, 0.2, 0.5), 2).said
+
+
 def test_the_last_run_on_all_rows_has_no_patience_and_is_no_longer_than_what_it_stopped(
     base: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -278,3 +293,16 @@ def test_images_and_writing_go_round_too(tiny_vision: Path, tmp_path: Path) -> N
         assert result["score"]["value"] is not None
     assert result["final"]["said"].startswith("as it was tried (more is not possible: data.validation: there are no ")
     assert "nothing was loaded" not in result["final"]["said"]
+
+
+def test_what_is_wrong_is_told_in_the_words_of_the_metric() -> None:
+    parts = [LengthErrors(5, 10, 0.1), LengthErrors(9, 10, 0.2)]
+    errors = Errors(20, 3, 0.412, 0.205, 2, 4, [], lengths=parts)
+    best = replace(attempt(1, 0.4, 0.1, 0.5), errors=errors)
+    assert "Attempt 1: log-loss 0.205 on rows that trained, 0.412 on validation; best epoch 2 of 4." in errors_of(
+        best, "log-loss"
+    )
+    whole = errors_of(replace(best, errors=replace(errors, wrong=0, score=1.0, trained_score=1.0)), "accuracy")
+    assert "accuracy 100.0 % on rows that trained" in whole and "<th>wrong</th>" in whole and "10.0%" in whole
+    written = errors_of(replace(best, errors=replace(errors, wrong=0, labelled=False)), "perplexity")
+    assert "<th>mean loss</th>" in written and "0.100" in written

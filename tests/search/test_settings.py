@@ -147,6 +147,16 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(base: dict[str, Any
     assert "nothing-like-it" in failed.reason
 
 
+def test_a_metric_without_a_value_on_the_rows_that_choose_is_named(base: dict[str, Any], tmp_path: Path) -> None:
+    label = next(iter(TEXTS))
+    write_csv(tmp_path / "one.csv", [(f"oh {text}", label) for text in TEXTS[label]])
+    words = ["method=lora", "training.learning_rate=[0.001]", "training.epochs=1", f"output={tmp_path / 's'}"]
+    words.append(f"data.validation={tmp_path / 'one.csv'}")
+    for resume in (False, True):  # nothing of it is in the way when the study goes on
+        with pytest.raises(TunesmithError, match=r"none of 1 trials .* roc-auc has no value on the validation rows"):
+            tunesmith.search_settings(base, words, trials=1, strategy="grid", metric="roc-auc", resume=resume)
+
+
 def test_points_that_come_again_are_not_trained_again(base: dict[str, Any], tmp_path: Path) -> None:
     words = ["method=lora", "training.epochs=1", "training.learning_rate=[0.001, 0.01]", f"output={tmp_path / 's'}"]
     found = tunesmith.search_settings(base, words, trials=5, strategy="random", width=2)

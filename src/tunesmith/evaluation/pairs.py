@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation.metrics.base import Metric
-from tunesmith.evaluation.statistics import Bootstrap, Estimate, Resampled, Result, difference, holm, own_intervals
+from tunesmith.evaluation.statistics import (
+    Bootstrap,
+    Estimate,
+    Resampled,
+    Result,
+    difference,
+    holm,
+    own_intervals,
+    resampled_gains,
+    two_sided,
+)
 
 _RESAMPLES = 2000  # at least
 _PER_PAIR = 100  # resamples: the smallest p-value of a bootstrap, times the pairs, stays at or below 0.02
@@ -113,11 +123,12 @@ def compare_pairs(found: Sequence[Result], metric: Metric, bootstrap: Bootstrap)
 def _pair(places: tuple[int, int], scored: Sequence[Resampled], metric: Metric, bootstrap: Bootstrap) -> Pair:
     one, two = (scored[at] for at in places)
     found = difference(one, two, metric, bootstrap)
+    bootstrap_p = two_sided(resampled_gains(one, two, metric))
     if one.right is None or two.right is None:
-        return Pair(*places, found.estimate, found.p_value, None, None, None, found.p_value)
+        return Pair(*places, found.estimate, bootstrap_p, None, None, None, bootstrap_p)
     ours, theirs = int((one.right & ~two.right).sum()), int((two.right & ~one.right).sum())
     p_value = mcnemar(ours, theirs)
-    return Pair(*places, found.estimate, found.p_value, p_value, ours, theirs, p_value)
+    return Pair(*places, found.estimate, bootstrap_p, p_value, ours, theirs, p_value)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

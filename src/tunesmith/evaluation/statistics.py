@@ -205,10 +205,33 @@ def paired_shares(first: Marks, second: Marks, confidence: float) -> tuple[float
     Source: Bonett and Price 2012, Journal of Educational and Behavioral Statistics 37, 479-488: Wald's interval after
         one row is added to each kind of row on which the two differ.
     """
+    found, error = _shares_apart(first, second)
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return found - half, found + half
+
+
+def paired_shares_p(first: Marks, second: Marks) -> float:
+    """Say how probable a difference of two shares of the same rows is where there is none, by `paired_shares`.
+
+    Args:
+        first: (rows,), the rows that count for one model.
+        second: (rows,), those that count for the other.
+    Returns:
+        The two-sided p-value, which is below 1 - confidence exactly where the interval leaves zero out.
+    Example:
+        >>> rows = np.arange(100)
+        >>> round(paired_shares_p(rows < 90, rows < 80), 4)
+        0.0026
+    """
+    found, error = _shares_apart(first, second)
+    return math.erfc(abs(found) / error / math.sqrt(2))
+
+
+def _shares_apart(first: Marks, second: Marks) -> tuple[float, float]:
+    """Return the difference of two shares, and its standard error, with a row more of each kind that differs."""
     rows = len(first) + 2
     one, two = ((int(kind.sum()) + 1) / rows for kind in (first & ~second, second & ~first))
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt((one + two - (one - two) ** 2) / rows)
-    return one - two - half, one - two + half
+    return one - two, math.sqrt((one + two - (one - two) ** 2) / rows)
 
 
 def metrics_by_name(names: Sequence[str]) -> list[Metric]:
@@ -346,13 +369,29 @@ def difference(first: Resampled, second: Resampled, metric: Metric, bootstrap: B
     Returns:
         The gain of the first over the second with its interval and p-value.
     """
-    with np.errstate(invalid="ignore"):  # between infinities there is no number
-        gains = metric_sign(metric) * (first.table - second.second)
-    low, high = bootstrap.interval(gains)
     if first.right is not None and second.right is not None and len(first.right):
         low, high = paired_shares(first.right, second.right, bootstrap.confidence)
+        p_value = paired_shares_p(first.right, second.right)
+    else:
+        gains = resampled_gains(first, second, metric)
+        (low, high), p_value = bootstrap.interval(gains), two_sided(gains)
     value = metric_sign(metric) * (first.value - second.value)
-    return Difference(metric.name, Estimate(value, min(low, value), max(high, value)), two_sided(gains))
+    return Difference(metric.name, Estimate(value, min(low, value), max(high, value)), p_value)
+
+
+def resampled_gains(first: Resampled, second: Resampled, metric: Metric) -> Array:
+    """Subtract what two models scored on the same resamples.
+
+    Args:
+        first: scores of one model.
+        second: of the other, for the same rows.
+        metric: that was computed.
+    Returns:
+        The gain of the first over the second on each resample, positive when better; NaN where undefined.
+    """
+    with np.errstate(invalid="ignore"):  # between infinities there is no number
+        gains: Array = metric_sign(metric) * (first.table - second.second)
+    return gains
 
 
 def metric_sign(metric: Metric) -> int:

@@ -79,6 +79,7 @@ class Errors:
         labels: those with most errors first.
         lengths: rows from short to long, in parts of about equal size.
         cut: validation rows that were cut at the longest length. [count]
+        labelled: whether rows have labels, so that they can be wrong.
     """
 
     rows: int
@@ -92,6 +93,7 @@ class Errors:
     labels: list[LabelErrors] = field(default_factory=list)
     lengths: list[LengthErrors] = field(default_factory=list)
     cut: int = 0
+    labelled: bool = True
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -222,4 +224,5 @@ class Answers:
             labels=label_errors(found, self.names, self.counts) if isinstance(found, Predictions) else [],
             lengths=length_errors(np.asarray(wrong, dtype=np.float64), tokens.full_lengths),
             cut=int(tokens.truncated),
+            labelled=labelled,
         )

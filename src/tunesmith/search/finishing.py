@@ -15,6 +15,9 @@ from tunesmith.search.changes import merged
 from tunesmith.search.loop_wanted import LoopSettings, LoopWanted
 from tunesmith.search.wanted import problems_of
 
+_APART = (
+    "validation rows do not train: data.test is a share of what trains, and would be drawn from them too; give a file"
+)
 _EARLY = 0.5  # share of the epochs up to which the best one speaks for fewer epochs
 
 
@@ -64,10 +67,13 @@ def final_of(wanted: LoopWanted, settings: LoopSettings, best: Attempt, members:
         members: runs of other seeds that time allows. [count]
     Returns:
         The first of these that makes a recipe: all rows and several seeds, all rows, several seeds, as it was tried.
+        Rows of a validation file do not train where test is a share: it would be drawn from them too.
     """
-    refused, tried = "", wanted.load(best.values)
+    tried = wanted.load(best.values)
+    apart = settings.use_validation and _test_is_drawn_beside(tried.recipe)
+    refused = f" ({_APART})" if apart else ""
     members = members if tried.method.trains else 1  # seeds of what trains nothing answer alike
-    for rows in (True, False) if settings.use_validation else (False,):
+    for rows in (True, False) if settings.use_validation and not apart else (False,):
         for seeds in (members, 1) if members > 1 else (1,):
             values, said = dict(best.values), list[str]()
             if rows:
@@ -83,6 +89,11 @@ def final_of(wanted: LoopWanted, settings: LoopSettings, best: Attempt, members:
                 continue
             return Final(best.number, values, ("; ".join(said) or "as it was tried") + refused)
     return Final(best.number, dict(best.values), "as it was tried" + refused)
+
+
+def _test_is_drawn_beside(recipe: Recipe) -> bool:
+    """Say whether test is a share of what trains, and the rows that chose stand in a file of their own."""
+    return isinstance(recipe.data.validation, str) and isinstance(recipe.data.test, float)
 
 
 def _all_rows(recipe: Recipe, best: Attempt) -> Iterator[tuple[str, Any]]:

@@ -122,7 +122,9 @@ def write_loop_report(folder: Path, result: Mapping[str, Any], record: Record, h
     body += [
         section(
             f"Round {ended.number}, {ended.ended:.0f} s",
-            f"<p>{safe(ended.decision)}</p>" + texts(_HEADS, rows_of(ended, metric)) + _errors(attempts[ended.best]),
+            f"<p>{safe(ended.decision)}</p>"
+            + texts(_HEADS, rows_of(ended, metric))
+            + errors_of(attempts[ended.best], metric),
         )
         for ended in rounds
     ]
@@ -163,15 +165,26 @@ def _pictures(rounds: Sequence[Round], metric: str, higher_is_better: bool) -> l
     return found
 
 
-def _errors(best: Attempt) -> str:
-    """Show what the best attempt after a round gets wrong: what the next round is planned from."""
+def errors_of(best: Attempt, metric: str) -> str:
+    """Show what the best attempt after a round gets wrong: what the next round is planned from.
+
+    Args:
+        best: the attempt.
+        metric: that decides.
+    Returns:
+        HTML; empty where it has no errors to show.
+    """
     errors = best.errors
     if errors is None:
         return ""
-    form = ".1%" if errors.wrong else ".3f"
+    scale, unit = scale_of(metric)
+    form = ".1f" if unit else ".3f"
+    trained, held = (
+        f"{number(scale * one, form)}{' %' if unit else ''}" for one in (errors.trained_score, errors.score)
+    )
     said = (
-        f"Attempt {best.number}: {number(errors.trained_score, form)} on rows that trained, "
-        f"{number(errors.score, form)} on validation; best epoch {errors.best_epoch} of {errors.epochs}."
+        f"Attempt {best.number}: {metric} {trained} on rows that trained, {held} on validation; best epoch "
+        f"{errors.best_epoch} of {errors.epochs}."
     )
     return f"<p>{safe(said)}</p>" + _tables(errors)
 
@@ -179,8 +192,8 @@ def _errors(best: Attempt) -> str:
 def _tables(errors: Errors) -> str:
     pairs = [[one.true, one.predicted, str(one.rows)] for one in errors.confused]
     labels = [[one.label, f"{one.wrong} of {one.rows}", str(one.trained)] for one in errors.labels[: len(pairs)]]
-    form = ".1%" if errors.wrong else ".3f"
+    form = ".1%" if errors.labelled else ".3f"
     lengths = [[f"up to {one.longest}", str(one.rows), f"{one.wrong:{form}}"] for one in errors.lengths]
     found = texts(("true label", "taken for", "rows"), pairs) if pairs else ""
     found += texts(("label", "wrong on validation", "rows that trained"), labels) if labels else ""
-    return found + texts(("tokens", "rows", "wrong" if errors.wrong else "mean loss"), lengths)
+    return found + texts(("tokens", "rows", "wrong" if errors.labelled else "mean loss"), lengths)

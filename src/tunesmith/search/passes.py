@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -291,7 +292,7 @@ class Passes:
                     row.get(epoch, row.get(other.epoch) if other.over else None)  # one that is over keeps its last
                     for row, other in zip(scores, trials, strict=True)
                 ]
-                values = [value for value in known if value is not None]
+                values = [value for value in known if value is not None and not math.isnan(value)]
                 if len(values) == len(known) and listen(one.number, epoch, sum(values) / len(values)):
                     for other in trials:
                         other.stopped = not _last(other)
@@ -331,6 +332,8 @@ class Passes:
                 reason = f"{which}{part.trial.trained.reason}"
                 return Outcome("failed", reason, epochs=part.trial.epoch, trainable=part.facts.trainable)
         found = [self._answered(one, part) for part in one.parts]
+        if reason := self._undefined([float(at_best[self.metric]) for at_best, _ in found]):
+            return Outcome("failed", reason, epochs=one.trials[0].epoch, trainable=one.parts[0].facts.trainable)
         first, judge = one.parts[0], one.parts[0].family.judge
         metrics = [metric for metric in first.family.recall_metrics() if metric.name in found[0][0]]
         results, folds = [result for _, result in found], one.checked.recipe.data.folds or 1
@@ -349,15 +352,27 @@ class Passes:
             folds=[self._by_epoch(part) for part in one.parts] if len(one.parts) > 1 else [],
         )
 
+    def _undefined(self, values: Sequence[float]) -> str:
+        """Say where the deciding score is no number, as of validation rows for which it is not defined."""
+        fold = next((place for place, value in enumerate(values) if math.isnan(value)), None)
+        if fold is None:
+            return ""
+        where = f" of fold {fold}" if len(values) > 1 else ""
+        return (
+            f"{self.metric} has no value on the validation rows{where}: it is not defined for them. Decide by another "
+            "metric, or give other validation rows."
+        )
+
     def _by_epoch(self, part: _Part) -> list[tuple[int, float]]:
-        history = part.trial.trained.history
-        return [(int(one["epoch"]), float(one[self.metric])) for one in history if self.metric in one]
+        scored = [(int(one["epoch"]), float(one[self.metric])) for one in part.trial.trained.history
+                  if self.metric in one]  # fmt: skip
+        return [(epoch, score) for epoch, score in scored if not math.isnan(score)]
 
     def _answered(self, one: _Ready, part: _Part) -> tuple[Mapping[str, float], Result]:
-        """Return the scores of the best epoch, and the answers to the rows that chose it."""
+        """Return the scores of the kept state, and the answers to the rows that chose it."""
         family, trial, trained = part.family, part.trial, part.trial.trained
-        trains = one.checked.method.trains
-        at_best = trained.history[trained.best_epoch - 1] if trains else family.validate(trial.tuned)
+        of_an_epoch = one.checked.method.trains and not trained.averaged  # the mean of several is scored anew
+        at_best = trained.history[trained.best_epoch - 1] if of_an_epoch else family.validate(trial.tuned)
         family.settle(trial.tuned)
         result = family.recall(trial.tuned, family.corpus.splits["validation"])
         if self.runs is not None:

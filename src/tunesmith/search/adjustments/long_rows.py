@@ -30,8 +30,11 @@ class LongRows(Adjustment):
         uneven = len(parts) > 1 and parts[-1].wrong > self.ratio * parts[0].wrong
         if not (evidence.errors.cut and uneven and limit is not None and longer > limit):
             return []
-        why = (
-            f"{evidence.errors.cut} of {evidence.errors.rows} validation rows are cut at {limit} tokens, and the "
-            f"longest third is wrong in {parts[-1].wrong:.0%}, the shortest in {parts[0].wrong:.0%}"
+        long, short = parts[-1].wrong, parts[0].wrong
+        how = (
+            f"the longest third is wrong in {long:.0%}, the shortest in {short:.0%}"
+            if evidence.errors.labelled
+            else f"the longest third has a mean loss of {long:.2f}, the shortest of {short:.2f}"
         )
+        why = f"{evidence.errors.cut} of {evidence.errors.rows} validation rows are cut at {limit} tokens, and {how}"
         return [Change(f"rows of up to {longer} tokens", {"data.max_tokens": longer}, why)]
