@@ -255,6 +255,15 @@ def test_logits_come_at_the_callers_length(family: str, method: str) -> None:
             assert (padded - whole.logits).abs().max() <= bound * whole.logits.abs().max()
 
 
+def test_room_is_counted_from_the_position_of_the_first_token() -> None:
+    core, length = backbone("roberta"), 4
+    places = core.model.config.max_position_embeddings - 2  # it counts from behind the pad token's number
+    PromptTuning(length=length).attach(core.seams)
+    assert core.hidden(ragged([[5] * (places - length)])).isfinite().all()
+    with pytest.raises(CompatibilityError, match=rf"can read {places}\. Shorten .*max_tokens={places - length}\)"):
+        core.hidden(ragged([[5] * (places - length + 1)]))
+
+
 def test_a_prompt_without_room_shows_the_numbers() -> None:
     model = made(gpt2)
     tunesmith.attach(model, PromptTuning(length=60))
