@@ -467,7 +467,7 @@ class Trial:
         if self.epoch:
             self._begin()
         self.trained = Trained(**state["trained"])
-        self.ranking.resume(state["ranking"])
+        self.ranking.resume(state["ranking"], self.tuned.backbone.device)
         self._facts = state["facts"]
         self.token_bytes, self.most_tokens = state["token bytes"], state["most tokens"]
 
