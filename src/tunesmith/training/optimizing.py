@@ -90,6 +90,8 @@ class Optimizer:
         Args:
             losses: on validation after each epoch so far; some schedules go by them.
         Returns:
+        Gradients that overflowed are cleared here: nobody who reads gradients after a step should see them.
+
             learning_rate of the first part, and gradient_norm before it is clipped.
         """
         self._scaler.unscale_(self._inner)
@@ -103,7 +105,9 @@ class Optimizer:
         before = self._scaler.get_scale()
         self._scaler.step(self._inner)
         self._scaler.update()
-        self.left_out += self._scaler.get_scale() < before
+        if self._scaler.get_scale() < before:
+            self.left_out += 1
+            self.clear()
         self._step += 1
         return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
 
