@@ -243,6 +243,20 @@ def test_what_averages_answers_and_training_goes_on_from_the_parameters() -> Non
         ({"regularizers": ["ema"], "optimizer": "schedule-free", "schedule": "constant"}, "ema and schedule-free"),
         ({"regularizers": ["l1", "l1"]}, "l1 stands there twice"),
         ({"regularizers": ["sparse", "ema"]}, "sparse sets numbers to zero, and ema averages states"),
+def test_steps_are_counted_from_the_beginning_of_a_stage() -> None:
+    """As of a round of self-training, which begins after the steps of the round before."""
+    written = [{"name": "weight-averaging", "start": 0.75}, {"name": "sparse", "zeros": 0.5}]
+    for one in written:
+        own = trial(backbone(0.0), Lora(rank=2), "a", 0, epochs=2, batch_size=8, regularizers=[one])
+        first = [parameter.detach().clone() for parameter in own.tuned.parameters()]
+        own.trained.steps, own.stage = 100, (0, 100)
+        Loop([own])._timed([(own, own.take())], lambda *_: None)
+        answers = own.answers() or own.tuned.state()
+        assert all(torch.equal(a, b) for a, b in zip(answers, own.tuned.parameters(), strict=True))
+        zeros = [int((b == 0).sum()) for a, b in zip(first, own.tuned.parameters(), strict=True) if a.any()]
+        assert max(zeros) <= 0.2 * max(one.numel() for one in first), "the share begins to rise anew"
+
+
         (
             {"regularizers": ["sparse"], "optimizer": "schedule-free", "schedule": "constant"},
             "sparse sets numbers to zero, and schedule-free averages states",

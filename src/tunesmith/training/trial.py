@@ -320,10 +320,11 @@ class Trial:
         if self.epoch_ended:
             self.monitor.gradients(self.tuned.delta.named_parameters())
         self.trained.steps += 1
-        self.regularizing.thin(self.trained.steps, self.optimizer.total)
-        self.regularizing.average(self.trained.steps, self.optimizer.total)
+        made, total = self.trained.steps - self.stage[1], self.optimizer.total  # both of the present stage
+        self.regularizing.thin(made, total)
+        self.regularizing.average(made, total)
         for delta in self.deltas:
-            self.method.adjust(delta, self.trained.steps - self.stage[1], self.optimizer.total)
+            self.method.adjust(delta, made, total)
         self.optimizer.clear()
         self.trained.examples += rows
         self.trained.losses.append(loss)
