@@ -8,8 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.test_many import backbone, trial
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.registry import components
+from tunesmith.methods.base import Method
+from tunesmith.methods.fusion import Fusion
+from tunesmith.methods.ia3 import Ia3
+from tunesmith.methods.lora import Lora
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.training.optimizing import Optimizer
@@ -262,6 +267,26 @@ def test_equal_to_torch_adamw_with_clipping() -> None:
         assert facts["gradient_norm"] == pytest.approx(norm.item())
         assert facts["learning_rate"] == pytest.approx(0.1 * (1 - step / 5))
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    "method", [Ia3(), Lora(rank=2, dora=True), Fusion(members=({"name": "lora", "rank": 2}, {"name": "ia3"}))],
+    ids=["ia3", "dora", "fusion"],
+)  # fmt: skip
+def test_factors_and_lengths_do_not_decay_whatever_their_shape(method: Method) -> None:
+    own = trial(backbone(0.0), method, "a", 0, learning_rate=0.1, weight_decay=0.5)
+    before = {name: one.detach().clone() for name, one in own.tuned.delta.named_parameters()}
+    for one in own.optimizer.parameters:
+        one.grad = torch.zeros_like(one)
+    own.optimizer.step()
+    moved = {name for name, one in own.tuned.delta.named_parameters() if not torch.equal(one, before[name])}
+    still = {name for name in before if name.endswith((".ia3_l", ".lora_magnitude_vector"))}
+    zeros = {name for name, one in before.items() if not one.any()}
+    assert still and moved == before.keys() - still - zeros
+
+
+def test_dora_of_kernels_does_not_decay() -> None:
+    assert not Lora(dora=True).decays("stem.lora_magnitude_vector") and Lora(dora=True).decays("stem.lora_A.weight")
 
 
 def test_values_are_clipped_before_the_norm() -> None:

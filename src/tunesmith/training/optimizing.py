@@ -25,6 +25,7 @@ class Optimizer:
         scaled: whether losses are scaled up before their gradients are taken, for models in float16, whose small
             gradients would be zero; a step whose gradients overflow is left out and the scale halved.
         head: parameters of the head, which some optimizers treat apart.
+        still: parameters that do not decay, whatever their shape.
     Raises:
         CompatibilityError: no parameter at all, or none that the optimizer is for.
     """
@@ -36,9 +37,11 @@ class Optimizer:
         total: int,
         scaled: bool = False,
         head: Iterable[nn.Parameter] = (),
+        still: Iterable[nn.Parameter] = (),
     ) -> None:
         parts = list(parts)
-        groups = list(_groups(parts, settings.weight_decay, {id(one) for one in head}))
+        known = {id(one) for one in head}, {id(one) for one in still}
+        groups = list(_groups(parts, settings.weight_decay, *known))
         self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
         if not self.parameters:
             raise CompatibilityError(
@@ -87,11 +90,11 @@ class Optimizer:
     def step(self, losses: Sequence[float] = ()) -> dict[str, float]:
         """Clip and update, unless a gradient is no number; the clipped gradients stay until `clear`.
 
+        Gradients that overflowed are cleared here: nobody who reads gradients after a step should see them.
+
         Args:
             losses: on validation after each epoch so far; some schedules go by them.
         Returns:
-        Gradients that overflowed are cleared here: nobody who reads gradients after a step should see them.
-
             learning_rate of the first part, and gradient_norm before it is clipped.
         """
         self._scaler.unscale_(self._inner)
@@ -159,14 +162,17 @@ class Optimizer:
         self._inner.zero_grad(set_to_none=True)
 
 
-def _groups(parts: Iterable[tuple[list[nn.Parameter], float]], weight_decay: float, head: set[int]) -> Iterable[Group]:
-    """Part parameters by rate, by whether they are matrices, which alone decay, and by whether they are the head's."""
+def _groups(
+    parts: Iterable[tuple[list[nn.Parameter], float]], weight_decay: float, head: set[int], still: set[int]
+) -> Iterable[Group]:
+    """Part parameters by rate, by whether they decay, as matrices alone do, and by whether they are the head's."""
     for parameters, rate in parts:
-        for matrices in (True, False):
+        for decaying in (True, False):
             for of_head in (False, True):
-                chosen = [p for p in parameters if (p.dim() > 1) == matrices and (id(p) in head) == of_head]
+                own = [p for p in parameters if (p.dim() > 1 and id(p) not in still) == decaying]
+                chosen = [p for p in own if (id(p) in head) == of_head]
                 if chosen:
-                    decay = weight_decay if matrices else 0.0
+                    decay = weight_decay if decaying else 0.0
                     yield {"params": chosen, "lr": rate, "weight_decay": decay, "head": of_head}
 
 

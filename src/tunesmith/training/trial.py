@@ -103,12 +103,14 @@ class Trial:
             for delta in self.deltas
             for part in delta_parts(self.method, delta, rate, settings.part_learning_rates)
         ]
+        named = [pair for delta in self.deltas for pair in delta.named_parameters()]
         return Optimizer(
             [*parts, (head, settings.head_learning_rate or rate), *self.regularizing.parts],
             settings,
             total=min(self.epoch_steps * self.stage_epochs, settings.max_steps or sys.maxsize),
             scaled=next(self.tuned.backbone.model.parameters()).dtype == torch.float16,
             head=head,
+            still=[one for name, one in named if not self.method.decays(name)],
         )
 
     def head_parameters(self) -> list[nn.Parameter]:
