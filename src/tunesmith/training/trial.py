@@ -269,9 +269,14 @@ class Trial:
     # Steps ----------------------------------------------------------------------------------------------------
 
     @property
+    def divisible(self) -> bool:
+        """Whether the rows of a step may go through the model in parts: nothing compares or mixes them."""
+        return self.tuned.task.separable and self.synthesizing.how is None
+
+    @property
     def pass_tokens(self) -> int:
         """Most tokens that go through the model at once; 0 for any number."""
-        if not self.tuned.task.separable or self.synthesizing.how is not None:  # its rows are compared or mixed
+        if not self.divisible:
             return 0
         if self.most_tokens is not None:
             return self.most_tokens
