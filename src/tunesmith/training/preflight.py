@@ -54,9 +54,7 @@ def check(trial: Trial) -> Preflight:
     if not len(trial.split.labels) or (trial.split.labels < 0).all():
         raise DataError(f"{trial.split.examples.path}: no training row has a label, so nothing could be learned.")
     if trial.settings.tokens_per_pass is not None and not trial.divisible:
-        why = (
-            "training.synthetic mixes" if trial.tuned.task.separable else "the head or a loss of the task compares"
-        )
+        why = "training.synthetic mixes" if trial.tuned.task.separable else "the head or a loss of the task compares"
         raise RecipeError(
             f"training.tokens_per_pass: {why} all rows of a step, so a step is one pass. Leave it out, and lower "
             "training.batch_size where memory is short."

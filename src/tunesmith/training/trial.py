@@ -26,7 +26,7 @@ from tunesmith.training.corpus import Split
 from tunesmith.training.guarding import objection
 from tunesmith.training.monitoring import Monitor
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
-from tunesmith.training.part_rates import delta_parts
+from tunesmith.training.part_rates import delta_parts, undecayed
 from tunesmith.training.ranking import Key, Ranked, Ranking, mean_state
 from tunesmith.training.regularizing import Regularizing, zero_share
 from tunesmith.training.sampling import epoch_steps, rows_of_epoch
@@ -97,20 +97,15 @@ class Trial:
     def new_optimizer(self) -> Optimizer:
         """Make the optimizer of the stage's epochs over the rows."""
         settings, head = self.settings, self.head_parameters()
-        rate = settings.learning_rate
-        parts = [
-            part
-            for delta in self.deltas
-            for part in delta_parts(self.method, delta, rate, settings.part_learning_rates)
-        ]
-        named = [pair for delta in self.deltas for pair in delta.named_parameters()]
+        rate, others = settings.learning_rate, settings.part_learning_rates
+        parts = [part for delta in self.deltas for part in delta_parts(self.method, delta, rate, others)]
         return Optimizer(
             [*parts, (head, settings.head_learning_rate or rate), *self.regularizing.parts],
             settings,
             total=min(self.epoch_steps * self.stage_epochs, settings.max_steps or sys.maxsize),
             scaled=next(self.tuned.backbone.model.parameters()).dtype == torch.float16,
             head=head,
-            still=[one for name, one in named if not self.method.decays(name)],
+            still=undecayed(self.method, self.deltas),
         )
 
     def head_parameters(self) -> list[nn.Parameter]:
