@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import tunesmith
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.core.registry import components
+from tunesmith.methods.lora import Lora
 from tunesmith.methods.multitask_prompt import MultitaskPrompt
 from tunesmith.methods.p_tuning import PTuning
 from tunesmith.methods.prefix import PrefixTuning
@@ -305,6 +306,18 @@ def test_a_first_token_that_heads_read_stays_first(place: str) -> None:
     assert output.hidden_states[0].shape == (2, 9, 32)
     first = torch.tanh(output.last_hidden_state[:, 0] @ model.pooler.dense.weight.t() + model.pooler.dense.bias)
     assert torch.allclose(output.pooler_output, first) == (place == "after-first")
+
+
+def test_a_folder_takes_another_delta(tmp_path: Path) -> None:
+    model = made(gpt2)
+    for method in (PTuning(length=3), Lora(rank=2)):
+        delta = tunesmith.attach(model, method)
+        filled(delta)
+        delta.save(tmp_path)
+        wanted = delta.state()
+        delta.detach()
+    again = tunesmith.attach(model, tmp_path)
+    assert all(torch.equal(one, wanted[name]) for name, one in again.named_parameters())
 
 
 def test_continued_training_keeps_the_network(tmp_path: Path) -> None:
