@@ -171,6 +171,20 @@ def test_muon_is_torchs_for_matrices_and_adamw_for_vectors_and_the_head() -> Non
         torch.testing.assert_close(ours, one, rtol=1e-12, atol=0)
     with pytest.raises(CompatibilityError, match="muon is for matrices, and the method trains none"):
         Optimizer([([theirs[1]], RATE)], settings("muon"), STEPS)
+    with pytest.raises(CompatibilityError, match="muon is for matrices, and the method trains none"):
+        Optimizer([([theirs[0]], RATE)], settings("muon"), STEPS, still=[theirs[0]])
+
+
+def test_kernels_beside_matrices_leave_those_to_muon() -> None:
+    def moved(*more: nn.Parameter) -> torch.Tensor:
+        weight = parameters()[0]
+        found = Optimizer([([weight, *more], RATE)], settings("muon"), STEPS)
+        pull([weight, *more], 0)
+        found.step()
+        return weight.detach()
+
+    kernel = nn.Parameter(torch.ones(2, 3, 3, 3, dtype=torch.float64))
+    assert torch.equal(moved(kernel), moved()) and bool((kernel != 1).all())
 
 
 def test_adamw_in_8_bits_is_torchaos() -> None:

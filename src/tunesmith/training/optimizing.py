@@ -165,15 +165,15 @@ class Optimizer:
 def _groups(
     parts: Iterable[tuple[list[nn.Parameter], float]], weight_decay: float, head: set[int], still: set[int]
 ) -> Iterable[Group]:
-    """Part parameters by rate, by whether they decay, as matrices alone do, and by whether they are the head's."""
+    """Part parameters by rate, by whether they are matrices, kernels, which decay too, or others, and by whose."""
     for parameters, rate in parts:
-        for decaying in (True, False):
+        dims = {id(p): 1 if id(p) in still else min(max(p.dim(), 1), 3) for p in parameters}
+        for dim in (2, 3, 1):
             for of_head in (False, True):
-                own = [p for p in parameters if (p.dim() > 1 and id(p) not in still) == decaying]
-                chosen = [p for p in own if (id(p) in head) == of_head]
+                chosen = [p for p in parameters if dims[id(p)] == dim and (id(p) in head) == of_head]
                 if chosen:
-                    decay = weight_decay if decaying else 0.0
-                    yield {"params": chosen, "lr": rate, "weight_decay": decay, "head": of_head}
+                    own = {"weight_decay": weight_decay if dim > 1 else 0.0, "matrices": dim == 2, "head": of_head}
+                    yield {"params": chosen, "lr": rate, **own}
 
 
 class NoOptimizer(Optimizer):
