@@ -14,7 +14,7 @@ import tunesmith
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.methods.merging import combine, read_lora
-from tunesmith.methods.store import save_delta
+from tunesmith.methods.store import save_delta, write_folder
 from tunesmith.models.quantized import quantise
 from tunesmith.models.seams import open_seams
 from tunesmith.testing import tiny_models
@@ -158,6 +158,31 @@ def run(model: nn.Module, tiny: TinyModel) -> torch.Tensor:
     inputs = {key: value.to(kind) if value.is_floating_point() else value for key, value in tiny.inputs().items()}
     with torch.no_grad():
         return model(**inputs).last_hidden_state
+
+
+@pytest.mark.parametrize("beside", [{"modules_to_save": ("pooler",)}, {"bias": "adapted"}, {"bias": "all"}])
+def test_what_an_attached_delta_trains_beside_comes_along(beside: dict[str, Any], tmp_path: Path) -> None:
+    model = tiny_models()["encoder"].build().double().eval()
+    ids = torch.randint(5, 90, (2, 7), generator=torch.Generator().manual_seed(0))
+    deltas = [
+        tunesmith.attach(model, "lora", name, rank=2, layers=("query",), **more)
+        for name, more in (("one", beside), ("two", {}))
+    ]
+    torch.manual_seed(3)
+    for delta in deltas:
+        for parameter in delta.parameters():
+            nn.init.normal_(parameter, std=0.1)
+    found = combine(deltas, [1.0, 0.5], "svd", rank=4)
+    write_folder(tmp_path, found.config, found.tensors)
+    apart = [{name: one.clone() for name, one in delta.named_parameters()} for delta in deltas]
+    for delta in deltas:
+        delta.detach()
+    both = tunesmith.attach(model, tmp_path)
+    answers = model(ids).pooler_output
+    for name, one in both.copies.items():
+        assert torch.equal(one, apart[0][name])
+    theirs = peft.PeftModel.from_pretrained(tiny_models()["encoder"].build().double(), tmp_path).double().eval()
+    assert near(theirs(input_ids=ids).pooler_output, answers), "nothing is left out there either"
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:

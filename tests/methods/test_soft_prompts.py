@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import tunesmith
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.core.registry import components
+from tunesmith.methods.lora import Lora
 from tunesmith.methods.multitask_prompt import MultitaskPrompt
 from tunesmith.methods.p_tuning import PTuning
 from tunesmith.methods.prefix import PrefixTuning
@@ -255,6 +256,15 @@ def test_logits_come_at_the_callers_length(family: str, method: str) -> None:
             assert (padded - whole.logits).abs().max() <= bound * whole.logits.abs().max()
 
 
+def test_room_is_counted_from_the_position_of_the_first_token() -> None:
+    core, length = backbone("roberta"), 4
+    places = core.model.config.max_position_embeddings - 2  # it counts from behind the pad token's number
+    PromptTuning(length=length).attach(core.seams)
+    assert core.hidden(ragged([[5] * (places - length)])).isfinite().all()
+    with pytest.raises(CompatibilityError, match=rf"can read {places}\. Shorten .*max_tokens={places - length}\)"):
+        core.hidden(ragged([[5] * (places - length + 1)]))
+
+
 def test_a_prompt_without_room_shows_the_numbers() -> None:
     model = made(gpt2)
     tunesmith.attach(model, PromptTuning(length=60))
@@ -306,6 +316,18 @@ def test_a_first_token_that_heads_read_stays_first(place: str) -> None:
     assert output.hidden_states[0].shape == (2, 9, 32)
     first = torch.tanh(output.last_hidden_state[:, 0] @ model.pooler.dense.weight.t() + model.pooler.dense.bias)
     assert torch.allclose(output.pooler_output, first) == (place == "after-first")
+
+
+def test_a_folder_takes_another_delta(tmp_path: Path) -> None:
+    model = made(gpt2)
+    for method in (PTuning(length=3), Lora(rank=2)):
+        delta = tunesmith.attach(model, method)
+        filled(delta)
+        delta.save(tmp_path)
+        wanted = delta.state()
+        delta.detach()
+    again = tunesmith.attach(model, tmp_path)
+    assert all(torch.equal(one, wanted[name]) for name, one in again.named_parameters())
 
 
 def test_continued_training_keeps_the_network(tmp_path: Path) -> None:

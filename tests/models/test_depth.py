@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tunesmith.methods.lora import Lora
 from tunesmith.methods.prefix import PrefixTuning
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
-from tunesmith.models.depth import Depth, frozen_blocks, row_keys, undropped_below
+from tunesmith.models.depth import Depth, _rows, frozen_blocks, row_keys, undropped_below
 from tunesmith.models.dropout import set_dropout
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.layout import RaggedBatch, ragged
@@ -105,6 +106,28 @@ def test_rows_in_other_company_give_the_same_numbers() -> None:
         for one, two in zip(gradients(backbone, delta, batch), wanted, strict=True):
             assert relative(one, two) < 1e-6
     assert len(depth.store.missing) == whole.layout.rows - 5
+
+
+def test_rows_of_several_deltas_keep_their_own_states() -> None:
+    backbone, delta = tuned("bert", Lora(rank=2, layers="top-half"))
+    other = Lora(rank=2, layers="top-half").attach(backbone.seams, "other")
+    for parameter in other.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    rows = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [14, 15, 16, 17, 18, 19, 20, 21], [22, 23, 24, 25]]
+    batch = ragged(rows, names=["default", "default", "other", "other"])
+    assert batch.layout.lengths == (3, 6, 4, 8), "by delta, and not by length alone"
+    plain = backbone.hidden(batch)
+    store = RowStore(zip(row_keys(batch), batch.layout.lengths, strict=True), backbone.width, torch.float64)
+    backbone.below = Depth(backbone, frozen_blocks(backbone, [delta, other])[0], ["default", "other"], store)
+    for _ in range(2):
+        assert relative(backbone.hidden(batch), plain) < 1e-10
+
+
+def test_segments_stay_with_their_rows() -> None:
+    batch = replace(ragged([[5, 6, 7], [8, 9]], names=["a", "b"]), segments=torch.tensor([0, 1, 1, 0, 1]))
+    taken = _rows(batch, [0, 1])
+    assert taken.ids.tolist() == [8, 9, 5, 6, 7] and taken.index.tolist() == [1, 0]
+    assert taken.segments is not None and taken.segments.tolist() == [0, 1, 0, 1, 1]
 
 
 def test_a_shared_prompt_runs_once_above_kept_states() -> None:

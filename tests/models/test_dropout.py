@@ -40,3 +40,14 @@ def test_a_stream_goes_back_to_before_a_device_first_drew_from_it() -> None:
     for state, wanted in ((begin, first), (middle, second)):
         source.state = state
         assert torch.equal(torch.rand(4, generator=source._on(device)), wanted)
+
+
+def test_a_stream_goes_on_without_a_device_that_is_not_here() -> None:
+    """A checkpoint of another machine: what its GPU drew goes on nowhere, and a device here begins with the seed."""
+    source = DropoutSource(3)
+    drop(torch.ones(9), 0.5, source)
+    found = DropoutSource(0)
+    found.state = source.state | {"others": {"cuda:99": torch.zeros(16, dtype=torch.uint8)}}
+    shape = torch.Size((40,))
+    assert torch.equal(found.keep(shape, 0.5), source.keep(shape, 0.5))
+    assert found._on(torch.device("cpu")).initial_seed() == 3 and not found.state["others"].keys() - {"cpu"}

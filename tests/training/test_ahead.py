@@ -61,6 +61,18 @@ def test_a_loss_that_is_no_number_changes_nothing(monkeypatch: pytest.MonkeyPatc
     assert all(torch.equal(one, other) for one, other in zip(before, own.tuned.state(), strict=True))
 
 
+def test_a_loss_is_awaited_on_the_gpu_that_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which need not be the present one, as with model.device=cuda:1: a copy runs in its source's stream."""
+
+    class Event:
+        def record(self, stream: Any = "of the present device") -> None:
+            self.stream = stream
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"of {device}")
+    assert ahead.Unread(torch.tensor(1.0))._done.stream == "of cpu"  # the loss's own device
+
+
 def test_rows_that_may_yet_change_are_not_sent_ahead() -> None:
     own = trial(backbone(0.0), Lora(rank=2, layers="all-linear"), "a", 0, epochs=2, batch_size=40)
     assert own.next_rows == []

@@ -2,18 +2,22 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.test_many import Rows, backbone, trial
 from tunesmith.evaluation.plots import by_layer
 from tunesmith.methods.adapter import Adapter
 from tunesmith.methods.lora import Lora
+from tunesmith.models import placing
 from tunesmith.models.backbone import Backbone
+from tunesmith.training import monitoring
 from tunesmith.training.loop import Loop
-from tunesmith.training.monitoring import block_of, gradient_norms
+from tunesmith.training.monitoring import Monitor, block_of, gradient_norms
 
 
 def test_norms_by_block_are_sums_of_squares() -> None:
@@ -25,6 +29,29 @@ def test_norms_by_block_are_sums_of_squares() -> None:
     assert list(found) == ["others", "encoder.layer.0"]  # the last one has no gradient
     assert found == pytest.approx({"others": math.sqrt(6), "encoder.layer.0": math.sqrt(6 * (4 + 9))})
     assert block_of("decoder.block.2.layer.0.q") == "decoder.block.2"
+
+
+class NoDoubles(TorchDispatchMode):
+    """Stands for Apple's GPUs, which have no float64."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            raise TypeError("the MPS framework doesn't support float64")
+        return found
+
+
+def test_nothing_asks_a_device_for_a_type_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert placing.widest(torch.device("mps")) == torch.float32
+    assert placing.widest(torch.device("cpu")) == placing.widest(torch.device("cuda", 1)) == torch.float64
+    for place in (placing, monitoring):
+        monkeypatch.setattr(place, "widest", lambda device: torch.float32)
+    one, seen = nn.Parameter(torch.ones(3, 2)), Monitor()
+    one.grad = torch.full_like(one, 2.0)
+    with NoDoubles():
+        assert gradient_norms([("a", one)]) == pytest.approx({"others": math.sqrt(24)})
+        seen.activations("block", torch.ones(4, 2))
+    assert placing.moved(torch.ones(2, dtype=torch.float64), torch.device("meta")).dtype == torch.float32
 
 
 def test_the_history_has_them_and_they_are_drawn() -> None:

@@ -8,8 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.test_many import backbone, trial
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.registry import components
+from tunesmith.methods.base import Method
+from tunesmith.methods.fusion import Fusion
+from tunesmith.methods.ia3 import Ia3
+from tunesmith.methods.lora import Lora
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.training.optimizing import Optimizer
@@ -166,6 +171,20 @@ def test_muon_is_torchs_for_matrices_and_adamw_for_vectors_and_the_head() -> Non
         torch.testing.assert_close(ours, one, rtol=1e-12, atol=0)
     with pytest.raises(CompatibilityError, match="muon is for matrices, and the method trains none"):
         Optimizer([([theirs[1]], RATE)], settings("muon"), STEPS)
+    with pytest.raises(CompatibilityError, match="muon is for matrices, and the method trains none"):
+        Optimizer([([theirs[0]], RATE)], settings("muon"), STEPS, still=[theirs[0]])
+
+
+def test_kernels_beside_matrices_leave_those_to_muon() -> None:
+    def moved(*more: nn.Parameter) -> torch.Tensor:
+        weight = parameters()[0]
+        found = Optimizer([([weight, *more], RATE)], settings("muon"), STEPS)
+        pull([weight, *more], 0)
+        found.step()
+        return weight.detach()
+
+    kernel = nn.Parameter(torch.ones(2, 3, 3, 3, dtype=torch.float64))
+    assert torch.equal(moved(kernel), moved()) and bool((kernel != 1).all())
 
 
 def test_adamw_in_8_bits_is_torchaos() -> None:
@@ -264,6 +283,26 @@ def test_equal_to_torch_adamw_with_clipping() -> None:
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize(
+    "method", [Ia3(), Lora(rank=2, dora=True), Fusion(members=({"name": "lora", "rank": 2}, {"name": "ia3"}))],
+    ids=["ia3", "dora", "fusion"],
+)  # fmt: skip
+def test_factors_and_lengths_do_not_decay_whatever_their_shape(method: Method) -> None:
+    own = trial(backbone(0.0), method, "a", 0, learning_rate=0.1, weight_decay=0.5)
+    before = {name: one.detach().clone() for name, one in own.tuned.delta.named_parameters()}
+    for one in own.optimizer.parameters:
+        one.grad = torch.zeros_like(one)
+    own.optimizer.step()
+    moved = {name for name, one in own.tuned.delta.named_parameters() if not torch.equal(one, before[name])}
+    still = {name for name in before if name.endswith((".ia3_l", ".lora_magnitude_vector"))}
+    zeros = {name for name, one in before.items() if not one.any()}
+    assert still and moved == before.keys() - still - zeros
+
+
+def test_dora_of_kernels_does_not_decay() -> None:
+    assert not Lora(dora=True).decays("stem.lora_magnitude_vector") and Lora(dora=True).decays("stem.lora_A.weight")
+
+
 def test_values_are_clipped_before_the_norm() -> None:
     one = nn.Parameter(torch.zeros(3, dtype=torch.float64))
     plain = settings({"name": "sgd", "momentum": 0.0}, clip_value=2.0, clip_norm=1.5, weight_decay=0.0)
@@ -293,7 +332,8 @@ def test_a_scaled_loss_takes_the_same_steps_and_leaves_out_those_that_overflow()
         before = other.detach().clone()
         scaled.scale(other.sum() * float("inf")).backward()
         scaled.step()
-        assert torch.equal(other, before)
+        assert torch.equal(other, before) and scaled.left_out == 1
+        assert other.grad is None, "what overflowed is nothing that a method may go by"
 
 
 def test_a_recipe_names_an_optimizer_and_a_schedule() -> None:

@@ -1,6 +1,7 @@
 """The plan of a step: passes that fit into a limit, blocks that run again, and what cannot fit."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,11 +9,14 @@ import pytest
 import tunesmith
 from tests.conftest import write_jsonl
 from tests.runs.test_language_runs import recipe
+from tests.training.test_many import backbone, trial
 from tunesmith.core.errors import RecipeError, TunesmithError
+from tunesmith.methods.lora import Lora
 from tunesmith.models import recomputing
 from tunesmith.runs.generating import Generating
 from tunesmith.training import planning
 from tunesmith.training.planning import Plan, _cut, _Step
+from tunesmith.training.preflight import check
 
 
 class Fixed(_Step):
@@ -43,6 +47,15 @@ def test_small_passes_come_before_blocks_that_run_again(
     found = _cut(Fixed(1000, 20, 500), limit, blocks)
     assert (found.tokens, found.again) == (tokens, again)
     assert found.peak_bytes == 1010 + (tokens or 500) * (41 if again else 100)
+
+
+def test_a_step_whose_rows_are_mixed_is_not_cut() -> None:
+    mixed = trial(backbone(0.0), Lora(rank=2), "a", 0, synthetic={"name": "mixup"})
+    facts: Any = SimpleNamespace(held_bytes=0, trainable=1)
+    assert _Step([(mixed, facts)]).fixed_tokens and not mixed.divisible and mixed.passes([0, 1]) == [[0, 1]]
+    few = trial(backbone(0.0), Lora(rank=2), "b", 0, synthetic={"name": "mixup"}, tokens_per_pass=8)
+    with pytest.raises(RecipeError, match=r"tokens_per_pass: training.synthetic mixes all rows of a step"):
+        check(few)
 
 
 def test_the_plan_is_said() -> None:

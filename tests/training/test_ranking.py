@@ -24,8 +24,17 @@ def test_the_best_are_ranked_and_of_equal_ones_the_earlier_comes_first() -> None
     assert [one.epoch for one in ranking.states] == [5, 2, 3]
     assert torch.equal(mean_state(ranking.states)[0], torch.full((2,), 10 / 3))
     again = Ranking(3)
-    again.resume(ranking.state())
+    again.resume(ranking.state(), torch.device("cpu"))
     assert [one.key for one in again.states] == [one.key for one in ranking.states]
+
+
+def test_states_of_a_checkpoint_lie_beside_later_ones() -> None:
+    before, device = Ranking(2), torch.device("meta")  # stands for a GPU: a checkpoint's tensors are on the CPU
+    before.add((0.5, 1.0), 1, [torch.ones(2)])
+    ranking = Ranking(2)
+    ranking.resume(before.state(), device)
+    ranking.add((0.2, 1.0), 2, [torch.ones(2, device=device)])
+    assert mean_state(ranking.states)[0].device == device
 
 
 @pytest.fixture(scope="module")

@@ -5,23 +5,28 @@ from __future__ import annotations
 import math
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
+from tests.models.test_ragged import FAMILIES
 from tests.training.test_many import backbone, trial
 from tunesmith.core.errors import CompatibilityError, RecipeError
 from tunesmith.core.named import build_named
 from tunesmith.core.registry import components
 from tunesmith.methods.bitfit import BitFit
 from tunesmith.methods.lora import Lora
+from tunesmith.models.language import LanguageModel
+from tunesmith.models.layout import ragged
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.training.checkpoints import Checkpoint
 from tunesmith.training.loop import Loop
 from tunesmith.training.packing import packed, unpacked
-from tunesmith.training.regularizing import Regularizing, zero_share
+from tunesmith.training.regularizing import Regularizing, noisy, whole_rows, zero_share
 from tunesmith.training.trial import Trial
 
 
@@ -113,6 +118,29 @@ def test_noise_on_embeddings_is_uniform_and_as_long_as_the_paper_says() -> None:
         bound = 5 / math.sqrt(length * 64)
         assert 0.97 * bound < rows.abs().max() <= bound
         assert rows.std() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+def test_noise_goes_by_the_lengths_of_whole_rows_where_a_prompt_is_shared() -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(transformers.AutoModelForCausalLM.from_config(FAMILIES["llama"]()).eval())
+    begin, seen = torch.arange(20, 50), list[tuple[int, list[int]]]()
+    batch = ragged([torch.cat([begin, torch.full((length,), 60 + length)]) for length in (3, 9, 6)])
+
+    class Noted:
+        makes_noise = True
+
+        def noise(self, shape: torch.Size, lengths: torch.Tensor) -> torch.Tensor:
+            seen.append((shape[0], lengths.unique().tolist()))
+            return torch.zeros(shape)
+
+    noted: Any = [SimpleNamespace(name="a", regularizing=Noted())]
+    with whole_rows(model, noted), noisy(model, noted):
+        assert model.spared(batch) == 0, "no pass begins with a prompt that has run"
+        model.hidden_at(batch, torch.tensor([35, 70]))
+        model.hidden_behind(batch, [[5], [6, 7]])
+    assert seen[0] == (33 + 36 + 39, [33, 36, 39])
+    assert seen[1] == (2 * (33 + 36 + 39) + 9, [34, 35, 37, 38, 40, 41])
+    assert model.spared(batch) == 30
 
 
 CASES: dict[str, list[Any]] = {
@@ -213,6 +241,20 @@ def test_regularizers_of_one_trial_leave_the_others_alone() -> None:
         run([alone])
         for a, b in zip(alone.tuned.parameters(), together[number].tuned.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_steps_are_counted_from_the_beginning_of_a_stage() -> None:
+    """As of a round of self-training, which begins after the steps of the round before."""
+    written = [{"name": "weight-averaging", "start": 0.75}, {"name": "sparse", "zeros": 0.5}]
+    for one in written:
+        own = trial(backbone(0.0), Lora(rank=2), "a", 0, epochs=2, batch_size=8, regularizers=[one])
+        first = [parameter.detach().clone() for parameter in own.tuned.parameters()]
+        own.trained.steps, own.stage = 100, (0, 100)
+        Loop([own])._timed([(own, own.take())], lambda *_: None)
+        answers = own.answers() or own.tuned.state()
+        assert all(torch.equal(a, b) for a, b in zip(answers, own.tuned.parameters(), strict=True))
+        zeros = [int((b == 0).sum()) for a, b in zip(first, own.tuned.parameters(), strict=True) if a.any()]
+        assert max(zeros) <= 0.2 * max(one.numel() for one in first), "the share begins to rise anew"
 
 
 def test_what_averages_answers_and_training_goes_on_from_the_parameters() -> None:

@@ -166,6 +166,16 @@ class Method(Component):
         """
         return 1.0
 
+    def decays(self, parameter: str) -> bool:
+        """Say whether weight decay may draw a parameter of the delta towards zero, where it is a matrix.
+
+        Args:
+            parameter: its name in the delta.
+        Returns:
+            False for factors and lengths, which leave the model as it is at another value than zero.
+        """
+        return True
+
     def penalty(self, delta: Delta) -> Tensor | None:
         """Return what is added to the loss of a step, or None.
 

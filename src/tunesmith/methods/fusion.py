@@ -149,11 +149,25 @@ class Fusion(Method):
         Returns:
             A positive number.
         """
+        found = self._owner(parameter)
+        return 1.0 if found is None else found[0].rate_ratio(found[1])
+
+    def decays(self, parameter: str) -> bool:
+        """Ask the member a parameter belongs to.
+
+        Args:
+            parameter: its name in the delta.
+        Returns:
+            What that one says; True for what is no member's patch.
+        """
+        found = self._owner(parameter)
+        return found is None or found[0].decays(found[1])
+
+    def _owner(self, parameter: str) -> tuple[Method, str] | None:
+        """Return the member whose patch a parameter belongs to, and what it calls the parameter."""
         place, mark, rest = parameter.partition(".members.")
-        if not mark:
-            return 1.0
         number, _, leaf = rest.partition(".")
-        return self.methods[int(number)].rate_ratio(f"{place}.{leaf}")
+        return (self.methods[int(number)], f"{place}.{leaf}") if mark else None
 
     def penalty(self, delta: Delta) -> Tensor | None:
         """Add up the members' penalties.

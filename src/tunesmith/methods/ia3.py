@@ -101,6 +101,10 @@ class Ia3(LayerMethod):
         inputs = self.feed_forward(seams)
         return {path: partial(Ia3Patch, path in inputs) for path in paths}
 
+    def decays(self, parameter: str) -> bool:
+        """Say that factors keep their size: a map is as it was where they are one."""
+        return not parameter.endswith(".ia3_l")
+
     def to_peft(self, delta: Delta) -> dict[str, Any]:
         """Word the settings as a PEFT IA3Config.
 

@@ -240,6 +240,10 @@ class Lora(LayerMethod):
         """
         return self.b_rate_ratio if ".lora_B." in parameter or parameter.endswith("lora_embedding_B") else 1.0
 
+    def decays(self, parameter: str) -> bool:
+        """Say that DoRA's lengths of rows keep their size, also of kernels, where they are no vector."""
+        return not parameter.endswith(".lora_magnitude_vector")
+
     # Saving ---------------------------------------------------------------------------------------------------
 
     def blank(self) -> Self:

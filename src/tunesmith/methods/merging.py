@@ -181,10 +181,20 @@ def _attached(delta: Delta) -> LoraTensors:
         pairs[path] = Pair((names[0], names[1]), down.detach().cpu(), up.detach().cpu(), float(scale))
     if not pairs or delta.prompt is not None:
         raise _no_lora(where, "has no lora_A", mendable=bool(delta.patches) and delta.prompt is None)
-    base = getattr(getattr(delta.seams.model, "config", None), "_name_or_path", "") or ""
-    rest = {PREFIX + name: copy.detach().cpu() for name, copy in delta.copies.items()}
-    turned = any(delta.seams.linear[path].stores_transposed for path in pairs)
-    return LoraTensors(where, {"base_model_name_or_path": base, "fan_in_fan_out": turned}, pairs, rest)
+    config = {
+        "base_model_name_or_path": getattr(getattr(delta.seams.model, "config", None), "_name_or_path", "") or "",
+        "fan_in_fan_out": any(delta.seams.linear[path].stores_transposed for path in pairs),
+        "modules_to_save": list(dict.fromkeys(name.rpartition(".")[0] for name in delta.copies if name in delta.alone)),
+    }
+    biases = [name.removesuffix(".bias") for name in delta.copies if name not in delta.alone]
+    if biases:
+        config["bias"] = "lora_only" if all(path in pairs for path in biases) else "all"
+    rest = {
+        PREFIX + (f"{path}.base_layer.bias" if (path := name.removesuffix(".bias")) in pairs else name): copy
+        for name, copy in delta.state().items()
+        if name in delta.copies
+    }
+    return LoraTensors(where, config, pairs, rest)
 
 
 def _no_lora(where: str, why: str, mendable: bool = True) -> CompatibilityError:

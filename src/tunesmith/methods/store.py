@@ -44,6 +44,8 @@ def save_delta(folder: Path, method: Method, delta: Delta, base_name: str) -> No
     extras = method.extras(delta)
     if extras:
         save_tensors(folder / EXTRAS, {name: tensor.contiguous() for name, tensor in extras.items()})
+    else:  # another delta's would be read in the place of this one's tensors
+        (folder / EXTRAS).unlink(missing_ok=True)
     config = {
         "peft_type": method.peft_type,
         "base_model_name_or_path": base_name,

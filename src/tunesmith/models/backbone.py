@@ -64,6 +64,7 @@ class Backbone:
         self._no_cache = {"use_cache": False} if "use_cache" in accepted or self._is_decoder else {}
         self.below: Depth | None = None  # what frozen blocks gave before, while rows come again
         self.again: Recomputing | None = None  # blocks that run again for their gradients, to spare memory
+        self.rows_whole = False  # whether rows run whole, each with what it begins with in common with others
         self.proof = self._prove() if prove else Proof(False, 0, 0.0, "not checked")
         self._ending = self._prove_ending()
 

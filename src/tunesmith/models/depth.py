@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ class Depth:
             return None
         new = [row for row, key in enumerate(keys) if key in self.store.missing]
         if new:
-            self.store.put([keys[row] for row in new], self._run(_rows(batch, new)))
+            rows = _rows(batch, new)
+            self.store.put([keys[row] for row in rows.here.index.tolist()], self._run(rows))
         return self.store.get(keys).to(self.backbone.device, self._dtype)
 
     @torch.no_grad()
@@ -113,13 +115,13 @@ def row_keys(batch: RaggedBatch) -> list[bytes]:
 
 
 def _rows(batch: RaggedBatch, numbers: Sequence[int]) -> RaggedBatch:
-    """Take some rows of a batch, in their order, without names."""
-    parts = [batch.part(number, number + 1) for number in numbers]
-    taken = ragged([part.ids.cpu() for part in parts]).to(batch.ids.device)
-    if batch.segments is None:
-        return taken
-    segments = torch.cat([part.segments for part in parts if part.segments is not None])
-    return RaggedBatch(taken.ids, taken.layout, taken.index, segments=segments)
+    """Take some rows of a batch, without names and so by length alone; `index` says which row each is."""
+    parts = {number: batch.part(number, number + 1) for number in numbers}
+    taken = ragged([part.ids.cpu() for part in parts.values()], numbers)
+    if batch.segments is not None:
+        own = [parts[number].segments for number in taken.index.tolist()]
+        taken = replace(taken, segments=torch.cat([part for part in own if part is not None]).cpu())
+    return taken.to(batch.ids.device)
 
 
 def frozen_blocks(backbone: Backbone, deltas: Sequence[Delta], training: bool = True) -> tuple[list[nn.Module], str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tunesmith.models.loading import is_at_hand
+
 if TYPE_CHECKING:
     from tunesmith.models.routing import Routing
 
 
 _CPU = torch.device("cpu")
+_is_here = cache(is_at_hand)  # states are set anew in every pass of blocks that run again
 
 
 class DropoutSource:
@@ -47,14 +51,16 @@ class DropoutSource:
     def state(self) -> dict[str, Any]:
         """Where the stream stands; may be set to go on from there."""
         others = {str(device): generator.get_state() for device, generator in self._others.items()}
-        return {"cpu": dict(self._bits.bit_generator.state), "others": others}
+        return {"seed": self._seed, "cpu": dict(self._bits.bit_generator.state), "others": others}
 
     @state.setter
     def state(self, found: dict[str, Any]) -> None:
+        self._seed = found.get("seed", self._seed)  # older checkpoints have none
         self._bits.bit_generator.state = found["cpu"]
-        self._others = {}  # one that was made since begins anew from the seed
+        self._others = {}  # one that was made since begins anew from the seed, as one does of a device that is not here
         for device, state in found["others"].items():
-            self._on(torch.device(device)).set_state(state)
+            if _is_here(device):
+                self._on(torch.device(device)).set_state(state)
 
     def _on(self, device: torch.device) -> torch.Generator:
         if device not in self._others:

@@ -14,6 +14,7 @@ from tunesmith.core.errors import CompatibilityError
 from tunesmith.models.attention import flat_rows, open_attention
 from tunesmith.models.inserting import Insertion
 from tunesmith.models.leading import Leading
+from tunesmith.models.loading import first_place
 from tunesmith.models.prefixed import Prefix
 from tunesmith.models.routing import Routing
 from tunesmith.models.soft_prompts import PrefixPrompt, SoftPrompt, TokenPrompt
@@ -39,6 +40,7 @@ class HostSeam:
         self.layers = set(module.modules())
         self._causal = is_causal(module)
         self._takes = set(self.__signature__.parameters)
+        self._first_place = first_place(module)
         self.kept: dict[str, tuple[list[Tensor], dict[nn.Module, Prefix]]] = {}
         self._shifting = [_Shifted(inner, seams.routing) for inner in module.modules() if _Shifted.fits(inner)]
         self._copied = False
@@ -183,6 +185,7 @@ class HostSeam:
         if limit is None or reference is None:
             return
         layout = self.seams.routing.layout
+        limit -= self._first_place
         longest = max(layout.lengths) if layout is not None else reference.shape[1] + _past(values)
         prompt = max(prompt.length for prompt in prompts.values())
         if longest + prompt > limit:

@@ -162,7 +162,11 @@ class LanguageModel(Backbone):
 
     def spared(self, batch: RaggedBatch) -> int:
         """Count the tokens that the rows begin with in common."""
-        return common(batch, range(batch.layout.rows)) if self._shares else 0
+        return common(batch, range(batch.layout.rows)) if self._parts_rows else 0
+
+    @property
+    def _parts_rows(self) -> bool:
+        return self._shares and not self.rows_whole
 
     def before_learned(self, batch: RaggedBatch) -> Tensor:
         """Run the model and take the hidden states that the learned tokens are predicted from.
@@ -187,7 +191,7 @@ class LanguageModel(Backbone):
         if names <= set(self.leads):
             return self._led(batch.to(self.device), moved(places, self.device))
         batch = batch.to(self.device)
-        shared = share_prompt(batch) if self._shares and self._plain(names) else None
+        shared = share_prompt(batch) if self._parts_rows and self._plain(names) else None
         if shared is None:
             return super().hidden_at(batch, places)
         given = self._kept(batch)
@@ -211,7 +215,7 @@ class LanguageModel(Backbone):
             starts = accumulate((size for _, size in ends_of), initial=0)
             return torch.cat([self._behind_of(name, batch.part(start, start + size), ends)
                               for (name, size), start in zip(ends_of, starts, strict=False)])  # fmt: skip
-        if ends and self._shares and self._plain([active]):
+        if ends and self._parts_rows and self._plain([active]):
             return self._forked(batch.to(self.device), ends).view(batch.layout.rows, -1, self.width)
         wide = branch(batch, ends)
         return self.hidden_at(wide.batch, wide.places).view(batch.layout.rows, -1, self.width)

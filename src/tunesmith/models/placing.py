@@ -17,6 +17,17 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """Return the most exact type of numbers that a device has.
+
+    Args:
+        device: any.
+    Returns:
+        float64; float32 on Apple's GPUs.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to a device; to a GPU without waiting for the work that it has before it.
 
@@ -24,8 +35,11 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
         tensor: on any device.
         device: where to.
     Returns:
-        The tensor there; the same one where it is there already.
+        The tensor there, in the most exact type of the device where its own is more exact; the same one where it is
+        there already.
     """
+    if tensor.dtype == torch.float64:
+        tensor = tensor.to(widest(device))
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
+from tunesmith.models.loading import first_place
 from tunesmith.models.soft_prompts import Layer
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def recorded_keys(seams: Seams, layers: list[Layer], ids: Tensor) -> Tensor:
     """
     model = seams.model
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[operator,union-attr]
+    limit = None if limit is None else limit - first_place(model)
     if limit is not None and len(ids) > limit:
         raise CompatibilityError(
             f"the soft prompt is longer than {type(model).__name__} can read: {len(ids)} virtual tokens, at most "

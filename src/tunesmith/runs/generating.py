@@ -22,6 +22,7 @@ from tunesmith.evaluation.written import Written
 from tunesmith.models.backbone import length_sorted
 from tunesmith.models.language import LanguageModel
 from tunesmith.models.loading import load_model
+from tunesmith.models.placing import widest
 from tunesmith.models.sequences import open_language
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.comparing import Meter, Scored
@@ -76,7 +77,7 @@ def likelihoods(
     for numbers in length_sorted(rows.lengths.tolist(), _TOKENS, _ROWS):
         batch = seen_together([rows.seen(number) for number in numbers], numbers).to(backbone.device)
         nats = backbone.nats(task.read(backbone, batch), batch.targets)
-        sums = torch.stack([part.double().sum() for part in nats.split(batch.items)])
+        sums = torch.stack([part.to(widest(part.device)).sum() for part in nats.split(batch.items)])
         found[batch.index.cpu().numpy()] = sums.cpu().numpy()
         if advance is not None:
             advance(len(numbers))

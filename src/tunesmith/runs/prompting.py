@@ -12,6 +12,7 @@ from tunesmith.core.arrays import Array
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.models.backbone import length_sorted, pool
 from tunesmith.models.layout import ragged
+from tunesmith.models.placing import widest
 from tunesmith.prompts.demonstrating import Demonstrator
 from tunesmith.prompts.demonstrations.base import dealt
 from tunesmith.prompts.prompt import Prompt
@@ -83,7 +84,8 @@ class PromptScorer:
             given = [row for row, _ in demonstrations_from], [label for _, label in demonstrations_from]
             shown = self.demonstrator(prompt, *given).shown(rows)
         tokens, _ = task.labels.reader.encode(rows, shown)
-        head = task.head(self.session.backbone.width, len(labels)).to(self.session.backbone.device).double().eval()
+        device = self.session.backbone.device
+        head = task.head(self.session.backbone.width, len(labels)).to(device, widest(device)).eval()
         task.start_from_texts(head, self.session.backbone, self.session.tokenizer)
         found = np.zeros((len(rows), len(labels)))
         training = self.session.backbone.model.training
@@ -91,7 +93,7 @@ class PromptScorer:
         with torch.no_grad():
             for numbers in length_sorted(tokens.lengths.tolist(), _TOKENS, _ROWS):
                 batch = ragged([torch.from_numpy(tokens[number]) for number in numbers], numbers)
-                scores = head(task.read(self.session.backbone, batch).double())
+                scores = head(task.read(self.session.backbone, batch).to(widest(device)))
                 found[batch.index.numpy()] = scores.log_softmax(-1).cpu().numpy()
         self.session.backbone.model.train(training)
         return found
@@ -155,7 +157,7 @@ class PromptScorer:
         for numbers in length_sorted([len(row) for row in rows], _TOKENS, _ROWS):
             batch = ragged([rows[number] for number in numbers], numbers)
             vectors = pool(backbone.read_only(batch), batch.layout, "mean")
-            found[batch.index.numpy()] = vectors.double().cpu().numpy()
+            found[batch.index.numpy()] = vectors.cpu().double().numpy()
         backbone.seams.use(before)
         return found
 

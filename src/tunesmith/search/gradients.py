@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.arrays import Codes
 from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.models.placing import widest
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.runs.prompting import PromptScorer
 from tunesmith.search.sources import Row
@@ -103,12 +104,13 @@ def word_gradient(scorer: PromptScorer, task: Any, batch: RaggedBatch, truth: Te
         (D,).
     """
     backbone = scorer.session.backbone
-    head = task.head(backbone.width, len(task.labels.reader.labels)).to(backbone.device).double().eval()
+    exact = widest(backbone.device)
+    head = task.head(backbone.width, len(task.labels.reader.labels)).to(backbone.device, exact).eval()
     task.start_from_texts(head, backbone, scorer.session.tokenizer)
     training = backbone.model.training
     backbone.model.eval()
     with torch.enable_grad(), _watched(backbone.seams.reader.get_input_embeddings()) as calls:  # type: ignore[operator]
-        scores = head(task.read(backbone, batch).double()).log_softmax(-1)
+        scores = head(task.read(backbone, batch).to(exact)).log_softmax(-1)
         wanted = truth.to(scores.device)[batch.index.to(scores.device)]
         scores.gather(1, wanted[:, None]).mean().backward()
     backbone.model.train(training)

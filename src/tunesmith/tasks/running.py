@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tunesmith.data.tokens import TokenRows
 from tunesmith.models.backbone import Backbone, length_sorted
 from tunesmith.models.layout import ragged
+from tunesmith.models.placing import widest
 from tunesmith.tasks.base import Task
 
 PASS = 1024, 64  # tokens and rows of one batch at most: larger ones are no faster and take more memory
@@ -59,7 +60,7 @@ def probabilities(head: nn.Module, features: Tensor) -> Tensor:
     training = head.training
     head.eval()
     device = head_tensor(head).device
-    parts = [head(part.to(device)).double().softmax(-1).cpu() for part in features.split(4096)]
+    parts = [head(part.to(device)).to(widest(device)).softmax(-1).cpu().double() for part in features.split(4096)]
     head.train(training)
     return torch.cat(parts)
 

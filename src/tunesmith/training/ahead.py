@@ -86,7 +86,7 @@ class Unread:
     def __init__(self, loss: Tensor) -> None:
         self._copy = loss.detach().to("cpu", non_blocking=True)
         self._done = torch.cuda.Event()
-        self._done.record()
+        self._done.record(torch.cuda.current_stream(loss.device))  # which need not be the present device's
 
     def value(self) -> float:
         """Wait for the loss, not for what the GPU was given after it."""

@@ -23,7 +23,7 @@ from tunesmith.training.checkpoints import Checkpoint, Checkpoints, Rows, newest
 from tunesmith.training.monitoring import watching
 from tunesmith.training.packing import random_state, set_random_state
 from tunesmith.training.processes import ALONE, Processes
-from tunesmith.training.regularizing import check_noise, noisy
+from tunesmith.training.regularizing import check_noise, noisy, whole_rows
 from tunesmith.training.stopping import Asked, heeding
 from tunesmith.training.synthesizing import check_inside, mixing
 from tunesmith.training.trial import Trial
@@ -182,7 +182,7 @@ class Loop:
         began = time.perf_counter()
         for trial, _ in work:
             trial.tuned.train(True)
-        with narrow_products(self._narrow):
+        with narrow_products(self._narrow), whole_rows(self.backbone, [trial for trial, _ in work]):
             losses = self.step(work)
         for trial, _ in work:
             trial.trained.seconds += time.perf_counter() - began

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.models.backbone import Backbone
+from tunesmith.models.placing import widest
 from tunesmith.models.structure import stacks
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def gradient_norms(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, float
     squares: defaultdict[str, float] = defaultdict(float)
     for name, parameter in named:
         if parameter.grad is not None:
-            squares[block_of(name)] += float(parameter.grad.double().square().sum())
+            squares[block_of(name)] += float(parameter.grad.to(widest(parameter.device)).square().sum())
     return {block: total**0.5 for block, total in squares.items()}
 
 
@@ -69,7 +70,6 @@ class Monitor:
         self._norms = gradient_norms(named)
 
     @torch.no_grad()
-    @torch.no_grad()
     def activations(self, block: str, added: Tensor) -> None:
         """Take in what a block added to its input in one of the step's passes.
 
@@ -78,7 +78,7 @@ class Monitor:
             added: output less input of the trial's tokens, (n, D).
         """
         sums = self._sums[block]
-        sums[0] += float(added.double().square().sum())
+        sums[0] += float(added.to(widest(added.device)).square().sum())
         sums[1] += added.numel()
 
     def zeros(self, states: Tensor) -> None:

@@ -25,6 +25,7 @@ class Optimizer:
         scaled: whether losses are scaled up before their gradients are taken, for models in float16, whose small
             gradients would be zero; a step whose gradients overflow is left out and the scale halved.
         head: parameters of the head, which some optimizers treat apart.
+        still: parameters that do not decay, whatever their shape.
     Raises:
         CompatibilityError: no parameter at all, or none that the optimizer is for.
     """
@@ -36,9 +37,11 @@ class Optimizer:
         total: int,
         scaled: bool = False,
         head: Iterable[nn.Parameter] = (),
+        still: Iterable[nn.Parameter] = (),
     ) -> None:
         parts = list(parts)
-        groups = list(_groups(parts, settings.weight_decay, {id(one) for one in head}))
+        known = {id(one) for one in head}, {id(one) for one in still}
+        groups = list(_groups(parts, settings.weight_decay, *known))
         self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
         if not self.parameters:
             raise CompatibilityError(
@@ -87,6 +90,8 @@ class Optimizer:
     def step(self, losses: Sequence[float] = ()) -> dict[str, float]:
         """Clip and update, unless a gradient is no number; the clipped gradients stay until `clear`.
 
+        Gradients that overflowed are cleared here: nobody who reads gradients after a step should see them.
+
         Args:
             losses: on validation after each epoch so far; some schedules go by them.
         Returns:
@@ -103,7 +108,9 @@ class Optimizer:
         before = self._scaler.get_scale()
         self._scaler.step(self._inner)
         self._scaler.update()
-        self.left_out += self._scaler.get_scale() < before
+        if self._scaler.get_scale() < before:
+            self.left_out += 1
+            self.clear()
         self._step += 1
         return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
 
@@ -155,15 +162,18 @@ class Optimizer:
         self._inner.zero_grad(set_to_none=True)
 
 
-def _groups(parts: Iterable[tuple[list[nn.Parameter], float]], weight_decay: float, head: set[int]) -> Iterable[Group]:
-    """Part parameters by rate, by whether they are matrices, which alone decay, and by whether they are the head's."""
+def _groups(
+    parts: Iterable[tuple[list[nn.Parameter], float]], weight_decay: float, head: set[int], still: set[int]
+) -> Iterable[Group]:
+    """Part parameters by rate, by whether they are matrices, kernels, which decay too, or others, and by whose."""
     for parameters, rate in parts:
-        for matrices in (True, False):
+        dims = {id(p): 1 if id(p) in still else min(max(p.dim(), 1), 3) for p in parameters}
+        for dim in (2, 3, 1):
             for of_head in (False, True):
-                chosen = [p for p in parameters if (p.dim() > 1) == matrices and (id(p) in head) == of_head]
+                chosen = [p for p in parameters if dims[id(p)] == dim and (id(p) in head) == of_head]
                 if chosen:
-                    decay = weight_decay if matrices else 0.0
-                    yield {"params": chosen, "lr": rate, "weight_decay": decay, "head": of_head}
+                    own = {"weight_decay": weight_decay if dim > 1 else 0.0, "matrices": dim == 2, "head": of_head}
+                    yield {"params": chosen, "lr": rate, **own}
 
 
 class NoOptimizer(Optimizer):

@@ -1,8 +1,8 @@
-"""Learning rates of a delta's parts."""
+"""Learning rates of a delta's parts, and which of its parameters do not decay."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -43,3 +43,15 @@ def delta_parts(
             else "training.part_learning_rates: the method has no parameters of its own. Leave it out."
         )
     return [(parameters, own) for own, parameters in parts.items()]
+
+
+def undecayed(method: Method, deltas: Sequence[Delta]) -> list[nn.Parameter]:
+    """Find the parameters that weight decay leaves alone, whatever their shape.
+
+    Args:
+        method: that attached the deltas.
+        deltas: in training.
+    Returns:
+        Those that the method says so of.
+    """
+    return [one for delta in deltas for name, one in delta.named_parameters() if not method.decays(name)]

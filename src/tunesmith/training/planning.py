@@ -115,7 +115,7 @@ class _Step:
         self._state = _SLACK[kind] * len(trials) * backbone.width * next(backbone.model.parameters()).element_size()
         self.longest = max(int(trial.row_lengths.max()) for trial in trials)
         self.usual = max(_largest_pass(trial) for trial in trials)
-        whole = not all(trial.tuned.task.separable for trial in trials)
+        whole = not all(trial.divisible for trial in trials)
         self.fixed_tokens = whole or trials[0].settings.tokens_per_pass is not None
 
     def _per_token(self, again: int) -> float:

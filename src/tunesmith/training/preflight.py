@@ -53,10 +53,11 @@ def check(trial: Trial) -> Preflight:
     """
     if not len(trial.split.labels) or (trial.split.labels < 0).all():
         raise DataError(f"{trial.split.examples.path}: no training row has a label, so nothing could be learned.")
-    if trial.settings.tokens_per_pass is not None and not trial.tuned.task.separable:
+    if trial.settings.tokens_per_pass is not None and not trial.divisible:
+        why = "training.synthetic mixes" if trial.tuned.task.separable else "the head or a loss of the task compares"
         raise RecipeError(
-            "training.tokens_per_pass: the head or a loss of the task compares all rows of a step, so a step is one "
-            "pass. Leave it out, and lower training.batch_size where memory is short."
+            f"training.tokens_per_pass: {why} all rows of a step, so a step is one pass. Leave it out, and lower "
+            "training.batch_size where memory is short."
         )
     if not trial.method.trains:
         return _untrained(trial)

@@ -70,13 +70,14 @@ class Ranking:
         """
         return [vars(one) for one in self.states]
 
-    def resume(self, state: Sequence[Mapping[str, Any]]) -> None:
+    def resume(self, state: Sequence[Mapping[str, Any]], device: torch.device) -> None:
         """Go on from a state.
 
         Args:
             state: from `state`.
+            device: of the parameters, where later states will lie beside these.
         """
-        self.states = [Ranked(one["key"], one["epoch"], one["state"]) for one in state]
+        self.states = [Ranked(one["key"], one["epoch"], [part.to(device) for part in one["state"]]) for one in state]
 
 
 def mean_state(states: Sequence[Ranked]) -> list[Tensor]:

@@ -213,6 +213,21 @@ def check_noise(backbone: Backbone, trials: Sequence[Trial]) -> None:
 
 
 @contextmanager
+def whole_rows(backbone: Backbone, trials: Sequence[Trial]) -> Iterator[None]:
+    """Let rows run whole in the steps inside the block where noise goes by their lengths, and is each row's own.
+
+    Args:
+        backbone: that the trials share.
+        trials: that make the steps.
+    """
+    before, backbone.rows_whole = backbone.rows_whole, any(trial.regularizing.makes_noise for trial in trials)
+    try:
+        yield
+    finally:
+        backbone.rows_whole = before
+
+
+@contextmanager
 def noisy(backbone: Backbone, trials: Sequence[Trial]) -> Iterator[None]:
     """Add every trial's own noise to the embeddings of its rows in the passes inside the block.
 

@@ -26,7 +26,7 @@ from tunesmith.training.corpus import Split
 from tunesmith.training.guarding import objection
 from tunesmith.training.monitoring import Monitor
 from tunesmith.training.optimizing import NoOptimizer, Optimizer
-from tunesmith.training.part_rates import delta_parts
+from tunesmith.training.part_rates import delta_parts, undecayed
 from tunesmith.training.ranking import Key, Ranked, Ranking, mean_state
 from tunesmith.training.regularizing import Regularizing, zero_share
 from tunesmith.training.sampling import epoch_steps, rows_of_epoch
@@ -97,18 +97,15 @@ class Trial:
     def new_optimizer(self) -> Optimizer:
         """Make the optimizer of the stage's epochs over the rows."""
         settings, head = self.settings, self.head_parameters()
-        rate = settings.learning_rate
-        parts = [
-            part
-            for delta in self.deltas
-            for part in delta_parts(self.method, delta, rate, settings.part_learning_rates)
-        ]
+        rate, others = settings.learning_rate, settings.part_learning_rates
+        parts = [part for delta in self.deltas for part in delta_parts(self.method, delta, rate, others)]
         return Optimizer(
             [*parts, (head, settings.head_learning_rate or rate), *self.regularizing.parts],
             settings,
             total=min(self.epoch_steps * self.stage_epochs, settings.max_steps or sys.maxsize),
             scaled=next(self.tuned.backbone.model.parameters()).dtype == torch.float16,
             head=head,
+            still=undecayed(self.method, self.deltas),
         )
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -267,9 +264,14 @@ class Trial:
     # Steps ----------------------------------------------------------------------------------------------------
 
     @property
+    def divisible(self) -> bool:
+        """Whether the rows of a step may go through the model in parts: nothing compares or mixes them."""
+        return self.tuned.task.separable and self.synthesizing.how is None
+
+    @property
     def pass_tokens(self) -> int:
         """Most tokens that go through the model at once; 0 for any number."""
-        if not self.tuned.task.separable or self.synthesizing.how is not None:  # its rows are compared or mixed
+        if not self.divisible:
             return 0
         if self.most_tokens is not None:
             return self.most_tokens
@@ -320,10 +322,11 @@ class Trial:
         if self.epoch_ended:
             self.monitor.gradients(self.tuned.delta.named_parameters())
         self.trained.steps += 1
-        self.regularizing.thin(self.trained.steps, self.optimizer.total)
-        self.regularizing.average(self.trained.steps, self.optimizer.total)
+        made, total = self.trained.steps - self.stage[1], self.optimizer.total  # both of the present stage
+        self.regularizing.thin(made, total)
+        self.regularizing.average(made, total)
         for delta in self.deltas:
-            self.method.adjust(delta, self.trained.steps - self.stage[1], self.optimizer.total)
+            self.method.adjust(delta, made, total)
         self.optimizer.clear()
         self.trained.examples += rows
         self.trained.losses.append(loss)
@@ -467,7 +470,7 @@ class Trial:
         if self.epoch:
             self._begin()
         self.trained = Trained(**state["trained"])
-        self.ranking.resume(state["ranking"])
+        self.ranking.resume(state["ranking"], self.tuned.backbone.device)
         self._facts = state["facts"]
         self.token_bytes, self.most_tokens = state["token bytes"], state["most tokens"]
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from tunesmith.core.settings import Component
 
-Group = dict[str, Any]  # params, lr, weight_decay (0 for what is no matrix), head: whether it is the task's head
+# params, lr, weight_decay (0 for vectors and factors), matrices: whether they are, of two dimensions, and head: whether
+# they are the task's head's
+Group = dict[str, Any]
 
 
 class Rule(Component):

@@ -58,7 +58,7 @@ class Muon(Rule):
 
     def build(self, groups: list[Group]) -> torch.optim.Optimizer:
         """Make torch's two."""
-        own = [group for group in groups if not group["head"] and all(one.dim() == 2 for one in group["params"])]
+        own = [group for group in groups if group["matrices"] and not group["head"]]
         rest = [group for group in groups if not any(group is one for one in own)]
         if not own:
             raise CompatibilityError(
