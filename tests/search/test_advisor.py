@@ -109,9 +109,22 @@ def test_plans_for_a_model_that_writes(tiny_writer: Path, tmp_path: Path) -> Non
 def test_a_curve_goes_on_with_its_power_law_and_is_sure_of_no_more() -> None:
     draw, sizes = np.random.default_rng(0), np.array([100.0, 200.0, 400.0])
     wrong = (draw.random((3, 4000)) < (2.0 * sizes**-0.5)[:, None]).astype(float)
-    low, value, high = Curve(sizes, wrong).at(1600.0, 0)
+    low, value, high = Curve(sizes, wrong, np.arange(4000)).at(1600.0, 0)
     assert low < 1 - 2.0 * 1600**-0.5 < high and low < value < high
-    assert Curve(sizes, wrong).at(400.0, 0)[1] == pytest.approx(0.9, abs=0.02)
+    assert Curve(sizes, wrong, np.arange(4000)).at(400.0, 0)[1] == pytest.approx(0.9, abs=0.02)
+
+
+def test_answers_to_one_row_count_as_one_row() -> None:
+    """150 samples of 200 rows, a fifth of them wrong whenever held out: answers as rows of their own cover 90 %."""
+    draw, sizes, covered = np.random.default_rng(0), np.array([40.0, 80.0, 150.0]), [0, 0]
+    for trial in range(150):
+        bad = draw.random(200) < 0.2
+        held = np.concatenate([draw.permutation(200)[:50] for _ in range(3)])
+        wrong = np.stack([bad[held].astype(float)] * 3)
+        for place, rows in enumerate((held, np.arange(150))):
+            low, _, high = Curve(sizes, wrong, rows).at(150.0, trial)
+            covered[place] += low <= 0.8 <= high
+    assert covered[1] / 150 < 0.93 <= covered[0] / 150
 
 
 def test_published_results_count_for_their_own_model_and_size_alone(data: Path, tiny_folder: Path) -> None:

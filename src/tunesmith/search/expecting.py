@@ -54,10 +54,12 @@ class Curve:
     Args:
         rows: of each size. [count]
         wrong: (sizes, answers), whether each held-out answer is wrong.
+        held: (answers,), the row that each is to; one held out in several draws is answered several times.
     """
 
     rows: Array
     wrong: Array
+    held: Codes
 
     def at(self, rows: float, seed: int) -> tuple[float, float, float]:
         """Predict the accuracy with more rows: a power law through the errors, error = a rows^-b, with 0 <= b <= 1.
@@ -72,10 +74,10 @@ class Curve:
             Low end, middle and high end.
         Source: Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence.
         """
-        draw = np.random.default_rng(seed)
-        answers = self.wrong.shape[1]
-        picks = draw.integers(0, answers, (_RESAMPLES, answers))
-        errors = np.stack([one[picks].mean(1) for one in self.wrong], 1) + 0.5 / answers
+        draw, places = np.random.default_rng(seed), np.unique(self.held, return_inverse=True)[1]
+        distinct = int(places.max()) + 1  # rows are drawn, not answers: those to one row are hardly independent
+        weights = draw.multinomial(distinct, np.full(distinct, 1 / distinct), _RESAMPLES)[:, places]
+        errors = weights @ self.wrong.T / weights.sum(1, keepdims=True) + 0.5 / len(places)
         steps = np.log(self.rows) - np.log(self.rows).mean()
         slopes = np.clip(-(np.log(errors) @ steps) / max(float(steps @ steps), _ONE), 0.0, 1.0)
         far = max(rows / self.rows[-1], 1e-3)
@@ -118,15 +120,17 @@ class Scores:
         """Fit probes to growing parts of the rows, score rows held out, and go on with the curve."""
         if len(self.labels) < _LEAST or np.unique(self.labels, return_counts=True)[1].min() < 2:
             return None
-        sizes, wrong = list[int](), [list[Array]() for _ in _SIZES]
+        sizes, wrong, answered = list[int](), [list[Array]() for _ in _SIZES], list[Codes]()
         for number in range(_DRAWS):
             kept, held = stratified_share(self.labels, _HELD, derived(self.seed, f"plan {number}"))
             kept = np.random.default_rng(derived(self.seed, f"plan rows {number}")).permutation(kept)
+            answered.append(held)
             sizes = [max(2, int(len(kept) * share)) for share in _SIZES]
             for place, size in enumerate(sizes):
                 found = self._answered(kept[:size], held)
                 wrong[place].append((found.argmax(1) != self.labels[held]).astype(np.float64))
-        curve = Curve(np.array(sizes, dtype=np.float64), np.stack([np.concatenate(one) for one in wrong]))
+        table = np.stack([np.concatenate(one) for one in wrong])
+        curve = Curve(np.array(sizes, dtype=np.float64), table, np.concatenate(answered))
         low, value, high = curve.at(self.rows, derived(self.seed, "plan resamples"))
         evidence = (
             f"linear probe on {sizes[-1]:,} of the rows, {curve.wrong.shape[1]:,} held-out answers, its learning curve "
