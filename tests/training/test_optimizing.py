@@ -15,8 +15,10 @@ from tunesmith.methods.base import Method
 from tunesmith.methods.fusion import Fusion
 from tunesmith.methods.ia3 import Ia3
 from tunesmith.methods.lora import Lora
+from tunesmith.methods.norm import Norm
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.recipe.schema import TrainingSettings
+from tunesmith.training.loop import Loop
 from tunesmith.training.optimizing import Optimizer
 from tunesmith.training.packing import packed, unpacked
 
@@ -334,6 +336,53 @@ def test_a_scaled_loss_takes_the_same_steps_and_leaves_out_those_that_overflow()
         scaled.step()
         assert torch.equal(other, before) and scaled.left_out == 1
         assert other.grad is None, "what overflowed is nothing that a method may go by"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_parameters_of_16_bits_take_steps_below_their_last_digit(dtype: torch.dtype) -> None:
+    """As copies of a 16-bit base's norms or biases; their numbers are float32's, rounded, through a checkpoint too."""
+
+    def start(one: nn.Parameter, scaled: bool) -> Optimizer:
+        return Optimizer([([one], 1e-4)], settings("adamw", weight_decay=0.0, clip_norm=0.5), 100, scaled)
+
+    def step(one: nn.Parameter, optimizer: Optimizer) -> None:
+        optimizer.scale((one.float() * torch.tensor([1.0, -2.0, 3.0])).sum()).backward()
+        optimizer.step()
+        optimizer.clear()
+        assert one.grad is None
+
+    wide, narrow = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3, dtype=dtype))
+    theirs, ours = start(wide, False), start(narrow, dtype == torch.float16)
+    for _ in range(60):
+        step(wide, theirs)
+        step(narrow, ours)
+    assert torch.equal(narrow, wide.to(dtype)) and not (narrow == 1).any()
+    tensors: dict[str, Tensor] = {}
+    state = unpacked(packed(ours.state(), tensors), tensors)
+    other = nn.Parameter(narrow.detach().clone())
+    again = start(other, dtype == torch.float16)
+    again.resume(state)
+    for _ in range(60):
+        step(narrow, ours)
+        step(other, again)
+    assert torch.equal(other, narrow)
+    with torch.no_grad():
+        narrow.zero_()  # as something that thins a delta out does between steps
+    step(narrow, ours)
+    assert narrow.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_copies_of_a_base_in_16_bits_train(dtype: torch.dtype) -> None:
+    core = backbone(0.0)
+    core.model.to(dtype)
+    own = trial(core, Norm(), "a", 0, epochs=1, batch_size=16, learning_rate=1e-3)
+    own.tuned.head.float()
+    own.optimizer = own.new_optimizer()
+    before = own.tuned.state()
+    Loop([own]).fit(lambda *_: None)
+    scales = [n for n, (name, _) in enumerate(own.tuned.delta.named_parameters()) if name.endswith("weight")]
+    assert all(not torch.equal(own.tuned.state()[n], before[n]) for n in scales)
 
 
 def test_a_recipe_names_an_optimizer_and_a_schedule() -> None:

@@ -12,6 +12,7 @@ from tunesmith.core.errors import CompatibilityError
 from tunesmith.core.named import build_named
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.training.optimizers.base import Group, Rule
+from tunesmith.training.rounding import Exact
 from tunesmith.training.schedules.base import Schedule
 
 
@@ -48,6 +49,9 @@ class Optimizer:
                 "there is nothing to train: the method has no parameters of its own, and neither has the task's head. "
                 "Choose a method that changes the model, for example method=lora, or none to take it as it is."
             )
+        self._exact = Exact(self.parameters)
+        numbers = iter(self._exact.numbers)
+        groups = [{**group, "params": [next(numbers) for _ in group["params"]]} for group in groups]
         self._rule: Rule = build_named("optimizers", settings.optimizer)
         self._inner = self._rule.build(groups)
         self._scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scaled)
@@ -97,6 +101,7 @@ class Optimizer:
         Returns:
             learning_rate of the first part, and gradient_norm before it is clipped.
         """
+        self._exact.take()
         self._scaler.unscale_(self._inner)
         scale = self.share(self._step, losses)
         for group, highest in zip(self._inner.param_groups, self._highest, strict=True):
@@ -108,6 +113,7 @@ class Optimizer:
         before = self._scaler.get_scale()
         self._scaler.step(self._inner)
         self._scaler.update()
+        self._exact.give()
         if self._scaler.get_scale() < before:
             self.left_out += 1
             self.clear()
@@ -115,15 +121,15 @@ class Optimizer:
         return {"learning_rate": self._first_rate * scale, "gradient_norm": float(norm)}
 
     def _norm(self) -> Tensor:
-        return nn.utils.get_total_norm([one.grad for one in self.parameters if one.grad is not None])
+        return nn.utils.get_total_norm([one.grad for one in self._exact.numbers if one.grad is not None])
 
     def _clip_all(self, norm: Tensor) -> None:
         """Clip by value, then by norm."""
         if self._clip_value is not None:
-            nn.utils.clip_grad_value_(self.parameters, self._clip_value)
+            nn.utils.clip_grad_value_(self._exact.numbers, self._clip_value)
             norm = self._norm()
         if self._clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self._clip, norm)
+            nn.utils.clip_grads_with_norm_(self._exact.numbers, self._clip, norm)
 
     def answering(self) -> list[Tensor] | None:
         """Return what the model should answer with in the place of `parameters`, where the optimizer averages.
@@ -131,7 +137,7 @@ class Optimizer:
         Returns:
             One tensor per parameter; None where the parameters themselves answer.
         """
-        return self._rule.answering(self._inner, self.parameters)
+        return self._rule.answering(self._inner, self._exact.numbers)
 
     def state(self) -> dict[str, Any]:
         """Return what later steps depend on.
@@ -141,6 +147,7 @@ class Optimizer:
         """
         return {
             "optimizer": self._inner.state_dict()["state"],
+            "exact": self._exact.state(),
             "scaler": self._scaler.state_dict(),
             "step": self._step,
             "left out": self.left_out,
@@ -154,12 +161,14 @@ class Optimizer:
         """
         own = self._inner.state_dict()
         self._inner.load_state_dict({**own, "state": state["optimizer"]})
+        self._exact.resume(state.get("exact", ()))  # checkpoints of older versions have none
         self._scaler.load_state_dict(state["scaler"])
         self._step, self.left_out = state["step"], state["left out"]
 
     def clear(self) -> None:
         """Forget the step's gradients."""
-        self._inner.zero_grad(set_to_none=True)
+        for one in (*self.parameters, *self._exact.numbers):
+            one.grad = None
 
 
 def _groups(

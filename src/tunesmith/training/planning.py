@@ -21,6 +21,7 @@ _SLACK = {"cpu": 1.3, "cuda": 1.15}  # times what is kept: temporaries, and hole
 _FIXED = {"cpu": 32 * _MIB, "cuda": 32 * _MIB}  # kernels, their scratch space, logits of one chunk
 _MARGIN = {"cpu": 48 * _MIB, "cuda": 0}  # below a limit: rows of ever other lengths leave more holes after many epochs
 _STATE = 4 * 4  # bytes per trained parameter: its gradient, Adam's two moments, the best state so far
+_EXACT = 4  # bytes more per trained parameter of 16 bits: the number of 32 that it is rounded from
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class _Step:
         backbone = trials[0].tuned.backbone
         kind = "cuda" if backbone.device.type == "cuda" else "cpu"
         self.held, self.margin = min(facts.held_bytes for _, facts in found), _MARGIN[kind]
-        self._own = _FIXED[kind] + _STATE * sum(facts.trainable for _, facts in found)
+        halves = sum(p.numel() for trial in trials for p in trial.optimizer.parameters if p.dtype.itemsize == 2)
+        self._own = _FIXED[kind] + _STATE * sum(facts.trainable for _, facts in found) + _EXACT * halves
         self._kept = _SLACK[kind] * sum(trial.token_bytes for trial in trials)
         self._state = _SLACK[kind] * len(trials) * backbone.width * next(backbone.model.parameters()).element_size()
         self.longest = max(int(trial.row_lengths.max()) for trial in trials)

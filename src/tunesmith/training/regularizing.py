@@ -47,7 +47,7 @@ class Regularizing:
         read = {id(p): p for one, own in self._acting if one.reads_start for p in own}
         self._start = {key: one.detach().clone() for key, one in read.items()}
         self._average = next(((one, own) for one, own in self._acting if one.averages), None)
-        self._averaged = [one.detach().clone() for one in self._average[1]] if self._average else []
+        self._averaged = [_wide(one) for one in self._average[1]] if self._average else []
         gated = [(one, own) for one, own in self._acting if isinstance(one, Gating)]
         self.gates = Gates(*gated[0]) if gated else None
         self.sparsifies = any(one.sparsifies for one, _ in self._acting)
@@ -117,7 +117,7 @@ class Regularizing:
             regularizer, own = self._average
             share = regularizer.share(step, total)
             for averaged, one in zip(self._averaged, own, strict=True):
-                averaged.lerp_(one.detach(), share)
+                averaged.lerp_(one.detach().to(averaged), share)
 
     @torch.no_grad()
     def thin(self, step: int, total: int) -> None:
@@ -179,6 +179,11 @@ class Regularizing:
         self._draw.set_state(state["draw"])
         if self.gates is not None:
             self.gates.resume(state["gates"])
+
+
+def _wide(one: Tensor) -> Tensor:
+    """Copy a parameter, of 16 bits to 32: an average moves by less than their last digit."""
+    return one.detach().to(torch.promote_types(one.dtype, torch.float32), copy=True)
 
 
 def zero_share(parameters: Iterable[Tensor]) -> float:
