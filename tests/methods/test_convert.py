@@ -265,6 +265,9 @@ def test_adapterhub_and_back(tmp_path: Path) -> None:
     (tmp_path / "hub" / "adapter_config.json").write_text(json.dumps({**config, "version": "adapters.1.0.1"}))
     tunesmith.convert(tmp_path / "hub", "peft", tmp_path / "old")
     assert json.loads((tmp_path / "old" / "adapter_config.json").read_text())["lora_alpha"] == 4
+    (tmp_path / "hub" / "adapter_config.json").write_text(json.dumps({**config, "config": {**inner, "r": None}}))
+    with pytest.raises(CompatibilityError, match="adapter_config.json has no 'r', which its writer always writes"):
+        tunesmith.convert(tmp_path / "hub", "peft", tmp_path / "damaged")
 
 
 def test_adapterhub_leaves_layers_out(tmp_path: Path) -> None:

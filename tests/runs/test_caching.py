@@ -1,5 +1,8 @@
 """A recipe that keeps what frozen blocks give."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +70,19 @@ def test_a_base_that_is_stored_otherwise_has_files_of_its_own(
         wanted = deep(recipe, epochs=1, cache="disk") | {"output": str(tmp_path / name)}
         tunesmith.train(wanted | {"model": {"name": recipe["model"], **changes}})
     assert len(list((tmp_path / "cache" / "frozen").iterdir())) == 3
+
+
+def test_a_base_of_the_same_weights_that_is_set_otherwise_has_a_file_of_its_own(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+    for name, changes in [("one", {}), ("moved", {}), ("other", {"layer_norm_eps": 1e-2})]:
+        model = Path(shutil.copytree(recipe["model"], tmp_path / name / "model"))
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({**config, **changes}))
+        wanted = {**recipe, "model": str(model), "output": str(tmp_path / name / "run")}
+        tunesmith.train(deep(wanted, epochs=1, cache="disk"))
+        assert len(list((tmp_path / "cache" / "frozen").iterdir())) == 1 + ("layer_norm_eps" in changes)
 
 
 def test_off_may_be_written_without_quotes(recipe: Recipe) -> None:

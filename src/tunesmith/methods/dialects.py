@@ -183,8 +183,8 @@ def _from_torchtune(folder: Path, config: Mapping[str, Any], model: nn.Module | 
     ours_config = {
         "peft_type": "LORA",
         "inference_mode": True,
-        "r": int(config["r"]),
-        "lora_alpha": config["lora_alpha"],
+        "r": int(_needed(folder, config, "r")),
+        "lora_alpha": _needed(folder, config, "lora_alpha"),
         "target_modules": sorted({_module(name) for name in found}),
         "base_model_name_or_path": config.get("base_model_name_or_path", ""),
     }
@@ -192,7 +192,7 @@ def _from_torchtune(folder: Path, config: Mapping[str, Any], model: nn.Module | 
 
 
 def _from_adapterhub(folder: Path, config: Mapping[str, Any]) -> PeftFolder:
-    inner, name = config["config"], str(config.get("name", ""))
+    inner, name = _needed(folder, config, "config"), str(config.get("name", ""))
     plain = inner.get("architecture") == "lora" and inner.get("composition_mode", "add") == "add"
     if not plain or inner.get("use_gating"):
         raise CompatibilityError(
@@ -209,13 +209,20 @@ def _from_adapterhub(folder: Path, config: Mapping[str, Any]) -> PeftFolder:
     ours = {
         "peft_type": "LORA",
         "inference_mode": True,
-        "r": int(inner["r"]),
-        "lora_alpha": inner["r"] if before else inner["alpha"],  # older ones never applied the scale
+        "r": int(_needed(folder, inner, "r")),
+        "lora_alpha": _needed(folder, inner, "r" if before else "alpha"),  # older ones never applied the scale
         "lora_dropout": inner.get("dropout", 0.0),
         "target_modules": sorted({_module(key) for key in found}),
         "base_model_name_or_path": config.get("model_name", ""),
     }
     return PeftFolder(ours, found, str(folder / CONFIG))
+
+
+def _needed(folder: Path, config: Mapping[str, Any], key: str) -> Any:
+    """Return what another library's settings must have."""
+    if config.get(key) is None:
+        raise CompatibilityError(f"{folder / CONFIG} has no '{key}', which its writer always writes: it is damaged.")
+    return config[key]
 
 
 def _module(name: str) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
+from torch import nn
 
 from tunesmith.core.errors import RecipeError
-from tunesmith.core.files import cache_folder
+from tunesmith.core.files import cache_folder, hash_of
 from tunesmith.models.depth import Depth, frozen_blocks, row_keys, undropped_below
 from tunesmith.models.layout import ragged
 from tunesmith.models.row_store import RowStore
@@ -103,12 +104,20 @@ def _depth(
         return None, told
     folder = cache_folder("frozen") if settings.cache == "disk" else None
     stored = sorted({f"{type(one.data).__name__} {one.dtype}" for one in backbone.model.parameters()})  # or quantised
-    owner = f"{model_hash} {len(blocks)} {type(backbone.model).__name__} {stored} {settings.precision}"
+    shape = f"{len(blocks)} {type(backbone.model).__name__} {_settings_hash(backbone.model)}"
+    owner = f"{model_hash} {shape} {stored} {settings.precision}"
     store = RowStore(rows, backbone.width, dtype, folder, owner)
     depth = Depth(backbone, blocks, [delta.name for delta in deltas], store)
     there = len(rows) - len(store.missing)
     again = f"; {there:,} rows are there from an earlier run" if there else ""
     return depth, f"{kept} is kept {'in ' + str(folder) if folder else 'in memory'} for later epochs{again}"
+
+
+def _settings_hash(model: nn.Module) -> str:
+    """Hash what a model is set to beside its weights, wherever its folder lies."""
+    config = getattr(model, "config", None)
+    values = config.to_dict() if hasattr(config, "to_dict") else {}
+    return hash_of(sorted((key, repr(value)) for key, value in values.items() if key != "_name_or_path"))
 
 
 def _rows(splits: Sequence[Split]) -> list[tuple[bytes, int]] | None:
