@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tunesmith.evaluation.metrics.base import is_share
+from tunesmith.evaluation.metrics.base import scale_of
 from tunesmith.search.attempts import Attempt, Round
 from tunesmith.search.designs import Design
 from tunesmith.search.evidence import Evidence, Known
@@ -30,21 +29,7 @@ def adopted(found: Sequence[Attempt], best: Attempt, level: float, first: bool, 
     able = [one for one in found if one.test is not None and one.test.gain > 0]
     if not first:
         able = [one for one in able if one.test is not None and one.test.corrected <= level]
-    return min(able, key=lambda one: key_of(one, higher_is_better), default=best)
-
-
-def key_of(attempt: Attempt, higher_is_better: bool) -> tuple[float, float, int]:
-    """Return what attempts are compared by, lower is better: score, loss, number.
-
-    Args:
-        attempt: any.
-        higher_is_better: of the deciding metric.
-    Returns:
-        The key.
-    """
-    value, loss = attempt.outcome.value, attempt.outcome.loss
-    sign = -1 if higher_is_better else 1
-    return math.inf if value is None else sign * value, math.inf if loss is None else loss, attempt.number
+    return min(able, key=lambda one: (one.outcome.key(higher_is_better), one.number), default=best)
 
 
 def worded_test(attempt: Attempt, metric: str) -> str:
@@ -59,8 +44,8 @@ def worded_test(attempt: Attempt, metric: str) -> str:
     test = attempt.test
     if test is None:
         return attempt.outcome.reason
-    share = metric != "validation loss" and is_share(metric)
-    scale, unit, form = (100, " points", "+.1f") if share else (1, "", "+.3f")
+    scale, percent = scale_of(metric)
+    unit, form = (" points", "+.1f") if percent else ("", "+.3f")
     gain, low, high = (f"{scale * one:{form}}" for one in (test.gain, test.low, test.high))
     return f"{gain}{unit} ({low} to {high}, p = {test.p_value:.3f}, corrected {test.corrected:.3f})"
 

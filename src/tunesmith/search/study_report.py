@@ -10,7 +10,7 @@ import numpy as np
 
 from tunesmith.core.files import write_json, write_text
 from tunesmith.evaluation import plots
-from tunesmith.evaluation.metrics.base import is_share, number, worded
+from tunesmith.evaluation.metrics.base import number, scale_of, worded
 from tunesmith.evaluation.page import page, safe, section, texts
 from tunesmith.search.bookkeeping import optuna, quiet
 from tunesmith.search.space import Choices, Range, Space
@@ -155,7 +155,7 @@ def write_report(folder: Path, result: Mapping[str, Any], trials: Sequence[Study
 
 def _pictures(result: Mapping[str, Any], trials: Sequence[StudyTrial], space: Space) -> list[str]:
     metric, higher = result["metric"], result["higher_is_better"]
-    scale, unit = (100, ", %") if metric != "validation loss" and is_share(metric) else (1, "")
+    scale, unit = scale_of(metric)
     scored = [one for one in trials if one.outcome.value is not None and one.same_as is None]
     label = f"validation {metric.removeprefix('validation ')}{unit}"
     values = [scale * (one.outcome.value or 0.0) for one in scored]

@@ -39,6 +39,18 @@ class Outcome:
     seconds: float = 0.0
     folds: list[list[tuple[int, float]]] = field(default_factory=list)
 
+    def key(self, higher_is_better: bool) -> tuple[float, float]:
+        """Return what outcomes are compared by, lower is better: score, loss.
+
+        Args:
+            higher_is_better: of the score.
+        Returns:
+            The key.
+        """
+        sign = -1 if higher_is_better else 1
+        value = math.inf if self.value is None else sign * self.value
+        return value, math.inf if self.loss is None else self.loss
+
 
 @dataclass(frozen=True)
 class StudyTrial:
@@ -74,9 +86,7 @@ class StudyTrial:
         Returns:
             The key.
         """
-        value, loss = self.outcome.value, self.outcome.loss
-        sign = -1 if higher_is_better else 1
-        return math.inf if value is None else sign * value, math.inf if loss is None else loss, self.number
+        return *self.outcome.key(higher_is_better), self.number
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
