@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
+from transformers import PretrainedConfig
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.files import cache_folder, hash_of
@@ -116,7 +117,7 @@ def _depth(
 def _settings_hash(model: nn.Module) -> str:
     """Hash what a model is set to beside its weights, wherever its folder lies."""
     config = getattr(model, "config", None)
-    values = config.to_dict() if hasattr(config, "to_dict") else {}
+    values = config.to_dict() if isinstance(config, PretrainedConfig) else {}
     return hash_of(sorted((key, repr(value)) for key, value in values.items() if key != "_name_or_path"))
 
 
