@@ -41,6 +41,7 @@ from tunesmith.models.rotary import HeadRows
 from tunesmith.models.seams import Seams, open_seams
 
 _HUB_WEIGHTS, _HUB_LEGACY = "adapter.safetensors", "pytorch_adapter.bin"
+_PLAIN = {"peft_type": "LORA", "inference_mode": True}
 _TUNE_LEGACY = "adapter_model.pt"  # torchtune writes pickles; it reads safetensors too
 _HUB_VERSION = "adapters.1.2.0"  # 1.0 and older read alpha as the scale itself
 _OUTSIDE = "outside"  # key of our own: what names in the model begin with and torchtune's do not
@@ -117,12 +118,10 @@ def convert_delta(folder: Path, to: str, wanted: Wanted) -> Converted:
     except CompatibilityError as error:
         if to == "peft-lora":
             raise
-        raise CompatibilityError(
-            f"{folder} cannot become '{to}': {error} {_others(folder, source, wanted, to)}"
-        ) from None
-    return Converted(
-        found.config, found.tensors, found.weights, {"to": to, "tensors": len(found.tensors), **found.facts}
-    )
+        others = _others(folder, source, wanted, to)
+        raise CompatibilityError(f"{folder} cannot become '{to}': {error} {others}") from None
+    facts = {"to": to, "tensors": len(found.tensors), **found.facts}
+    return Converted(found.config, found.tensors, found.weights, facts)
 
 
 def _others(folder: Path, source: PeftFolder, wanted: Wanted, to: str) -> str:
@@ -181,8 +180,7 @@ def _from_torchtune(folder: Path, config: Mapping[str, Any], model: nn.Module | 
         tensor = heads.to_halves(ours, tensor) if match[3] == "b" else tensor
         found[f"{PREFIX}{ours}.lora_{match[3].upper()}.weight"] = tensor.contiguous()
     ours_config = {
-        "peft_type": "LORA",
-        "inference_mode": True,
+        **_PLAIN,
         "r": int(_needed(folder, config, "r")),
         "lora_alpha": _needed(folder, config, "lora_alpha"),
         "target_modules": sorted({_module(name) for name in found}),
@@ -207,8 +205,7 @@ def _from_adapterhub(folder: Path, config: Mapping[str, Any]) -> PeftFolder:
     version = re.match(r"adapters\.(\d+)\.(\d+)", str(config.get("version", "")))
     before = version is not None and (int(version[1]), int(version[2])) < (1, 1)
     ours = {
-        "peft_type": "LORA",
-        "inference_mode": True,
+        **_PLAIN,
         "r": int(_needed(folder, inner, "r")),
         "lora_alpha": _needed(folder, inner, "r" if before else "alpha"),  # older ones never applied the scale
         "lora_dropout": inner.get("dropout", 0.0),
