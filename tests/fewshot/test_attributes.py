@@ -166,9 +166,9 @@ def test_rules_that_cannot_be_read() -> None:
         ("class,x\na,1\na,0\n", "the class 'a' has two rows"),
         ("name,x\na,1\n", "no column 'class'"),
         ("class,x\n", "is empty"),
-        ("class,x,x\na,1,0\nb,0,1\n", "the header has 'x' 2 times"),
-        ("class,x,y\na,1\nb,0,1\n", "the row of 'a' does not have the 3 cells"),
-        ("class,x,y\na,1,0\nb,0,1,1\n", "the row of 'b' does not have the 3 cells"),
+        ("class,x,x\na,1,0\nb,0,1\n", "the column 'x' stands twice in the header"),
+        ("class,x,y\na,1\nb,0,1\n", "line 2: 2 cells, but the header names 3 columns"),
+        ("class,x,y\na,1,0\nb,0,1,1\n", "line 3: 4 cells, but the header names 3 columns"),
     ],
 )
 def test_bad_tables(tmp_path: Path, text: str, message: str) -> None:

@@ -123,9 +123,9 @@ def compare_pairs(found: Sequence[Result], metric: Metric, bootstrap: Bootstrap)
 def _pair(places: tuple[int, int], scored: Sequence[Resampled], metric: Metric, bootstrap: Bootstrap) -> Pair:
     one, two = (scored[at] for at in places)
     found = difference(one, two, metric, bootstrap)
-    bootstrap_p = two_sided(resampled_gains(one, two, metric))
     if one.right is None or two.right is None:
-        return Pair(*places, found.estimate, bootstrap_p, None, None, None, bootstrap_p)
+        return Pair(*places, found.estimate, found.p_value, None, None, None, found.p_value)
+    bootstrap_p = two_sided(resampled_gains(one, two, metric))
     ours, theirs = int((one.right & ~two.right).sum()), int((two.right & ~one.right).sum())
     p_value = mcnemar(ours, theirs)
     return Pair(*places, found.estimate, bootstrap_p, p_value, ours, theirs, p_value)

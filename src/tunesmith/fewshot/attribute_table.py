@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from tunesmith.core.arrays import Array
 from tunesmith.core.errors import DataError, RecipeError, nearest
+from tunesmith.data.readers.delimited import Delimited
 from tunesmith.recipe.lines import parse
 
 _CLASS = "class"  # header of the first column of a CSV file
@@ -122,19 +122,22 @@ def read_table(path: str | Path) -> AttributeTable:
         raise DataError(f"there is no attribute table {place}. Give a .csv, .yaml or .yml file (attributes.table).")
     if place.suffix.lower() not in (".csv", ".yaml", ".yml"):
         raise DataError(f"{place}: an attribute table is a .csv, .yaml or .yml file.")
+    rows = _of_csv(place) if place.suffix.lower() == ".csv" else _of_yaml(place)
+    return make_table(rows, str(place))
+
+
+def _of_csv(place: Path) -> list[tuple[str, dict[str, Any]]]:
+    rows = [values for _, values in Delimited(str(place)).rows()]
+    if rows and _CLASS not in rows[0]:
+        raise DataError(f"{place}: the header has no column '{_CLASS}'; it names the class of a row.")
+    return [(str(row.pop(_CLASS)).strip(), row) for row in rows]
+
+
+def _of_yaml(place: Path) -> list[tuple[str, dict[str, Any]]]:
     try:
         text = place.read_text(encoding="utf-8-sig")
     except UnicodeError as error:
         raise DataError(f"{place} is not in UTF-8: {error}.") from None
-    return make_table(_rows_of(text, place), str(place))
-
-
-def _rows_of(text: str, place: Path) -> list[tuple[str, dict[str, Any]]]:
-    if place.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines())
-        if _CLASS not in (reader.fieldnames or ()):
-            raise DataError(f"{place}: the header has no column '{_CLASS}'; it names the class of a row.")
-        return _cells(reader, place)
     try:
         values, _ = parse(text, str(place), "an attribute table", "lost card: {card: 1, money: 0}")
     except RecipeError as error:
@@ -142,23 +145,6 @@ def _rows_of(text: str, place: Path) -> list[tuple[str, dict[str, Any]]]:
     if not all(isinstance(own, Mapping) for own in values.values()):
         raise DataError(f"{place}: a mapping of classes is needed, each a mapping of attributes to numbers.")
     return [(str(name), dict(own)) for name, own in values.items()]
-
-
-def _cells(reader: csv.DictReader[str], place: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Read rows of as many cells as the header names, each name once: a reader lets the last of two win."""
-    header, rows = list(reader.fieldnames or ()), list(reader)
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(
-            f"{place}: the header has '{twice}' {header.count(twice)} times; give every column its own name."
-        )
-    for row in rows:
-        if None in row or None in row.values():
-            raise DataError(
-                f"{place}: the row of '{row[_CLASS]}' does not have the {len(header)} cells that the header names. "
-                "Give every attribute one value there."
-            )
-    return [(str(row.pop(_CLASS)).strip(), dict(row)) for row in rows]
 
 
 def make_table(rows: Iterable[tuple[str, Mapping[str, Any]]], where: str = "attribute table") -> AttributeTable:
