@@ -25,9 +25,11 @@ def test_names_and_descriptions(tmp_path: Path) -> None:
         ("card_arival: late", "unknown label 'card_arival'; did you mean 'card_arrival'"),
         ("card_arrival: ' '", "the description of 'card_arrival' is ' '; a text is needed"),
         ("card_arrival:", "the description of 'card_arrival' is None"),
-        ("card_arrival: a\ncard_arrival: b", "'card_arrival' is described twice"),
-        ("- card_arrival", "must hold one mapping"),
-        ("{", "is no YAML or JSON"),
+        ("card_arrival: a\ncard_arrival: b", "line 2: 'card_arrival' stands twice"),
+        ("- card_arrival", "a file of descriptions is a mapping of keys to values"),
+        ("0: late", "the label 0 is no text; write it in quotation marks"),
+        ("2026-13-45: late", "not valid YAML: month must be in"),
+        ("{", "not valid YAML"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:

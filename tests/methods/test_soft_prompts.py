@@ -290,6 +290,20 @@ def test_a_text_of_no_token_that_is_known(tiny_folder: Path, method: str, text: 
         tunesmith.attach(model, method, start="text", start_text=text, tokenizer=tokenizer)
 
 
+@pytest.mark.parametrize("method", [PromptTuning, PrefixTuning])
+def test_a_text_that_is_cut_or_partly_unknown_is_told(
+    tiny_folder: Path, method: type[PromptTuning | PrefixTuning]
+) -> None:
+    model, tokenizer = (
+        kind.from_pretrained(tiny_folder) for kind in (transformers.AutoModel, transformers.AutoTokenizer)
+    )
+    seams = tunesmith.attach(model, "lora", tokenizer=tokenizer).seams
+    assert method(length=3, start="text", start_text="a b").warnings(seams) == []
+    cut, strange = method(length=3, start="text", start_text="a 龘 b a b").warnings(seams)
+    assert cut == "method.start_text has 5 tokens and method.length is 3: the last 2 are cut."
+    assert "does not know 1 of 5 tokens" in strange
+
+
 def test_tasks_share_a_prompt_and_differ_in_their_factor() -> None:
     model = made(llama)
     delta = tunesmith.attach(model, MultitaskPrompt(length=3, tasks=2, rank=2))

@@ -7,10 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tunesmith.core.errors import DataError, unknown
+from tunesmith.core.errors import DataError, RecipeError, unknown
 from tunesmith.data.columns import kind_of
+from tunesmith.recipe.lines import parse
 from tunesmith.recipe.prompt import spelling
 
 
@@ -139,28 +138,17 @@ def _tokens(texts: Sequence[Sequence[str]], tokenizer: Any) -> list[tuple[tuple[
 
 
 def _read(path: str) -> dict[str, Any]:
+    where = f"data.label_descriptions: {path}"
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"data.label_descriptions: {path} cannot be read: {why}. Give a YAML or JSON file.") from None
+        raise DataError(f"{where} cannot be read: {why}. Give a YAML or JSON file.") from None
     try:
-        found = yaml.load(text, Loader=_Once)  # JSON is YAML
-    except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"data.label_descriptions: {path} is no YAML or JSON: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict) or not all(isinstance(label, str) for label in found):
-        raise DataError(f"data.label_descriptions: {path} must hold one mapping, label to text, both in words.")
+        found, _ = parse(text, where, "a file of descriptions", "card_arrival: the card has not come")  # JSON is YAML
+    except RecipeError as error:
+        raise DataError(str(error)) from None
+    for label in found:
+        if not isinstance(label, str):
+            raise DataError(f"{where}: the label {label!r} is no text; write it in quotation marks.")
     return found
-
-
-class _Once(yaml.SafeLoader):
-    """Refuses a key that stands twice, which YAML readers let win silently."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping whose keys differ."""
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
-        if twice is not None:
-            raise yaml.YAMLError(f"'{twice}' is described twice")
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found

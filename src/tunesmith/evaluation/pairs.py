@@ -108,8 +108,8 @@ def compare_pairs(found: Sequence[Result], metric: Metric, bootstrap: Bootstrap)
     Returns:
         Scores, pairs and groups.
     """
-    scored = [Resampled.of(one, metric, bootstrap) for one in found]
-    raw = [_pair(places, scored, metric, bootstrap) for places in combinations(range(len(found)), 2)]
+    scored = [Resampled(one, metric, bootstrap) for one in found]
+    raw = [_pair(places, scored) for places in combinations(range(len(found)), 2)]
     pairs = [replace(one, p_value=p) for one, p in zip(raw, holm([one.p_value for one in raw]), strict=True)]
     apart = [(one.first, one.second) for one in pairs if one.p_value < 1 - bootstrap.confidence]
     ends = [
@@ -120,12 +120,12 @@ def compare_pairs(found: Sequence[Result], metric: Metric, bootstrap: Bootstrap)
     return Compared(scores, pairs, letters(len(found), apart))
 
 
-def _pair(places: tuple[int, int], scored: Sequence[Resampled], metric: Metric, bootstrap: Bootstrap) -> Pair:
+def _pair(places: tuple[int, int], scored: Sequence[Resampled]) -> Pair:
     one, two = (scored[at] for at in places)
-    found = difference(one, two, metric, bootstrap)
+    found = difference(one, two)
     if one.right is None or two.right is None:
         return Pair(*places, found.estimate, found.p_value, None, None, None, found.p_value)
-    bootstrap_p = two_sided(resampled_gains(one, two, metric))
+    bootstrap_p = two_sided(resampled_gains(one, two))
     ours, theirs = int((one.right & ~two.right).sum()), int((two.right & ~one.right).sum())
     p_value = mcnemar(ours, theirs)
     return Pair(*places, found.estimate, bootstrap_p, p_value, ours, theirs, p_value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
@@ -295,44 +296,53 @@ def paired_difference(first: Result, second: Result, metric: Metric, bootstrap: 
     """
     if not np.array_equal(first.references, second.references):
         raise ValueError("a paired comparison needs the same rows in the same order for both models")
-    ours, theirs = (Resampled.of(one, metric, bootstrap) for one in (first, second))
-    return difference(ours, theirs, metric, bootstrap)
+    ours, theirs = (Resampled(one, metric, bootstrap) for one in (first, second))
+    return difference(ours, theirs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Resampled:
-    """What a model scored on every resample; the same bootstrap draws the same rows for every model.
+    """What a model scores on every resample; the same bootstrap draws the same rows for every model.
 
     Args:
-        value: on the rows as they are.
-        table: (resamples,), where the model stands first in a comparison; NaN where it is not defined.
-        second: (resamples,), where it stands second.
-        right: the rows that count, where the score is a share of rows.
+        found: what it did on the rows of a split.
+        metric: to compute.
+        bootstrap: how to resample.
     """
 
-    value: float
-    table: Array
-    second: Array
-    right: Right
+    found: Result
+    metric: Metric
+    bootstrap: Bootstrap
 
-    @classmethod
-    def of(cls, found: Result, metric: Metric, bootstrap: Bootstrap) -> Resampled:
-        """Score a model.
+    @cached_property
+    def value(self) -> float:
+        """The score on the rows as they are."""
+        return self.metric.compute(self.found.sample())
 
-        Args:
-            found: what it did on the rows of a split.
-            metric: to compute.
-            bootstrap: how to resample.
-        Returns:
-            Its scores.
-        """
-        right = metric.right(found)
-        if metric.of_confusion and right is None and isinstance(found, Predictions):
-            table, second = (np.array(one) for one in zip(*_in_both_places(found, metric, bootstrap), strict=True))
-        else:
-            table = np.array([metric.compute(found.sample(weights)) for weights in bootstrap.weights(found.rows)])
-            second = table
-        return cls(metric.compute(found.sample()), table, second, right)
+    @cached_property
+    def right(self) -> Right:
+        """The rows that count, where the score is a share of rows."""
+        return self.metric.right(self.found)
+
+    @property
+    def table(self) -> Array:
+        """(resamples,), where the model stands first in a comparison; NaN where the score is not defined."""
+        return self._tables[0]
+
+    @property
+    def second(self) -> Array:
+        """(resamples,), where it stands second."""
+        return self._tables[1]
+
+    @cached_property
+    def _tables(self) -> tuple[Array, Array]:
+        if self.metric.of_confusion and self.right is None and isinstance(self.found, Predictions):
+            both = _in_both_places(self.found, self.metric, self.bootstrap)
+            table, second = (np.array(one) for one in zip(*both, strict=True))
+            return table, second
+        weights = self.bootstrap.weights(self.found.rows)
+        table = np.array([self.metric.compute(self.found.sample(own)) for own in weights])
+        return table, table
 
 
 def _in_both_places(found: Predictions, metric: Metric, bootstrap: Bootstrap) -> Iterator[tuple[float, float]]:
@@ -358,39 +368,37 @@ def _in_both_places(found: Predictions, metric: Metric, bootstrap: Bootstrap) ->
         yield one, two
 
 
-def difference(first: Resampled, second: Resampled, metric: Metric, bootstrap: Bootstrap) -> Difference:
+def difference(first: Resampled, second: Resampled) -> Difference:
     """Compare two models by what they scored on the same resamples.
 
     Args:
         first: scores of one model.
         second: of the other, for the same rows.
-        metric: to compare by.
-        bootstrap: that drew the resamples.
     Returns:
         The gain of the first over the second with its interval and p-value.
     """
+    metric, bootstrap = first.metric, first.bootstrap
     if first.right is not None and second.right is not None and len(first.right):
         low, high = paired_shares(first.right, second.right, bootstrap.confidence)
         p_value = paired_shares_p(first.right, second.right)
     else:
-        gains = resampled_gains(first, second, metric)
+        gains = resampled_gains(first, second)
         (low, high), p_value = bootstrap.interval(gains), two_sided(gains)
     value = metric_sign(metric) * (first.value - second.value)
     return Difference(metric.name, Estimate(value, min(low, value), max(high, value)), p_value)
 
 
-def resampled_gains(first: Resampled, second: Resampled, metric: Metric) -> Array:
+def resampled_gains(first: Resampled, second: Resampled) -> Array:
     """Subtract what two models scored on the same resamples.
 
     Args:
         first: scores of one model.
         second: of the other, for the same rows.
-        metric: that was computed.
     Returns:
         The gain of the first over the second on each resample, positive when better; NaN where undefined.
     """
     with np.errstate(invalid="ignore"):  # between infinities there is no number
-        gains: Array = metric_sign(metric) * (first.table - second.second)
+        gains: Array = metric_sign(first.metric) * (first.table - second.second)
     return gains
 
 

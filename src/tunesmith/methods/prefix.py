@@ -75,16 +75,16 @@ class PrefixTuning(SoftPromptMethod):
         return recorded_keys(seams, layers, self.start_ids(seams))
 
     def warnings(self, seams: Seams) -> list[str]:
-        """Say when there are no tokens to start from.
+        """Say when there are no tokens to start from, and what a start text loses.
 
         Args:
             seams: of the model.
         Returns:
-            At most one sentence.
+            Sentences, possibly none.
         """
         name = type(seams.model).__name__
         if self.start == "random" or getattr(seams.model, "main_input_name", "") == "input_ids":
-            return []
+            return super().warnings(seams)
         return [f"method.start={self.start}: {name} reads no tokens; the prefix starts at random."]
 
     def to_peft(self, delta: Delta) -> dict[str, Any]:

@@ -90,6 +90,33 @@ class SoftPromptMethod(Method):
                 "so it has no place for virtual ones. Choose another method, for example lora."
             )
 
+    def warnings(self, seams: Seams) -> list[str]:
+        """Say where the start text is cut, or holds what the tokenizer does not know.
+
+        Args:
+            seams: of the model.
+        Returns:
+            Sentences, possibly none.
+        """
+        if self.start != "text" or not self.start_text or seams.tokenizer is None:
+            return []
+        ids, found = self._text_ids(seams.tokenizer), list[str]()
+        if len(ids) > self.length:
+            found.append(
+                f"method.start_text has {len(ids)} tokens and method.length is {self.length}: the last "
+                f"{len(ids) - self.length} are cut."
+            )
+        if strange := ids.count(seams.tokenizer.unk_token_id):
+            found.append(
+                f"method.start_text: the model's tokenizer does not know {strange} of {len(ids)} tokens; virtual "
+                "tokens start from its token for unknown words there."
+            )
+        return found
+
+    def _text_ids(self, tokenizer: Any) -> list[int]:
+        found: list[int] = tokenizer(self.start_text, add_special_tokens=False)["input_ids"]
+        return found
+
     def start_ids(self, seams: Seams) -> Tensor:
         """Choose the tokens that virtual ones start from.
 
@@ -108,7 +135,7 @@ class SoftPromptMethod(Method):
                     f"method {self.name}: start=text, but {missing}. Give start_text, and without a recipe the "
                     "tokenizer: tunesmith.attach(model, ..., tokenizer=tokenizer); or choose start=vocabulary."
                 )
-            ids = tokenizer(self.start_text, add_special_tokens=False)["input_ids"]
+            ids = self._text_ids(tokenizer)
             if not set(ids) - {tokenizer.unk_token_id}:
                 raise CompatibilityError(
                     f"method.start_text: the model's tokenizer knows no token of {self.start_text!r}, so virtual "

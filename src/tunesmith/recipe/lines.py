@@ -34,11 +34,11 @@ def parse(
     _walk(node, "", lines, source)
     try:
         return yaml.constructor.SafeConstructor().construct_document(node), lines
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 45th of a month
         raise _invalid(error, source) from None
 
 
-def _invalid(error: yaml.YAMLError, source: str) -> RecipeError:
+def _invalid(error: Exception, source: str) -> RecipeError:
     mark = getattr(error, "problem_mark", None)
     line = f", line {mark.line + 1}" if mark else ""
     return RecipeError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', error)}")

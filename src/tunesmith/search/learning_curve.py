@@ -165,7 +165,7 @@ class _Measuring:
     def _keep(self, number: int, family: Family, trial: Trial, result: Result) -> None:
         """Score a share on resamples of the validation rows, the same ones for all."""
         by = compared_by(self.metric, isinstance(family, Labelling))
-        scored = Resampled.of(result, by, family.judge.bootstrap)
+        scored = Resampled(result, by, family.judge.bootstrap)
         self.found[number] = Scored(float(scored.value), scored.table.tolist())
 
     def _check(self, share: _Share, outcome: Outcome) -> None:
