@@ -380,7 +380,7 @@ def pet(  # noqa: PLR0913 - a parameter per option
 
     changes = [word for word in prompts if "=" in word and not Path(word).exists()]
     files = [word for word in prompts if word not in changes]
-    how = {"temperature": temperature, "weights": weights, "compare": compare}
+    how: dict[str, Any] = {"temperature": temperature, "weights": weights, "compare": compare}
     taught = carry_out(recipe, files, unlabelled, output, changes, **how)
     _give(taught.summary(), as_json, display.taught(taught.summary()))
 

@@ -116,9 +116,7 @@ def exploit_patterns(
     check_new(output)
     values, session = placed(checked), open_reading(checked)
     corpus = read_rows(checked, session)
-    if settings.weights == "validation" and "validation" not in corpus.splits:
-        raise RecipeError("data.validation: there are no validation rows, and patterns are weighed by their accuracy "
-                          "there. Give a file or a share, or weigh them alike (--weights even).")  # fmt: skip
+    _check_weighed(settings, corpus)
     unread, kept, said = _unlabelled(named, checked, str(unlabelled), session, corpus)
     texts = _texts(unread, kept, checked.recipe.data.text)
     _check_patterns(values, named)
@@ -184,6 +182,14 @@ def placed(checked: Checked) -> dict[str, Any]:
     if (beside / "config.json").is_file():
         values["model"]["name"] = str(beside)
     return values
+
+
+def _check_weighed(settings: PatternSettings, corpus: Corpus) -> None:
+    if settings.weights == "validation" and "validation" not in corpus.splits:
+        raise RecipeError(
+            "data.validation: there are no validation rows, and patterns are weighed by their accuracy there. Give a "
+            "file or a share, or weigh them alike (--weights even)."
+        )
 
 
 def _check_patterns(values: Mapping[str, Any], named: Mapping[str, Prompt]) -> None:
