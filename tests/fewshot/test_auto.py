@@ -24,15 +24,51 @@ TEXT_WAYS = {name for name, way in components("ways").items() if not way.reads_i
 
 def test_every_label_is_spread_over_the_folds() -> None:
     labels = np.repeat(np.arange(5), [2, 3, 4, 7, 9])
-    first, again = Auto(folds=3).parts(labels, list("abcde"), 1), Auto(folds=3).parts(labels, list("abcde"), 1)
+    apart = np.arange(len(labels))
+    first, again = (Auto(folds=3).parts(labels, apart, list("abcde"), 1) for _ in range(2))
     assert np.array_equal(first, again) and set(first) == {0, 1, 2}
     for code in range(5):
         counts = np.bincount(first[labels == code], minlength=3)
         assert counts.max() - counts.min() <= 1
     with pytest.raises(DataError, match="the label 'b' has one training row"):
-        Auto().parts(np.array([0, 0, 1]), ["a", "b"], 0)
+        Auto().parts(np.array([0, 0, 1]), np.arange(3), ["a", "b"], 0)
     with pytest.raises(DataError, match=r"method\.folds=5: there are 4 training rows"):
-        Auto(folds=5).parts(np.array([0, 0, 1, 1]), ["a", "b"], 0)
+        Auto(folds=5).parts(np.array([0, 0, 1, 1]), np.arange(4), ["a", "b"], 0)
+
+
+def test_copies_of_a_row_are_held_out_together() -> None:
+    """A copy that trains would answer for the row that is held out."""
+    labels, copies = np.array([0, 0, 0, 0, 1, 1, 1]), np.array([7, 7, 7, 2, 3, 4, 4])
+    for seed in range(8):
+        fold = Auto(folds=2).parts(labels, copies, ["a", "b"], seed)
+        assert all(len(set(fold[copies == text])) == 1 for text in copies)
+        assert all(set(fold[labels == code]) == {0, 1} for code in (0, 1))
+    with pytest.raises(DataError, match="the label 'b' has one training row, copies counted once"):
+        Auto(folds=2).parts(labels, np.array([7, 7, 7, 2, 3, 3, 3]), ["a", "b"], 0)
+    with pytest.raises(DataError, match="all 2 texts of the label 'b' are held out at once"):
+        Auto(folds=3).parts(np.array([0, 0, 0, 0, 0, 0, 1, 1]), _same_fold_twice(), ["a", "b"], 0)
+
+
+def _same_fold_twice() -> np.ndarray[Any, Any]:
+    """Rows of the second label that are copies of two rows of the first which fall into one fold."""
+    apart = np.arange(6)
+    fold = Auto(folds=3).parts(np.zeros(6, dtype=int), apart, ["a"], 0)
+    return np.append(apart, np.flatnonzero(fold == fold[0])[:2])
+
+
+def test_copies_in_a_file_do_not_flatter_a_way(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = [(text, label) for label, texts in TEXTS.items() for text in texts]
+    write_csv(Path(str(recipe["data"]["train"])), train * 3)
+    kept, parts = [], Auto.parts
+
+    def watched(self: Auto, *given: Any) -> Any:
+        kept.append(parts(self, *given))
+        return kept[-1]
+
+    monkeypatch.setattr(Auto, "parts", watched)
+    given = {**recipe, "data": {**recipe["data"], "validation": None}}
+    tunesmith.train({**given, "method": {"name": "auto", "folds": 2, "seconds": 1e-6}})
+    assert np.array_equal(kept[0], np.tile(kept[0][:12], 3))
 
 
 def test_of_many_rows_a_draw_with_every_label_chooses(recipe: Recipe) -> None:

@@ -82,6 +82,13 @@ def test_a_run_rejects(outside: Recipe, head: str) -> None:
     assert run.summary["data"]["validation"]["classes"][OUTSIDE] == 3
 
 
+def test_a_share_that_is_not_read_is_said(outside: Recipe) -> None:
+    for changes, told in (([], 0), (["task.reject.share=0.4"], 1)):
+        run = tunesmith.train({**outside, "output": f"{outside['output']}{told}"}, changes)
+        found = [one for one in run.summary["warnings"] if one.startswith("task.reject.share=0.4 is not read")]
+        assert len(found) == told
+
+
 def test_a_run_without_rows_out_of_scope(recipe: Recipe) -> None:
     run = tunesmith.train({**recipe, "task": {"name": "text-classification", "reject": {"share": 0.3}}})
     assert run.labels[-1] == OUTSIDE and run.metrics["validation"]["in-scope-accuracy"]["value"] is not None
@@ -98,6 +105,9 @@ def test_mistakes(outside: Recipe, recipe: Recipe, data_folder: Path) -> None:
         tunesmith.train({**recipe, "evaluation": {"metrics": ["accuracy", "out-of-scope-recall"]}})
     with pytest.raises(DataError, match="the label 'thanks' is for rows out of scope, which do not train"):
         tunesmith.train({**outside, "data": {**outside["data"], "out_of_scope": "thanks"}})
+    write_csv(data_folder / "valid.csv", [("quantum q", "oos"), ("quantum w", "oos")])
+    with pytest.raises(DataError, match="validation: all 2 rows are out of scope"):
+        tunesmith.train(outside)
     path = data_folder / "train.csv"
     path.write_text(path.read_text().replace(",thanks", f",{OUTSIDE}"))
     named = {key: value for key, value in recipe["data"].items() if key != "test"}

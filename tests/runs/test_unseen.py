@@ -55,6 +55,18 @@ def test_rules_tell_an_unseen_class(given: dict[str, Any]) -> None:
     assert tunesmith.Run.load(run.folder).predict("hello there friend a")[0].label in SAID
 
 
+def test_rows_that_say_little_are_told(given: dict[str, Any], tmp_path: Path) -> None:
+    known = ("hello there friend a", "both")
+    for rows, told in (
+        (rows_of(["both"], "abcdefghijk"), []),
+        ([*rows_of(["both"], "a"), known], ["1 rows", "only 4"]),
+    ):
+        write_csv(tmp_path / "unseen.csv", rows)
+        run = tunesmith.train({**given, "output": f"{given['output']}{len(rows)}"})
+        said = [one for one in run.summary["warnings"] if one.startswith("unseen: ")]
+        assert len(said) == len(told) and all(part in one for part, one in zip(told, said, strict=True))
+
+
 @pytest.mark.parametrize("way", ["model", {"name": "clusters", "clusters": 8}])
 def test_other_ways_read_the_tuned_model(given: dict[str, Any], way: Any, tmp_path: Path) -> None:
     settings = way if isinstance(way, dict) else {"name": way}

@@ -88,6 +88,28 @@ def test_what_is_refused_before_a_pattern_is_tuned(recipe: Recipe, masked: Path,
         with pytest.raises((DataError, RecipeError), match=said):
             tunesmith.exploit_patterns(values, prompts, file, out)
         assert not out.exists()
+    for changes, said in (
+        (["data.validation=null"], r"data\.validation: there are no validation rows, and patterns are weighed"),
+        (["method=none"], "method: method 'none' trains nothing"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            tunesmith.exploit_patterns(values, [so], tmp_path / "more.jsonl", out, changes)
+        assert not out.exists()
+
+
+def test_without_validation_rows_patterns_count_alike(
+    recipe: Recipe, masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("so", "now"):
+        Prompt(template=f"{{text}} {name} {{label}}", label_words=WORDS).write(tmp_path / f"{name}.yaml")
+    values = {**recipe, "model": str(masked), "training": {**recipe["training"], "epochs": 1}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    write_jsonl(tmp_path / "more.jsonl", [{"text": "good evening to you"}])
+    words = [str(tmp_path / name) for name in ("recipe.yaml", "so.yaml", "now.yaml")]
+    app(["pet", *words, "data.validation=null", "--unlabelled", str(tmp_path / "more.jsonl"), "--weights", "even",
+         "--no-compare", "--output", str(tmp_path / "out"), "--json"], standalone_mode=False)  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert found["weights"] == {"so": 0.5, "now": 0.5} and found["split"] == "test"
 
 
 def test_rows_that_are_known_are_not_labelled(

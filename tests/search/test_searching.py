@@ -103,6 +103,8 @@ def test_what_a_search_refuses(asked: Recipe, tmp_path: Path) -> None:
         tunesmith.search_prompts(asked, 5, out, metric="perplexity")
     with pytest.raises(DataError, match="at least 8"):
         tunesmith.search_prompts({**asked, "data": {**asked["data"], "validation": 0.1}}, 5, out)
+    with pytest.raises(DataError, match="validation holds 0 rows; at least 8"):
+        tunesmith.search_prompts({**asked, "data": {**asked["data"], "validation": None}}, 5, out)
     assert not out.exists()
     (out / "other").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="exists"):

@@ -365,12 +365,13 @@ def mix(
 
 
 @app.command()
-def pet(
+def pet(  # noqa: PLR0913 - a parameter per option
     recipe: Annotated[str, typer.Argument(help="Recipe of a task with labels, a YAML file.")],
     prompts: Annotated[list[str], typer.Argument(help="Prompt files, one per pattern; and key=value of the recipe.")],
     unlabelled: Annotated[str, typer.Option(help="Data file of rows without labels.")],
     output: Output,
     temperature: Annotated[float, typer.Option(help="Above 1 softens what the patterns teach.")] = 2.0,
+    weights: Annotated[str, typer.Option(help="Count patterns by accuracy on validation, or even.")] = "validation",
     compare: Annotated[bool, typer.Option(help="Train without the unlabelled rows too.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -379,7 +380,8 @@ def pet(
 
     changes = [word for word in prompts if "=" in word and not Path(word).exists()]
     files = [word for word in prompts if word not in changes]
-    taught = carry_out(recipe, files, unlabelled, output, changes, temperature=temperature, compare=compare)
+    how: dict[str, Any] = {"temperature": temperature, "weights": weights, "compare": compare}
+    taught = carry_out(recipe, files, unlabelled, output, changes, **how)
     _give(taught.summary(), as_json, display.taught(taught.summary()))
 
 

@@ -23,7 +23,7 @@ from tunesmith.runs.preparing import prepare
 from tunesmith.tasks.labelling import LabelTask
 from tunesmith.tasks.running import extract_features
 from tunesmith.training.caching import kept_below
-from tunesmith.training.corpus import Split
+from tunesmith.training.corpus import Split, row_hashes
 from tunesmith.training.loop import Loop
 from tunesmith.training.taking import taken
 
@@ -121,7 +121,9 @@ class _Trying:
         split = self.split
         if len(self.rows) < len(every.labels):
             progress.say(f"method auto: chosen on {len(self.rows):,} of {len(every.labels):,} rows (method.rows)")
-        self.fold: Codes = auto.parts(split.labels, family.corpus.label_names, derived(checked.recipe.seed, "folds"))
+        copies = np.unique(row_hashes(session.reads, split.examples, split.index), return_inverse=True)[1]
+        names, seed = family.corpus.label_names, derived(checked.recipe.seed, "folds")
+        self.fold: Codes = auto.parts(split.labels, copies, names, seed)
         with progress.stage("features of train", len(split.labels)) as bar:
             self.features = extract_features(session.backbone, session.task, split.tokens, bar)
         self.texts = None

@@ -28,7 +28,7 @@ from tunesmith.runs.session import Reading, Session
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.heads.base import RowsHead
 from tunesmith.tasks.labelling import LabelTask
-from tunesmith.tasks.rejecting import OUTSIDE, Rejecting, choose_threshold, plain
+from tunesmith.tasks.rejecting import OUTSIDE, Rejecting, RejectSettings, choose_threshold, plain
 from tunesmith.tasks.running import extract_features
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.augmenting import augmented
@@ -306,4 +306,21 @@ def _with_outside(corpus: Corpus, task: Task) -> Corpus:
                 "and leave its rows out of train, or leave task.reject out to learn it as a label like others."
             )
         corpus.label_names.append(OUTSIDE)
+    if getattr(task, "reject", None) is not None and "validation" in corpus.splits:
+        _check_validated(corpus, task.reject)  # type: ignore[attr-defined]
     return corpus
+
+
+def _check_validated(corpus: Corpus, reject: RejectSettings) -> None:
+    """Refuse validation rows that cannot choose a threshold; say what is not read."""
+    outside = corpus.splits["validation"].labels == len(corpus.label_names) - 1
+    if outside.all():
+        raise DataError(
+            f"validation: all {len(outside)} rows are out of scope, and a threshold chosen by them alone would reject "
+            "everything. Add rows with labels (data.validation)."
+        )
+    if outside.any() and reject.share != RejectSettings().share:
+        corpus.warnings.append(
+            f"task.reject.share={reject.share:g} is not read: the threshold is chosen by the {int(outside.sum())} rows "
+            "of validation that are out of scope"
+        )

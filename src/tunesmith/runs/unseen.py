@@ -21,7 +21,7 @@ from tunesmith.recipe.loading import Checked
 from tunesmith.runs.family import Family
 from tunesmith.tasks.rejecting import OUTSIDE
 from tunesmith.tasks.tuned import Tuned
-from tunesmith.training.corpus import placed_rows
+from tunesmith.training.corpus import FEW, placed_rows, row_hashes
 from tunesmith.training.reading import read_labelled, resolve_path
 
 _PARTS = 16  # of a row, spread evenly over its tokens
@@ -78,6 +78,7 @@ class UnseenClasses:
         table.check(known, names)
         tokens, _ = family.encode(session, placed_rows(session.reads, examples))
         labels = [examples.label(row) for row in range(len(examples))]
+        family.corpus.warnings.extend(_remarks(examples, family))
         return cls(way, table, names, (_cells(family, examples), tokens), labels)
 
     def measure(self, tuned: Tuned, family: Family) -> dict[str, Any]:
@@ -103,6 +104,17 @@ class UnseenClasses:
         split = family.corpus.splits[name]
         labels = [family.corpus.label_names[code] for code in split.labels]
         return (_cells(family, split.examples, split.index), split.tokens), labels
+
+
+def _remarks(examples: Examples, family: Family) -> list[str]:
+    """Say what makes scores on the rows of unseen classes worth little."""
+    train, reads, said = family.corpus.splits["train"], family.session.reads, list[str]()
+    both = int(np.isin(row_hashes(reads, examples), row_hashes(reads, train.examples, train.index)).sum())
+    if both:
+        said.append(f"unseen: {both} rows also stand in train, under labels of seen classes; check those labels.")
+    if len(examples) < FEW:
+        said.append(f"unseen: only {len(examples)} rows, so its scores and intervals say little.")
+    return said
 
 
 @dataclass(frozen=True)

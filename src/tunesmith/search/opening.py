@@ -136,12 +136,13 @@ def open_prompts(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str
     corpus = read_rows(checked, scorer.session)
     corpus.splits.pop("test", None)
     Prompt.of(checked.recipe.prompt).check_labels(corpus.label_names)
-    train, validation = (Table.of(corpus.splits[name]) for name in ("train", "validation"))
-    if len(validation.rows) < FEW:
+    held = len(corpus.splits["validation"].labels) if "validation" in corpus.splits else 0
+    if held < FEW:
         raise DataError(
-            f"validation holds {len(validation.rows)} rows; at least {FEW} are needed to score prompts. Raise "
-            "data.validation, or give a file."
+            f"validation holds {held} rows; at least {FEW} are needed to score prompts. Raise data.validation, or give "
+            "a file."
         )
+    train, validation = (Table.of(corpus.splits[name]) for name in ("train", "validation"))
     return Opened(checked, scorer, corpus.label_names, train, validation, corpus)
 
 

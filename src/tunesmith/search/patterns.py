@@ -21,6 +21,7 @@ from tunesmith.data.splitting import Index
 from tunesmith.evaluation.statistics import Difference, metrics_by_name, paired_difference
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import Checked, load_recipe
+from tunesmith.recipe.schemes import trains_nothing
 from tunesmith.runs.folder import check_new
 from tunesmith.runs.opening import metric_names, read_corpus
 from tunesmith.runs.run import Run
@@ -110,9 +111,12 @@ def exploit_patterns(
     checked = load_recipe(recipe, [*overrides, f"output={output / 'final'}"])
     if checked.task.family == "generating":
         raise RecipeError(f"task: {checked.task.name} writes and has no labels. Choose a task with labels.")
+    if nothing := trains_nothing(checked.recipe, checked.method):
+        raise RecipeError(f"method: {nothing}, so labelled rows would teach nothing. Name a method that trains.")
     check_new(output)
     values, session = placed(checked), open_reading(checked)
     corpus = read_rows(checked, session)
+    _check_weighed(settings, corpus)
     unread, kept, said = _unlabelled(named, checked, str(unlabelled), session, corpus)
     texts = _texts(unread, kept, checked.recipe.data.text)
     _check_patterns(values, named)
@@ -178,6 +182,14 @@ def placed(checked: Checked) -> dict[str, Any]:
     if (beside / "config.json").is_file():
         values["model"]["name"] = str(beside)
     return values
+
+
+def _check_weighed(settings: PatternSettings, corpus: Corpus) -> None:
+    if settings.weights == "validation" and "validation" not in corpus.splits:
+        raise RecipeError(
+            "data.validation: there are no validation rows, and patterns are weighed by their accuracy there. Give a "
+            "file or a share, or weigh them alike (--weights even)."
+        )
 
 
 def _check_patterns(values: Mapping[str, Any], named: Mapping[str, Prompt]) -> None:

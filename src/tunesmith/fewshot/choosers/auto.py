@@ -61,34 +61,33 @@ class Auto(Component):
         found = [kind() for kind in components("ways").values() if not getattr(kind, unfit)]
         return sorted(found, key=lambda way: (way.effort, way.name))
 
-    def parts(self, labels: Codes, names: Sequence[str], seed: int) -> Codes:
-        """Draw the folds, every label spread over them.
+    def parts(self, labels: Codes, copies: Codes, names: Sequence[str], seed: int) -> Codes:
+        """Draw the folds, every label spread over them; copies of a row stay together.
 
         Args:
             labels: (rows,), a code per row.
+            copies: (rows,), a number per row, the same for rows that are copies of each other.
             names: of the codes.
             seed: of the draw.
         Returns:
             (rows,), the fold that holds each row out.
         Raises:
-            DataError: a label has one row, which cannot be held out and learned from; fewer rows than folds.
+            DataError: a label has one row, which cannot be held out and learned from; fewer rows than folds. Copies
+                count as one row.
         """
-        if len(labels) < self.folds:
-            raise DataError(f"method.folds={self.folds}: there are {len(labels)} training rows, and every fold needs "
-                            "one. Lower it.")  # fmt: skip
-        codes, counts = np.unique(labels, return_counts=True)
-        if counts.min() < 2:
-            raise DataError(
-                f"method auto: the label '{names[int(codes[counts.argmin()])]}' has one training row, and "
-                "cross-validation needs two of each. Add a row, or choose a method yourself, for example with "
-                "recipes/few-shot.yaml."
-            )
-        draw, found, begin = np.random.default_rng(seed), np.zeros(len(labels), dtype=np.int64), 0
-        for code in codes:
-            rows = draw.permutation(np.flatnonzero(labels == code))
-            found[rows] = (begin + np.arange(len(rows))) % self.folds
-            begin += len(rows)  # labels with fewer rows than folds take turns
-        return found
+        texts, numbers = np.unique(copies, return_inverse=True)
+        if len(texts) < self.folds:
+            raise DataError(f"method.folds={self.folds}: there are {len(texts)} training rows, copies counted once, "
+                            "and every fold needs one. Lower it.")  # fmt: skip
+        draw, fold, begin = np.random.default_rng(seed), np.full(len(texts), -1), 0
+        for code in np.unique(labels):
+            own = dict.fromkeys(numbers[draw.permutation(np.flatnonzero(labels == code))].tolist())
+            fresh = [text for text in own if fold[text] < 0]  # a text may stand under several labels
+            fold[fresh] = (begin + np.arange(len(fresh))) % self.folds
+            begin += len(fresh)  # labels with fewer rows than folds take turns
+            if len(np.unique(fold[list(own)])) < 2:
+                raise DataError(_held_out_at_once(names[int(code)], len(own)))
+        return fold[numbers]
 
     def decide(self, right: Mapping[str, Marks], left_out: Mapping[str, str]) -> dict[str, Any]:
         """Take the way that answers most rows; among equals the one of least effort.
@@ -112,3 +111,16 @@ class Auto(Component):
             f"right when they are held out ({self.folds} folds), against {others}{missing}."
         )
         return {"way": best["way"], "sentence": sentence, "table": table, "left_out": dict(left_out)}
+
+
+def _held_out_at_once(label: str, texts: int) -> str:
+    """Say why a label cannot be cross-validated."""
+    if texts > 1:
+        return (
+            f"method auto: all {texts} texts of the label '{label}' are held out at once, as they stand under other "
+            "labels too. Correct those labels."
+        )
+    return (
+        f"method auto: the label '{label}' has one training row, copies counted once, and cross-validation needs two "
+        "of each. Add a row, or choose a method yourself, for example with recipes/few-shot.yaml."
+    )
