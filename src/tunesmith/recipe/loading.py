@@ -16,7 +16,7 @@ from tunesmith.recipe.data import across_data
 from tunesmith.recipe.ensembles import across_ensembles, across_members, with_combination
 from tunesmith.recipe.images import across_images
 from tunesmith.recipe.labelling import across_labels
-from tunesmith.recipe.lines import parse
+from tunesmith.recipe.lines import parse, value_of
 from tunesmith.recipe.listed import across_lists, build_lists
 from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
@@ -186,13 +186,12 @@ def _override(values: dict[str, Any], text: str) -> str:
     *parents, leaf = key.split(".")
     place: Any = values
     for parent in parents:
-        place = place.setdefault(parent, {})
+        if place.get(parent) is None:  # not there, or a key with nothing behind it
+            place[parent] = {}
+        place = place[parent]
         if not isinstance(place, dict):
             raise RecipeError(f"override '{text}': '{parent}' is a single value, so it has no key below it.")
-    try:
-        value = yaml.safe_load(written)
-    except yaml.YAMLError:
-        value = written
+    value = value_of(written)
     if not parents and leaf in _SHORTHANDS and isinstance(value, str):
         value = {"name": value}
     place[leaf] = value
