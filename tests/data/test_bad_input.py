@@ -153,9 +153,10 @@ def test_every_format_reads_the_same(tmp_path: Path) -> None:
         assert [(found.text(i), found.label(i)) for i in range(3)] == rows, name
 
 
-def test_excel_mark_is_not_part_of_the_column(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\na,b\n")
-    assert len(read(tmp_path / "a.csv")) == 1
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF_8", "utf8", "u8"])
+def test_excel_mark_is_not_part_of_the_column(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbf"text",label\na,b\n')
+    assert len(read(tmp_path / "a.csv", encoding=encoding)) == 1
 
 
 def read_headless(path: Path, names: list[str]) -> Examples:

@@ -155,3 +155,8 @@ def test_an_override_below_a_key_with_nothing_behind_it(tmp_path: Path) -> None:
 def test_cells_longer_than_a_reader_can_count(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"data\.max_characters: .*less than or equal to 2147483647"):
         load_recipe(written(tmp_path, ISSUE), ["data.max_characters=10000000000"])
+
+
+def test_a_candidate_without_a_method(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"candidates\[1\]\.method: None is not allowed"):
+        load_recipe(written(tmp_path, ISSUE), ["candidates=[{seed: 1}, {method: null}]"])

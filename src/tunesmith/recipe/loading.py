@@ -270,8 +270,9 @@ def _candidate(
         return None
     merged = expanded({**values, "candidates": [], "ensemble": None, "combine": "best"})
     for key, value in own.items():
-        alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
-        together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
+        together = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        if together and key == "method":
+            together = value.get("name", _name(merged, key)) == _name(merged, key)
         merged[key] = {**merged[key], **value} if together else value
     if "seed" in own and isinstance(merged.get("data"), dict) and merged["data"].get("seed") is None:
         merged["data"]["seed"] = values.get("seed", 0)  # candidates share the data, so also what is held out of it
