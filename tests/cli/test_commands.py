@@ -12,6 +12,7 @@ import yaml
 
 from tests.conftest import run_command as tunesmith
 from tunesmith.cli import main, show
+from tunesmith.core.errors import DataError
 from tunesmith.runs.answering import Prediction
 
 pytestmark = pytest.mark.usefixtures("pictures")
@@ -159,3 +160,13 @@ def test_a_folder_of_runs_names_the_run_in_it(tmp_path: Path) -> None:
     (tmp_path / "loop" / "best" / "fingerprint.json").write_text("{}")
     result = tunesmith("predict", str(tmp_path / "loop"), "where is it")
     assert result.returncode == 2 and f"Did you mean {tmp_path / 'loop' / 'best'}?" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["look at https://example.org/", "https://example.org/", "a" * 300, "and / or /"])
+def test_texts_that_are_no_folders(text: str) -> None:
+    assert not show.is_file(text)
+
+
+def test_a_name_that_ends_as_one_of_a_folder() -> None:
+    with pytest.raises(DataError, match="'nowhere/' is a folder"):
+        show.is_file("nowhere/")

@@ -153,9 +153,10 @@ def test_every_format_reads_the_same(tmp_path: Path) -> None:
         assert [(found.text(i), found.label(i)) for i in range(3)] == rows, name
 
 
-def test_excel_mark_is_not_part_of_the_column(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\na,b\n")
-    assert len(read(tmp_path / "a.csv")) == 1
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF_8", "utf8", "u8"])
+def test_excel_mark_is_not_part_of_the_column(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbf"text",label\na,b\n')
+    assert len(read(tmp_path / "a.csv", encoding=encoding)) == 1
 
 
 def read_headless(path: Path, names: list[str]) -> Examples:
@@ -324,3 +325,29 @@ def test_names_that_no_file_can_have(tmp_path: Path) -> None:
     (tmp_path / "train.csv").symlink_to(tmp_path / "gone.csv")
     with pytest.raises(DataError, match=r"train\.csv is a link to .*gone\.csv, which is not there"):
         read(tmp_path / "train.csv")
+
+
+def test_a_byte_behind_characters_of_several_bytes_is_found_in_its_line(tmp_path: Path) -> None:
+    """The file is searched block by block, and a block may begin in the middle of a character."""
+    lines = "日本語のテキスト,a\n" * 60_000
+    (tmp_path / "train.csv").write_bytes(b"text,label\n" + lines.encode() + b"\xff,b\n")
+    with pytest.raises(DataError, match=r"train\.csv, near line 60002: byte 0xff is not utf-8"):
+        read(tmp_path / "train.csv")
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.json"])
+def test_a_number_that_is_too_long_to_read(tmp_path: Path, name: str) -> None:
+    one = '{"text": "a", "label": ' + "1" * 5000 + "}"
+    (tmp_path / name).write_text(one if name.endswith("l") else f"[{one}]")
+    with pytest.raises(DataError, match=rf"{name}.*: a number has more than [\d,]+ digits\. Write it in quotes"):
+        read(tmp_path / name)
+
+
+def test_a_damaged_page_of_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    parquet.write_table(pa.table({"text": [f"text {row}" for row in range(5000)], "label": ["a"] * 5000}), path)
+    content = bytearray(path.read_bytes())
+    content[200:800] = bytes(one ^ 0x5A for one in content[200:800])
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.parquet is not a readable Parquet file"):
+        read(path)

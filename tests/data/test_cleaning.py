@@ -1,9 +1,13 @@
 """What each cleaning step changes or drops, and what it leaves alone."""
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tunesmith.core.registry import components
+from tunesmith.data.cleaning import html
 from tunesmith.data.cleaning.base import Change, Filter, Rows
 from tunesmith.data.cleaning.control_characters import ControlCharacters
 from tunesmith.data.cleaning.duplicates import Duplicates
@@ -77,7 +81,8 @@ def test_luhn_catches_every_wrong_digit() -> None:
 
 
 def test_finding_takes_no_longer_than_the_text_is_long() -> None:
-    for text in ("a" * 200_000 + "@", "1 " * 100_000, "+1" * 50_000, "1-" * 100_000, "DE89 " * 40_000, "x.@" * 60_000):
+    for text in ("a" * 200_000 + "@", "1 " * 100_000, "+1" * 50_000, "1-" * 100_000, "DE89 " * 40_000, "x.@" * 60_000,
+                 f"+{'1' * 30}a " * 6_000):  # fmt: skip
         find_personal(text)
 
 
@@ -144,3 +149,39 @@ def test_a_step_is_a_change_that_repeats_or_a_filter_of_rows(name: str) -> None:
 def test_lengths_that_no_text_could_have() -> None:
     with pytest.raises(ValueError, match="most: 2 is less than least=5"):
         Length(least=5, most=2)
+
+
+@pytest.mark.parametrize("text", ["<script>", "<style>", "<!-- ", "<SCRIPT> </style>"])
+def test_what_is_not_closed_is_text_and_looked_for_once(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = []
+
+    class Counted:
+        def __init__(self, pattern: re.Pattern[str]) -> None:
+            self.pattern = pattern
+
+        def search(self, *given: Any) -> re.Match[str] | None:
+            searches.append(given)
+            return self.pattern.search(*given)
+
+    monkeypatch.setattr(html, "_CLOSED", {kind: Counted(pattern) for kind, pattern in html._CLOSED.items()})
+    assert html._read(text * 100) == text * 100
+    assert len(searches) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a<!-- <script> -->b<script> <!-- </script>c", "abc"),
+        ("<script>x</style>y</SCRIPT >z", "z"),
+        ("<style>x<script>y</style>z", "z"),
+        ("<script>a<style>b</style>c", "<script>ac"),
+        ("<!doctype html>a<!--b", "a<!--b"),
+    ],
+)
+def test_scripts_styles_and_comments_inside_each_other(before: str, after: str) -> None:
+    assert html._read(before) == after
+
+
+@pytest.mark.parametrize("text", ["+4912345", "0056734", "+41(12345)", "+1(23)45-67", "+49 30 123456"])
+def test_short_phone_numbers_with_a_country_code(text: str) -> None:
+    assert [(one.kind, one.start, one.end) for one in find_personal(text)] == [("phone", 0, len(text))]

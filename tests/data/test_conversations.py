@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import write_csv, write_jsonl
 from tunesmith.core.errors import DataError, RecipeError, TunesmithError
-from tunesmith.data.conversations import Conversation, columns_reader, read_conversations
+from tunesmith.core.registry import components
+from tunesmith.data.conversations import Conversation, columns_reader, find_format, read_conversations
 from tunesmith.tasks.dialogue import Dialogue
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.instruction_tuning import InstructionTuning
@@ -169,3 +170,35 @@ def test_empty_answers_are_dropped_when_told_so(tmp_path: Path) -> None:
 def test_a_json_file_may_hold_lines(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.json", [{"prompt": "2+2?", "completion": "4"}] * 2)
     assert len(read(path, InstructionTuning())) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "answer"),
+    [
+        ({"instruction": "Even?", "input": 0, "output": 0}, "Even?\n\n0", "0"),
+        ({"instruction": "Even?", "input": float("nan"), "output": "yes"}, "Even?", "yes"),
+        ({"question": 0, "answer": 1.5}, "0", "1.5"),
+        ({"question": "Why?", "answer": "so", "context": float("nan")}, "Why?", "so"),
+        ({"prompt": 0, "completion": 7}, "0", "7"),
+        ({"prompt": 0, "chosen": "a", "rejected": "b"}, "0", "a"),
+    ],
+)
+def test_numbers_are_read_as_written_and_no_number_is_nothing(
+    tmp_path: Path, row: dict[str, Any], question: str, answer: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    reader, columns = columns_reader(str(path), "utf-8", 1000)
+    form = find_format(columns, list(components("formats")), str(path))
+    found = [Conversation.of(one["text"]) for one in read_conversations(reader, form, {}, False).rows()]
+    assert [one["content"] for one in found[0].messages] == [question, answer]
+
+
+@pytest.mark.parametrize("row", [{"question": "Why?", "answer": float("nan")}, {"prompt": "Why?", "completion": None}])
+def test_no_answer_may_be_dropped(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = tmp_path / "a.jsonl"
+    full = {key: "x" for key in row}
+    path.write_text("".join(json.dumps(one) + "\n" for one in (row, full)))
+    reader, columns = columns_reader(str(path), "utf-8", 1000)
+    form = find_format(columns, list(components("formats")), str(path))
+    assert len(read_conversations(reader, form, {}, True)) == 1

@@ -112,3 +112,12 @@ def test_an_entry_larger_than_its_header_says_is_refused(tmp_path: Path) -> None
     path.write_bytes(content.replace(size, (50).to_bytes(4, "little")))
     with pytest.raises(DataError, match=r"a/1\.png"):
         read_images(path, limits=ImageLimits(file_bytes=1000))
+
+
+def test_an_entry_that_stands_twice_in_an_archive(tmp_path: Path) -> None:
+    """By its name only the last one could be read."""
+    path = archive(tmp_path / "twice.zip", {"a/1.png": png(), "b/1.png": png()})
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        file.writestr("a/1.png", png())
+    with pytest.raises(DataError, match=r"twice\.zip: the entry 'a/1\.png' stands twice in the archive"):
+        read_images(path)

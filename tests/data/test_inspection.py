@@ -235,3 +235,19 @@ def test_nothing_stays_open_behind_images(tmp_path: Path) -> None:
         tunesmith.inspect_data(save_drawings(tmp_path / "d.zip"))
         gc.collect()
     assert not [one for one in said if "unclosed" in str(one.message)]
+
+
+@pytest.mark.parametrize("empty", ['""', "NaN", "null", '" "'])
+def test_a_missing_label_is_no_label(tmp_path: Path, empty: str) -> None:
+    labels = ['"a"', '"b"', '"a"', '"b"', empty]
+    rows = "".join(f'{{"text": "{text}", "label": {one}}}\n' for text, one in zip(sentences(5), labels, strict=True))
+    (tmp_path / "a.jsonl").write_text(rows)
+    found = tunesmith.inspect_data([str(tmp_path / "a.jsonl")], label="label")["files"][0]
+    assert found["labels"] == {"a": 2, "b": 2}
+    assert found["what"] == "texts with 2 labels"
+
+
+def test_a_number_that_no_machine_number_holds(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "one", "n": 10**400}, {"text": "two", "n": 3}])
+    found = tunesmith.inspect_data([str(path)])["files"][0]["columns"][1]
+    assert (found["least"], found["most"], found["mean"], found["kinds"]) == (3, 3, 3, {"number": 2})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import real
 from tunesmith.core.errors import DataError
-from tunesmith.data.near import bands_of, near_groups, together, without_shared_start, worded
+from tunesmith.data.near import bands_of, near_groups, text_groups, together, without_shared_start, worded
 
 SENTENCES = [
     "The cat sat on the mat.",
@@ -124,3 +124,7 @@ def test_real_pairs() -> None:
     for threshold in (0.5, 0.7):
         found = near_groups(sides, threshold)
         assert found.tolist() == slowly(sides, threshold) and together(found) > 20
+
+
+def test_no_texts_have_no_groups() -> None:
+    assert text_groups([], 0.9).tolist() == []

@@ -369,3 +369,16 @@ def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(DataError, match="holds no data that is read from a folder"):
         rows(tmp_path / "a")
+
+
+def test_images_of_one_name_with_different_endings_have_no_mask_of_their_own(tmp_path: Path) -> None:
+    for folder, name, mode in (("images", "1.png", "RGB"), ("images", "1.bmp", "RGB"), ("masks", "1.png", "L")):
+        image(tmp_path / folder / name, mode=mode)
+    with pytest.raises(DataError, match=r"1\.png: 1\.bmp has the same name with another ending"):
+        rows(tmp_path)
+
+
+def test_questions_that_stand_deeper_than_squad_has_them(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"meta": {"data": [{"paragraphs": []}]}}')
+    with pytest.raises(DataError, match=r"a\.json, behind question 0: a list 'data' is needed there"):
+        rows(tmp_path / "a.json")

@@ -124,3 +124,39 @@ def test_a_value_that_may_be_of_several_kinds_is_one_mistake(tmp_path: Path) -> 
         load_recipe(written(tmp_path, "data: {train: a.csv}\n"), ["data.validation=[0.1]"])
     assert "1 mistake, nothing was loaded" in str(caught.value)
     assert "Input should be a valid string. Or: Input should be a valid number." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: &a {train: *a}",
+        "a0: &a0 {x: 1, y: 2}\n" + "".join(f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}\n" for n in range(1, 40)),
+    ],
+)
+def test_aliases_that_repeat_without_end(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError, match=r"recipe\.yaml, line \d+: more than 50 keys deep, or more than 100,000 keys"):
+        load_recipe(written(tmp_path, text))
+
+
+def test_lists_too_deep_inside_each_other(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: lists or mappings stand too deep inside each other"):
+        load_recipe(written(tmp_path, "data: " + "[" * 3000))
+
+
+def test_an_override_that_looks_like_a_date_but_is_none(tmp_path: Path) -> None:
+    assert load_recipe(written(tmp_path, ISSUE), ["data.text=2024-02-45"]).recipe.data.text == "2024-02-45"
+
+
+def test_an_override_below_a_key_with_nothing_behind_it(tmp_path: Path) -> None:
+    checked = load_recipe(written(tmp_path, f"{ISSUE}prompt:\n"), ["prompt.template=Say {text}"])
+    assert checked.recipe.prompt.template == "Say {text}"
+
+
+def test_cells_longer_than_a_reader_can_count(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"data\.max_characters: .*less than or equal to 2147483647"):
+        load_recipe(written(tmp_path, ISSUE), ["data.max_characters=10000000000"])
+
+
+def test_a_candidate_without_a_method(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"candidates\[1\]\.method: None is not allowed"):
+        load_recipe(written(tmp_path, ISSUE), ["candidates=[{seed: 1}, {method: null}]"])

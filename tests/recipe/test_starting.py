@@ -44,3 +44,9 @@ def test_the_run_is_looked_up_beside_the_recipe(run: Path, monkeypatch: pytest.M
     monkeypatch.chdir(run)
     assert find_run("run", run.parent) == run
     assert find_run("base", run.parent) == run / "base"
+
+
+def test_a_recipe_of_the_earlier_run_that_cannot_be_read(run: Path) -> None:
+    (run / "recipe.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match=r"start_from: .*recipe\.yaml cannot be read: .*\. Restore the file"):
+        inherit_values({"start_from": "run"}, run.parent)

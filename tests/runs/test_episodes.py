@@ -219,3 +219,15 @@ def test_the_command(images: dict[str, Any], tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(CheckpointError, match="is no run of meta-training"):
         (tmp_path / "run" / "metrics.json").write_text("{}")
         tunesmith.EpisodeRun(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.name=minilm", "model.channels=8"], r"model\.channels: it is for conv, and the model is 'minilm'"),
+        (["data.test=0.5", "data.held_out=a"], r"data\.held_out: data\.test is the share that is held out"),
+    ],
+)
+def test_settings_that_nothing_would_read(words: list[str], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_episodes({"data": {"train": "texts.csv"}}, words)

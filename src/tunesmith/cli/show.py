@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,14 +45,15 @@ def is_file(text: str) -> bool:
     Raises:
         DataError: it is another folder.
     """
-    if text.strip() and len(text) < 4096 and (text.endswith("/") or Path(text).is_dir()):
+    short = "\n" not in text and all(len(os.fsencode(part)) < 256 for part in text.split("/")) and len(text) < 4096
+    if text.strip() and short and (Path(text).is_dir() or (text.endswith("/") and not set(" :") & set(text))):
         from tunesmith.data.readers.pictures import holds_images
 
         if holds_images(Path(text)):
             return True
         raise DataError(f"'{text}' is a folder; give a text in quotes or a data file.")
     looks = text.lower().endswith(_DATA) and " " not in text
-    return looks or (len(text) < 4096 and "\n" not in text and Path(text).is_file())
+    return looks or (short and Path(text).is_file())
 
 
 def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

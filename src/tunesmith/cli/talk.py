@@ -27,7 +27,7 @@ def settings(options: Sequence[str]) -> dict[str, Any]:
     Raises:
         RecipeError: a word without "=", or one that is no setting of task.decoding.
     """
-    import yaml
+    from tunesmith.recipe.lines import value_of
 
     found = {}
     for text in options:
@@ -38,10 +38,7 @@ def settings(options: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"'{text}' is an option of the command, not of task.decoding: write --{key} {value}.")
         if key in ("self", "prompts", "messages"):
             raise RecipeError(f"'{text}' is no setting of task.decoding, as temperature=0.8 is.")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            found[key] = value
+        found[key] = value_of(value)
     return found
 
 

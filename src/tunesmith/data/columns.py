@@ -13,6 +13,7 @@ _TEXTS = ("text", "sentence", "utterance", "content", "review", "question", "que
 _LABELS = ("label", "category", "class", "intent", "target", "sentiment", "topic", "tag", "y")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DAY = re.compile(r"[0-9]{4}-[01]?[0-9]-[0-3]?[0-9](?:[T ][0-9:.+Z-]*)?")
+_LARGEST = 1e300  # number that is measured
 _MOST = 1000  # different values that are told apart; labels have fewer
 
 
@@ -135,7 +136,7 @@ class ColumnFacts:
             self.own_name = where
         if isinstance(value, str):
             self.characters += len(value)
-        elif kind == "number":
+        elif kind == "number" and abs(value) < _LARGEST:  # larger ones cannot be added up
             self.least, self.most, self.total = min(self.least, value), max(self.most, value), self.total + value
             self.numbers += 1
         if len(self.values) <= _MOST:

@@ -13,7 +13,7 @@ from tunesmith.data.cleaned import Cleaned, with_changes
 from tunesmith.data.cleaning.base import Change
 from tunesmith.data.columns import CellTypes, mixed_columns
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
-from tunesmith.data.formats.base import EmptyRow, Format
+from tunesmith.data.formats.base import EmptyRow, Format, written
 from tunesmith.data.readers.base import Reader, Row
 
 # "role": system, user, assistant or tool; "content"; and "weight": "0" for an answer that is only read.
@@ -311,11 +311,9 @@ def need(row: Mapping[str, Any], column: str) -> str:
     if column not in row:
         raise DataError(unknown("column", column, map(str, row)))
     value = row[column]
-    if value is None or value != value:  # None, NaN
-        return ""
     if isinstance(value, dict | list | bytes):
         raise DataError(f"column '{column}' holds a {type(value).__name__}; a text is needed.")
-    return str(value)
+    return written(value)
 
 
 def check_columns(given: Mapping[str, str], columns: Sequence[str], path: str) -> None:

@@ -346,8 +346,12 @@ def _in_archive(path: Path, limits: ImageLimits) -> Iterator[Entry]:
             opened.append(zipfile.ZipFile(path))
         return _read_entry(opened[0], info, f"{path}, {info.filename}", limits)
 
+    seen: set[str] = set()
     for info in infos:
         name = info.filename.replace("\\", "/")
+        if name in seen:
+            raise DataError(f"{path}: the entry '{name}' stands twice in the archive. Pack it again with each once.")
+        seen.add(name)
         if name.startswith("/") or ".." in name.split("/") or ":" in name.split("/")[0]:
             raise SecurityError(
                 f"{path}: the entry '{info.filename}' would lead outside of the archive's folder, so the archive is "

@@ -21,6 +21,7 @@ from tunesmith.data.columns import ColumnFacts, guess_columns
 from tunesmith.data.conversations import check_question, messages_of
 from tunesmith.data.damage import damage_of
 from tunesmith.data.examples import Lines
+from tunesmith.data.formats.base import written
 from tunesmith.data.images import SUFFIXES, ImageLimits, image_bytes, open_image
 from tunesmith.data.language import language_of, script_of
 from tunesmith.data.near_index import NearIndex
@@ -133,9 +134,9 @@ class Inspection:
         for column in self.columns:
             column.add(values.get(column.name), where)
         self._try_conversation(where, values)
-        if self.label is not None and values.get(self.label) is not None:
-            label = values[self.label]
-            listed = isinstance(label, list)
+        label: Any = values.get(self.label or "")
+        listed = isinstance(label, list)
+        if self.label is not None and (listed or written(label).strip()):
             self.labels.update(map(str, label if listed else [label]))
             self._codes.append(-1 if listed else self._names.setdefault(str(label), len(self._names)))
         else:

@@ -77,6 +77,8 @@ def text_groups(texts: Iterable[str], threshold: float, seed: int = 0) -> Index:
         (texts,), a group number per text.
     """
     distinct, codes = _distinct(texts)
+    if not distinct:
+        return codes
     return _joined_texts(distinct, threshold, seed)[codes]
 
 

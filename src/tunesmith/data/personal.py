@@ -33,7 +33,8 @@ _ID = re.compile(
 )
 _PHONE = re.compile(
     r"(?<![\w.,/+-])(?:"
-    r"(?:\+|00)[1-9][0-9]{0,2}(?:[ ./-]{0,2}\(?[0-9]{1,5}\)?){2,6}|"  # with the country's code
+    # with the country's code; digits are parted in one way only, as all ways would be tried on a long number
+    r"(?:\+|00)[1-9][0-9]{0,2}(?:[ ./-]{0,2}\(?[0-9]{1,5}+\)?){1,6}|"
     r"\(?[2-9][0-9]{2}\)?[ .-]{1,2}[2-9][0-9]{2}[ .-][0-9]{4}|"  # North America
     r"\(?0[1-9][0-9]{1,4}\)?(?:[ /-]{1,3}[0-9]{2,8}){1,4}|0[1-9][0-9]{8,10}|"  # with the area's code
     r"1[3-9][0-9](?:[ -]?[0-9]{4}){2}"  # Chinese mobiles

@@ -1,4 +1,4 @@
-"""A prompt that is longer than a model reads: demonstrations go first, then the end of the row's longest field."""
+"""A prompt that is longer than a model reads: demonstrations go first, then the ends of the row's longest fields."""
 
 from __future__ import annotations
 
@@ -57,17 +57,20 @@ def fit(
     kept = _most(len(demonstrations), lambda number: count(filled(number, row)) <= limit)
     if kept is not None:
         return Fitted(filled(kept, row), kept, len(demonstrations) - kept)
-    longest = max((name for name in fields if row.get(name)), key=lambda name: len(row[name]), default="")
-    text = row.get(longest, "")
-    room = _most(len(text), lambda size: count(filled(0, {**row, longest: text[:size].rstrip()})) <= limit)
+
+    def cut(size: int) -> dict[str, str]:
+        return {**row, **{name: row[name][:size].rstrip() for name in fields if len(row.get(name, "")) > size}}
+
+    longest = max((len(row.get(name, "")) for name in fields), default=0)
+    room = _most(longest, lambda size: count(filled(0, cut(size))) <= limit)
     if not room:
         raise RecipeError(
-            f"prompt.template: without the row's text the prompt has {count(filled(0, {**row, longest: ''}))} tokens, "
+            f"prompt.template: without the row's text the prompt has {count(filled(0, cut(0)))} tokens, "
             f"and the model reads {limit} besides the answer, so nothing is left for the row. Shorten the prompt, or "
             "raise data.max_tokens if the model allows it."
         )
-    short = {**row, longest: text[:room].rstrip()}
-    return Fitted(filled(0, short), 0, len(demonstrations), len(text) - room)
+    lost = sum(max(0, len(row.get(name, "")) - room) for name in fields)
+    return Fitted(filled(0, cut(room)), 0, len(demonstrations), lost)
 
 
 def _most(top: int, fits: Callable[[int], bool]) -> int | None:

@@ -208,10 +208,17 @@ def _looks_like_images(train: str, folder: Path) -> bool:
 def _across(recipe: EpisodesRecipe) -> list[str]:
     """Check what one key alone cannot know."""
     data, default, found = recipe.data, EpisodesData.model_fields, list[str]()
+    model, plain = recipe.model, EpisodesModel()
+    found += [
+        f"model.{key}: it is for conv, and the model is '{model.name}'. Leave it out."
+        for key in ("size", "colour", "blocks", "channels")
+        if not recipe.images and getattr(model, key) != getattr(plain, key)
+    ]
     if isinstance(data.test, float) and not 0 < data.test < 1:
         found.append(f"data.test: the share {data.test} must lie between 0 and 1, or be a source of other classes.")
-    if data.held_out and "test" in data.model_fields_set and isinstance(data.test, str):
-        found.append("data.held_out: data.test names a source of other classes; leave one of the two out.")
+    if data.held_out and data.test != default["test"].default:
+        what = "names a source of other classes" if isinstance(data.test, str) else "is the share that is held out"
+        found.append(f"data.held_out: data.test {what}; leave one of the two out.")
     unread = ("text", "label", "max_tokens") if recipe.images else ("rotations",)
     kind = "texts" if recipe.images else "images"
     found += [

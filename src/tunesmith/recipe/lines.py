@@ -8,6 +8,8 @@ import yaml
 
 from tunesmith.core.errors import RecipeError
 
+_DEEPEST, _MOST = 50, 100_000  # keys below each other, and keys; aliases can make any number of them in a few lines
+
 
 def parse(
     text: str, source: str, what: str = "a recipe", example: str = "task: text-classification"
@@ -22,12 +24,14 @@ def parse(
     Returns:
         The mapping, and the line of each dotted key.
     Raises:
-        RecipeError: not YAML, not a mapping, or a key that stands twice.
+        RecipeError: not YAML, not a mapping, a key that stands twice, or too many keys.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise _invalid(error, source) from None
+    except RecursionError:
+        raise RecipeError(f"{source}: lists or mappings stand too deep inside each other.") from None
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(f"{source}: {what} is a mapping of keys to values, for example `{example}`.")
     lines: dict[str, int] = {}
@@ -44,7 +48,26 @@ def _invalid(error: Exception, source: str) -> RecipeError:
     return RecipeError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', error)}")
 
 
+def value_of(written: str) -> Any:
+    """Read the value of a `key=value` word.
+
+    Args:
+        written: what stands behind the sign.
+    Returns:
+        The value as YAML reads it; the text itself where it is no YAML.
+    """
+    try:
+        return yaml.safe_load(written)
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: the 45th of a month
+        return written
+
+
 def _walk(node: yaml.MappingNode, prefix: str, lines: dict[str, int], source: str) -> None:
+    if prefix.count(".") > _DEEPEST or len(lines) > _MOST:
+        raise RecipeError(
+            f"{source}, line {node.start_mark.line + 1}: more than {_DEEPEST} keys deep, or more than {_MOST:,} keys. "
+            "Where an alias (*NAME) repeats what it stands in, write it out."
+        )
     for key, value in node.value:
         path = f"{prefix}{key.value}"
         if path in lines:

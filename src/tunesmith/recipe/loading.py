@@ -16,7 +16,7 @@ from tunesmith.recipe.data import across_data
 from tunesmith.recipe.ensembles import across_ensembles, across_members, with_combination
 from tunesmith.recipe.images import across_images
 from tunesmith.recipe.labelling import across_labels
-from tunesmith.recipe.lines import parse
+from tunesmith.recipe.lines import parse, value_of
 from tunesmith.recipe.listed import across_lists, build_lists
 from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
@@ -186,13 +186,12 @@ def _override(values: dict[str, Any], text: str) -> str:
     *parents, leaf = key.split(".")
     place: Any = values
     for parent in parents:
-        place = place.setdefault(parent, {})
+        if place.get(parent) is None:  # not there, or a key with nothing behind it
+            place[parent] = {}
+        place = place[parent]
         if not isinstance(place, dict):
             raise RecipeError(f"override '{text}': '{parent}' is a single value, so it has no key below it.")
-    try:
-        value = yaml.safe_load(written)
-    except yaml.YAMLError:
-        value = written
+    value = value_of(written)
     if not parents and leaf in _SHORTHANDS and isinstance(value, str):
         value = {"name": value}
     place[leaf] = value
@@ -271,8 +270,9 @@ def _candidate(
         return None
     merged = expanded({**values, "candidates": [], "ensemble": None, "combine": "best"})
     for key, value in own.items():
-        alike = key == "method" and value.get("name", _name(merged, key)) == _name(merged, key)
-        together = isinstance(value, dict) and isinstance(merged.get(key), dict) and (key != "method" or alike)
+        together = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        if together and key == "method":
+            together = value.get("name", _name(merged, key)) == _name(merged, key)
         merged[key] = {**merged[key], **value} if together else value
     if "seed" in own and isinstance(merged.get("data"), dict) and merged["data"].get("seed") is None:
         merged["data"]["seed"] = values.get("seed", 0)  # candidates share the data, so also what is held out of it

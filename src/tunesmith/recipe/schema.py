@@ -120,7 +120,9 @@ class DataSettings(Settings):
     )
     encoding: str = setting("utf-8", "Character encoding of text files.")
     max_tokens: int | None = setting(None, "Longest row; the model's limit when empty.", unit="tokens", ge=2)
-    max_characters: int = setting(1_000_000, "A longer cell is an error: most often an unclosed quote.", ge=1)
+    max_characters: int = setting(
+        1_000_000, "A longer cell is an error: most often an unclosed quote.", ge=1, le=2**31 - 1
+    )
     empty: Literal["error", "drop"] = setting("error", "What to do with rows whose text or label is empty.")
     leakage: Literal["keep", "drop", "error"] = setting(
         "keep", "What to do with training rows that also stand in validation or test; keep warns."

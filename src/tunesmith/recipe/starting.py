@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.errors import RecipeError
 from tunesmith.recipe.lines import parse
 
 INHERITED = ("model", "task", "prompt", "method")
@@ -43,7 +44,13 @@ def inherit_values(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     path = run / "recipe.yaml"
     if not path.is_file():
         return dict(values)
-    theirs = parse(path.read_text(encoding="utf-8"), str(path))[0]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"start_from: {path} cannot be read: {error}. Restore the file, or name another run."
+        ) from None
+    theirs = parse(text, str(path))[0]
     taken = {key: theirs[key] for key in missing if key in theirs}
     model = taken.get("model")
     if isinstance(model, dict) and (run / str(model.get("name")) / "config.json").is_file():

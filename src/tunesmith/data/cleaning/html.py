@@ -22,7 +22,12 @@ _INLINE = (
     "progress|q|rp|rt|ruby|s|samp|small|source|span|strike|strong|sub|summary|sup|svg|textarea|time|tt|u|var|video|wbr"
 )
 _REST = r"(?:\s[^<>]{0,4000})?/?>"
-_UNREAD = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->|<!doctype[^<>]*>", re.DOTALL | re.IGNORECASE)
+_OPENED = re.compile(r"<(script|style)\b[^<>]*>|<(!--)|<!doctype[^<>]*>", re.IGNORECASE)
+_CLOSED = {
+    "script": re.compile(r"</script\s*>", re.IGNORECASE),
+    "style": re.compile(r"</style\s*>", re.IGNORECASE),
+    "!--": re.compile("-->"),
+}
 _BLOCK = re.compile(rf"</?(?:{_BLOCKS}){_REST}", re.IGNORECASE)
 _WORD = re.compile(rf"</?(?:{_INLINE}){_REST}", re.IGNORECASE)
 
@@ -36,5 +41,21 @@ class Html(Change):
     def text(self, text: str) -> str:
         """Remove tags, then read entities: an escaped tag is text."""
         if "<" in text:
-            text = _WORD.sub("", _BLOCK.sub("\n", _UNREAD.sub("", text))).strip("\n")
+            text = _WORD.sub("", _BLOCK.sub("\n", _read(text))).strip("\n")
         return html.unescape(text) if "&" in text else text
+
+
+def _read(text: str) -> str:
+    """Leave out scripts, styles, comments and the doctype; what is not closed is text, and is looked for once."""
+    parts, end, unclosed = list[str](), 0, set[str]()
+    for opened in _OPENED.finditer(text):
+        kind = (opened.group(1) or opened.group(2) or "").lower()
+        if opened.start() < end or kind in unclosed:
+            continue
+        closed = _CLOSED[kind].search(text, opened.end()) if kind else opened
+        if closed is None:
+            unclosed.add(kind)
+            continue
+        parts.append(text[end : opened.start()])
+        end = closed.end()
+    return "".join([*parts, text[end:]])

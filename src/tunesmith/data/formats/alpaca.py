@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tunesmith.core.registry import register
-from tunesmith.data.formats.base import Format, Turns
+from tunesmith.data.formats.base import Format, Turns, written
 
 
 @register("formats")
@@ -24,6 +24,7 @@ class Alpaca(Format):
 
     def turns(self, row: Mapping[str, Any]) -> Turns:
         """Put the input below the instruction."""
-        parts = [str(row[key]).strip() for key in ("instruction", "input") if row.get(key)]
-        system = [("system", row["system"])] if row.get("system") else []
-        return [*system, ("user", "\n\n".join(part for part in parts if part)), ("assistant", row["output"] or "")], []
+        parts = [written(row.get(key)).strip() for key in ("instruction", "input")]
+        system = [("system", row["system"])] if written(row.get("system")) else []
+        answer = written(row["output"])
+        return [*system, ("user", "\n\n".join(part for part in parts if part)), ("assistant", answer)], []

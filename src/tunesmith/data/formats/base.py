@@ -17,6 +17,17 @@ class EmptyRow(DataError):
 Turns = tuple[list[tuple[Any, ...]], list[str]]
 
 
+def written(value: Any) -> str:
+    """Return a cell as text.
+
+    Args:
+        value: of it; a number counts as written.
+    Returns:
+        The text; nothing where there is none.
+    """
+    return "" if value is None or value != value else str(value)  # None, NaN
+
+
 class Format:
     """Base of every format. Its file registers one subclass with `@register("formats")`."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tunesmith.core.registry import register
-from tunesmith.data.formats.base import Format, Turns
+from tunesmith.data.formats.base import Format, Turns, written
 from tunesmith.data.formats.prompt_completion import spoken
 
 
@@ -25,7 +25,7 @@ class Preference(Format):
 
     def turns(self, row: Mapping[str, Any]) -> Turns:
         """Take the prompt, where it stands apart, and the chosen answer."""
-        prompt = row.get("prompt") or row.get("question")
-        before = spoken(prompt, "user") if prompt else []
+        prompt = row.get("prompt") if written(row.get("prompt")) else row.get("question")
+        before = spoken(prompt, "user") if written(prompt) else []
         chosen = spoken(row["chosen"], "assistant")
         return (chosen if len(chosen) > 1 else [*before, *chosen]), []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tunesmith.core.registry import register
-from tunesmith.data.formats.base import Format, Turns
+from tunesmith.data.formats.base import Format, Turns, written
 from tunesmith.data.formats.messages import pairs
 
 
@@ -38,6 +38,5 @@ def spoken(value: Any, role: str) -> list[tuple[Any, ...]]:
     Returns:
         (role, content) of each.
     """
-    return [(role, "" if value is None else value)] if value is None or isinstance(value, str) else pairs(
-        value, ("role", "content")
-    )  # fmt: skip
+    plain = value is None or isinstance(value, str | int | float)
+    return [(role, written(value))] if plain else pairs(value, ("role", "content"))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.registry import register
-from tunesmith.data.formats.base import EmptyRow, Format, Turns
+from tunesmith.data.formats.base import EmptyRow, Format, Turns, written
 
 
 @register("formats")
@@ -26,13 +26,13 @@ class QuestionAnswer(Format):
     def turns(self, row: Mapping[str, Any]) -> Turns:
         """Put the question below the context; the first answer is learned, all are right."""
         given = row["answer"] if "answer" in row else row["answers"]
-        if given is None:
+        if not isinstance(given, Sequence | Mapping) and not written(given):
             raise EmptyRow("there is no answer.")
-        answers = [given] if isinstance(given, str) else _texts(given)
+        answers = [written(given)] if isinstance(given, str | int | float) else _texts(given)
         if not answers:
             raise EmptyRow("the list of answers is empty.")
-        context = str(row.get("context") or "").strip()
-        question = str(row["question"] or "").strip()
+        context = written(row.get("context")).strip()
+        question = written(row["question"]).strip()
         if not question:
             raise EmptyRow("the question is empty.")
         asked = f"{context}\n\nQuestion: {question}" if context else question

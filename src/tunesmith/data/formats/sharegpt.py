@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tunesmith.core.registry import register
-from tunesmith.data.formats.base import Format, Turns
+from tunesmith.data.formats.base import Format, Turns, written
 from tunesmith.data.formats.messages import pairs
 
 
@@ -25,5 +25,5 @@ class ShareGpt(Format):
 
     def turns(self, row: Mapping[str, Any]) -> Turns:
         """Put the system text first."""
-        system = [("system", row["system"])] if row.get("system") else []
+        system = [("system", row["system"])] if written(row.get("system")) else []
         return [*system, *pairs(row["conversations"], ("from", "value"))], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -48,7 +49,7 @@ class Reader:
             raise DataError(f"encoding: '{encoding}' is no encoding that Python knows. {COMMON_ENCODINGS}")
         self.path = path
         self.encoding = encoding
-        plain = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+        plain = codecs.lookup(encoding).name == "utf-8"
         self.codec = "utf-8-sig" if plain else encoding  # it reads files with and without a byte-order mark
         self.max_characters = max_characters
         self.columns = list(columns)

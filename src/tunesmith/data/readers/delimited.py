@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Iterator
 from typing import ClassVar, TextIO
@@ -115,18 +116,13 @@ def not_decodable(path: str, encoding: str, error: UnicodeError) -> DataError:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             return DataError(f"{path} is not {encoding}: it begins as UTF-16 does. Say so: data.encoding=utf-16.")
         file.seek(0)
-        before, read = 0, 0
+        decoder, before = codecs.getincrementaldecoder(encoding)(), 0  # it keeps a character cut by a block's end
         for block in iter(lambda: file.read(1 << 20), b""):
             try:
-                block.decode(encoding)
+                decoder.decode(block)
                 before += block.count(b"\n")
-                read += len(block)
             except UnicodeDecodeError as inner:
-                if inner.reason == "unexpected end of data":  # a character cut by the block's end
-                    before += block.count(b"\n")
-                    read += len(block)
-                    continue
-                before += block[: inner.start].count(b"\n")
+                before += inner.object[: inner.start].count(b"\n")
                 break
     return DataError(
         f"{path}, near line {before + 1}: byte 0x{found} is not {encoding}. Save the file as UTF-8, or say what it "

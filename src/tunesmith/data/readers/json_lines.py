@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -52,7 +53,7 @@ class JsonLines(Reader):
             first = next((line for line in file if line.strip()), "")
         try:
             return not isinstance(json.loads(first), dict)
-        except (json.JSONDecodeError, RecursionError):  # told where the whole is read
+        except (ValueError, RecursionError):  # told where the whole is read
             return True
 
     def _lines(self) -> Iterator[Row]:
@@ -95,6 +96,11 @@ class JsonLines(Reader):
             hint = " A file with one object per line is named .jsonl." if not where else ""
             where = where or f", line {error.lineno}"
             raise DataError(f"{self.path}{where}: not valid JSON: {error.msg}.{hint}") from None
+        except ValueError:  # what Python refuses to read as a number
+            raise DataError(
+                f"{self.path}{where}: a number has more than {sys.get_int_max_str_digits():,} digits. Write it in "
+                "quotes if it is a name."
+            ) from None
 
     def _object(self, value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):

@@ -36,7 +36,8 @@ class Masks(Reader):
         Returns:
             ("file 7", {image, mask, classes, width, height}) for each; `classes` are the numbers in the mask.
         Raises:
-            DataError: an image without a mask or a mask without an image, different sizes, or one that cannot be read.
+            DataError: an image without a mask or a mask without an image, two of one name, different sizes, or one that
+                cannot be read.
         """
         root = Path(self.path)
         images, masks = _by_name(root / "images"), _by_name(root / "masks")
@@ -60,4 +61,10 @@ class Masks(Reader):
 
 
 def _by_name(folder: Path) -> dict[Path, Path]:
-    return {path.relative_to(folder).with_suffix(""): path for path in files_of(folder, SUFFIXES)}
+    found: dict[Path, Path] = {}
+    for path in files_of(folder, SUFFIXES):
+        other = found.setdefault(path.relative_to(folder).with_suffix(""), path)
+        if other != path:
+            raise DataError(f"{path}: {other.name} has the same name with another ending, so it is not known which of "
+                            "the two is meant. Rename one, or take it out.")  # fmt: skip
+    return found

@@ -38,5 +38,5 @@ class Parquet(Reader):
                     for values in batch.to_pylist():
                         number += 1
                         yield f"row {number}", values
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:  # the second of pages that are damaged
             raise DataError(f"{self.path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None

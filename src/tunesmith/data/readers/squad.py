@@ -38,7 +38,7 @@ class Squad(JsonLines):
             DataError: not such a file; the question is named.
         """
         number = 0
-        for article in self.whole()["data"]:
+        for article in self._list_of(self.whole(), "data", number):
             for paragraph in self._list_of(article, "paragraphs", number):
                 for asked in self._list_of(paragraph, "qas", number):
                     number += 1
