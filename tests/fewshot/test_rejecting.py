@@ -52,6 +52,16 @@ def test_the_threshold_is_one_more_class(kind: str) -> None:
     assert torch.equal(rejected, scores < head.threshold) and rejected.any() and not rejected.all()
 
 
+@pytest.mark.parametrize("kind", ["logit", "probability"])
+def test_a_threshold_that_rejects_no_row_leaves_the_answers(kind: str) -> None:
+    head = Rejecting(nn.Identity(), RejectSettings(score=kind))
+    scores, nothing = np.array([0.4, 0.5, 0.9]), np.zeros(3, dtype=bool)
+    head.threshold.fill_(choose_threshold(scores, ~nothing, nothing, share=0.05))
+    logits = torch.randn(50, 4, dtype=torch.float64).exp()
+    found = head(logits).softmax(-1)
+    assert bool(found.isfinite().all()) and torch.equal(found.argmax(1), logits.argmax(1))
+
+
 @pytest.fixture
 def outside(recipe: Recipe, data_folder: Path) -> Recipe:
     """The tiny recipe with rows out of scope in validation and test."""
