@@ -55,6 +55,15 @@ WAYS = {
 }
 
 
+@pytest.mark.parametrize("name", ["rules", "linear", "bilinear"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_rows_of_a_class_are_enough(name: str, count: int) -> None:
+    for seed in range(6):
+        way, make = WAYS[name]
+        found = measure_unseen(way, TABLE, ["c", "e"], make(count, seed), make(4, 9), Bootstrap(100, seed=seed))
+        assert 0 <= found.harmonic.value <= 1
+
+
 @pytest.mark.parametrize("name", WAYS)
 def test_every_way_tells_unseen_classes_apart(name: str) -> None:
     way, make = WAYS[name]

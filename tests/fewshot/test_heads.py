@@ -11,7 +11,7 @@ import tunesmith
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.named import build_named
 from tunesmith.core.registry import components
-from tunesmith.tasks.heads.base import RowsHead, Start
+from tunesmith.tasks.heads.base import RowsHead, Start, load_head
 from tunesmith.tasks.text_classification import TextClassification
 
 ROWS, WIDTH, CLASSES, SCALE = 11, 6, 3, 7.0
@@ -32,6 +32,14 @@ def made(written: Any) -> tuple[Any, torch.Tensor, torch.Tensor]:
     module = head.build(WIDTH, CLASSES, SCALE, 0.0).double()
     head.start(module, Start(features, labels, texts, texts), SCALE)
     return module, features, labels
+
+
+@pytest.mark.parametrize("name", ["cosine", "proxies-and-matching"])
+def test_a_loaded_head_answers_as_the_saved_one(name: str) -> None:
+    module, features, _ = made(name)
+    fresh = build_named("heads", name).build(WIDTH, CLASSES, SCALE, 0.0)
+    assert load_head(fresh, module.state_dict())
+    assert torch.equal(fresh.eval()(features), module.eval()(features))
 
 
 def prototype(x: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import tunesmith
-from tests.conftest import real, write_csv
+from tests.conftest import TEXTS, real, write_csv
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.tasks.rejecting import OUTSIDE, Rejecting, RejectSettings, choose_threshold
 
@@ -52,6 +52,16 @@ def test_the_threshold_is_one_more_class(kind: str) -> None:
     assert torch.equal(rejected, scores < head.threshold) and rejected.any() and not rejected.all()
 
 
+@pytest.mark.parametrize("kind", ["logit", "probability"])
+def test_a_threshold_that_rejects_no_row_leaves_the_answers(kind: str) -> None:
+    head = Rejecting(nn.Identity(), RejectSettings(score=kind))
+    scores, nothing = np.array([0.4, 0.5, 0.9]), np.zeros(3, dtype=bool)
+    head.threshold.fill_(choose_threshold(scores, ~nothing, nothing, share=0.05))
+    logits = torch.randn(50, 4, dtype=torch.float64).exp()
+    found = head(logits).softmax(-1)
+    assert bool(found.isfinite().all()) and torch.equal(found.argmax(1), logits.argmax(1))
+
+
 @pytest.fixture
 def outside(recipe: Recipe, data_folder: Path) -> Recipe:
     """The tiny recipe with rows out of scope in validation and test."""
@@ -63,6 +73,32 @@ def outside(recipe: Recipe, data_folder: Path) -> Recipe:
     task = {"name": "text-classification", "reject": {}}
     evaluation = {"resamples": 100, "baselines": ["zero-shot"]}
     return {**recipe, "data": {**data, "out_of_scope": "oos"}, "task": task, "evaluation": evaluation}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task": {"losses": ["logit-adjustment"]}},
+        {"semi_supervised": {"name": "consistency", "threshold": 0.0}},
+        {"semi_supervised": {"name": "self-training", "threshold": 0.0, "balance": "none", "rounds": 1}},
+        {"dual_learning": {"name": "dual-augmentation"}},
+        {"dual_learning": {"name": "dual-network"}},
+        {"dual_learning": {"name": "dual-classifier", "table": "table.csv"}},
+    ],
+    ids=lambda changes: next(iter(next(iter(changes.values())).values())),
+)
+def test_no_row_teaches_what_is_out_of_scope(outside: Recipe, data_folder: Path, changes: Recipe) -> None:
+    own = {key: {"compare": False, **value} for key, value in changes.items() if key != "task"}
+    if "semi_supervised" in own:
+        write_csv(data_folder / "more.csv", [("send a parcel", "?"), ("quantum q 42 zx", "?"), ("a lost card", "?")])
+        outside = {**outside, "data": {**outside["data"], "unlabelled": str(data_folder / "more.csv")}}
+    if "dual_learning" in own and "table" in own["dual_learning"]:
+        rows = [f"{label},{number % 2},{number // 2}" for number, label in enumerate(TEXTS)]
+        (data_folder / "table.csv").write_text("\n".join(["class,p,q", *rows]))
+        own["dual_learning"]["table"] = str(data_folder / "table.csv")
+    run = tunesmith.train({**outside, **own, "task": {**outside["task"], **changes.get("task", {})}})
+    assert run.labels[-1] == OUTSIDE and np.isfinite(run.predict_proba(["send a parcel"])).all()
+    assert all(np.isfinite(row["train loss"]) for row in map(json.loads, (run.folder / "history.jsonl").open()))
 
 
 @pytest.mark.parametrize("head", ["cosine", "prototypes"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import tunesmith
-from tests.conftest import save_tiny_bert, write_csv, write_jsonl
+from tests.conftest import TEXTS, save_tiny_bert, write_csv, write_jsonl
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.training.loop import Loop
 
@@ -319,3 +319,24 @@ def test_signals_leave_what_goes_on(
     assert "Go on with the same command and --resume." in said
     assert "its last checkpoint is of step 8" in tunesmith.Run.load(recipe["output"]).unfinished
     assert_same(whole.folder, tunesmith.train(recipe, resume=True).folder)
+
+
+def test_files_beside_the_recipe_are_found_from_anywhere(
+    recipe: Recipe, data_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run writes down where its files lie, and still is the run of a recipe that names them from beside it."""
+    monkeypatch.chdir(data_folder)
+    described = json.dumps({label: f"about {label}" for label in TEXTS})
+    (data_folder / "described.yaml").write_text(described)
+    write_csv(data_folder / "more.csv", [("another one", next(iter(TEXTS)))])
+    data = {"also_train": ["more.csv"], "label_descriptions": "described.yaml"}
+    given = {**recipe, "data": {**recipe["data"], **data}}
+    run = tunesmith.train(given)
+    found = run.recipe.resolved()["data"]
+    assert found["also_train"] == [str(data_folder / "more.csv")]
+    assert found["label_descriptions"] == str(data_folder / "described.yaml")
+    tunesmith.train(given, resume=True)
+    assert "is finished: nothing to resume" in capsys.readouterr().err
+    (data_folder / "others.yaml").write_text(described)
+    with pytest.raises(CheckpointError, match="data.label_descriptions was"):
+        tunesmith.train({**given, "data": {**given["data"], "label_descriptions": "others.yaml"}}, resume=True)

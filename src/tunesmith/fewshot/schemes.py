@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.core.settings import Component, setting
 from tunesmith.models.layout import RaggedBatch, ragged
+from tunesmith.tasks.rejecting import plain
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.batching import Sent
 from tunesmith.training.corpus import Split, Unlabelled
@@ -25,7 +26,7 @@ class Given:
     """What a run gives to a scheme.
 
     Args:
-        names: of the labels, by code.
+        names: of the labels that train, by code.
         folder: the recipe's, for relative paths.
         unlabelled: rows without a label, where the recipe names a file of them.
     """
@@ -64,6 +65,11 @@ class Scheme(Component):
 
 class SchemeTrial(Trial):
     """A trial that can say what its scheme did."""
+
+    @property
+    def head(self) -> nn.Module:
+        """The head that trains: without the threshold of what is out of scope, which no row teaches."""
+        return plain(self.tuned.head)
 
     def check_shared(self) -> None:
         """Refuse: what a scheme makes of a step hangs on all its rows.

@@ -112,7 +112,7 @@ def _margin(way: AttributeWay, signatures: Array, rows: Array, codes: Codes, see
     groups = np.array_split(np.random.default_rng(seed).permutation(len(signatures)), 3)
     for left_out in groups:
         held = np.isin(codes, left_out)
-        half = np.random.default_rng(seed).random(len(codes)) < 0.5  # old rows are judged on others than those taught
+        half = _half(codes, seed)  # old rows are judged on others than those taught
         taught, judged = ~held & half, held | ~half
         kept = np.setdiff1d(np.arange(len(signatures)), left_out)
         fitted = way.fit(rows[taught], np.searchsorted(kept, codes[taught]), signatures[kept], seed)
@@ -123,9 +123,19 @@ def _margin(way: AttributeWay, signatures: Array, rows: Array, codes: Codes, see
         right_new.append(left_out[other.argmax(1)] == truth)
         new.append(held[judged])
     gap, old_right, new_right, is_new = (np.concatenate(part) for part in (gaps, right_old, right_new, new))
+    if is_new.all():  # one row of every class: none is left to judge old ones on
+        return 0.0
     tried = np.quantile(gap, np.linspace(0.01, 0.99, 99))
     means = [_harmonic(np.where(gap > one, old_right, new_right), is_new) for one in tried]
     return float(tried[int(np.argmax(means))])
+
+
+def _half(codes: Codes, seed: int) -> Any:
+    """Draw half of the rows, of every class at least one, (rows,), bool."""
+    found = np.random.default_rng(seed).random(len(codes)) < 0.5
+    classes, first = np.unique(codes, return_index=True)
+    found[first[~np.isin(classes, codes[found])]] = True
+    return found
 
 
 def _harmonic(right: Any, new: Any, weights: Array | None = None) -> float:

@@ -199,7 +199,7 @@ class Labelling(Family):
             names, size = self.corpus.label_names, training.batch_size
             check_rows_per_label(split.labels, names, training.rows_per_label, size)
         plain(head).known_classes = classes_of(  # type: ignore[assignment]
-            split.labels, self.corpus.label_names, training, split.weights
+            split.labels, self.corpus.taught_names, training, split.weights
         )
         if task.starts_from_features:
             labels = torch.from_numpy(self._seen.labels).to(session.backbone.device)

@@ -174,7 +174,7 @@ def prepare_one(
         "best": family.best(recipe.training.best),
         "method": checked.method,
     }
-    given = Given(family.corpus.label_names, checked.folder, family.corpus.unlabelled)
+    given = Given(family.corpus.taught_names, checked.folder, family.corpus.unlabelled)
     trial = begin.trial(facts) if checked.scheme is None else checked.scheme.trial(given, facts)
     found = check(trial)
     seed_everything(derived(recipe.seed, "training"))

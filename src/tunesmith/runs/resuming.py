@@ -23,6 +23,7 @@ from tunesmith.runs.writing import fingerprint
 from tunesmith.training.checkpoints import FOLDER as CHECKPOINTS
 from tunesmith.training.checkpoints import Checkpoint, Checkpoints, drop, found, newest
 from tunesmith.training.corpus import Corpus
+from tunesmith.training.reading import resolve_path
 
 # Keys that decide nothing about the steps already made. Of others the message tells both values.
 MAY_CHANGE = (
@@ -157,7 +158,9 @@ def check_finished(output: Path, checked: Checked, say: Say) -> None:
     changed = [
         (key, before, now)
         for key, before, now in _differences(saved, checked.resolved())
-        if key not in ("output", *_FILES) and not _left_open(key, now, checked)
+        if key not in ("output", *_FILES)
+        and not _left_open(key, now, checked)
+        and not _same_place(before, now, checked)
     ]
     if changed:
         raise CheckpointError(
@@ -178,6 +181,12 @@ def _left_open(key: str, now: Any, checked: Checked) -> bool:
     if key == "prompt.demonstrations.examples":  # chosen from training rows, and written down by the run
         return not now and checked.recipe.prompt.demonstrations.count > 0
     return now is None or now == "auto"
+
+
+def _same_place(before: Any, now: Any, checked: Checked) -> bool:
+    """Whether a recipe names a file that a run wrote down as an absolute path."""
+    named = isinstance(before, str) and isinstance(now, str)
+    return named and Path(before) == Path(resolve_path(now, checked.folder)).absolute()
 
 
 def check_same(checkpoint: Checkpoint, facts: Mapping[str, Any], say: Say) -> None:

@@ -186,12 +186,18 @@ def settled(checked: Checked, session: Session) -> dict[str, Any]:
         values["attributes"]["table"] = str(
             Path(resolve_path(values["attributes"]["table"], checked.folder)).absolute()
         )
+    values["data"]["also_train"] = [_found(path, checked.folder) for path in values["data"]["also_train"]]
     for split in ("train", "validation", "test", "unlabelled", "unseen", "label_descriptions"):
         path = values["data"][split]
         if isinstance(path, str):
-            found = Path(resolve_path(path, checked.folder))
-            values["data"][split] = str(found.absolute()) if found.exists() else path
+            values["data"][split] = _found(path, checked.folder)
     return values
+
+
+def _found(path: str, folder: Path) -> str:
+    """Return a file's path absolute where it exists; else it names a data set elsewhere."""
+    found = Path(resolve_path(path, folder))
+    return str(found.absolute()) if found.exists() else path
 
 
 def _placed(step: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Rejecting(nn.Module):
         logits = self.inner(x)
         last = self.threshold.to(logits.dtype).expand(len(logits), 1)
         if self.score == "probability":
-            last = last.log() + torch.logsumexp(logits, 1, keepdim=True)
+            last = last.clamp(min=0).log() + torch.logsumexp(logits, 1, keepdim=True)  # below 0 nothing is rejected
         return torch.cat([logits, last], 1)
 
     def scores(self, logits: Tensor) -> Tensor:

@@ -155,6 +155,11 @@ class Corpus:
     forms: list[Any] = field(default_factory=list)
 
     @property
+    def taught_names(self) -> list[str]:
+        """Labels that train, in the order of the codes: all but what is out of scope."""
+        return self.label_names[: len(self.label_texts) or None]
+
+    @property
     def files(self) -> list[Examples]:
         """What was read, each once."""
         return list({id(split.examples): split.examples for split in self.splits.values()}.values())

@@ -65,7 +65,7 @@ class DualAugmentationTrial(SeveralTrial):
         if known.any():
             for view in places:
                 taught = taught + self.taught(outputs, batch, view[known], labels[known]) / 2
-        first, second = (self.tuned.head(outputs[view]) for view in places)
+        first, second = (self.head(outputs[view]) for view in places)
         apart = symmetric(first, second)
         self.note(first, second, apart)
         return self.together(taught, apart, known, self.how.weight)

@@ -82,7 +82,7 @@ class DualClassifierTrial(SeveralTrial):
         """Compute the pass's part of the loss."""
         (places,), known, labels = self.places(batch)
         rows = outputs[places]
-        classes, attributes = self.tuned.head(rows), self.attribute_head(nn.functional.normalize(rows, dim=-1) * 10.0)
+        classes, attributes = self.head(rows), self.attribute_head(nn.functional.normalize(rows, dim=-1) * 10.0)
         said = classes_of(attributes, self.signatures)
         taught = outputs.new_zeros(())
         if known.any():

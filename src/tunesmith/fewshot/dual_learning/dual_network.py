@@ -17,6 +17,7 @@ from tunesmith.fewshot.several import SeveralTrial, divergence
 from tunesmith.fewshot.views import HalvedRows
 from tunesmith.models.delta import Delta
 from tunesmith.models.layout import RaggedBatch
+from tunesmith.tasks.rejecting import plain
 from tunesmith.tasks.tuned import Tuned
 
 
@@ -95,7 +96,7 @@ class DualNetworkTrial(SeveralTrial):
     def loss(self, outputs: Tensor, batch: RaggedBatch) -> Tensor:
         """Compute the pass's part of both losses."""
         (mine, theirs), known, labels = self.places(batch)
-        first, second = self.tuned.head(outputs[mine]), self.peer.head(outputs[theirs])
+        first, second = self.head(outputs[mine]), plain(self.peer.head)(outputs[theirs])
         apart = divergence(second.detach(), first) + divergence(first.detach(), second)
         taught = outputs.new_zeros(())
         if known.any():

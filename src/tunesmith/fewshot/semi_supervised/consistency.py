@@ -109,7 +109,7 @@ class ConsistencyTrial(MixedTrial):
             total = total + len(own) * (1 + ratio) * self.taught(outputs, batch, own, batch.labels[own])
         if len(weak):
             weight = self.how.weight * risen(self.trained.steps, self.optimizer.total, self.how.ramp_fraction)
-            logits = self.tuned.head(torch.cat([outputs[weak].detach(), outputs[strong]]))
+            logits = self.head(torch.cat([outputs[weak].detach(), outputs[strong]]))
             first, second = logits.chunk(2)
             losses = self.disagreement(first, second, rows)
             total = total + weight * (1 + ratio) / ratio * losses.sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -136,10 +137,10 @@ class SelfTrainingTrial(MixedTrial):
 
     def _pseudo(self, outputs: Tensor, batch: RaggedBatch, places: Tensor, rows: Tensor) -> Tensor:
         found = self.probabilities[rows.numpy()]
-        if self.how.labels == "hard" and not isinstance(self.tuned.head, RowsHead):
+        if self.how.labels == "hard" and not isinstance(self.head, RowsHead):
             labels = torch.from_numpy(found.argmax(1)).to(places.device)
             return self.taught(outputs, batch, places, labels)
-        logits = self.tuned.head(outputs[places])  # a head that keeps rows does not keep these
+        logits = self.head(outputs[places])  # a head that keeps rows does not keep these
         targets = np.eye(found.shape[1])[found.argmax(1)] if self.how.labels == "hard" else found
         return soft_cross_entropy(logits, to_tensor(targets, logits)).mean()
 
@@ -179,9 +180,11 @@ class SelfTrainingTrial(MixedTrial):
     def _labelled(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return what the best state makes of the rows, (rows, C)."""
         self.finish()
-        if isinstance(self.tuned.head, RowsHead):
+        if isinstance(self.head, RowsHead):
             self.validate()  # it lets the head keep what the best state makes of the labelled rows
-        found: np.ndarray[Any, np.dtype[np.float64]] = self.tuned.probabilities(self.beside.views[0].tokens).numpy()
+        found: np.ndarray[Any, np.dtype[np.float64]] = (
+            replace(self.tuned, head=self.head).probabilities(self.beside.views[0].tokens).numpy()
+        )
         return found
 
     def _label_together(self) -> None:

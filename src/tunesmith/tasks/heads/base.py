@@ -210,7 +210,7 @@ def load_head(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     """Load what a run saved.
 
     Args:
-        module: a fresh one of the same head.
+        module: a fresh one of the same head; it takes the precision of what was saved.
         tensors: of the run.
     Returns:
         Whether they fit; nothing is loaded where they do not.
@@ -222,5 +222,6 @@ def load_head(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     own = module.state_dict()
     if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
         return False
-    module.load_state_dict(dict(tensors))
+    precise = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
+    module.to(dtype=precise).load_state_dict(dict(tensors))
     return True
