@@ -1,12 +1,15 @@
 """What each cleaning step changes or drops, and what it leaves alone."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.conftest import write_jsonl
 from tunesmith.core.registry import components
+from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.cleaning import html
 from tunesmith.data.cleaning.base import Change, Filter, Rows
 from tunesmith.data.cleaning.control_characters import ControlCharacters
@@ -18,6 +21,7 @@ from tunesmith.data.cleaning.near_duplicates import NearDuplicates
 from tunesmith.data.cleaning.redaction import Redaction
 from tunesmith.data.cleaning.unicode import Unicode
 from tunesmith.data.cleaning.whitespace import Whitespace
+from tunesmith.data.examples import Columns, find_reader
 from tunesmith.data.language import language_of
 from tunesmith.data.personal import find_personal, luhn
 
@@ -44,6 +48,14 @@ def rows(*texts: str, labels: list[int] | None = None) -> Rows:
 def test_changes(step: Change, before: str, after: str) -> None:
     assert step.text(before) == after
     assert step.text("nothing to do here") == "nothing to do here"
+
+
+def test_a_number_is_cleaned_as_it_is_written(tmp_path: Path) -> None:
+    cells = [4111111111111111, 12, True, "mail bob@example.org"]
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a text", "number": cell} for cell in cells])
+    found = read_cleaned(find_reader(str(path)), Columns("text", None, ("number",)), changes=[Redaction()])
+    assert [row["number"] for row in found.rows()] == ["<CARD_1>", "12", "True", "mail <MAIL_1>"]
+    assert list(found.changed["redaction"]) == ["line 1", "line 4"]
 
 
 def test_redaction_gives_one_value_one_placeholder_across_a_row() -> None:

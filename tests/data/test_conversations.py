@@ -56,12 +56,21 @@ def test_cells_of_several_types_are_said(tmp_path: Path) -> None:
         {"question": "2+2?", "answer": "4"},
         {"prompt": "2+2?", "chosen": "4", "rejected": "5"},
         {"chosen": DONE, "rejected": ASKED},
+        {"prompt": "2+2?", "chosen": DONE, "rejected": ASKED},
+        {"prompt": "2+2?", "chosen": [DONE[1]], "rejected": "5"},
     ],
     ids=lambda row: "-".join(row),
 )
 def test_every_form_gives_the_same_conversation(tmp_path: Path, row: dict[str, Any]) -> None:
     (found,) = read(write_jsonl(tmp_path / "rows.jsonl", [row]), InstructionTuning())
     assert found.messages == DONE
+
+
+def test_an_answer_that_brings_its_system_text_keeps_the_prompt(tmp_path: Path) -> None:
+    chosen = [{"role": "system", "content": "Be brief."}, DONE[1]]
+    row = {"prompt": "2+2?", "chosen": chosen, "rejected": "5"}
+    (found,) = read(write_jsonl(tmp_path / "rows.jsonl", [row]), InstructionTuning())
+    assert found.messages == [chosen[0], *DONE]
 
 
 def test_inputs_contexts_systems_and_several_answers(tmp_path: Path) -> None:

@@ -66,6 +66,13 @@ def test_the_last_call_of_a_tokenizer_does_not_matter(tokenizer: Any) -> None:
     assert rules_of(tokenizer) == before
 
 
+def test_the_language_of_answers_counts(tokenizer: Any) -> None:
+    tokenizer.src_lang, tokenizer.tgt_lang = "en_XX", "de_DE"
+    before = rules_of(tokenizer)
+    tokenizer.tgt_lang = "fr_XX"
+    assert rules_of(tokenizer) != before
+
+
 def test_what_is_little_is_not_kept(tokenizer: Any, folder: Path) -> None:
     once(tokenizer, TEXTS, size=2**20 - 1)
     assert not folder.exists()

@@ -250,6 +250,8 @@ def test_nothing_to_resume_starts_anew_and_a_finished_run_stays(
     assert (run.folder / "fingerprint.json").stat().st_mtime_ns == before
     with pytest.raises(CheckpointError, match="is a finished run of another recipe: training.epochs was 2 and is 5"):
         tunesmith.train(changed(recipe, epochs=5), resume=True)
+    with pytest.raises(CheckpointError, match=r"another recipe: training\.clip_norm was 1\.0 and is None"):
+        tunesmith.train(changed(recipe, clip_norm=None), resume=True)
     with pytest.raises(RecipeError, match="--resume goes on with a run, --overwrite replaces it"):
         tunesmith.train(recipe, resume=True, overwrite=True)
 

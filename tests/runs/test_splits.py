@@ -61,7 +61,7 @@ def test_the_latest_rows_are_held_out(recipe: Recipe, rows: list[dict[str, str]]
         DataError, match=r"train.csv, line 9: 'yesterday' in column 'day' is neither a number nor a date"
     ):
         carried_out(recipe, rows, data_folder, time="day")
-    with pytest.raises(DataError, match=r"unknown column 'dya'; did you mean 'day'.*Set data.group or data.time"):
+    with pytest.raises(DataError, match=r"unknown column 'dya'; did you mean 'day'.*Set data.group, data.time"):
         carried_out(recipe, rows, data_folder, time="dya")
 
 

@@ -329,12 +329,15 @@ def test_two_processes_do_not_search_in_one_folder(tmp_path: Path) -> None:
     Database(tmp_path / "s", {}, True, "resume").close()
 
 
-@pytest.mark.parametrize("changed", ["train", "other", "model"])
+@pytest.mark.parametrize("changed", ["train", "other", "words", "model"])
 def test_a_study_of_other_rows_or_another_model_is_refused(base: dict[str, Any], tmp_path: Path, changed: str) -> None:
     """Every file counts that a trial may read, the second choice of training rows too."""
     files = {name: Path(shutil.copy(base["data"]["train"], tmp_path / f"{name}.csv")) for name in ("train", "other")}
     model = Path(shutil.copytree(base["model"], tmp_path / "model"))
     data = {"train": {"choices": list(map(str, files.values()))}, "validation": base["data"]["train"]}
+    files["words"] = tmp_path / "words.yaml"
+    files["words"].write_text("greeting: someone says hello\n")
+    data["label_descriptions"] = str(files["words"])
     recipe = {**base, "model": str(model), "data": {**data, "leakage": "keep"}, "output": str(tmp_path / "s")}
     settings: dict[str, Any] = {"strategy": "random", "width": 2}
     tunesmith.search_settings(recipe, trials=2, **settings)
@@ -343,7 +346,7 @@ def test_a_study_of_other_rows_or_another_model_is_refused(base: dict[str, Any],
         save_tiny_bert(model, 1)
     else:
         files[changed].write_text(files[changed].read_text().replace("hello", "hallo"))
-    name = changed if changed == "model" else "train rows"
+    name = {"model": "model", "words": "label_descriptions"}.get(changed, "train rows")
     said = f"study.db is the study of other data: {name} is 'sha256:.*, there it was 'sha256:.*Put the files back"
     with pytest.raises(CheckpointError, match=said):
         tunesmith.search_settings(recipe, trials=4, resume=True, **settings)

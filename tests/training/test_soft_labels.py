@@ -75,6 +75,12 @@ def test_what_is_refused(recipe: Recipe, tmp_path: Path, cell: str, said: str) -
     assert "line 5" in str(error.value)
 
 
+def test_cleaning_leaves_the_labels_in_them_alone(recipe: Recipe, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "tags.jsonl", json.loads(json.dumps(rows(0.8)).replace("greeting", "a<b>c")))
+    data = {"train": str(path), "soft_labels": "soft", "cleaning": ["html"], "validation": 0.3}
+    assert "a<b>c" in tunesmith.train({**recipe, "data": data}).labels
+
+
 def test_a_task_that_writes_has_no_labels(recipe: Recipe) -> None:
     with pytest.raises(RecipeError, match=r"data\.soft_labels"):
         tunesmith.train({"task": "instruction-tuning", "data": {**recipe["data"], "soft_labels": "x"}})

@@ -53,11 +53,11 @@ class Cleaned(Reader):
         """Return what of a row is changed.
 
         Args:
-            values: of the row.
+            values: of the row; a number counts as it is written, for it is read so.
         Returns:
             Its texts.
         """
-        return [values[name] for name in self._texts if isinstance(values.get(name), str)]
+        return [str(values[name]) for name in self._texts if _is_read(values.get(name))]
 
     def with_texts(self, values: dict[str, Any], texts: list[str]) -> dict[str, Any]:
         """Put changed texts into a row.
@@ -66,10 +66,16 @@ class Cleaned(Reader):
             values: of the row.
             texts: in the order of `texts`.
         Returns:
-            The row with them.
+            The row with them; a number that no step changed stays one.
         """
-        names = (name for name in self._texts if isinstance(values.get(name), str))
-        return {**values, **dict(zip(names, texts, strict=True))}
+        names = (name for name in self._texts if _is_read(values.get(name)))
+        changed = {name: text for name, text in zip(names, texts, strict=True) if text != str(values[name])}
+        return {**values, **changed}
+
+
+def _is_read(value: Any) -> bool:
+    """Whether a cell is a text or is read as one: not an empty one, nor one that is refused."""
+    return value is not None and value == value and not isinstance(value, dict | list | bytes)  # NaN is not itself
 
 
 def read_cleaned(
@@ -79,7 +85,7 @@ def read_cleaned(
 
     Args:
         reader: from `find_reader`.
-        columns: which columns; labels, and what rows are split by, are not changed.
+        columns: which columns; labels, and columns to be kept, are not changed.
         drop_empty: drop rows with an empty text or label instead of refusing the file.
         changes: the steps, in order.
     Returns:

@@ -13,28 +13,13 @@ from tunesmith.data.cleaned import Cleaned, with_changes
 from tunesmith.data.cleaning.base import Change
 from tunesmith.data.columns import CellTypes, mixed_columns
 from tunesmith.data.examples import Columns, Examples, find_reader, read_examples
-from tunesmith.data.formats.base import EmptyRow, Format, written
+from tunesmith.data.formats.base import ROLES, EmptyRow, Format, written
 from tunesmith.data.readers.base import Reader, Row
 
 # "role": system, user, assistant or tool; "content"; and "weight": "0" for an answer that is only read.
 Message = dict[str, str]
 
 COLUMN = "question or answer"  # the column under which conversations are kept; messages about empty ones name it
-_SPOKEN = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "chatgpt": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-}
 
 
 @dataclass(frozen=True)
@@ -85,9 +70,9 @@ def role(name: Any) -> str:
     Raises:
         DataError: a name that stands for none of them.
     """
-    spoken = _SPOKEN.get(str(name).strip().lower())
+    spoken = ROLES.get(str(name).strip().lower())
     if spoken is None:
-        raise DataError(unknown("role", str(name), _SPOKEN))
+        raise DataError(unknown("role", str(name), ROLES))
     return spoken
 
 

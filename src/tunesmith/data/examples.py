@@ -37,7 +37,7 @@ class Columns:
         text: column of the text.
         label: column of the label; None when there is none to read.
         others: further columns that a template uses.
-        kept: columns that rows are split by; cleaning does not change them.
+        kept: columns that rows are split, taught or weighed by; cleaning does not change them.
         nested: columns of lists or objects, as boxes or tags; `Examples.value` gives them back.
     """
 
@@ -319,9 +319,9 @@ class _Collector:
 
     def _key(self, column: str) -> str:
         if column in self.columns.others:
-            return ". It is a field of prompt.template, data.soft_labels or data.row_weights."
+            return ". It is a field of prompt.template."
         if column in self.columns.kept:
-            return ". Set data.group or data.time to a column of the file."
+            return ". Set data.group, data.time, data.soft_labels or data.row_weights to a column of the file."
         if column == self.columns.text:
             return ". Set data.text to the column that holds the text."
         return ". Set data.label to the column that holds the label." if column == self.columns.label else ""

@@ -50,6 +50,8 @@ def rules_of(tokenizer: Any) -> str | None:
         "splits": tokenizer.split_special_tokens,
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
     }
+    if hasattr(tokenizer, "tgt_lang"):  # mBART's and NLLB's kin mark answers with it
+        facts["languages"] = [tokenizer.src_lang, tokenizer.tgt_lang]
     return json.dumps([facts, rules])
 
 

@@ -33,6 +33,7 @@ MAY_CHANGE = (
 )  # fmt: skip
 _FILES = ("data.train", "data.also_train", "data.validation", "data.test", "model.name")  # may move: content counts
 _SAME = ("base_model_hash", "tokenizer_hash", "labels_hash", "max_tokens")  # else the steps were made by another run
+_SETTLED = ("task", "prompt", "model")  # of these a run writes down what a recipe leaves empty
 _NAMED = ("code", "python", "torch", "transformers", "tokenizers", "safetensors", "numpy", "machine", "device",
           "processes")  # fmt: skip
 
@@ -106,7 +107,7 @@ def facts_of(checked: Checked, session: Session, corpus: Corpus) -> dict[str, An
     """
     recipe = checked.resolved()
     files = [name for name in ("train", "validation", "test", "unlabelled") if isinstance(recipe["data"][name], str)]
-    data = dict(zip(files, corpus.content_hash.split("+"), strict=True))
+    data = dict(zip(files, corpus.content_hash.split("+"), strict=True)) | corpus.descriptions
     if recipe["data"]["teacher"] is not None:
         data["teacher"] = hash_of(read_json(find_run(recipe["data"]["teacher"], checked.folder) / FINGERPRINT, dict))
     made = {"code": _code(), "processes": launched().count}
@@ -180,7 +181,7 @@ def _left_open(key: str, now: Any, checked: Checked) -> bool:
     """Whether a recipe leaves it to the run to settle a value."""
     if key == "prompt.demonstrations.examples":  # chosen from training rows, and written down by the run
         return not now and checked.recipe.prompt.demonstrations.count > 0
-    return now is None or now == "auto"
+    return now == "auto" or (now is None and key.partition(".")[0] in _SETTLED)
 
 
 def _same_place(before: Any, now: Any, checked: Checked) -> bool:

@@ -26,7 +26,8 @@ def read_by(corpus: Corpus, model: str) -> dict[str, str]:
         corpus: the rows; those of test choose nothing and do not count.
         model: hash of the weights.
     Returns:
-        Hashes by name: "train rows", "validation rows", "unlabelled rows" where there are some, "model".
+        Hashes by name: "train rows", "validation rows", "unlabelled rows" and "label_descriptions" where there are
+        some, "model".
     """
     splits: dict[str, Split] = {name: split for name, split in corpus.splits.items() if name != "test"}
     if corpus.unlabelled is not None:
@@ -34,7 +35,7 @@ def read_by(corpus: Corpus, model: str) -> dict[str, str]:
     rows = {
         f"{name} rows": hash_of([split.examples.content_hash, split.index.tolist()]) for name, split in splits.items()
     }
-    return {**rows, "model": model}
+    return {**rows, **corpus.descriptions, "model": model}
 
 
 def read_without_weights(recipes: Iterable[Checked]) -> dict[str, str]:
@@ -67,7 +68,8 @@ def read_without_weights(recipes: Iterable[Checked]) -> dict[str, str]:
 def _named(checked: Checked) -> list[Any]:
     """Name the files that a recipe reads; what else it says of them stands in the recipe."""
     data = checked.recipe.data
-    return [data.train, data.also_train, data.validation, data.unlabelled, checked.resolved()["model"]]
+    files = [data.train, data.also_train, data.validation, data.unlabelled, data.label_descriptions]
+    return [*files, checked.resolved()["model"]]
 
 
 def _read(checked: Checked) -> dict[str, str]:

@@ -160,6 +160,12 @@ class Corpus:
         return self.label_names[: len(self.label_texts) or None]
 
     @property
+    def descriptions(self) -> dict[str, str]:
+        """Hash of the labels' texts under "label_descriptions", where a file gives some more than their name."""
+        described = any(len(own) > 1 for own in self.label_texts)
+        return {"label_descriptions": hash_of(self.label_texts)} if described else {}
+
+    @property
     def files(self) -> list[Examples]:
         """What was read, each once."""
         return list({id(split.examples): split.examples for split in self.splits.values()}.values())
@@ -194,10 +200,8 @@ def load_corpus(
         raise RecipeError(
             f"prompt.template: the field '{data.label}' is the label column: the model would read the answer."
         )
-    soft = () if data.soft_labels is None else (data.soft_labels,)
-    kept = tuple(name for name in (data.group, data.time) if name is not None)
-    more = (*soft, *(() if data.row_weights is None else (data.row_weights,)))
-    files = {"train": read_labelled((data.train, *data.also_train), data, template, folder, more, kept)}
+    kept = tuple(name for name in (data.group, data.time, data.soft_labels, data.row_weights) if name is not None)
+    files = {"train": read_labelled((data.train, *data.also_train), data, template, folder, kept)}
     if isinstance(data.validation, str):
         files["validation"] = read_labelled(data.validation, data, template, folder)
     if isinstance(data.test, str):

@@ -36,7 +36,6 @@ def read_labelled(
     data: DataSettings,
     template: Template,
     folder: Path,
-    more: tuple[str, ...] = (),
     kept: tuple[str, ...] = (),
 ) -> Examples:
     """Read files with the recipe's columns.
@@ -46,8 +45,7 @@ def read_labelled(
         data: the recipe's data settings.
         template: of the prompt.
         folder: for relative paths.
-        more: columns besides those of text, label and template.
-        kept: columns that rows are split by.
+        kept: columns besides those of text, label and template, which cleaning does not change.
     Returns:
         The examples.
     Raises:
@@ -56,7 +54,7 @@ def read_labelled(
     paths = [path] if isinstance(path, str | Path) else path
     readers = [labelled_reader(one, data, folder) for one in paths]
     reader = readers[0] if len(readers) == 1 else Several(readers)
-    columns = Columns(data.text, data.label, (*other_columns(template, data), *more), kept)
+    columns = Columns(data.text, data.label, other_columns(template, data), kept)
     return read_cleaned(reader, columns, data.empty == "drop", changes_of(data, folder))
 
 

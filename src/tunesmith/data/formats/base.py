@@ -16,6 +16,22 @@ class EmptyRow(DataError):
 # right answers to the last question.
 Turns = tuple[list[tuple[Any, ...]], list[str]]
 
+ROLES = {  # by the names that files give them
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+
 
 def written(value: Any) -> str:
     """Return a cell as text.

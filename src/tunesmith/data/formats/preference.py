@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any, ClassVar
 
 from tunesmith.core.registry import register
-from tunesmith.data.formats.base import Format, Turns, written
+from tunesmith.data.formats.base import ROLES, Format, Turns, written
 from tunesmith.data.formats.prompt_completion import spoken
 
 
@@ -28,4 +29,8 @@ class Preference(Format):
         prompt = row.get("prompt") if written(row.get("prompt")) else row.get("question")
         before = spoken(prompt, "user") if written(prompt) else []
         chosen = spoken(row["chosen"], "assistant")
-        return (chosen if len(chosen) > 1 else [*before, *chosen]), []
+        roles = [ROLES.get(str(role).strip().lower()) for role, *_ in chosen]
+        if "user" in roles:  # the whole conversation
+            return chosen, []
+        systems = len(list(takewhile(lambda role: role == "system", roles)))
+        return [*chosen[:systems], *before, *chosen[systems:]], []
