@@ -9,6 +9,7 @@ import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from tunesmith.search.crew import Crew, portions
 from tunesmith.search.passes import OTHER_ROWS
 from tunesmith.search.pools.base import Hear, Message, Pool
 from tunesmith.search.pools.local import Local
+from tunesmith.search.pools.ray import Ray
 
 pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 
@@ -199,6 +201,10 @@ def test_a_process_ends_when_nobody_speaks_to_it_any_more() -> None:
 
 
 class _Queue(queue.Queue):  # type: ignore[type-arg]
+    def __init__(self, actor_options: dict[str, int]) -> None:
+        super().__init__()
+        assert actor_options == {"num_cpus": 0}
+
     def shutdown(self, force: bool = False, immediate: bool = False) -> None:
         self.put(None)
 
@@ -229,6 +235,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
 
     fake.remote, fake.get = remote, lambda thread: thread.join()  # type: ignore[attr-defined]
     fake.init, fake.is_initialized = lambda **own: None, lambda: False  # type: ignore[attr-defined]
+    fake.cluster_resources = lambda: {"CPU": 64.0, "GPU": 0.5}  # type: ignore[attr-defined]
     fake.cancel = lambda task, force: fake.cancelled.append(task)  # type: ignore[attr-defined]
     queues.Queue = _Queue  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ray", fake)
@@ -244,6 +251,47 @@ def test_a_pool_on_ray_gives_the_same_result(space: dict[str, Any], alone: Any, 
     deadline = time.monotonic() + 20
     while ray.cancelled[0].is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def test_workers_that_a_cluster_has_no_room_for_are_refused(space: dict[str, Any], tmp_path: Path, ray: Any) -> None:
+    words, settings = [f"output={tmp_path / 's'}"], {"trials": 2, "pool": "ray", "workers": 2}
+    with pytest.raises(RecipeError, match=r"2 of 0.5 GPUs each, and the Ray cluster has 0.5\..*pool_settings.gpus"):
+        tunesmith.search_settings(space, words, **settings, pool_settings={"gpus": 0.5})
+    with pytest.raises(RecipeError, match="2 of 33 CPUs each, and the Ray cluster has 64"):
+        tunesmith.search_settings(space, words, **settings, pool_settings={"cpus": 33})
+    assert not ray.options and not (tmp_path / "s").exists()
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="the extra 'ray' is not installed")
+def test_ray_itself_gives_the_same_result_and_a_killed_worker_loses_none(
+    space: dict[str, Any], alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    start, lines = Ray.start, list[Any]()
+
+    def started(self: Ray, threads: int, hear: Hear) -> Any:
+        first = not lines
+
+        def heard(message: Message | None) -> None:
+            nonlocal first
+            if first:  # it has begun
+                first = False
+                ray.cancel(lines[0]._task, force=True)
+            hear(message)
+
+        lines.append(start(self, threads, heard))
+        return lines[-1]
+
+    monkeypatch.setattr(Ray, "start", started)
+    try:
+        settings: dict[str, Any] = {"trials": 4, "strategy": "random", "width": 2, "workers": 2, "pool": "ray"}
+        found = tunesmith.search_settings(space, [f"output={tmp_path / 's'}"], **settings, pool_settings={"cpus": 1})
+    finally:
+        ray.shutdown()
+    assert scores(found) == alone
+    assert "a worker ended" in capsys.readouterr().err and len(lines) >= 3
 
 
 def test_mistakes_are_named(space: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

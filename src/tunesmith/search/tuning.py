@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import derived
@@ -121,7 +119,7 @@ class Search:
                 "every_fold": wanted.every_fold,
                 "sharers": count,
             }
-            self.crew = Crew(pool, count, max(1, torch.get_num_threads() // count), order, self.progress, self._tick)
+            self.crew = Crew(pool, count, pool.threads(count), order, self.progress, self._tick)
         self.live, self.points = begin(
             wanted.strategy, wanted.space, wanted.seed, wanted.higher_is_better, wanted.epochs, wanted.warm.points
         )

@@ -285,11 +285,11 @@ def hands_of(settings: TuningSettings) -> tuple[Pool, int] | None:
     Returns:
         Pool and number; None where this process trains by itself.
     Raises:
-        RecipeError: no such pool.
+        RecipeError: no such pool, or one without room for the workers.
         MissingDependency: what it runs on is not installed.
     """
     pool: Pool = build_component("pools", settings.pool, settings.pool_settings)
-    pool.check()
+    pool.check(settings.workers)
     return None if settings.workers == 1 and not pool.remote else (pool, settings.workers)
 
 

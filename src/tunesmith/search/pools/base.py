@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
+import torch
+
 from tunesmith.core.settings import Component
 
 Message = Mapping[str, Any]
@@ -39,12 +41,25 @@ class Pool(Component):
     name: ClassVar[str]
     remote: ClassVar[bool] = False  # whether a single worker is another place than the process that searches
 
-    def check(self) -> None:
+    def check(self, workers: int) -> None:
         """Refuse a pool that cannot be used here, before anything is searched.
 
+        Args:
+            workers: that it is to hold. [count]
         Raises:
             MissingDependency: what it runs on is not installed.
+            RecipeError: it has no room for so many.
         """
+
+    def threads(self, workers: int) -> int:
+        """Return how many threads each worker computes with.
+
+        Args:
+            workers: that the pool holds. [count]
+        Returns:
+            The threads of this process shared out, at least one. [count]
+        """
+        return max(1, torch.get_num_threads() // workers)
 
     def start(self, threads: int, hear: Hear) -> Line:
         """Start a worker.

@@ -8,7 +8,7 @@ import os
 import threading
 from typing import Any, ClassVar
 
-from tunesmith.core.errors import MissingDependency
+from tunesmith.core.errors import MissingDependency, RecipeError
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.search.pools.base import Hear, Message, Pool
@@ -33,7 +33,9 @@ class _Task:
 
     def __init__(self, threads: int, gpus: float, hear: Hear) -> None:
         ray, queues = _ray(), _ray("ray.util.queue")
-        self._ray, self._inbox, self._outbox, self._why = ray, queues.Queue(), queues.Queue(), ""
+        # A queue that claimed a CPU would wait for those of the workers.
+        self._inbox, self._outbox = (queues.Queue(actor_options={"num_cpus": 0}) for _ in range(2))
+        self._ray, self._why = ray, ""
         task = ray.remote(_work).options(num_cpus=threads, num_gpus=gpus, max_retries=0)
         self._task = task.remote(os.getcwd(), self._inbox, self._outbox)
         threading.Thread(target=self._read, args=(hear,), daemon=True).start()
@@ -73,13 +75,28 @@ class Ray(Pool):
     name: ClassVar[str] = "ray"
     remote: ClassVar[bool] = True
 
+    cpus: int | None = setting(
+        None, "CPUs of each worker; the threads of whoever searches, shared out, when empty.", unit="count", ge=1
+    )
     gpus: float = setting(0.0, "GPUs of each worker.", unit="count", ge=0)
 
-    def check(self) -> None:
-        """Join the cluster that RAY_ADDRESS names, or start one here."""
+    def check(self, workers: int) -> None:
+        """Join the cluster that RAY_ADDRESS names, or start one here; refuse workers that would wait for ever."""
         ray = _ray()
         if not ray.is_initialized():
             ray.init(log_to_driver=False)
+        there = ray.cluster_resources()
+        for kind, each in (("CPU", self.threads(workers)), ("GPU", self.gpus)):
+            if workers * each > there.get(kind, 0):
+                raise RecipeError(
+                    f"search.workers: {workers} of {each:g} {kind}s each, and the Ray cluster has "
+                    f"{there.get(kind, 0):g}. Ask for fewer workers, or give each less: "
+                    f"search.pool_settings.{kind.lower()}s."
+                )
+
+    def threads(self, workers: int) -> int:
+        """Return the CPUs of each worker."""
+        return self.cpus or super().threads(workers)
 
     def start(self, threads: int, hear: Hear) -> _Task:
         """Start a task."""
