@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tunesmith.core.errors import RecipeError
@@ -21,6 +23,22 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw torch's numbers on the CPU by a seed for a while; afterwards the stream goes on, and a GPU's is not touched.
+
+    Args:
+        seed: any whole number >= 0.
+    Yields:
+        Once.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
+        yield
 
 
 def check_seed(seed: Any) -> None:

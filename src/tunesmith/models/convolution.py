@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import CheckpointError, DataError
 from tunesmith.core.files import read_json, write_atomic, write_json
-from tunesmith.core.seeds import derived
+from tunesmith.core.seeds import derived, seeded
 from tunesmith.core.settings import Settings, setting
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -128,8 +128,7 @@ def conv_encoder(settings: ConvSettings | None = None, seed: int = 0) -> ConvEnc
         >>> conv_encoder().width
         64
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived(seed, "new model"))
+    with seeded(derived(seed, "new model")):
         return _ready(ConvEncoder(settings or ConvSettings()))
 
 

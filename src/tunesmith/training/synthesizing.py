@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
 from tunesmith.core.named import build_named
+from tunesmith.core.seeds import seeded
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.layout import Layout, RaggedBatch
 from tunesmith.models.structure import stacks
@@ -95,8 +96,7 @@ class Synthesizing:
     def _taught_network(self, like: Tensor) -> nn.Module | None:
         """Return the network that learns beside the delta, made at the first step; None where there is none."""
         if self._network is None and self.how is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self._seed)
+            with seeded(self._seed):
                 made = self.how.network(like.shape[1])
             if made is not None:
                 self._network, rate = made[0].to(like), made[1]
