@@ -58,8 +58,16 @@ def test_a_threshold_that_rejects_no_row_leaves_the_answers(kind: str) -> None:
     scores, nothing = np.array([0.4, 0.5, 0.9]), np.zeros(3, dtype=bool)
     head.threshold.fill_(choose_threshold(scores, ~nothing, nothing, share=0.05))
     logits = torch.randn(50, 4, dtype=torch.float64).exp()
-    found = head(logits).softmax(-1)
+    found = head(logits)
     assert bool(found.isfinite().all()) and torch.equal(found.argmax(1), logits.argmax(1))
+    assert (found.softmax(-1)[:, :4] - logits.softmax(-1)).abs().max() < 1e-12 or kind == "logit"
+
+
+def test_a_run_that_rejects_nothing_by_probability_is_merged(recipe: Recipe, tmp_path: Path) -> None:
+    run = tunesmith.train({**recipe, "task": {"name": "text-classification", "reject": {"score": "probability"}}})
+    _, tuned = run.opened()
+    assert float(tuned.head.threshold) <= 0  # type: ignore[arg-type]
+    assert tunesmith.merge(run, tmp_path / "merged")["argmax_agreement"] == 1
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import tunesmith
 from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError, RecipeError
@@ -86,6 +87,15 @@ def test_a_run_loads_and_answers_as_it_was_scored(way: str, recipe: dict[str, An
     assert ("validation" in found["gain"]["best member"]) == (way not in ("balanced", "greedy"))
     kept = len(list(run.folder.glob("**/adapter_model.safetensors")))
     assert kept == (1 if way in ("soup", "greedy") else 2)
+
+
+def test_snapshots_of_an_average_stay_as_they_were(recipe: dict[str, Any]) -> None:
+    training = {**recipe["training"], "regularizers": ["ema"]}
+    run = tunesmith.train({**recipe, **WAYS["snapshots"], "training": training})
+    _, tuned = run.opened()
+    assert isinstance(tuned, Ensemble)
+    first, second = (member.state() for member in tuned.members)
+    assert not all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
 
 
 def test_a_soup_is_the_mean_of_its_members(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ class Rejecting(nn.Module):
         logits = self.inner(x)
         last = self.threshold.to(logits.dtype).expand(len(logits), 1)
         if self.score == "probability":
-            last = last.clamp(min=0).log() + torch.logsumexp(logits, 1, keepdim=True)  # below 0 nothing is rejected
+            least = torch.finfo(last.dtype).tiny  # a threshold of 0 or below rejects nothing, by a finite logit
+            last = last.clamp(min=least).log() + torch.logsumexp(logits, 1, keepdim=True)
         return torch.cat([logits, last], 1)
 
     def scores(self, logits: Tensor) -> Tensor:
