@@ -1,6 +1,7 @@
 """Augmentations that need a model: forms written before training, drawn anew in every epoch, kept in the run."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import transformers
 
 import tunesmith
-from tests.conftest import TEXTS
+from tests.conftest import TEXTS, write_csv
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.named import build_named
 from tunesmith.recipe.loading import load_recipe
@@ -108,6 +109,20 @@ def test_a_run_sees_them_and_keeps_them(recipe: dict[str, Any], filler: Path) ->
     )
     first, second, third = ((one.folder / "history.jsonl").read_text() for one in (run, again, plain))
     assert first == second != third
+
+
+def test_going_on_reads_the_rows_held_out_without_writing_forms(
+    recipe: dict[str, Any], filler: Path, data_folder: Path
+) -> None:
+    step = {"name": "masked-words", "model": str(filler), "variants": 1}
+    data = {"train": recipe["data"]["train"], "validation": 0.2}
+    first = tunesmith.train({**recipe, "data": {**data, "augmentation": [step]}})
+    shutil.rmtree(filler)
+    write_csv(data_folder / "new.csv", [(f"{text} again", label) for label, texts in TEXTS.items() for text in texts])
+    again = {"data": {**data, "train": str(data_folder / "new.csv")}, "start_from": str(first.folder)}
+    run = tunesmith.train({**recipe, **again, "output": f"{recipe['output']}-on"})
+    before = run.summary["forgetting"]["before"]["accuracy"]["value"]
+    assert before == pytest.approx(first.metrics["validation"]["accuracy"]["value"])
 
 
 def test_what_is_refused() -> None:
