@@ -178,10 +178,30 @@ def test_boosting_by_hand() -> None:
     assert weights == pytest.approx(np.array([1, 1, 1, 6]) / 9)  # exp(vote) = 6
     assert boosting.judged(np.ones(4), ~right, 3)[0] < 0  # three of four wrong: worse than chance of three
     with pytest.raises(DataError, match="all 4 training rows right"):
-        boosting.check_first(np.ones(4, bool), 3)
-    with pytest.raises(DataError, match="no better than chance"):
-        boosting.check_first(~right, 3)
-    boosting.check_first(right, 3)
+        boosting.check_first(np.ones(4), np.ones(4, bool), 3)
+    with pytest.raises(DataError, match="3 of 4 training rows wrong .75 % of their weight., which is no better than"):
+        boosting.check_first(np.ones(4), ~right, 3)
+    boosting.check_first(np.ones(4), right, 3)
+
+
+def test_the_first_member_is_judged_by_what_its_rows_weigh() -> None:
+    boosting, right = components("ensembles")["boosting"](count=2), np.array([True, True, True, False])
+    with pytest.raises(DataError, match="1 of 4 training rows wrong .80 % of their weight., which is no better than"):
+        boosting.check_first(np.array([1.0, 1.0, 1.0, 12.0]), right, 3)
+    with pytest.raises(DataError, match="all 3 training rows right"):
+        boosting.check_first(np.array([1.0, 1.0, 1.0, 0.0]), right, 3)
+    boosting.check_first(np.array([1.0, 1.0, 12.0, 1.0]), ~right, 20)  # 14 of 15 parts wrong: better than chance of 20
+
+
+def test_chance_is_among_the_labels_that_train(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, asked = components("ensembles")["boosting"], list[int]()
+    judged = kind.judged
+    monkeypatch.setattr(kind, "judged", lambda self, weights, right, classes: (
+        asked.append(classes) or judged(self, weights, right, classes)
+    ))  # fmt: skip
+    task = {"name": "text-classification", "reject": {}}
+    tunesmith.train({**recipe, **WAYS["boosting"], "task": task})
+    assert set(asked) == {3}
 
 
 def test_combinations_by_hand() -> None:
