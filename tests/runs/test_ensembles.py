@@ -153,6 +153,20 @@ def test_no_validation_rows_no_weights(recipe: dict[str, Any]) -> None:
         tunesmith.train({**recipe, "data": data, "ensemble": "seeds", "combine": "weighted"})
 
 
+def test_without_a_deciding_score_the_loss_says_who_is_best(recipe: dict[str, Any], data_folder: Path) -> None:
+    rows = [line for line in (data_folder / "test.csv").read_text().splitlines() if line.endswith(("label", "thanks"))]
+    (data_folder / "one.csv").write_text("\n".join(rows))
+    both = [{"training.learning_rate": 1e-12}, {"training.learning_rate": 1e-2}]
+    evaluation = {**recipe["evaluation"], "metrics": ["roc-auc", "log-loss"]}
+    training = {**recipe["training"], "best": "roc-auc", "epochs": 4}
+    data = {**recipe["data"], "validation": str(data_folder / "one.csv")}
+    changed = {"data": data, "training": training, "evaluation": evaluation, "candidates": both, "combine": "average"}
+    found = tunesmith.train({**recipe, **changed}).summary["ensemble"]
+    first, second = (one["scores"]["validation"] for one in found["members"])
+    assert first["roc-auc"]["value"] is None and second["log-loss"]["value"] < first["log-loss"]["value"]
+    assert found["best_member"] == 1
+
+
 def test_no_test_rows_no_gain_where_validation_chose(recipe: dict[str, Any]) -> None:
     data = {key: value for key, value in recipe["data"].items() if key != "test"}
     run = tunesmith.train({**recipe, "data": data, "ensemble": {"name": "seeds", "count": 2}, "combine": "weighted"})
