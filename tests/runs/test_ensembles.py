@@ -248,6 +248,16 @@ def test_stacking_learns_whom_to_believe() -> None:
     assert two["coefficients"].shape == (2, 4)
 
 
+@pytest.mark.parametrize("bare", [0, 1])
+def test_stacking_leaves_a_label_without_rows_its_place(bare: int) -> None:
+    labels = np.array([code for code in range(3) if code != bare]).repeat(20)
+    table = (np.full((40, 3), 0.1) + 0.7 * np.eye(3)[labels])[None]
+    way = components("combinations")["stacking"]()
+    found = way.answer(table, way.learn(table, labels, None))
+    assert found.shape == (40, 3) and (found.argmax(1) == labels).all()
+    assert not found[:, bare].any() and np.allclose(found.sum(1), 1)
+
+
 def test_rows_that_members_draw() -> None:
     labels, draw = np.array([0] * 6 + [1] * 2), np.random.default_rng(0)
     made = {name: kind(count=2) for name, kind in components("ensembles").items()}
