@@ -132,6 +132,16 @@ def test_a_learned_start_is_an_ordinary_delta(texts: dict[str, Any], images: dic
     assert not torch.equal(encoder(torch.zeros(1, 1, 8, 8)), before)
 
 
+def test_a_run_answers_where_its_device_is_not_there(images: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    run, row = tunesmith.episodes(images), np.arange(64, dtype=np.uint8).reshape(8, 8)
+    examples = {"a": [row], "b": [row[::-1]]}
+    place = run.folder / "recipe.yaml"
+    place.write_text(place.read_text().replace("device: auto", "device: cuda:77"))
+    loaded = tunesmith.EpisodeRun.load(run.folder)
+    assert loaded.answer(examples, [row])[0].label == run.answer(examples, [row])[0].label == "a"
+    assert "was trained on cuda:77, which this machine does not have; it answers on " in caplog.text
+
+
 def test_another_base_is_refused(images: dict[str, Any]) -> None:
     run = tunesmith.episodes(images)
     content = load_conv(run.folder / "base")
