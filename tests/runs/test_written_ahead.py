@@ -111,6 +111,33 @@ def test_a_run_sees_them_and_keeps_them(recipe: dict[str, Any], filler: Path) ->
     assert first == second != third
 
 
+def test_runs_and_models_are_found_beside_the_recipe(
+    filler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    for name in ("there", "back"):
+        (place / name).mkdir(parents=True)
+        (place / name / "recipe.yaml").touch()
+    shutil.copytree(filler, place / "filler")
+    steps = [
+        {"name": "masked-words", "model": "filler"},
+        {"name": "back-translation", "there": "there", "back": "back"},
+    ]
+    for number, step in enumerate(steps):
+        (place / "recipe.yaml").write_text(json.dumps({"data": {"train": "train.csv", "augmentation": [step]}}))
+        found = load_recipe(place / "recipe.yaml")
+        for values in (found.recipe.data.augmentation[0], found.resolved()["data"]["augmentation"][0]):
+            named = [values[key] for key in (("model",), ("there", "back"))[number]]
+            assert named == [str(place / name) for name in (("filler",), ("there", "back"))[number]]
+    monkeypatch.chdir(place)
+    steps = [{"name": "masked-words", "model": "filler"}]
+    elsewhere = load_recipe({"data": {"train": "train.csv", "augmentation": steps}}).recipe.data.augmentation
+    assert elsewhere[0]["model"] == str(place / "filler")
+    steps = [{"name": "masked-words", "model": "owner/name"}]
+    hub = load_recipe({"data": {"train": "train.csv", "augmentation": steps}}).recipe.data.augmentation
+    assert hub[0]["model"] == "owner/name"
+
+
 def test_going_on_reads_the_rows_held_out_without_writing_forms(
     recipe: dict[str, Any], filler: Path, data_folder: Path
 ) -> None:
