@@ -170,6 +170,22 @@ def test_what_is_odd_about_a_split_source_is_said_once(texts: dict[str, Any], tm
     assert "column 'label' holds 31 numbers and 1 truth value (line 1, read as 'False')" in note
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_texts_on_both_sides_are_counted(texts: dict[str, Any], tmp_path: Path, apart: bool) -> None:
+    rows = [(f"text {n}", f"class{n % 4}") for n in range(16)]
+    both = [("one and the same", "class0"), ("One and  the same", "class1"), ("ONE AND THE SAME", "class1")]
+    held, data = ("class1", "class2"), dict[str, Any](held_out=["class1", "class2"])
+    rows += both
+    if apart:
+        data = {"test": str(write_csv(tmp_path / "held.csv", [row for row in rows if row[1] in held]))}
+        rows = [row for row in rows if row[1] not in held]
+    texts["data"] = {"train": str(write_csv(tmp_path / "texts.csv", rows)), **data}
+    learned, scored = read_split(load_episodes(texts))
+    assert learned.notes == ()
+    (note,) = scored.notes
+    assert note.startswith("2 of 10 texts that are scored also stand under classes that are learned from")
+
+
 @pytest.mark.parametrize(
     ("words", "kind", "said"),
     [
