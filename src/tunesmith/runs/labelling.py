@@ -236,8 +236,8 @@ class Labelling(Family):
         """Choose the threshold of what is out of scope on validation."""
         split, outside = self.corpus.splits["validation"], len(self.corpus.label_names) - 1
         inner, device = head.inner.eval(), tuned.backbone.device
-        worded = [inner(tuned.features(rows).to(device)).cpu() for rows in split.tokens.wordings]
-        logits = torch.stack(worded).double()  # (W, rows, C)
+        each = [inner(tuned.features(rows).to(device)).cpu() for rows in split.tokens.wordings]
+        logits = torch.stack(each).double()  # (W, rows, C)
         scores = head.scores(logits).numpy()
         right = logits.softmax(-1).mean(0).argmax(1).numpy() == split.labels
         head.threshold.fill_(choose_threshold(scores, right, split.labels == outside, head.share))
