@@ -16,7 +16,7 @@ from tunesmith.fewshot.attributes.model import Model
 from tunesmith.fewshot.attributes.rules import Rules
 from tunesmith.fewshot.measurements.figures import Figures
 from tunesmith.fewshot.measurements.words import Words
-from tunesmith.fewshot.unseen import measure_unseen
+from tunesmith.fewshot.unseen import fewest_taught, measure_unseen
 
 CLASSES = {"a": (1, 0, 0), "b": (0, 1, 0), "c": (1, 1, 0), "d": (0, 0, 1), "e": (1, 0, 1), "f": (0, 1, 1)}
 TABLE = make_table([(name, dict(zip("xyz", row, strict=True))) for name, row in CLASSES.items()])
@@ -62,6 +62,23 @@ def test_few_rows_of_a_class_are_enough(name: str, count: int) -> None:
         way, make = WAYS[name]
         found = measure_unseen(way, TABLE, ["c", "e"], make(count, seed), make(4, 9), Bootstrap(100, seed=seed))
         assert 0 <= found.harmonic.value <= 1
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_the_smallest_training_is_known_before(each: int) -> None:
+    """Leaving classes out may leave too few parts where all rows have enough."""
+    taught, names = parts(each, 0)
+    known, count = [name for name in names if name not in "ce"], taught.shape[1]
+    fewest = fewest_taught(known, BOOTSTRAP.seed)
+    assert 0 < fewest < len(known)
+    way = Clusters(clusters=fewest * count)
+    way.check_rows(fewest, count)
+    measure_unseen(way, TABLE, ["c", "e"], (taught, names), parts(4, 1), BOOTSTRAP)
+    way = Clusters(clusters=fewest * count + 1)
+    with pytest.raises(DataError, match="parts. Lower it"):
+        way.check_rows(fewest, count)
+    with pytest.raises(DataError, match="parts. Lower it"):
+        measure_unseen(way, TABLE, ["c", "e"], (taught, names), parts(4, 1), BOOTSTRAP)
 
 
 @pytest.mark.parametrize("name", WAYS)

@@ -58,8 +58,36 @@ def test_a_threshold_that_rejects_no_row_leaves_the_answers(kind: str) -> None:
     scores, nothing = np.array([0.4, 0.5, 0.9]), np.zeros(3, dtype=bool)
     head.threshold.fill_(choose_threshold(scores, ~nothing, nothing, share=0.05))
     logits = torch.randn(50, 4, dtype=torch.float64).exp()
-    found = head(logits).softmax(-1)
+    found = head(logits)
     assert bool(found.isfinite().all()) and torch.equal(found.argmax(1), logits.argmax(1))
+    assert (found.softmax(-1)[:, :4] - logits.softmax(-1)).abs().max() < 1e-12 or kind == "logit"
+
+
+@pytest.mark.parametrize("kind", ["logit", "probability"])
+def test_the_score_of_several_wordings_is_where_their_mean_is_rejected(kind: str) -> None:
+    head = Rejecting(nn.Identity(), RejectSettings(score=kind))
+    logits = 3 * torch.randn(3, 20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for row, score in enumerate(head.scores(logits).tolist()):
+        for step in (-1e-4, 1e-4):
+            head.threshold.fill_(score + step)
+            found = torch.stack([head(one[row : row + 1]).softmax(-1) for one in logits]).mean(0)
+            assert bool(found.argmax(1) == 4) == (step > 0)
+
+
+@pytest.mark.parametrize("kind", ["logit", "probability"])
+def test_the_share_holds_of_rows_in_several_wordings(kind: str, recipe: Recipe) -> None:
+    data = {"train": recipe["data"]["train"], "validation": recipe["data"]["test"]}
+    prompt = {"template": "{text}", "templates": ["hello {text}", "{text} so much"]}
+    task = {"name": "text-classification", "reject": {"score": kind, "share": 0.3}}
+    run = tunesmith.train({**recipe, "data": data, "prompt": prompt, "task": task})
+    assert sum(answer.label == OUTSIDE for answer in run.predict_file(data["validation"])) == 3
+
+
+def test_a_run_that_rejects_nothing_by_probability_is_merged(recipe: Recipe, tmp_path: Path) -> None:
+    run = tunesmith.train({**recipe, "task": {"name": "text-classification", "reject": {"score": "probability"}}})
+    _, tuned = run.opened()
+    assert float(tuned.head.threshold) <= 0  # type: ignore[arg-type]
+    assert tunesmith.merge(run, tmp_path / "merged")["argmax_agreement"] == 1
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import tunesmith
 from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError, RecipeError
@@ -88,6 +89,15 @@ def test_a_run_loads_and_answers_as_it_was_scored(way: str, recipe: dict[str, An
     assert kept == (1 if way in ("soup", "greedy") else 2)
 
 
+def test_snapshots_of_an_average_stay_as_they_were(recipe: dict[str, Any]) -> None:
+    training = {**recipe["training"], "regularizers": ["ema"]}
+    run = tunesmith.train({**recipe, **WAYS["snapshots"], "training": training})
+    _, tuned = run.opened()
+    assert isinstance(tuned, Ensemble)
+    first, second = (member.state() for member in tuned.members)
+    assert not all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+
+
 def test_a_soup_is_the_mean_of_its_members(recipe: dict[str, Any], tmp_path: Path) -> None:
     both = [{"training.learning_rate": 1e-3}, {"training.learning_rate": 5e-3}]
     soup = tunesmith.train({**recipe, "candidates": both, "combine": "soup"})
@@ -143,6 +153,20 @@ def test_no_validation_rows_no_weights(recipe: dict[str, Any]) -> None:
         tunesmith.train({**recipe, "data": data, "ensemble": "seeds", "combine": "weighted"})
 
 
+def test_without_a_deciding_score_the_loss_says_who_is_best(recipe: dict[str, Any], data_folder: Path) -> None:
+    rows = [line for line in (data_folder / "test.csv").read_text().splitlines() if line.endswith(("label", "thanks"))]
+    (data_folder / "one.csv").write_text("\n".join(rows))
+    both = [{"training.learning_rate": 1e-12}, {"training.learning_rate": 1e-2}]
+    evaluation = {**recipe["evaluation"], "metrics": ["roc-auc", "log-loss"]}
+    training = {**recipe["training"], "best": "roc-auc", "epochs": 4}
+    data = {**recipe["data"], "validation": str(data_folder / "one.csv")}
+    changed = {"data": data, "training": training, "evaluation": evaluation, "candidates": both, "combine": "average"}
+    found = tunesmith.train({**recipe, **changed}).summary["ensemble"]
+    first, second = (one["scores"]["validation"] for one in found["members"])
+    assert first["roc-auc"]["value"] is None and second["log-loss"]["value"] < first["log-loss"]["value"]
+    assert found["best_member"] == 1
+
+
 def test_no_test_rows_no_gain_where_validation_chose(recipe: dict[str, Any]) -> None:
     data = {key: value for key, value in recipe["data"].items() if key != "test"}
     run = tunesmith.train({**recipe, "data": data, "ensemble": {"name": "seeds", "count": 2}, "combine": "weighted"})
@@ -168,10 +192,30 @@ def test_boosting_by_hand() -> None:
     assert weights == pytest.approx(np.array([1, 1, 1, 6]) / 9)  # exp(vote) = 6
     assert boosting.judged(np.ones(4), ~right, 3)[0] < 0  # three of four wrong: worse than chance of three
     with pytest.raises(DataError, match="all 4 training rows right"):
-        boosting.check_first(np.ones(4, bool), 3)
-    with pytest.raises(DataError, match="no better than chance"):
-        boosting.check_first(~right, 3)
-    boosting.check_first(right, 3)
+        boosting.check_first(np.ones(4), np.ones(4, bool), 3)
+    with pytest.raises(DataError, match="3 of 4 training rows wrong .75 % of their weight., which is no better than"):
+        boosting.check_first(np.ones(4), ~right, 3)
+    boosting.check_first(np.ones(4), right, 3)
+
+
+def test_the_first_member_is_judged_by_what_its_rows_weigh() -> None:
+    boosting, right = components("ensembles")["boosting"](count=2), np.array([True, True, True, False])
+    with pytest.raises(DataError, match="1 of 4 training rows wrong .80 % of their weight., which is no better than"):
+        boosting.check_first(np.array([1.0, 1.0, 1.0, 12.0]), right, 3)
+    with pytest.raises(DataError, match="all 3 training rows right"):
+        boosting.check_first(np.array([1.0, 1.0, 1.0, 0.0]), right, 3)
+    boosting.check_first(np.array([1.0, 1.0, 12.0, 1.0]), ~right, 20)  # 14 of 15 parts wrong: better than chance of 20
+
+
+def test_chance_is_among_the_labels_that_train(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, asked = components("ensembles")["boosting"], list[int]()
+    judged = kind.judged
+    monkeypatch.setattr(kind, "judged", lambda self, weights, right, classes: (
+        asked.append(classes) or judged(self, weights, right, classes)
+    ))  # fmt: skip
+    task = {"name": "text-classification", "reject": {}}
+    tunesmith.train({**recipe, **WAYS["boosting"], "task": task})
+    assert set(asked) == {3}
 
 
 def test_combinations_by_hand() -> None:
@@ -202,6 +246,16 @@ def test_stacking_learns_whom_to_believe() -> None:
     assert (np.mean([good, noise], 0).argmax(1) != labels).mean() > 0.1  # where the average fails
     two = way.learn(np.stack([good[:, :2], noise[:, :2]]), (labels > 0).astype(int), None)
     assert two["coefficients"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("bare", [0, 1])
+def test_stacking_leaves_a_label_without_rows_its_place(bare: int) -> None:
+    labels = np.array([code for code in range(3) if code != bare]).repeat(20)
+    table = (np.full((40, 3), 0.1) + 0.7 * np.eye(3)[labels])[None]
+    way = components("combinations")["stacking"]()
+    found = way.answer(table, way.learn(table, labels, None))
+    assert found.shape == (40, 3) and (found.argmax(1) == labels).all()
+    assert not found[:, bare].any() and np.allclose(found.sum(1), 1)
 
 
 def test_rows_that_members_draw() -> None:

@@ -132,6 +132,16 @@ def test_a_learned_start_is_an_ordinary_delta(texts: dict[str, Any], images: dic
     assert not torch.equal(encoder(torch.zeros(1, 1, 8, 8)), before)
 
 
+def test_a_run_answers_where_its_device_is_not_there(images: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    run, row = tunesmith.episodes(images), np.arange(64, dtype=np.uint8).reshape(8, 8)
+    examples = {"a": [row], "b": [row[::-1]]}
+    place = run.folder / "recipe.yaml"
+    place.write_text(place.read_text().replace("device: auto", "device: cuda:77"))
+    loaded = tunesmith.EpisodeRun.load(run.folder)
+    assert loaded.answer(examples, [row])[0].label == run.answer(examples, [row])[0].label == "a"
+    assert "was trained on cuda:77, which this machine does not have; it answers on " in caplog.text
+
+
 def test_another_base_is_refused(images: dict[str, Any]) -> None:
     run = tunesmith.episodes(images)
     content = load_conv(run.folder / "base")
@@ -158,6 +168,22 @@ def test_what_is_odd_about_a_split_source_is_said_once(texts: dict[str, Any], tm
     learned, scored = read_split(load_episodes(texts))
     (note,) = (*learned.notes, *scored.notes)
     assert "column 'label' holds 31 numbers and 1 truth value (line 1, read as 'False')" in note
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_texts_on_both_sides_are_counted(texts: dict[str, Any], tmp_path: Path, apart: bool) -> None:
+    rows = [(f"text {n}", f"class{n % 4}") for n in range(16)]
+    both = [("one and the same", "class0"), ("One and  the same", "class1"), ("ONE AND THE SAME", "class1")]
+    held, data = ("class1", "class2"), dict[str, Any](held_out=["class1", "class2"])
+    rows += both
+    if apart:
+        data = {"test": str(write_csv(tmp_path / "held.csv", [row for row in rows if row[1] in held]))}
+        rows = [row for row in rows if row[1] not in held]
+    texts["data"] = {"train": str(write_csv(tmp_path / "texts.csv", rows)), **data}
+    learned, scored = read_split(load_episodes(texts))
+    assert learned.notes == ()
+    (note,) = scored.notes
+    assert note.startswith("2 of 10 texts that are scored also stand under classes that are learned from")
 
 
 @pytest.mark.parametrize(

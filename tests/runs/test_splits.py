@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tunesmith
-from tests.conftest import TEXTS, write_jsonl
+from tests.conftest import TEXTS, write_csv, write_jsonl
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.files import read_json
 from tunesmith.recipe.loading import load_recipe
@@ -132,3 +132,23 @@ def test_folds_stand_in_the_place_of_validation(recipe: dict[str, Any], data_fol
     assert load_recipe({**recipe, "data": data}).recipe.data.folds == 5
     run = tunesmith.train({**recipe, "data": data})
     assert run.summary["data"]["validation"]["rows"] == 12
+
+
+def test_rows_of_further_files_are_listed_by_file(recipe: Recipe, data_folder: Path) -> None:
+    more = [(f"{text} again {n}", label) for label, texts in TEXTS.items() for text in texts for n in range(3)]
+    write_csv(data_folder / "more.csv", more)
+    files = {name: str(data_folder / name) for name in ("train.csv", "more.csv")}
+    data = {"train": files["train.csv"], "also_train": [files["more.csv"]], "validation": 0.3}
+    runs = [
+        tunesmith.train({**recipe, "data": data, "output": f"{data_folder}/{name}"}, [f"method.name={name}"])
+        for name in ("lora", "vera")
+    ]
+    held = read_json(runs[0].folder / "splits.json")["validation"]
+    assert [held["file"], *(one["file"] for one in held["more"])] == list(files.values())
+    listed = []
+    for part in (held, *held["more"]):
+        assert part["rows"] == "line" and part["numbers"]
+        texts = Path(part["file"]).read_text(encoding="utf-8").splitlines()
+        listed += [texts[number - 1].rsplit(",", 1)[0] for number in part["numbers"]]
+    found = tunesmith.compare(runs, split="validation")
+    assert sorted(map(found.text, range(len(found.where)))) == sorted(listed)

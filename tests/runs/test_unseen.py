@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import tunesmith
 from tests.conftest import save_drawings, write_csv
 from tunesmith.cli.main import app
 from tunesmith.core.errors import DataError, RecipeError
+from tunesmith.evaluation.statistics import wilson
 from tunesmith.recipe.loading import load_recipe
+from tunesmith.runs import training
 
 TABLE = "class,friend,night\nplain,0,0\nfriend,1,0\nnight,0,1\nboth,1,1\nneither,0,0.5\n"
 SAID = {
@@ -51,6 +54,8 @@ def test_rules_tell_an_unseen_class(given: dict[str, Any]) -> None:
     found = run.summary["unseen"]
     assert found["classes"] == ["both"] and found["unseen"]["value"] == 1.0 and found["seen"]["value"] == 1.0
     assert found["harmonic"]["low"] <= found["harmonic"]["value"] <= found["harmonic"]["high"]
+    for name, rows in (("unseen", 12), ("seen", 18), ("zero_shot", 12)):
+        assert (found[name]["low"], found[name]["high"]) == pytest.approx(wilson(found[name]["value"], rows, 0.95))
     assert any("unseen classes by attributes (rules)" in said for said in run.summary["warnings"])
     assert tunesmith.Run.load(run.folder).predict("hello there friend a")[0].label in SAID
 
@@ -87,13 +92,36 @@ def test_the_command_line_takes_them(given: dict[str, Any], tmp_path: Path) -> N
     assert json.loads(said.stdout)["unseen"]["name"] == "model"
 
 
-def test_unseen_drawings(tiny_vision: Path, tmp_path: Path) -> None:
+def not_begun(*given: Any) -> None:
+    pytest.fail("training was prepared")
+
+
+def test_rows_that_cannot_be_measured_are_refused_before_training(
+    drawings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "unseen" / "class3" / "blank.png")
+    monkeypatch.setattr(training, "prepare", not_begun)
+    with pytest.raises(DataError, match="has no ink: every pixel is alike"):
+        tunesmith.train(drawings)
+
+
+def test_too_few_rows_for_a_way_are_refused_before_training(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "prepare", not_begun)
+    way = {"name": "clusters", "clusters": 500, "table": str(tmp_path / "table.csv")}
+    with pytest.raises(DataError, match="clusters=500: the rows to learn from have 432 parts"):
+        tunesmith.train({**given, "attributes": way})
+
+
+@pytest.fixture
+def drawings(tiny_vision: Path, tmp_path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(save_drawings(tmp_path / "all.zip", classes=4, each=8)) as archive:
         archive.extractall(tmp_path / "all")
     (tmp_path / "unseen").mkdir()
     (tmp_path / "all" / "drawings" / "class3").rename(tmp_path / "unseen" / "class3")
     (tmp_path / "table.csv").write_text("class,one,two\nclass0,0,0\nclass1,1,0\nclass2,0,1\nclass3,1,1\n")
-    run = tunesmith.train({
+    return {
         "task": "image-classification", "model": str(tiny_vision), "method": "none", "output": str(tmp_path / "run"),
         "data": {
             "train": str(tmp_path / "all" / "drawings"), "validation": None, "test": 0.3,
@@ -103,7 +131,11 @@ def test_unseen_drawings(tiny_vision: Path, tmp_path: Path) -> None:
             "name": "rules", "table": str(tmp_path / "table.csv"),
             "rules": {"one": "holes >= 1", "two": "aspect > 0.9"},
         },
-    })  # fmt: skip
+    }  # fmt: skip
+
+
+def test_unseen_drawings(drawings: dict[str, Any]) -> None:
+    run = tunesmith.train(drawings)
     found = run.summary["unseen"]
     assert found["classes"] == ["class3"] and 0 <= found["seen"]["low"] <= found["seen"]["high"] <= 1
 

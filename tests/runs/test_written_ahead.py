@@ -1,6 +1,7 @@
 """Augmentations that need a model: forms written before training, drawn anew in every epoch, kept in the run."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import transformers
 
 import tunesmith
-from tests.conftest import TEXTS
+from tests.conftest import TEXTS, write_csv
 from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.named import build_named
 from tunesmith.recipe.loading import load_recipe
@@ -108,6 +109,47 @@ def test_a_run_sees_them_and_keeps_them(recipe: dict[str, Any], filler: Path) ->
     )
     first, second, third = ((one.folder / "history.jsonl").read_text() for one in (run, again, plain))
     assert first == second != third
+
+
+def test_runs_and_models_are_found_beside_the_recipe(
+    filler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    for name in ("there", "back"):
+        (place / name).mkdir(parents=True)
+        (place / name / "recipe.yaml").touch()
+    shutil.copytree(filler, place / "filler")
+    steps = [
+        {"name": "masked-words", "model": "filler"},
+        {"name": "back-translation", "there": "there", "back": "back"},
+    ]
+    for number, step in enumerate(steps):
+        (place / "recipe.yaml").write_text(json.dumps({"data": {"train": "train.csv", "augmentation": [step]}}))
+        found = load_recipe(place / "recipe.yaml")
+        for values in (found.recipe.data.augmentation[0], found.resolved()["data"]["augmentation"][0]):
+            named = [values[key] for key in (("model",), ("there", "back"))[number]]
+            assert named == [str(place / name) for name in (("filler",), ("there", "back"))[number]]
+    monkeypatch.chdir(place)
+    steps = [{"name": "masked-words", "model": "filler"}]
+    elsewhere = load_recipe({"data": {"train": "train.csv", "augmentation": steps}}).recipe.data.augmentation
+    assert elsewhere[0]["model"] == str(place / "filler")
+    steps = [{"name": "masked-words", "model": "owner/name"}]
+    hub = load_recipe({"data": {"train": "train.csv", "augmentation": steps}}).recipe.data.augmentation
+    assert hub[0]["model"] == "owner/name"
+
+
+def test_going_on_reads_the_rows_held_out_without_writing_forms(
+    recipe: dict[str, Any], filler: Path, data_folder: Path
+) -> None:
+    step = {"name": "masked-words", "model": str(filler), "variants": 1}
+    data = {"train": recipe["data"]["train"], "validation": 0.2}
+    first = tunesmith.train({**recipe, "data": {**data, "augmentation": [step]}})
+    shutil.rmtree(filler)
+    write_csv(data_folder / "new.csv", [(f"{text} again", label) for label, texts in TEXTS.items() for text in texts])
+    again = {"data": {**data, "train": str(data_folder / "new.csv")}, "start_from": str(first.folder)}
+    run = tunesmith.train({**recipe, **again, "output": f"{recipe['output']}-on"})
+    before = run.summary["forgetting"]["before"]["accuracy"]["value"]
+    assert before == pytest.approx(first.metrics["validation"]["accuracy"]["value"])
 
 
 def test_what_is_refused() -> None:

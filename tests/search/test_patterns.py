@@ -81,7 +81,10 @@ def test_what_is_refused_before_a_pattern_is_tuned(recipe: Recipe, masked: Path,
     train = Path(values["data"]["train"])
     so, blind, out = tmp_path / "so.yaml", tmp_path / "blind.yaml", tmp_path / "out"
     write_jsonl(tmp_path / "more.jsonl", [{"text": "good evening to you"}])
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(so.read_text())
     for prompts, file, said in (
+        ([so, copy], tmp_path / "more.jsonl", "so and copy hold the same prompt, which would count twice"),
         ([so], train, r"train.csv \(unlabelled\): none of its \d+ rows is left: .*also stand in train"),
         ([so, blind], tmp_path / "more.jsonl", r"blind: prompt.template: '\{label\}' has no input field"),
     ):

@@ -150,6 +150,9 @@ def test_what_a_ranking_refuses(asked: Recipe, tmp_path: Path) -> None:
         tunesmith.rank_prompts(asked, [])
     with pytest.raises(RecipeError, match="given twice"):
         tunesmith.rank_prompts(asked, [good, good])
+    bad.write_text(f"# with a remark\n{good.read_text()}")
+    with pytest.raises(RecipeError, match="good and bad hold the same prompt, which would count twice"):
+        tunesmith.rank_prompts(asked, [good, bad])
     bad.write_text("template: no field\n")
     with pytest.raises(RecipeError, match="bad: prompt.template"):
         tunesmith.rank_prompts(asked, [good, bad])

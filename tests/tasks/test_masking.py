@@ -13,9 +13,9 @@ import transformers
 
 import tunesmith
 from tests.conftest import save_tiny_bert
-from tunesmith.core.errors import CompatibilityError, RecipeError
+from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError
 from tunesmith.models.language import LanguageModel
-from tunesmith.tasks.masking import MaskedRows, encode_masked
+from tunesmith.tasks.masking import MaskedRows, around, encode_masked
 from tunesmith.tasks.text_generation import TextGeneration
 from tunesmith.training.batching import seen_together
 
@@ -53,6 +53,16 @@ def test_rows_stand_between_special_tokens_which_are_never_hidden(masked_folder:
             assert seen.learned.sum() == max(1, round(0.5 * (len(rows[row]) - 2))) == rows.items(row)
             assert not seen.learned[[0, -1]].any()
             assert (seen.ids[~seen.learned] == rows[row][~seen.learned]).all() and (seen.hidden == rows[row]).all()
+
+
+def test_rows_without_room_and_odd_tokenizers_are_refused(masked_folder: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(masked_folder)
+    with pytest.raises(RecipeError, match=r"data.max_tokens=2 leaves no room .* sets 2 special tokens .* to 3 or more"):
+        encode_masked([[TEXT]], tokenizer, 2, 0.15)
+    rows, _ = encode_masked([[TEXT]], tokenizer, 3, 0.15)
+    assert len(rows) == len(TEXT.split()) and {len(rows[row]) for row in range(len(rows))} == {3}
+    with pytest.raises(CheckpointError, match=r"reads 'a' as the tokens \[7\], and between .* as \[1, 8, 2\]"):
+        around(lambda text, add_special_tokens=True: {"input_ids": [1, 8, 2] if add_special_tokens else [7]})
 
 
 def test_draws_repeat_themselves_and_differ(masked_folder: Path) -> None:

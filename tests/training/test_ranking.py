@@ -13,7 +13,7 @@ from tests.conftest import TEXTS, write_csv
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.files import read_json
 from tunesmith.recipe.loading import load_recipe
-from tunesmith.training.ranking import Ranking, mean_state
+from tunesmith.training.ranking import Ranking, mean_state, rankable
 
 
 def test_the_best_are_ranked_and_of_equal_ones_the_earlier_comes_first() -> None:
@@ -26,6 +26,13 @@ def test_the_best_are_ranked_and_of_equal_ones_the_earlier_comes_first() -> None
     again = Ranking(3)
     again.resume(ranking.state(), torch.device("cpu"))
     assert [one.key for one in again.states] == [one.key for one in ranking.states]
+
+
+def test_what_is_no_number_comes_last() -> None:
+    assert sorted([float("nan"), 0.5, -1.0], key=rankable)[:2] == [-1.0, 0.5] and rankable(0.5) == 0.5
+    ranking = Ranking(2)
+    assert ranking.add((float("nan"), 0.1), 1, []) and ranking.add((0.9, 1.0), 2, [])
+    assert [one.epoch for one in ranking.states] == [2, 1]
 
 
 def test_states_of_a_checkpoint_lie_beside_later_ones() -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tunesmith.core.arrays import Array, Codes
+from tunesmith.core.arrays import Array, Codes, Marks
 from tunesmith.core.errors import DataError
-from tunesmith.evaluation.statistics import Bootstrap, Estimate
+from tunesmith.evaluation.statistics import Bootstrap, Estimate, wilson
 from tunesmith.fewshot.attribute_table import AttributeTable
 from tunesmith.fewshot.attributes.base import AttributeWay, learnable
+
+_LEFT_OUT = 4  # classes from which on some can be left out of the training in turn
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def measure_unseen(
         tested: rows of all classes, and their classes.
         bootstrap: behind the intervals.
     Returns:
-        Shares with intervals.
+        Shares with Wilson's intervals; the harmonic mean with the bootstrap's.
     Raises:
         DataError: the table does not fit, or the test rows lack the seen or the unseen classes.
     Source: calibrated stacking: Chao et al. 2016, arXiv:1605.04253; harmonic mean: Xian et al. 2017, arXiv:1703.04394.
@@ -92,7 +94,7 @@ def measure_unseen(
         chance=1 / len(unseen),
         seen=_share(right[~new], bootstrap),
         unseen=_share(right[new], bootstrap),
-        harmonic=_estimate(lambda weights: _harmonic(right, new, weights), len(right), bootstrap),
+        harmonic=_mean_of_both(right, new, bootstrap),
         alike=_alike(table, known, unseen) if way.compares else (),
     )
 
@@ -106,14 +108,11 @@ def _alike(table: AttributeTable, known: Sequence[str], unseen: Sequence[str]) -
 
 def _margin(way: AttributeWay, signatures: Array, rows: Array, codes: Codes, seed: int) -> float:
     """Find by how much scores of classes with rows are lowered, leaving seen classes out of the training in turn."""
-    if len(signatures) < 4:
+    if len(signatures) < _LEFT_OUT:
         return 0.0
     gaps, right_old, right_new, new = [], [], [], []
-    groups = np.array_split(np.random.default_rng(seed).permutation(len(signatures)), 3)
-    for left_out in groups:
-        held = np.isin(codes, left_out)
-        half = _half(codes, seed)  # old rows are judged on others than those taught
-        taught, judged = ~held & half, held | ~half
+    for left_out, held, taught in _left_out(codes, len(signatures), seed):
+        judged = ~taught
         kept = np.setdiff1d(np.arange(len(signatures)), left_out)
         fitted = way.fit(rows[taught], np.searchsorted(kept, codes[taught]), signatures[kept], seed)
         scores, truth = fitted.scores(rows[judged], signatures), codes[judged]
@@ -130,6 +129,29 @@ def _margin(way: AttributeWay, signatures: Array, rows: Array, codes: Codes, see
     return float(tried[int(np.argmax(means))])
 
 
+def _left_out(codes: Codes, classes: int, seed: int) -> Iterator[tuple[Codes, Marks, Marks]]:
+    """Yield classes that are left out of the training in turn, their rows, and the rows that are taught meanwhile."""
+    half = _half(codes, seed)  # old rows are judged on others than those taught
+    for left_out in np.array_split(np.random.default_rng(seed).permutation(classes), 3):
+        held = np.isin(codes, left_out)
+        yield left_out, held, ~held & half
+
+
+def fewest_taught(names: Sequence[str], seed: int) -> int:
+    """Say how many rows `measure_unseen` learns from where it has least.
+
+    Args:
+        names: classes of the rows that are learned from.
+        seed: of the bootstrap.
+    Returns:
+        How many. [count]
+    """
+    known, codes = np.unique(np.array(list(names)), return_inverse=True)
+    if len(known) < _LEFT_OUT:
+        return len(codes)
+    return min(int(taught.sum()) for _, _, taught in _left_out(codes, len(known), seed))
+
+
 def _half(codes: Codes, seed: int) -> Any:
     """Draw half of the rows, of every class at least one, (rows,), bool."""
     found = np.random.default_rng(seed).random(len(codes)) < 0.5
@@ -144,10 +166,11 @@ def _harmonic(right: Any, new: Any, weights: Array | None = None) -> float:
     return 2 * shares[0] * shares[1] / sum(shares) if sum(shares) else 0.0
 
 
-def _share(right: Any, bootstrap: Bootstrap) -> Estimate:
-    return _estimate(lambda weights: float(np.average(right, weights=weights)), len(right), bootstrap)
+def _share(right: Marks, bootstrap: Bootstrap) -> Estimate:
+    value = float(right.mean())
+    return Estimate(value, *wilson(value, len(right), bootstrap.confidence))
 
 
-def _estimate(compute: Callable[[Array], float], rows: int, bootstrap: Bootstrap) -> Estimate:
-    low, high = bootstrap.interval(np.array([compute(weights) for weights in bootstrap.weights(rows)]))
-    return Estimate(compute(np.ones(rows)), low, high)
+def _mean_of_both(right: Marks, new: Marks, bootstrap: Bootstrap) -> Estimate:
+    drawn = np.array([_harmonic(right, new, weights) for weights in bootstrap.weights(len(right))])
+    return Estimate(_harmonic(right, new), *bootstrap.interval(drawn))

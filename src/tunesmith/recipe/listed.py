@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tunesmith.core.registry import components
@@ -42,6 +43,38 @@ def _listed(key: str, data: Any, build: Build, problems: list[str]) -> list[Any]
         if one.get("name") in names[:number] and one.get("name") in components(kind)
     ]
     return [one for one in found if one is not None]
+
+
+def with_places(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Name the folders of runs and models that listed components name so that they mean the same anywhere.
+
+    Args:
+        values: of the recipe, as written.
+        folder: the recipe's; what is not beside it is looked for in the current folder.
+    Returns:
+        The values, with absolute paths where there is such a folder.
+    """
+    data = values.get("data")
+    if not isinstance(data, Mapping):
+        return dict(values)
+    lists = {key: data[key] for key in LISTED if isinstance(data.get(key), list)}
+    found = {key: [_placed(one, LISTED[key], folder) for one in some] for key, some in lists.items()}
+    return {**values, "data": {**data, **found}}
+
+
+def _placed(one: Any, kind: str, folder: Path) -> Any:
+    name = one.get("name") if isinstance(one, Mapping) else None
+    known = components(kind).get(name) if isinstance(name, str) else None
+    named = [key for key in getattr(known, "folders", ()) if isinstance(one.get(key), str)]
+    return {**one, **{key: _folder(one[key], folder) for key in named}} if named else one
+
+
+def _folder(named: str, folder: Path) -> str:
+    """Find the folder of a run or a model; what is none may be a name of the hub, or be missed when it is read."""
+    for place in (folder / Path(named).expanduser(), Path(named).expanduser()):
+        if named.strip() and any((place / file).is_file() for file in ("recipe.yaml", "config.json")):
+            return str(place.absolute())
+    return named
 
 
 def across_lists(listed: Mapping[str, Sequence[Any]], data: DataSettings, task: Any) -> list[str]:

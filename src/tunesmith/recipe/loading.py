@@ -17,7 +17,7 @@ from tunesmith.recipe.ensembles import across_ensembles, across_members, with_co
 from tunesmith.recipe.images import across_images
 from tunesmith.recipe.labelling import across_labels
 from tunesmith.recipe.lines import parse, value_of
-from tunesmith.recipe.listed import across_lists, build_lists
+from tunesmith.recipe.listed import across_lists, build_lists, with_places
 from tunesmith.recipe.prompt import PromptFields, with_file
 from tunesmith.recipe.schema import DataSettings, Recipe
 from tunesmith.recipe.schemes import across_peers, across_schemes
@@ -108,7 +108,8 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         RecipeError: all mistakes in one message, each with its key and line.
     """
     source, folder, values, lines = read_values(recipe, overrides, expanded)
-    values = with_combination(expanded(with_file(inherit_values(values, folder), folder)))
+    values = with_places(with_file(inherit_values(values, folder), folder), folder)
+    values = with_combination(expanded(values))
     problems: list[str] = []
     checked = _check(values, problems, folder)
     if checked is not None:

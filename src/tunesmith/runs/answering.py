@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tunesmith.core.arrays import Array
+from tunesmith.models.loading import choose_device, is_at_hand
+
+_log = logging.getLogger("tunesmith")
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,19 @@ class Answering:
 
     def _worded(self, table: Array) -> list[Prediction]:
         return [Prediction.of(row, self.labels, self.threshold) for row in table]
+
+
+def device_here(folder: Path, trained_on: str) -> list[str]:
+    """Let another device answer where the one that trained is not here, and say so.
+
+    Args:
+        folder: of the run.
+        trained_on: device of its recipe.
+    Returns:
+        Overrides of its recipe; none where the device is here.
+    """
+    if is_at_hand(trained_on):
+        return []
+    here = choose_device("auto")
+    _log.warning("%s was trained on %s, which this machine does not have; it answers on %s.", folder, trained_on, here)
+    return [f"model.device={here}"]

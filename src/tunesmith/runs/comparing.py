@@ -25,6 +25,7 @@ from tunesmith.evaluation.statistics import Bootstrap, Difference, Estimate, Res
 from tunesmith.runs.session import Session
 from tunesmith.tasks.running import extract_features
 from tunesmith.training.corpus import Corpus
+from tunesmith.training.ranking import rankable
 
 
 @dataclass
@@ -171,8 +172,8 @@ class Judge:
         if not others:
             return []
         first = self.metrics[0]
-        sign = 1 if first.higher_is_better else -1
-        best = max(others, key=lambda other: sign * other.scores[split][first.name].value)
+        sign = -1 if first.higher_is_better else 1
+        best = min(others, key=lambda other: rankable(sign * other.scores[split][first.name].value))
         return [
             paired_difference(ours.predictions[split], best.predictions[split], metric, self.bootstrap)
             for metric in self.metrics[:2]

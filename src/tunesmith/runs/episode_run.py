@@ -21,7 +21,7 @@ from tunesmith.fewshot.rows import Rows
 from tunesmith.fewshot.scoring import answers
 from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.recipe.episodes import CheckedEpisodes, load_episodes
-from tunesmith.runs.answering import Prediction
+from tunesmith.runs.answering import Prediction, device_here
 from tunesmith.runs.episode_model import EpisodeModel, open_episode_model
 from tunesmith.runs.folder import BASE, FINGERPRINT
 
@@ -65,8 +65,10 @@ class EpisodeRun:
 
     @cached_property
     def recipe(self) -> CheckedEpisodes:
-        """The run's recipe."""
-        return load_episodes(self.folder / "recipe.yaml")
+        """The run's recipe; where the device that trained is not here, another one answers, and that is said."""
+        found = load_episodes(self.folder / "recipe.yaml")
+        changed = device_here(self.folder, found.recipe.model.device)
+        return load_episodes(self.folder / "recipe.yaml", changed) if changed else found
 
     @cached_property
     def _opened(self) -> tuple[EpisodeModel, Learned]:

@@ -181,19 +181,31 @@ def staged(output: Path) -> Iterator[Path]:
         yield staging
         flush_folder(staging)
         os.chmod(staging, 0o755)
-        old = None
-        if output.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-            os.replace(output, old / "old")
-        os.replace(staging, output)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
+        _replace(staging, output)
     except OSError as error:
         raise CheckpointError(
             f"the run cannot be written to {output}: {error.strerror or error}. Nothing was left half-written."
         ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _replace(staging: Path, output: Path) -> None:
+    """Give a folder its final name; an older one comes back where that fails, and goes where it does not."""
+    if not output.exists():
+        os.replace(staging, output)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    older = aside / "old"
+    try:
+        os.replace(output, older)
+        os.replace(staging, output)
+    except OSError:
+        if older.exists():
+            os.replace(older, output)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

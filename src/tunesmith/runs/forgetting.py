@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import CheckpointError, DataError
 from tunesmith.data.audit import Hashes, text_hashes
 from tunesmith.evaluation.statistics import Result, estimate, paired_difference
 from tunesmith.runs.continuing import Earlier
@@ -64,7 +64,7 @@ def old_rows(family: Family, earlier: Earlier, tuned: Tuned) -> OldRows | None:
 def _held_out(family: Family, earlier: Earlier, session: Session, name: str) -> Split | None:
     """Hold the same rows out again; none when the file changed, so that rows it trained on could be among them."""
     recipe = earlier.checked.recipe
-    data = recipe.data
+    data = recipe.data.model_copy(update={"augmentation": []})  # of rows that train alone
     if isinstance(data.test, str):  # it is gone
         if data.leakage == "drop":  # the rows that it took out of train are not known any more
             return None
@@ -74,7 +74,7 @@ def _held_out(family: Family, earlier: Earlier, session: Session, name: str) -> 
     alone = replace(earlier.checked, recipe=recipe.model_copy(update={"data": data}))
     try:
         corpus = family.read(alone, session, family.corpus.label_names)
-    except DataError:
+    except (DataError, CheckpointError):  # a file, or a model that cleaned it, is gone or another one
         return None
     same = corpus.content_hash.split("+")[0] == str(earlier.fingerprint.get("data_hash")).split("+")[0]
     return corpus.splits[name] if same else None

@@ -235,9 +235,11 @@ class Labelling(Family):
     def _set_threshold(self, tuned: Tuned, head: Rejecting) -> None:
         """Choose the threshold of what is out of scope on validation."""
         split, outside = self.corpus.splits["validation"], len(self.corpus.label_names) - 1
-        logits = head.inner.eval()(tuned.features(split.tokens).to(tuned.backbone.device))
-        scores = head.scores(logits).double().cpu().numpy()
-        right = logits.argmax(1).cpu().numpy() == split.labels
+        inner, device = head.inner.eval(), tuned.backbone.device
+        each = [inner(tuned.features(rows).to(device)).cpu() for rows in split.tokens.wordings]
+        logits = torch.stack(each).double()  # (W, rows, C)
+        scores = head.scores(logits).numpy()
+        right = logits.softmax(-1).mean(0).argmax(1).numpy() == split.labels
         head.threshold.fill_(choose_threshold(scores, right, split.labels == outside, head.share))
 
     def best(self, wanted: str) -> tuple[str, bool]:

@@ -160,13 +160,13 @@ def train_in_turn(
     Raises:
         DataError: the first member leaves nothing to go on from.
     """
-    making, split, classes = checked.ensemble, family.corpus.splits["train"], len(family.corpus.label_names)
+    making, split, classes = checked.ensemble, family.corpus.splits["train"], len(family.corpus.taught_names)
     weights = np.ones(len(split.labels)) if split.weights is None else split.weights
     while True:
         item, number = prepared[-1], len(prepared)
         right = _right(item, family, processes)
         if number == 1:
-            making.check_first(right, classes)
+            making.check_first(weights, right, classes)
         vote, weights = making.judged(weights, right, classes)
         if vote <= 0:
             prepared.pop()

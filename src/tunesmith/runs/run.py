@@ -33,9 +33,8 @@ from tunesmith.evaluation.statistics import (
     paired_difference,
 )
 from tunesmith.methods.store import load_delta, read_tensors
-from tunesmith.models.loading import choose_device, is_at_hand
 from tunesmith.recipe.loading import Checked, load_recipe
-from tunesmith.runs.answering import Answering, Prediction
+from tunesmith.runs.answering import Answering, Prediction, device_here
 from tunesmith.runs.calibrating import Calibrating, calibrate, forget_calibration, read_calibration
 from tunesmith.runs.folder import FINGERPRINT, LEARNED, best_folder, count_members, member_folder, unfinished
 from tunesmith.runs.opening import family_of, metric_names, score_texts
@@ -131,14 +130,8 @@ class Run(Speaking, Answering):
         """The resolved recipe; where the device that trained is not here, another one answers, and that is said."""
         self._check_finished()
         found = load_recipe(self.folder / "recipe.yaml")
-        device = found.recipe.model.device
-        if is_at_hand(device):
-            return found
-        here = choose_device("auto")
-        _log.warning(
-            "%s was trained on %s, which this machine does not have; it answers on %s.", self.folder, device, here
-        )
-        return load_recipe(self.folder / "recipe.yaml", [f"model.device={here}"])
+        changed = device_here(self.folder, found.recipe.model.device)
+        return load_recipe(self.folder / "recipe.yaml", changed) if changed else found
 
     @property
     def metrics(self) -> dict[str, dict[str, dict[str, float]]]:

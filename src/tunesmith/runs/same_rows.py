@@ -10,6 +10,7 @@ from tunesmith.core.errors import DataError, TunesmithError
 from tunesmith.core.files import read_json
 from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.examples import Columns
+from tunesmith.data.several import Several
 from tunesmith.evaluation.metrics.base import Metric
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Result
@@ -37,7 +38,7 @@ def check_same_rows(runs: Sequence[Rows], split: str, metric: Metric) -> list[st
     for other in runs[1:]:
         _check_places(first, other, split)
         _check_tokens(first[0], other[0], metric)
-        said = _check_content(first[0], other[0], split)
+        said = _check_content(first, other, split)
         notes += [said] if said else []
     return notes
 
@@ -78,9 +79,10 @@ def _check_tokens(first: Run, other: Run, metric: Metric) -> None:
         )
 
 
-def _check_content(first: Run, other: Run, split: str) -> str:
+def _check_content(first: Rows, other: Rows, split: str) -> str:
     """Compare what stands in the rows, by the surest way there is."""
-    runs, prints = (first, other), (first.fingerprint, other.fingerprint)
+    runs = first[0], other[0]
+    prints = runs[0].fingerprint, runs[1].fingerprint
     if prints[0]["data_hash"] == prints[1]["data_hash"]:
         return ""
     splits = [_split(run, split) for run in runs]
@@ -92,15 +94,15 @@ def _check_content(first: Run, other: Run, split: str) -> str:
             raise _differ(*runs, split, f"the texts of row {odd} of {len(hashes[0]):,} are not the same")
         return ""
     files = [one.get("file", "") for one in splits]
-    texts = [texts_of(run, split, None)[0] for run in runs]
+    texts = [texts_of(run, split, where)[0] for run, where, _ in (first, other)]
     if all(texts) and files[0] != files[1]:
         odd = next((row for row, pair in enumerate(zip(*texts, strict=True), 1) if pair[0] != pair[1]), None)
         if odd is not None:
             raise _differ(*runs, split, f"the texts of row {odd} of {len(texts[0]):,} are not the same")
         return ""
     return (
-        f"{first.folder.name} and {other.folder.name} read their texts differently, so what stands in their rows of "
-        f"{split} could not be compared; number, places and references agree."
+        f"{runs[0].folder.name} and {runs[1].folder.name} read their texts differently, so what stands in their rows "
+        f"of {split} could not be compared; number, places and references agree."
     )
 
 
@@ -115,28 +117,30 @@ def _split(run: Run, split: str) -> dict[str, Any]:
     return found
 
 
-def texts_of(run: Run, split: str, where: Sequence[str] | None) -> tuple[list[str], list[str]]:
+def texts_of(run: Run, split: str, where: Sequence[str]) -> tuple[list[str], list[str]]:
     """Read the texts of a split's rows again, for a reader; what is not there any more is left out and said.
 
     Args:
         run: that was scored on them.
         split: its name.
-        where: each row stands, as the run recorded it; as splits.json says when None.
+        where: each row stands, as the run recorded it.
     Returns:
         The texts, none where they cannot be read, and sentences for the reader.
     """
     facts = _split(run, split)
-    wanted = [f"{facts['rows']} {number}" for number in facts["numbers"]] if facts and where is None else where
-    if not facts or not wanted:
+    if not facts or not where:
         return [], []
     data = run.recipe.recipe.data
+    files = [facts["file"], *(one["file"] for one in facts.get("more", []))]
+    named = " and ".join(files)
     try:
-        reader = labelled_reader(facts["file"], data, Path.cwd())
-        column = reader.only_column or data.text
+        readers = [labelled_reader(file, data, Path.cwd()) for file in files]
+        column = readers[0].only_column or data.text
+        reader = readers[0] if len(readers) == 1 else Several(readers)
         examples = read_cleaned(reader, Columns(column, None), True, changes_of(data))
     except TunesmithError as error:
-        return [], [f"texts of rows are left out, for {facts['file']} cannot be read again: {error}"]
+        return [], [f"texts of rows are left out, for {named} cannot be read again: {error}"]
     at = {place: row for row, place in enumerate(examples.where)}
-    if any(place not in at for place in wanted):
-        return [], [f"texts of rows are left out, for {facts['file']} has not all of them any more."]
-    return [examples.text(at[place]) for place in wanted], []
+    if any(place not in at for place in where):
+        return [], [f"texts of rows are left out, for {named} has not all of them any more."]
+    return [examples.text(at[place]) for place in where], []

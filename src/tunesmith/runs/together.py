@@ -22,7 +22,7 @@ from tunesmith.tasks.ensemble import Ensemble, answers
 from tunesmith.tasks.heads.base import load_head
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.preflight import Preflight
-from tunesmith.training.ranking import Key, mean_of
+from tunesmith.training.ranking import Key, mean_of, rankable
 
 
 @dataclass
@@ -132,7 +132,8 @@ class _Joining:
         name, higher = self.family.best(self.checked.recipe.training.best)
         loss = float(found.row_loss.mean())
         metric = next((metric for metric in self.family.judge.metrics if metric.name == name), None)
-        return (loss if metric is None else metric.compute(found.sample()) * (-1 if higher else 1)), loss
+        score = loss if metric is None else metric.compute(found.sample()) * (-1 if higher else 1)
+        return rankable(score), loss
 
     def alone(self) -> dict[str, Result]:
         """Answer as the recipe alone does, by split; nothing where it did not train, or diverged."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from tunesmith.data.examples import Examples
 from tunesmith.data.tokens import TokenRows
 from tunesmith.fewshot.attribute_table import AttributeTable, read_table
 from tunesmith.fewshot.attributes.base import AttributeWay
-from tunesmith.fewshot.unseen import measure_unseen
+from tunesmith.fewshot.unseen import Unseen, fewest_taught, measure_unseen
 from tunesmith.models.backbone import length_sorted
 from tunesmith.models.layout import ragged
 from tunesmith.recipe.loading import Checked
@@ -39,6 +39,7 @@ class UnseenClasses:
         names: of the unseen classes, sorted.
         rows: of them.
         labels: of those rows.
+        measured: what was found before training; None where the tuned model reads the rows.
     """
 
     way: AttributeWay
@@ -46,10 +47,11 @@ class UnseenClasses:
     names: list[str]
     rows: Rows
     labels: list[str]
+    measured: Unseen | None = None
 
     @classmethod
     def open(cls, checked: Checked, family: Family) -> UnseenClasses | None:
-        """Read a recipe's table and the rows of its unseen classes, before anything trains.
+        """Read a recipe's table and the rows of its unseen classes, and measure what can be, before anything trains.
 
         Args:
             checked: the recipe.
@@ -79,7 +81,9 @@ class UnseenClasses:
         tokens, _ = family.encode(session, placed_rows(session.reads, examples))
         labels = [examples.label(row) for row in range(len(examples))]
         family.corpus.warnings.extend(_remarks(examples, family))
-        return cls(way, table, names, (_cells(family, examples), tokens), labels)
+        found = cls(way, table, names, (_cells(family, examples), tokens), labels)
+        way.check_rows(fewest_taught(_labels(family, "train"), family.judge.bootstrap.seed), _PARTS)
+        return replace(found, measured=found._found(None, family)) if way.reads == "measurements" else found
 
     def measure(self, tuned: Tuned, family: Family) -> dict[str, Any]:
         """Learn attributes from the training rows and tell the rows of seen and unseen classes.
@@ -90,20 +94,27 @@ class UnseenClasses:
         Returns:
             Plain values: shares with intervals, the way, and a sentence.
         """
-        corpus, judge = family.corpus, family.judge
-        read = [_Read(self.way, tuned, family, *self._split(family, name)) for name in ("train", judge.splits[-1])]
-        new = _Read(self.way, tuned, family, self.rows, self.labels)
-        (taught, names), tested = read[0].rows(), [one.rows() for one in (read[1], new)]
-        rows, labels = np.concatenate([one for one, _ in tested]), [name for _, some in tested for name in some]
-        found = measure_unseen(self.way, self.table, self.names, (taught, names), (rows, labels), judge.bootstrap)
+        found = self.measured or self._found(tuned, family)
         plain = {**self.way.describe(), "classes": self.names, **found.plain()}
-        plain["sentences"] = [_worded(plain, judge.splits[-1], len(corpus.label_names)), *_said_of_alike(found.alike)]
+        said = _worded(plain, family.judge.splits[-1], len(family.corpus.label_names))
+        plain["sentences"] = [said, *_said_of_alike(found.alike)]
         return plain
+
+    def _found(self, tuned: Tuned | None, family: Family) -> Unseen:
+        """Learn attributes from the training rows and tell the others; what is measured needs no model."""
+        splits = [self._split(family, name) for name in ("train", family.judge.splits[-1])]
+        read = [_Read(self.way, tuned, family, *one).rows() for one in (*splits, (self.rows, self.labels))]
+        taught, tested = read[0], read[1:]
+        rows, labels = np.concatenate([one for one, _ in tested]), [name for _, some in tested for name in some]
+        return measure_unseen(self.way, self.table, self.names, taught, (rows, labels), family.judge.bootstrap)
 
     def _split(self, family: Family, name: str) -> tuple[Rows, list[str]]:
         split = family.corpus.splits[name]
-        labels = [family.corpus.label_names[code] for code in split.labels]
-        return (_cells(family, split.examples, split.index), split.tokens), labels
+        return (_cells(family, split.examples, split.index), split.tokens), _labels(family, name)
+
+
+def _labels(family: Family, name: str) -> list[str]:
+    return [family.corpus.label_names[code] for code in family.corpus.splits[name].labels]
 
 
 def _remarks(examples: Examples, family: Family) -> list[str]:
@@ -122,7 +133,7 @@ class _Read:
     """Rows as a way reads them; rows out of scope are left aside."""
 
     way: AttributeWay
-    tuned: Tuned
+    tuned: Tuned | None
     family: Family
     given: Rows
     labels: list[str]
@@ -134,11 +145,13 @@ class _Read:
         return np.asarray(read(tokens, kept), np.float64), [self.labels[row] for row in kept]
 
     def _features(self, tokens: TokenRows, kept: Any) -> Any:
+        assert self.tuned is not None
         return self.tuned.features(tokens).numpy()
 
     @torch.no_grad()
     def _parts(self, tokens: TokenRows, kept: Any) -> Any:
         """Take hidden states of some tokens of every row, (rows, P, D)."""
+        assert self.tuned is not None
         backbone = self.tuned.backbone
         self.tuned.train(False)
         backbone.seams.use(self.tuned.delta.name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -37,7 +38,7 @@ from tunesmith.runs.session import Session
 from tunesmith.tasks.ensemble import Ensemble
 from tunesmith.tasks.tuned import Tuned
 from tunesmith.training.cleaning import changed_rows, cleaning_counts
-from tunesmith.training.corpus import Corpus
+from tunesmith.training.corpus import Corpus, Split
 from tunesmith.training.findings import LIST
 from tunesmith.training.reading import resolve_path
 
@@ -138,6 +139,8 @@ def _write_best(outcome: Outcome, folder: Path, number: int, base: str) -> None:
 def write_splits(path: Path, corpus: Corpus) -> None:
     """Write which rows of which file each split holds, and when it was scored, as JSON; no list of them is held.
 
+    Rows of a second and further file that are read as one with the first stand under "more", file by file.
+
     Args:
         path: to write to.
         corpus: the data.
@@ -146,18 +149,39 @@ def write_splits(path: Path, corpus: Corpus) -> None:
     with open(path, "w", encoding="utf-8") as file:
         begin = "{"
         for name, split in corpus.splits.items():
+            own = split.examples.where[0].rpartition(" ")[0]
             facts = {
                 "file": split.examples.path,
-                "rows": split.examples.where[0].rpartition(" ")[0],
+                "rows": own,
                 "scored": opened.get(name, "trains"),
                 **({"hashes": row_hashes(split.tokens)} if name == "test" else {}),
             }
-            file.write(f'{begin}\n  {json.dumps(name)}: {json.dumps(facts, ensure_ascii=False)[:-1]}, "numbers": [')
-            places = (split.examples.where[int(row)].rpartition(" ")[2] for row in split.index)
-            file.writelines(f"{', ' if number else ''}{place}" for number, place in enumerate(places))
-            file.write("]}")
+            file.write(f"{begin}\n  {json.dumps(name)}: ")
+            _write_numbers(file, facts, split, own)
+            others = dict.fromkeys(word for word, _ in _placed_apart(split) if word != own)
+            for number, word in enumerate(others):
+                more, _, rows = word.rpartition(", ")
+                file.write(", " if number else ', "more": [')
+                _write_numbers(file, {"file": more, "rows": rows}, split, word)
+                file.write("}")
+            file.write("]}" if others else "}")
             begin = ","
         file.write("\n}\n")
+
+
+def _write_numbers(file: TextIO, facts: dict[str, Any], split: Split, word: str) -> None:
+    """Write facts and the numbers of the rows whose place begins with a word, as an object that is left open."""
+    file.write(f'{json.dumps(facts, ensure_ascii=False)[:-1]}, "numbers": [')
+    places = (number for own, number in _placed_apart(split) if own == word)
+    file.writelines(f"{', ' if count else ''}{place}" for count, place in enumerate(places))
+    file.write("]")
+
+
+def _placed_apart(split: Split) -> Iterator[tuple[str, str]]:
+    """Go through the places of a split's rows: what stands in front of the number, and the number."""
+    for row in split.index:
+        word, _, number = split.examples.where[int(row)].rpartition(" ")
+        yield word, number
 
 
 def settled(checked: Checked, session: Session) -> dict[str, Any]:

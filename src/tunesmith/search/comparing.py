@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def read_prompts(paths: Sequence[str | Path]) -> dict[str, Prompt]:
     Returns:
         Prompts by the shortest name that tells them apart: the file's, or its whole path.
     Raises:
-        RecipeError: none, one that cannot be read, or the same twice.
+        RecipeError: none, one that cannot be read, or the same twice, be it in two files.
     """
     if not paths:
         raise RecipeError("prompts: give at least one prompt file.")
@@ -73,4 +74,10 @@ def read_prompts(paths: Sequence[str | Path]) -> dict[str, Prompt]:
     again = next((name for name in names if names.count(name) > 1), None)
     if again is not None:
         raise RecipeError(f"prompts: {again} is given twice; give every prompt once.")
-    return {name: Prompt.read(path) for name, path in zip(names, paths, strict=True)}
+    found = {name: Prompt.read(path) for name, path in zip(names, paths, strict=True)}
+    for one, other in combinations(found, 2):
+        if found[one].model_dump() == found[other].model_dump():
+            raise RecipeError(
+                f"prompts: {one} and {other} hold the same prompt, which would count twice; leave one out."
+            )
+    return found

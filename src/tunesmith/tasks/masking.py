@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.core.errors import CheckpointError
+from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.growing import Growing
 from tunesmith.data.tokens import LearnedRows, Seen
 from tunesmith.tasks.encoding import RowBuilder, flat_documents
@@ -94,7 +94,8 @@ def encode_masked(
     Returns:
         The rows, and where each begins: (rows, 2), number of the text and of the piece.
     Raises:
-        CheckpointError: the tokenizer has no mask token.
+        CheckpointError: the tokenizer has no mask token, or changes texts between its special tokens.
+        RecipeError: no token of a text has room beside the special ones.
     """
     if tokenizer.mask_token_id is None:
         raise CheckpointError(
@@ -103,6 +104,12 @@ def encode_masked(
         )
     begin, end = around(tokenizer)
     room = max_tokens - len(begin) - len(end)
+    if room < 1:
+        special = len(begin) + len(end)
+        raise RecipeError(
+            f"data.max_tokens={max_tokens} leaves no room for text: the model's tokenizer sets {special} special "
+            f"tokens around every row. Raise it to {special + 1} or more."
+        )
     builder, places = RowBuilder(), Growing("q")
     for number, (flat, characters, ends) in enumerate(flat_documents(texts, tokenizer)):
         ids = flat.finish()
@@ -122,8 +129,15 @@ def around(tokenizer: Any) -> tuple[list[int], list[int]]:
         tokenizer: of a model.
     Returns:
         Ids before, ids after.
+    Raises:
+        CheckpointError: a text's own tokens do not stand between them.
     """
     inside = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
-    at = next(place for place in range(len(whole)) if whole[place : place + len(inside)] == inside)
+    at = next((place for place in range(len(whole)) if whole[place : place + len(inside)] == inside), None)
+    if at is None:
+        raise CheckpointError(
+            f"the model's tokenizer reads 'a' as the tokens {inside}, and between its special tokens as {whole}, so "
+            "task.objective=masked cannot tell which tokens are a text's own. Choose another model."
+        )
     return whole[:at], whole[at + len(inside) :]

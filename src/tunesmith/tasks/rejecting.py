@@ -12,6 +12,7 @@ from tunesmith.core.arrays import Marks
 from tunesmith.core.settings import Settings, setting
 
 OUTSIDE = "out-of-scope"  # what predictions say; always the last label
+_HALVINGS = 50  # of a range of logits, to the last digits of float64
 
 Scores = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -53,18 +54,33 @@ class Rejecting(nn.Module):
         logits = self.inner(x)
         last = self.threshold.to(logits.dtype).expand(len(logits), 1)
         if self.score == "probability":
-            last = last.clamp(min=0).log() + torch.logsumexp(logits, 1, keepdim=True)  # below 0 nothing is rejected
+            least = torch.finfo(last.dtype).tiny  # a threshold of 0 or below rejects nothing, by a finite logit
+            last = last.clamp(min=least).log() + torch.logsumexp(logits, 1, keepdim=True)
         return torch.cat([logits, last], 1)
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Return what is compared with the threshold.
+        """Return what is compared with the threshold: the mean answer over a row's wordings is out of scope below it.
 
         Args:
-            logits: (R, C), of the inner head.
+            logits: (W, R, C), of the inner head, for each wording of the rows.
         Returns:
             (R,).
         """
-        return (logits if self.score == "logit" else logits.softmax(-1)).amax(1)
+        if self.score == "probability":
+            return logits.softmax(-1).mean(0).amax(1)
+        return logits[0].amax(1) if len(logits) == 1 else _crossing(logits)
+
+
+def _crossing(logits: Tensor) -> Tensor:
+    """Find the threshold of logits from which on a row is rejected, (R,), by halving: no formula gives it."""
+    low, high = logits.amin((0, 2)), logits.amax((0, 2))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        last = middle[None, :, None].expand(len(logits), -1, 1)
+        chances = torch.cat([logits, last], -1).softmax(-1).mean(0)  # (R, C + 1)
+        rejected = chances[:, -1] > chances[:, :-1].amax(1)
+        low, high = torch.where(rejected, low, middle), torch.where(rejected, middle, high)
+    return high
 
 
 def plain(head: nn.Module) -> nn.Module:

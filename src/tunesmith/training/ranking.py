@@ -55,7 +55,7 @@ class Ranking:
         Returns:
             Whether it is the best.
         """
-        key = (math.inf if math.isnan(key[0]) else key[0], key[1])
+        key = rankable(key[0]), key[1]
         place = bisect_right([one.key for one in self.states], key)
         if place < self._most:
             self.states.insert(place, Ranked(key, epoch, [one.detach().clone() for one in state]))
@@ -78,6 +78,17 @@ class Ranking:
             device: of the parameters, where later states will lie beside these.
         """
         self.states = [Ranked(one["key"], one["epoch"], [part.to(device) for part in one["state"]]) for one in state]
+
+
+def rankable(score: float) -> float:
+    """Return a score to rank by.
+
+    Args:
+        score: lower is better.
+    Returns:
+        It; infinity for what is no number, as of texts where none was written, so that it comes last.
+    """
+    return math.inf if math.isnan(score) else score
 
 
 def mean_state(states: Sequence[Ranked]) -> list[Tensor]:

@@ -18,7 +18,8 @@ class Stacking(Combination):
     """Let logistic regression read all members' log-probabilities; it learns from out-of-fold answers.
 
     p = softmax(b + sum_k W_k log p_k). Every training row is answered by members that trained on the other folds,
-    which train in the same pass; members that trained on all rows answer in the end.
+    which train in the same pass; members that trained on all rows answer in the end. A label without a training row
+    gets no share.
 
     Source: Wolpert 1992, Neural Networks 5, 241-259.
     """
@@ -44,7 +45,9 @@ class Stacking(Combination):
         found, bias = model.coef_, model.intercept_
         if len(found) == 1:  # of two classes scikit-learn keeps the second one's
             found, bias = np.concatenate([-found, found]) / 2, np.concatenate([-bias, bias]) / 2
-        return {"coefficients": found.astype(np.float64), "bias": bias.astype(np.float64)}
+        coefficients, biases = np.zeros((table.shape[2], found.shape[1])), np.full(table.shape[2], -np.inf)
+        coefficients[model.classes_], biases[model.classes_] = found, bias
+        return {"coefficients": coefficients, "bias": biases}
 
     def answer(self, table: Array, learned: Mapping[str, Array]) -> Array:
         """Apply them."""

@@ -49,25 +49,26 @@ class Boosting(Making):
         heavier = shares * np.where(right, 1.0, math.exp(vote))
         return vote, heavier / heavier.sum()
 
-    def check_first(self, right: np.ndarray[Any, np.dtype[np.bool_]], classes: int) -> None:
+    def check_first(self, weights: Array, right: np.ndarray[Any, np.dtype[np.bool_]], classes: int) -> None:
         """Refuse a first member that leaves nothing to boost.
 
         Args:
+            weights: (rows,), that it trained with.
             right: (rows,), what it answers right of the training rows.
             classes: C.
         Raises:
-            DataError: it makes no error, or is no better than chance.
+            DataError: it makes no error on rows that weigh anything, or is no better than chance.
         """
-        wrong = int((~right).sum())
-        if not wrong:
+        wrong, share = int((~right).sum()), float(weights[~right].sum() / weights.sum())
+        if not share:
             raise DataError(
-                f"ensemble: boosting's first member answers all {len(right):,} training rows right, so none is left "
-                "to weigh more. Take a weaker one (lower training.epochs, training.learning_rate or method.rank), or "
-                "another ensemble, for example bagging."
+                f"ensemble: boosting's first member answers all {len(right) - wrong:,} training rows right, so none is "
+                "left to weigh more. Take a weaker one (lower training.epochs, training.learning_rate or method.rank), "
+                "or another ensemble, for example bagging."
             )
-        if wrong >= len(right) * (1 - 1 / classes):
+        if self.judged(weights, right, classes)[0] <= 0:
             raise DataError(
-                f"ensemble: boosting's first member answers {wrong:,} of {len(right):,} training rows wrong, which is "
-                f"no better than chance among {classes} labels. Train it longer (training.epochs), or raise "
-                "training.learning_rate."
+                f"ensemble: boosting's first member answers {wrong:,} of {len(right):,} training rows wrong "
+                f"({100 * share:.0f} % of their weight), which is no better than chance among {classes} labels. Train "
+                "it longer (training.epochs), or raise training.learning_rate."
             )

@@ -73,7 +73,8 @@ class SnapshotTrial(Trial):
         """Score the state, and keep it where a fall ends."""
         super().close_epoch()
         if self.epoch % self._each == 0 and not self.trained.diverged:
-            self.snapshots.append(self.answers() or self.tuned.state())
+            kept = self.answers() or self.tuned.parameters()  # averages go on in place
+            self.snapshots.append([one.detach().clone() for one in kept])
 
     def state(self) -> dict[str, Any]:
         """Return what the next step depends on, and what was kept."""

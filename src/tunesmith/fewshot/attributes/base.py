@@ -31,6 +31,16 @@ class AttributeWay(Component):
             RecipeError: they do not fit.
         """
 
+    def check_rows(self, rows: int, parts: int) -> None:
+        """Refuse fewer rows than it can learn from; by default none.
+
+        Args:
+            rows: to learn from. [count]
+            parts: of each, P. [count]
+        Raises:
+            DataError: too few.
+        """
+
     def fit(self, rows: Array, codes: Codes, signatures: Array, seed: int = 0) -> Fitted:
         """Learn from rows of seen classes.
 

@@ -37,6 +37,13 @@ class Clusters(AttributeWay):
     ridge: float = setting(1.0, "Weight of the squared weights of the regression.", gt=0)
     parts: int = setting(20_000, "Parts that the clusters are found on at most.", unit="count", ge=2)
 
+    def check_rows(self, rows: int, parts: int) -> None:
+        """Refuse fewer parts than clusters."""
+        found = min(self.parts, rows * parts)
+        if found < self.clusters:
+            raise DataError(f"clusters={self.clusters}: the rows to learn from have {found} parts. Lower it, or give "
+                            "more rows.")  # fmt: skip
+
     def fit(self, rows: Array, codes: Codes, signatures: Array, seed: int = 0) -> FittedClusters:
         """Find clusters, and how the table's attributes look in them.
 
@@ -47,9 +54,8 @@ class Clusters(AttributeWay):
         if parts.ndim != 3:
             raise DataError(f"parts of shape {parts.shape}; (rows, parts, D) is needed.")
         flat = parts.reshape(-1, parts.shape[-1])
+        self.check_rows(*parts.shape[:2])
         drawn = np.random.default_rng(seed).permutation(len(flat))[: self.parts]
-        if len(drawn) < self.clusters:
-            raise DataError(f"clusters={self.clusters}: the rows have {len(drawn)} parts. Lower it, or give more rows.")
         found = KMeans(self.clusters, n_init=1, random_state=seed).fit(flat[drawn])
         width = max(float(found.inertia_) / len(drawn), 1e-12)
         looks = found_attributes(parts, found.cluster_centers_, width)

@@ -19,6 +19,7 @@ class BackTranslation(WrittenAhead):
 
     name: ClassVar[str] = "back-translation"
     paper: ClassVar[str] = "Xie et al. 2019, arXiv:1904.12848"
+    folders: ClassVar[tuple[str, ...]] = ("there", "back")
 
     there: str = setting("", "Folder of the run that translates into the other language; needed.")
     back: str = setting("", "Folder of the run that translates back; needed.")

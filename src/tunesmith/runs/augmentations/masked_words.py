@@ -29,6 +29,7 @@ class MaskedWords(WrittenAhead):
 
     name: ClassVar[str] = "masked-words"
     paper: ClassVar[str] = "Garg and Ramakrishnan 2020, arXiv:2004.01970"
+    folders: ClassVar[tuple[str, ...]] = ("model",)
 
     model: str = setting("", "Masked language model: a folder or a hub name; needed.")
     share: float = setting(0.15, "Share of the words that are hidden; one at least.", unit="fraction", gt=0, le=1)

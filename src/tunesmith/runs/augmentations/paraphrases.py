@@ -19,6 +19,7 @@ class Paraphrases(WrittenAhead):
 
     name: ClassVar[str] = "paraphrases"
     paper: ClassVar[str] = "Kumar et al. 2020, arXiv:2003.02245"
+    folders: ClassVar[tuple[str, ...]] = ("run",)
 
     run: str = setting("", "Folder of a run that writes; needed.")
     request: str = setting("Say in other words: {text}", "What it is asked; {text} stands for the text.")
