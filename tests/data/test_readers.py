@@ -256,6 +256,19 @@ def test_voc_gives_the_rows_of_coco(tmp_path: Path) -> None:
         rows(voc(tmp_path / "voc", head='<!DOCTYPE a [<!ENTITY b "c">]>'))
 
 
+@pytest.mark.parametrize("name", ["../outside.png", "{folder}/outside.png", "images/../../outside.png"])
+def test_names_of_images_that_lead_outside_are_refused(tmp_path: Path, name: str) -> None:
+    """Pages show the images: whoever writes the list could have any image of this machine put into one."""
+    image(tmp_path / "outside.png")
+    name = name.format(folder=tmp_path)
+    with pytest.raises(SecurityError, match=r"boxes\.json: the image .*outside\.png' would lead outside"):
+        rows(coco(tmp_path / "coco", images=[{"id": 5, "file_name": name}]))
+    listed = voc(tmp_path / "voc") / "Annotations" / "a.xml"
+    listed.write_text(listed.read_text().replace("a.png", name))
+    with pytest.raises(SecurityError, match=r"a\.xml: the image .*outside\.png' would lead outside"):
+        rows(tmp_path / "voc")
+
+
 def test_masks(tmp_path: Path) -> None:
     image(tmp_path / "images" / "a.png")
     image(tmp_path / "masks" / "a.png", 2, mode="L")
