@@ -395,3 +395,29 @@ def test_questions_that_stand_deeper_than_squad_has_them(tmp_path: Path) -> None
     (tmp_path / "a.json").write_text('{"meta": {"data": [{"paragraphs": []}]}}')
     with pytest.raises(DataError, match=r"a\.json, behind question 0: a list 'data' is needed there"):
         rows(tmp_path / "a.json")
+
+
+def test_class_labels_inside_lists_and_objects_are_given_by_name(tmp_path: Path) -> None:
+    import datasets
+
+    tag = datasets.ClassLabel(names=["O", "B-ORG"])
+    spans = datasets.List({"kind": tag, "start": datasets.Value("int64")})
+    features = datasets.Features({"words": datasets.List(datasets.Value("string")), "tags": datasets.List(tag),
+                                  "spans": spans})  # fmt: skip
+    whole = [{"words": ["EU", "acts"], "tags": [1, 0], "spans": [{"kind": 1, "start": 0}]},
+             {"words": ["so"], "tags": [-1], "spans": None}]  # fmt: skip
+    datasets.Dataset.from_list(whole, features=features).save_to_disk(tmp_path / "saved")
+    first, second = rows(tmp_path / "saved")
+    assert first == {"words": ["EU", "acts"], "tags": ["B-ORG", "O"], "spans": [{"kind": "B-ORG", "start": 0}]}
+    assert second["tags"] == [-1] and second["spans"] is None
+
+
+def test_a_saved_folder_with_a_colon_in_its_name(tmp_path: Path) -> None:
+    import datasets
+
+    saved = datasets.Dataset.from_list([{"text": "a"}])
+    saved.save_to_disk(tmp_path / "a:b")
+    datasets.DatasetDict({"test": saved}).save_to_disk(tmp_path / "c:d")
+    assert rows(tmp_path / "a:b") == [{"text": "a"}] == rows(tmp_path / "c:d:test")
+    with pytest.raises(DataError, match=r"c:d: unknown split 'train'.* Choose one with .*c:d:SPLIT"):
+        rows(tmp_path / "c:d")
