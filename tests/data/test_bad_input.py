@@ -327,6 +327,14 @@ def test_names_that_no_file_can_have(tmp_path: Path) -> None:
         read(tmp_path / "train.csv")
 
 
+def test_the_home_folder_of_a_data_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_path("~/data/train.csv", tmp_path / "recipes") == str(tmp_path / "data" / "train.csv")
+    assert resolve_path("~1.csv", tmp_path) == "~1.csv"
+    (tmp_path / "~1.csv").touch()
+    assert resolve_path("~1.csv", tmp_path) == str(tmp_path / "~1.csv")
+
+
 def test_a_byte_behind_characters_of_several_bytes_is_found_in_its_line(tmp_path: Path) -> None:
     """The file is searched block by block, and a block may begin in the middle of a character."""
     lines = "日本語のテキスト,a\n" * 60_000

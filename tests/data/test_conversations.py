@@ -12,6 +12,7 @@ from tests.conftest import write_csv, write_jsonl
 from tunesmith.core.errors import DataError, RecipeError, TunesmithError
 from tunesmith.core.registry import components
 from tunesmith.data.conversations import Conversation, columns_reader, find_format, read_conversations
+from tunesmith.data.formats.messages import pairs
 from tunesmith.tasks.dialogue import Dialogue
 from tunesmith.tasks.generating import AnswerTask
 from tunesmith.tasks.instruction_tuning import InstructionTuning
@@ -73,6 +74,12 @@ def test_an_answer_that_brings_its_system_text_keeps_the_prompt(tmp_path: Path) 
     assert found.messages == [chosen[0], *DONE]
 
 
+@pytest.mark.parametrize("text", [f"[{'1' * 5000}]", "[" * 100_000], ids=["digits", "deep"])
+def test_a_list_of_messages_that_python_refuses_to_read(text: str) -> None:
+    with pytest.raises(DataError, match="a number of too many digits, or lists or objects too deep"):
+        pairs(text, ("role", "content"))
+
+
 def test_inputs_contexts_systems_and_several_answers(tmp_path: Path) -> None:
     (found,) = read(
         write_jsonl(tmp_path / "a.jsonl", [{"instruction": "Sum up.", "input": "A text.", "output": "Text.",
@@ -96,8 +103,8 @@ def test_inputs_contexts_systems_and_several_answers(tmp_path: Path) -> None:
 def test_columns_may_have_other_names(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [("2+2?", "4")], ("question", "reply"))
     assert read(path, InstructionTuning(columns={"answer": "reply"}))[0].messages == DONE
-    pairs = write_csv(tmp_path / "b.csv", [("你好", "hello")], ("zh", "en"))
-    (found,) = read(pairs, Translation(source="zh", target="en", instruction="Translate."))
+    two = write_csv(tmp_path / "b.csv", [("你好", "hello")], ("zh", "en"))
+    (found,) = read(two, Translation(source="zh", target="en", instruction="Translate."))
     assert [message["content"] for message in found.messages] == ["Translate.\n你好", "hello"]
 
 

@@ -59,6 +59,18 @@ def test_colour_transparency_and_sixteen_bits() -> None:
     assert decode(deep.getvalue(), "deep", 4).max() == 40000 >> 8
 
 
+@pytest.mark.parametrize(("value", "grey"), [(0, 0), (200, 200), (255, 255), (256, 1), (40000, 40000 >> 8)])
+def test_thirty_two_bits(value: int, grey: int) -> None:
+    wide = io.BytesIO()
+    Image.fromarray(np.full((4, 4), value, np.int32)).save(wide, "TIFF")
+    assert set(decode(wide.getvalue(), "wide", 4).ravel().tolist()) == {grey}
+
+
+def test_sixteen_bits_are_sixteen_however_dark() -> None:
+    """pillow gives them in 32."""
+    assert decode(b"P5 2 2 65535\n" + (200).to_bytes(2, "big") * 4, "dark", 2).max() == 0
+
+
 @pytest.mark.parametrize("name", ["../out/1.png", "/etc/1.png", "a/../../1.png", "C:/a/1.png", "..\\a\\1.png"])
 def test_names_that_lead_outside_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(SecurityError, match="would lead outside"):

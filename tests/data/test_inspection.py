@@ -14,6 +14,7 @@ import tunesmith
 from tests.conftest import save_drawings, write_csv, write_jsonl
 from tunesmith.cli.main import app
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
+from tunesmith.data import inspection
 from tunesmith.data.damage import damage_of
 from tunesmith.data.near import text_groups
 from tunesmith.data.near_index import NearIndex
@@ -251,3 +252,20 @@ def test_a_number_that_no_machine_number_holds(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "one", "n": 10**400}, {"text": "two", "n": 3}])
     found = tunesmith.inspect_data([str(path)])["files"][0]["columns"][1]
     assert (found["least"], found["most"], found["mean"], found["kinds"]) == (3, 3, 3, {"number": 2})
+
+
+def test_a_column_that_comes_late_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "_FIRST", 3)
+    rows = [{"text": text, **({"late": 7} if n > 3 else {})} for n, text in enumerate(sentences(6))]
+    columns = tunesmith.inspect_data(write_jsonl(tmp_path / "a.jsonl", rows))["files"][0]["columns"]
+    assert [(one["name"], one["missing"], one["kinds"]) for one in columns] == [
+        ("text", 0, {"text": 6}), ("late", 4, {"number": 2}),
+    ]  # fmt: skip
+
+
+def test_columns_that_are_called_as_facts_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"text": text, "rows": 70 + n, "words": 80 + n} for n, text in enumerate(sentences(5))]
+    assert not app(["data", "inspect", str(write_jsonl(tmp_path / "a.jsonl", rows))], standalone_mode=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[1] for line in lines if line[:1] == ["rows"]] == ["5", "from"]
+    assert [line[1] for line in lines if line[:1] == ["words"]] == ["median", "from"]

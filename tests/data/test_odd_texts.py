@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.runs.test_language_runs import recipe
 from tunesmith.core.errors import DataError
 from tunesmith.data.conversations import columns_reader, find_format, read_conversations
 from tunesmith.data.documents import WholeFile
-from tunesmith.data.examples import Columns, find_reader, from_texts
+from tunesmith.data.examples import Columns, find_reader, from_texts, read_examples
 from tunesmith.data.formats.alpaca import Alpaca
 from tunesmith.data.tokens import TokenRows, unknown_tokens
 from tunesmith.recipe.loading import load_recipe
@@ -43,6 +44,23 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str, text: str, firs
     assert rows_of(path)[0] == first
     path.write_text(text)
     assert rows_of(path)[0] == first
+
+
+def test_rows_with_characters_that_part_cells_are_told_apart(tmp_path: Path) -> None:
+    """The hash of ordinary cells stays, or no run made before could go on."""
+
+    def hashed(rows: list[dict[str, Any]]) -> str:
+        path = write_jsonl(tmp_path / "a.jsonl", rows)
+        return read_examples(find_reader(path), Columns("text", "label")).content_hash
+
+    assert hashed([{"text": "å", "label": "b"}]) == hashlib.sha256("å\x1fb\x1e".encode()).hexdigest()
+    rows = [
+        [{"text": "a\x1fb", "label": "c"}],
+        [{"text": "a", "label": "b\x1fc"}],
+        [{"text": "a", "label": "b\x1ec\x1fd"}],
+        [{"text": "a", "label": "b"}, {"text": "c", "label": "d"}],
+    ]
+    assert len({hashed(one) for one in rows}) == len(rows)
 
 
 def test_one_long_text_has_one_kind_of_line_end(tmp_path: Path) -> None:

@@ -256,6 +256,19 @@ def test_voc_gives_the_rows_of_coco(tmp_path: Path) -> None:
         rows(voc(tmp_path / "voc", head='<!DOCTYPE a [<!ENTITY b "c">]>'))
 
 
+@pytest.mark.parametrize("name", ["../outside.png", "{folder}/outside.png", "images/../../outside.png"])
+def test_names_of_images_that_lead_outside_are_refused(tmp_path: Path, name: str) -> None:
+    """Pages show the images: whoever writes the list could have any image of this machine put into one."""
+    image(tmp_path / "outside.png")
+    name = name.format(folder=tmp_path)
+    with pytest.raises(SecurityError, match=r"boxes\.json: the image .*outside\.png' would lead outside"):
+        rows(coco(tmp_path / "coco", images=[{"id": 5, "file_name": name}]))
+    listed = voc(tmp_path / "voc") / "Annotations" / "a.xml"
+    listed.write_text(listed.read_text().replace("a.png", name))
+    with pytest.raises(SecurityError, match=r"a\.xml: the image .*outside\.png' would lead outside"):
+        rows(tmp_path / "voc")
+
+
 def test_masks(tmp_path: Path) -> None:
     image(tmp_path / "images" / "a.png")
     image(tmp_path / "masks" / "a.png", 2, mode="L")
@@ -382,3 +395,29 @@ def test_questions_that_stand_deeper_than_squad_has_them(tmp_path: Path) -> None
     (tmp_path / "a.json").write_text('{"meta": {"data": [{"paragraphs": []}]}}')
     with pytest.raises(DataError, match=r"a\.json, behind question 0: a list 'data' is needed there"):
         rows(tmp_path / "a.json")
+
+
+def test_class_labels_inside_lists_and_objects_are_given_by_name(tmp_path: Path) -> None:
+    import datasets
+
+    tag = datasets.ClassLabel(names=["O", "B-ORG"])
+    spans = datasets.List({"kind": tag, "start": datasets.Value("int64")})
+    features = datasets.Features({"words": datasets.List(datasets.Value("string")), "tags": datasets.List(tag),
+                                  "spans": spans})  # fmt: skip
+    whole = [{"words": ["EU", "acts"], "tags": [1, 0], "spans": [{"kind": 1, "start": 0}]},
+             {"words": ["so"], "tags": [-1], "spans": None}]  # fmt: skip
+    datasets.Dataset.from_list(whole, features=features).save_to_disk(tmp_path / "saved")
+    first, second = rows(tmp_path / "saved")
+    assert first == {"words": ["EU", "acts"], "tags": ["B-ORG", "O"], "spans": [{"kind": "B-ORG", "start": 0}]}
+    assert second["tags"] == [-1] and second["spans"] is None
+
+
+def test_a_saved_folder_with_a_colon_in_its_name(tmp_path: Path) -> None:
+    import datasets
+
+    saved = datasets.Dataset.from_list([{"text": "a"}])
+    saved.save_to_disk(tmp_path / "a:b")
+    datasets.DatasetDict({"test": saved}).save_to_disk(tmp_path / "c:d")
+    assert rows(tmp_path / "a:b") == [{"text": "a"}] == rows(tmp_path / "c:d:test")
+    with pytest.raises(DataError, match=r"c:d: unknown split 'train'.* Choose one with .*c:d:SPLIT"):
+        rows(tmp_path / "c:d")

@@ -87,6 +87,45 @@ def test_single_mistakes(tmp_path: Path, override: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+ASKED = "task=prompt-classification"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["training.guard.window=5"], "training.guard.window: it says how many steps training.guard.spike looks back"),
+        (["training.cache=off", "training.cache_type=bfloat16"], "training.cache_type: nothing reads it with "),
+        (["training.cache=off", "training.cache_limit=5"], "training.cache_limit: nothing reads it with "),
+        (["training.cache=disk", "training.cache_limit=5"], "nothing reads it with training.cache=disk. Leave one"),
+        ([ASKED, "prompt.demonstrations.strategy=nearest"], "prompt.demonstrations.strategy: none is shown. Set"),
+        ([ASKED, "prompt.demonstrations.separator=;"], "prompt.demonstrations.separator: none is shown. Set"),
+        ([ASKED, "prompt.demonstrations.balance=true"], "prompt.demonstrations.balance: none is shown. Set"),
+        ([ASKED, "prompt.demonstrations.template='{text}'"], "prompt.demonstrations.template: none is shown. Set"),
+        ([ASKED, "training.head_learning_rate=1e-3"], "task.verbalizer=words has nothing that trains. Leave it out"),
+    ],
+)
+def test_settings_of_what_is_switched_off(tmp_path: Path, given: list[str], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, ISSUE), given)
+    assert message in str(caught.value) and "1 mistake," in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["training.guard={spike: 3, window: 5}"],
+        ["training.cache=memory", "training.cache_type=bfloat16", "training.cache_limit=5"],
+        ["training.cache=disk", "training.cache_type=bfloat16"],
+        ["training.guard.window=20", "training.cache=off", "training.cache_type=exact", "training.cache_limit=1024"],
+        [ASKED, "prompt.demonstrations={count: 2, strategy: nearest, balance: true, separator: ;}"],
+        [ASKED, "prompt.demonstrations={examples: [{text: a, label: b}], separator: ;}"],
+        ["task={name: prompt-classification, verbalizer: learned}", "training.head_learning_rate=1e-3"],
+    ],
+)
+def test_settings_of_what_is_switched_on_and_defaults(tmp_path: Path, given: list[str]) -> None:
+    load_recipe(written(tmp_path, ISSUE), given)
+
+
 def test_a_setting_without_a_name_belongs_to_the_default(tmp_path: Path) -> None:
     path = written(tmp_path, "data: {train: a.csv}\n")
     assert load_recipe(path, ["method.rank=16"]).method.rank == 16

@@ -27,6 +27,16 @@ def test_only_what_is_left_out_is_taken(run: Path) -> None:
     assert found["model"] == {"name": str(run / "base")}
 
 
+@pytest.mark.parametrize("theirs", ["method: bitfit", "method: {name: lora, rank: 8, alpha: 3.0}"])
+def test_settings_without_a_name_are_those_of_the_run_s_method(run: Path, theirs: str) -> None:
+    (run / "recipe.yaml").write_text(THEIRS.replace("method: full", theirs))
+    found = inherit_values({"start_from": "run", "method": {"rank": 4}}, run.parent)["method"]
+    wanted = {"name": "bitfit"} if "bitfit" in theirs else {"name": "lora", "alpha": 3.0}
+    assert found == {**wanted, "rank": 4}
+    other = {"start_from": "run", "method": {"name": "ia3"}}
+    assert inherit_values(other, run.parent)["method"] == {"name": "ia3"}
+
+
 def test_nothing_is_taken_without_a_run(tmp_path: Path) -> None:
     for values in ({"seed": 1}, {"start_from": str(tmp_path / "none")}, {"start_from": 3}):
         assert inherit_values(values, tmp_path) == values

@@ -1,4 +1,4 @@
-"""A run folder takes its name whole, or the older one stays."""
+"""The folder of a run: it takes its name whole, or the older one stays."""
 
 import os
 from pathlib import Path
@@ -31,3 +31,14 @@ def test_an_older_run_stays_where_the_new_one_cannot_take_its_place(
         assert fails is not None
     assert (output / "file").read_text() == ("newer" if fails is None else "older")
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "nothing is left beside it"
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o755), (0o077, 0o700)])
+def test_nobody_may_look_into_a_run_whom_the_umask_leaves_out(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        with staged(tmp_path / "run") as folder:
+            (folder / "a.txt").write_text("one")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "run").stat().st_mode & 0o777 == mode

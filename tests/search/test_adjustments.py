@@ -138,3 +138,11 @@ def test_errors_are_counted_by_pair_label_and_length() -> None:
     parts = by_length(~found.correct, np.array([9, 1, 2, 3, 4, 8]))
     assert [(one.longest, one.rows) for one in parts] == [(2, 2), (4, 2), (9, 2)]
     assert parts[0].wrong == 1.0
+
+
+def test_the_rate_of_a_head_goes_where_words_are_asked_for() -> None:
+    fast = ["training.head_learning_rate=0.001"]
+    few, values = replace(KNOWN, counts=[3, 3], rows=6), load_recipe(RECIPE, fast).resolved()
+    (change,) = components("starts")["prompt"]().propose(few, values)
+    asked = load_recipe(RECIPE, [*fast, *words_of(change.values)])
+    assert asked.task.name == "prompt-classification" and asked.recipe.training.head_learning_rate is None

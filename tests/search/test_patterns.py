@@ -14,7 +14,8 @@ from tests.conftest import TEXTS, write_jsonl
 from tunesmith.cli.main import app
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.prompts.prompt import Prompt
-from tunesmith.search.patterns import taught
+from tunesmith.recipe.loading import load_recipe
+from tunesmith.search.patterns import _pattern, taught
 
 Recipe = dict[str, Any]
 SPLITS = ("train", "test")
@@ -27,6 +28,12 @@ def test_what_is_taught() -> None:
     assert taught([first, second], [1, 0], 1.0) == pytest.approx(first)
     assert taught([first], [0.3], 2.0) == pytest.approx(np.array([[2 / 3, 1 / 3]]))  # square roots: 2 to 1
     assert taught([np.array([[1.0, 0.0]])], [1], 2.0)[0, 1] > 0
+
+
+def test_the_rate_of_a_head_is_of_what_learns_from_the_patterns() -> None:
+    recipe = {"data": {"train": "a.csv"}, "training": {"head_learning_rate": 1e-3}}
+    asked = load_recipe(_pattern(load_recipe(recipe).resolved(), Prompt(template="{text} {label}"), Path("out")))
+    assert asked.task.name == "prompt-classification" and asked.recipe.training.head_learning_rate is None
 
 
 def test_the_whole_way(recipe: Recipe, masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,6 +148,16 @@ def test_demonstrations_are_training_rows() -> None:
     assert counts >= {0, 1, 2, 3, 4} and max(counts) == 4
 
 
+def test_a_prompt_that_shows_nothing_any_more_keeps_no_settings_of_it() -> None:
+    """They would be refused where the prompt is used."""
+    edit, draw = find("edits", "demonstrations")(), np.random.default_rng(0)
+    own = {"examples": [{"text": ROWS[0]["text"], "label": LABELS[TRUTH[0]]}], "strategy": "nearest", "separator": ";"}
+    found = (edit.propose(START.changed(demonstrations=own), sources(), draw) for _ in range(60))
+    shown = [prompt.demonstrations for prompt in found if prompt is not None]
+    assert {one.separator for one in shown if one.examples} == {";"}
+    assert next(one for one in shown if not one.examples) == type(shown[0])()
+
+
 def test_knowledge_reads_names_descriptions_and_the_glossary() -> None:
     glossary = Glossary({"parting": ["farewell"]}, {"greeting": "Someone says welcome.", "shop": "a place"})
     found = proposals("knowledge", count=200, glossary=glossary)

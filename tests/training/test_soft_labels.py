@@ -65,6 +65,8 @@ def test_unsure_labels_make_an_unsure_model(recipe: Recipe, tmp_path: Path) -> N
 @pytest.mark.parametrize(("cell", "said"), [
     ("0.3", "no JSON object"), ('{"greeting": 0.5}', "sum to 0.500"), ('{"greting": 1}', "did you mean 'greeting'"),
     ('{"greeting": 2, "thanks": -1}', "from 0 to 1"), ('{"greeting": true}', "from 0 to 1"),
+    pytest.param('{"greeting": ' + "1" * 5000 + "}", "no JSON object", id="digits"),
+    pytest.param("[" * 100_000, "no JSON object", id="deep"),
 ])  # fmt: skip
 def test_what_is_refused(recipe: Recipe, tmp_path: Path, cell: str, said: str) -> None:
     given = rows(0.8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tunesmith.cli.show import pairs
+from tunesmith.cli.show import table_of
 from tunesmith.core.errors import RecipeError
 
 _SHOWN = 5  # files that are named; page and JSON name all
@@ -39,20 +39,20 @@ def examined(found: dict[str, Any]) -> str:
     for one in found["files"]:
         spreads = {kind: one[kind] for kind in ("characters", "words", "tokens") if one.get(kind)}
         most = sorted(one["labels"].items(), key=lambda item: -item[1])
-        facts = {
-            one["file"]: one["what"],
-            "rows": f"{one['rows']:,}",
-            **({"cannot be read": _listed(one["unreadable"])} if one["unreadable"] else {}),
-            "columns": "; ".join(one["why"]) or "-",
-            **{kind: f"median {s['median']:,.0f}, p95 {s['p95']:,.0f}, most {s['most']:,.0f}"
-               for kind, s in spreads.items()},
-            **{c["name"]: f"from {c['least']:.6g} to {c['most']:.6g}, mean {c['mean']:.6g}" for c in one["columns"]
-               if "least" in c},
-            **{kind: _shares(one[kind]) for kind in ("languages", "scripts") if one[kind]},
-            **({"labels": f"{len(most):,}, from {most[-1][1]:,} to {most[0][1]:,} rows"} if most else {}),
-            "duplicates": f"{one['duplicates']:,}",
-        }  # fmt: skip
-        lines.append(pairs(facts))
+        facts = [  # a column may be called as one of them is
+            (one["file"], one["what"]),
+            ("rows", f"{one['rows']:,}"),
+            *([("cannot be read", _listed(one["unreadable"]))] if one["unreadable"] else []),
+            ("columns", "; ".join(one["why"]) or "-"),
+            *((kind, f"median {s['median']:,.0f}, p95 {s['p95']:,.0f}, most {s['most']:,.0f}")
+              for kind, s in spreads.items()),
+            *((c["name"], f"from {c['least']:.6g} to {c['most']:.6g}, mean {c['mean']:.6g}") for c in one["columns"]
+              if "least" in c),
+            *((kind, _shares(one[kind])) for kind in ("languages", "scripts") if one[kind]),
+            *([("labels", f"{len(most):,}, from {most[-1][1]:,} to {most[0][1]:,} rows")] if most else []),
+            ("duplicates", f"{one['duplicates']:,}"),
+        ]  # fmt: skip
+        lines.append(table_of(["", ""], facts, left=2))
     lines += [f"- {note}" for note in found["notes"]] or ["Nothing odd was found."]
     return "\n".join([*lines, *([f"page: {found['page']}"] if "page" in found else [])])
 

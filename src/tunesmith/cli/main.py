@@ -486,8 +486,7 @@ def run() -> None:
     try:
         app()
     except TunesmithError as error:
-        if launched().count > 1:
-            speak_first()
+        speak_first()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as leaving:

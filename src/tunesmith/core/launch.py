@@ -8,6 +8,8 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.core.errors import RecipeError
+
 _KEYS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # by which launchers tell a process its place
 
 
@@ -33,12 +35,29 @@ def launched() -> Place:
 
     Returns:
         The place; that of a process alone where no launcher says otherwise.
+    Raises:
+        RecipeError: the environment holds what is no such place.
     """
-    if not all(os.environ.get(key) for key in _KEYS):
+    if not _by_launcher():
         return Place()
-    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    own = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", count))
-    return Place(rank, count, *own)
+    rank, count = _number("RANK"), _number("WORLD_SIZE")
+    return Place(rank, count, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", count))
+
+
+def _by_launcher() -> bool:
+    return all(os.environ.get(key) for key in _KEYS)
+
+
+def _number(key: str, default: int = 0) -> int:
+    """Read a number that launchers set."""
+    text = os.environ.get(key, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise RecipeError(
+            f"the environment's {key} is '{text}', and launchers such as torchrun set it to a whole number. Start with "
+            f"one of them, or take {', '.join(_KEYS)} out of the environment."
+        ) from None
 
 
 _unheard: dict[int, Any] = {}  # signals that are ignored for now, and who heeded them before
@@ -57,7 +76,8 @@ def unhear(one: int, before: Any) -> None:
 
 def speak_first() -> None:
     """Let a process that ends anyway say why: its launcher sends SIGTERM as soon as it misses another one."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+    main = threading.current_thread() is threading.main_thread()
+    if _by_launcher() and main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         unhear(signal.SIGTERM, signal.SIG_DFL)
 
 

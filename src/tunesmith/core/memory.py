@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 _PLENTY = 2**62  # where a system does not say how much is free
+_GROUPS = Path("/sys/fs/cgroup")  # where a container finds the limits of its own control group
 
 
 def resident_bytes() -> int:
@@ -44,8 +45,7 @@ def available_bytes(device: torch.device) -> int:
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     found = _read("/proc/meminfo", r"^MemAvailable:\s+(\d+) kB")
     free = found * 1024 if found else _PLENTY
-    limit, used = (_read(f"/sys/fs/cgroup/memory.{name}", r"^(\d+)$") for name in ("max", "current"))
-    return min(free, max(0, limit - used)) if limit else free
+    return min(free, _left_in_group())
 
 
 def give_back() -> None:
@@ -63,11 +63,23 @@ def restart_peak() -> None:
         return
 
 
+def _left_in_group() -> int:
+    """What this process's control group leaves it; pages of files that were read are given up when memory is short."""
+    if (_GROUPS / "memory.max").exists():
+        folder, names, pages = _GROUPS, ("memory.max", "memory.current"), "inactive_file"
+    else:
+        names, pages = ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"
+        folder = _GROUPS / "memory"
+    limit, used = (_read(folder / name, r"^(\d+)$") for name in names)
+    kept = _read(folder / "memory.stat", rf"^{pages} (\d+)$")
+    return max(0, limit - max(0, used - kept)) if limit else _PLENTY
+
+
 def _status(field: str) -> int:
     return _read("/proc/self/status", rf"^{field}:\s+(\d+) kB") * 1024
 
 
-def _read(path: str, pattern: str) -> int:
+def _read(path: str | Path, pattern: str) -> int:
     """Read a number from a file of the system; 0 where it has none."""
     try:
         text = Path(path).read_text()

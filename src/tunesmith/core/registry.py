@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
@@ -65,13 +66,26 @@ def register(kind: str) -> Callable[[Class], Class]:
         kind: one of the keys of KINDS.
     Returns:
         A decorator that returns the class unchanged.
+    Raises:
+        RecipeError: by the decorator, where another class has the name.
     """
 
     def mark(component: Class) -> Class:
-        _registered[kind][component.name] = component
+        taken = _registered[kind].setdefault(component.name, component)
+        if (taken.__module__, taken.__qualname__) != (component.__module__, component.__qualname__):
+            raise RecipeError(
+                f"{kind}: {_place(component)} registers the name '{component.name}', which {_place(taken)} has. Give "
+                "it another name, or uninstall the package that one of the two is from."
+            )
+        _registered[kind][component.name] = component  # a module that is loaded again replaces its own
         return component
 
     return mark
+
+
+def _place(component: type[Any]) -> str:
+    file = getattr(sys.modules.get(component.__module__), "__file__", None)
+    return f"{component.__module__}.{component.__qualname__}" + (f" ({file})" if file else "")
 
 
 @cache

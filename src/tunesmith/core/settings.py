@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from collections.abc import Mapping
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -16,11 +18,28 @@ class Settings(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false where a number is wanted; pydantic would read 1 and 0."""
-        wanted = cls.model_fields[info.field_name or ""].annotation
-        kinds = set(get_args(wanted)) or {wanted}
-        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+        if _truth_for_a_number(value, [cls.model_fields[info.field_name or ""].annotation]):
             raise ValueError("a number is wanted, not true or false")
         return value
+
+
+def _truth_for_a_number(value: Any, wanted: list[Any]) -> bool:
+    """Say whether true or false stands where a number is wanted: alone, or in a list or mapping."""
+    kinds = [kind for one in wanted for kind in _kinds(one)]
+    if isinstance(value, bool):
+        kinds += [kind for one in kinds if get_origin(one) in (list, tuple) for kind in get_args(one)]  # one of them
+        return (int in kinds or float in kinds) and bool not in kinds
+    inner = [kind for one in kinds for kind in get_args(one)]
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return bool(inner) and any(_truth_for_a_number(item, inner) for item in items)
+
+
+def _kinds(wanted: Any) -> list[Any]:
+    """Return what a value may be: the members of a union, without their bounds."""
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if origin is Annotated:
+        return _kinds(inner[0])
+    return [kind for one in inner for kind in _kinds(one)] if origin in (Union, UnionType) else [wanted]
 
 
 def setting(default: Any, help: str, *, unit: str | None = None, **bounds: Any) -> Any:

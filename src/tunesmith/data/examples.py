@@ -263,6 +263,11 @@ def check_text(text: Any, where: str) -> None:
         ) from None
 
 
+def _hashed(cell: str) -> bytes:
+    """Encode a cell; the two characters that part cells and rows become bytes that UTF-8 never has."""
+    return cell.encode("utf-8", "surrogatepass").replace(b"\x1f", b"\xff1").replace(b"\x1e", b"\xff0")
+
+
 class _Collector:
     """Rows on their way from a reader to an Arrow file."""
 
@@ -294,7 +299,7 @@ class _Collector:
             self.empty.append(f"{where} ({name})")
             return
         self.where.append(where)
-        self.digest.update("\x1f".join(cells).encode("utf-8", "surrogatepass") + b"\x1e")
+        self.digest.update(b"\x1f".join(map(_hashed, cells)) + b"\x1e")
         for name, cell in zip(self.names, cells, strict=True):
             self.chunk[name].append(cell)
             if cell is not values[name] or name in self.types:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, SecurityError
 from tunesmith.data.images import ImageLimits, Pixels, image_bytes, open_image
 
 
@@ -132,7 +132,13 @@ def beside(root: Path, name: str, source: str) -> Path:
         Its path: in the folder, or in one called images, JPEGImages or as the list is.
     Raises:
         DataError: it is not there.
+        SecurityError: its name leads out of the data's folder.
     """
+    if Path(name).is_absolute() or ".." in name.replace("\\", "/").split("/"):
+        raise SecurityError(
+            f"{source}: the image '{name}' would lead outside of the data's folder, so it is not read. Put it beside "
+            "the others, and give its plain relative name."
+        )
     stem = Path(source).stem.removeprefix("instances_")
     for place in (root, root / "images", root / "JPEGImages", root / stem, root.parent / "images",
                   root.parent / "JPEGImages", root.parent / stem):  # fmt: skip

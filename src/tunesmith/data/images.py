@@ -29,6 +29,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 _ARCHIVE = ".zip"
 _ORIENTATION = 0x0112  # the tag of a photograph that says how it is to be turned
 _TURNING = (b"eXIf", b"exif", b"xmp")  # what a PNG with that tag contains
+_SIXTEEN = ("PNG", "PPM")  # formats whose images of more than 8 bits have 16, which pillow may give as 32
 _ACROSS = (5, 6, 7, 8)  # its values that exchange width and height
 
 # What pillow raises for damaged files, by kind of image and place of the damage.
@@ -165,7 +166,7 @@ def open_image(
         from PIL import Image as Kind
         from PIL import ImageOps
 
-        found = _plain(ImageOps.exif_transpose(found), channels)
+        found = _plain(ImageOps.exif_transpose(found), channels, found.format in _SIXTEEN)
         return found if size is None else found.resize((size, size), Kind.Resampling.BILINEAR)
 
     return _opened(content, where, plain, limits or ImageLimits())
@@ -251,15 +252,20 @@ def _check_image(found: Image, where: str, limits: ImageLimits) -> None:
         raise DataError(f"{where}: holds {frames} images; one per file is needed. Save the one that is meant alone.")
 
 
-def _plain(found: Image, channels: int) -> Image:
-    """Convert to grey or colour of 8 bits; what is transparent becomes white."""
+def _plain(found: Image, channels: int, sixteen: bool) -> Image:
+    """Convert to grey or colour of 8 bits; what is transparent becomes white.
+
+    Numbers of 32 bits do not say which is white: it is 255 where none is larger, but for formats whose deep images are
+    of `sixteen` bits.
+    """
     from PIL import Image as Kind
 
     if found.mode.startswith(("I", "F")):
         values = np.asarray(found)
         if found.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ValueError(f"pixels of mode {found.mode} that are not whole numbers from 0 to 65535")
-        found = Kind.fromarray((values >> 8).astype(np.uint8))
+        low = found.mode == "I" and not sixteen and values.max() < 256
+        found = Kind.fromarray((values if low else values >> 8).astype(np.uint8))
     if found.has_transparency_data:
         above = found.convert("RGBA")
         found = Kind.alpha_composite(Kind.new("RGBA", above.size, "white"), above)

@@ -69,7 +69,7 @@ class Inspection:
         if not first:
             raise DataError(self._nothing())
         self._settle(first, text, label)
-        self.columns = [ColumnFacts(name) for name in self.names]
+        self.columns = {name: ColumnFacts(name) for name in self.names}
         self.lengths, self.words, self.where = array("q"), array("q"), Lines()
         self.hashes, self.labels = array("Q"), Counter[str]()
         self.marks: dict[str, list[str]] = {}  # where rows stand that something was found in, the first few
@@ -84,6 +84,8 @@ class Inspection:
         if not self.where:
             raise DataError(self._nothing())
         self._flush()
+        for column in self.columns.values():
+            column.missing = len(self.where) - column.filled  # also in rows that lack the column
 
     def _nothing(self) -> str:
         """Say that there is no row."""
@@ -131,8 +133,10 @@ class Inspection:
         if content is None:
             return
         self.where.append(where)
-        for column in self.columns:
-            column.add(values.get(column.name), where)
+        for name, value in values.items():
+            if name not in self.columns:
+                self.columns[name] = ColumnFacts(name)
+            self.columns[name].add(value, where)
         self._try_conversation(where, values)
         label: Any = values.get(self.label or "")
         listed = isinstance(label, list)
@@ -228,7 +232,7 @@ class Inspection:
             "reader": type(self.reader).name,
             "what": self._what(),
             "rows": rows,
-            "columns": [column.plain() for column in self.columns],
+            "columns": [column.plain() for column in self.columns.values()],
             "text": self.text,
             "label": self.label,
             "why": self.why,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -187,16 +188,18 @@ class Pictures(RowMaker):
         Raises:
             DataError: a file is missing, no image, damaged or too large, or all are too many.
         """
-        found, most = list[Pixels](), self.limits.total_bytes // int(np.prod(self.shape))
-        for name in texts:
-            if len(found) >= most:
-                raise DataError(
-                    f"more than {most:,} images of {' x '.join(map(str, self.shape))} need more than "
-                    f"{self.limits.total_bytes >> 20} MiB. Give fewer at once."
-                )
-            found.append(self._read(name))
-        album = self._keep(np.stack(found) if found else np.zeros((0, *self.shape), np.uint8))
-        return ImageRows([album], album.first + np.arange(len(found)), self.length)
+        most = self.limits.total_bytes // int(np.prod(self.shape))
+        names = list(islice(texts, most + 1))
+        if len(names) > most:
+            raise DataError(
+                f"more than {most:,} images of {' x '.join(map(str, self.shape))} need more than "
+                f"{self.limits.total_bytes >> 20} MiB. Give fewer at once."
+            )
+        pixels = np.empty((len(names), *self.shape), np.uint8)  # filled one by one: all are held once, not twice
+        for place, name in enumerate(names):
+            pixels[place] = self._read(name)
+        album = self._keep(pixels)
+        return ImageRows([album], album.first + np.arange(len(names)), self.length)
 
     def augmented(self, rows: TokenRows, steps: Sequence[Any]) -> TokenRows:
         """Let training see images in other forms."""

@@ -47,7 +47,7 @@ def soft_labels(examples: Examples, column: str, names: Sequence[str]) -> np.nda
 def _object(cell: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(cell)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, a number that Python refuses to read, or too deep
         value = None
     if not isinstance(value, dict):
         raise DataError(

@@ -30,7 +30,7 @@ def across_labels(recipe: Recipe, task: Any) -> list[str]:
             if getattr(recipe.training, key) != getattr(default, key)
         ]
     if task.family == "prompting":
-        found += _of_prompts(task)
+        found += [*_of_prompts(task), *_of_words(recipe, task)]
     if getattr(task, "reject", None) is not None:
         return found
     if recipe.data.out_of_scope is not None:
@@ -57,6 +57,24 @@ def _of_prompts(task: Any) -> list[str]:
         found.append(
             f"task.reject: the task '{task.name}' rejects no rows. Leave it out, or choose text-classification, with "
             "task.head_start=label-text where labels' names and descriptions shall tell them apart."
+        )
+    return found
+
+
+def _of_words(recipe: Recipe, task: Any) -> list[str]:
+    """Refuse settings of demonstrations where none is shown, and a rate of a head that does not train."""
+    shown, found = recipe.prompt.demonstrations, list[str]()
+    if not shown.count and not shown.examples:
+        plain = type(shown)()
+        found += [
+            f"prompt.demonstrations.{key}: none is shown. Set prompt.demonstrations.count, or leave it out."
+            for key in ("strategy", "separator", "balance", "template")
+            if getattr(shown, key) != getattr(plain, key)
+        ]
+    if recipe.training.head_learning_rate is not None and not task.kind.trains:
+        found.append(
+            f"training.head_learning_rate: task.verbalizer={task.verbalizer} has nothing that trains. Leave it out, or "
+            "choose a verbalizer that learns (tunesmith list verbalizers)."
         )
     return found
 

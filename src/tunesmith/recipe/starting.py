@@ -62,8 +62,8 @@ _NAMED = ("method", "task")  # by a name, which may stand for the whole, with se
 
 
 def _completed(ours: Any, theirs: Any) -> Any:
-    """Fill in the settings that a component leaves out where the earlier run has one of the same name."""
-    own = {"name": ours} if isinstance(ours, str) else ours
-    if not isinstance(own, Mapping) or not isinstance(theirs, Mapping) or own.get("name") != theirs.get("name"):
+    """Fill in what a component leaves out where the earlier run has one of the same name, or it gives no name."""
+    own, whole = ({"name": one} if isinstance(one, str) else one for one in (ours, theirs))
+    if not isinstance(own, Mapping) or not isinstance(whole, Mapping):
         return ours
-    return {**theirs, **own}
+    return {**whole, **own} if own.get("name", whole.get("name")) == whole.get("name") else ours

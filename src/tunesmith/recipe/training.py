@@ -48,6 +48,7 @@ def across_training(recipe: Recipe, task: Any) -> list[str]:
         found.append(f"training.regularizers: {twice[0]} stands there twice. Keep one.")
     return [
         *found,
+        *_across_off(training),
         *_across_zeros(training, averaging),
         *_across_best(recipe),
         *_across_labels(training, task),
@@ -55,6 +56,22 @@ def across_training(recipe: Recipe, task: Any) -> list[str]:
         *_across_synthetic(recipe, task),
         *_across_augmentation(recipe, task),
         *_across_sharding(recipe),
+    ]
+
+
+def _across_off(training: TrainingSettings) -> list[str]:
+    """Refuse settings of what is switched off."""
+    plain, found = TrainingSettings(), list[str]()
+    if training.guard.spike is None and training.guard.window != plain.guard.window:
+        found.append(
+            "training.guard.window: it says how many steps training.guard.spike looks back on, and that is empty. Set "
+            "spike, or leave window out."
+        )
+    unread = {"off": ("cache_type", "cache_limit"), "disk": ("cache_limit",)}.get(training.cache, ())
+    return found + [
+        f"training.{key}: nothing reads it with training.cache={training.cache}. Leave one of the two out."
+        for key in unread
+        if getattr(training, key) != getattr(plain, key)
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -157,7 +158,9 @@ def check_new(output: Path) -> None:
 def _staging(output: Path) -> Path:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        made = output.parent / f".{output.name}.{secrets.token_hex(4)}"
+        made.mkdir(mode=0o755)  # less where the user's umask says so
+        return made
     except OSError as error:
         raise CheckpointError(
             f"the output folder {output} cannot be made: {error.strerror}. Choose a folder you can write to with "
@@ -180,7 +183,6 @@ def staged(output: Path) -> Iterator[Path]:
     try:
         yield staging
         flush_folder(staging)
-        os.chmod(staging, 0o755)
         _replace(staging, output)
     except OSError as error:
         raise CheckpointError(

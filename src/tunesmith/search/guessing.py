@@ -127,7 +127,7 @@ def _task(seen: Inspection, name: str, named: str | None) -> tuple[str, list[str
     if form is not None and (seen.label is None or seen.label in form.columns):
         task = "question-answering-generative" if seen.form == "question-answer" else "instruction-tuning"
         return task, [f"rows are questions and answers: {form.holds}"]
-    constant = next((one.name for one in seen.columns if len(one.values) == 1), None)
+    constant = next((one.name for one in seen.columns.values() if len(one.values) == 1), None)
     alone = seen.label if labels < _TWO else None
     if seen.text is not None and (alone or (seen.label is None and constant)):
         raise DataError(

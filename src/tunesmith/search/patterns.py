@@ -208,6 +208,7 @@ def _pattern(values: Mapping[str, Any], prompt: Prompt, output: Path) -> dict[st
     return {
         **values,
         "task": "prompt-classification",
+        "training": {**values["training"], "head_learning_rate": None},  # of what learns from the patterns' answers
         "prompt": prompt.model_dump(mode="json", exclude_defaults=True),
         "evaluation": {**values["evaluation"], "baselines": False, "metrics": None},
         "output": str(output),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +20,12 @@ def resolve_path(path: str | Path, folder: Path) -> str:
     """Find a relative data path beside the recipe first, then in the current folder.
 
     Args:
-        path: as the user wrote it.
+        path: as the user wrote it; ~ stands for the home folder.
         folder: the recipe's.
     Returns:
-        The path that exists, or `path` unchanged.
+        The path that exists, or `path` with its home folder.
     """
-    path = path_text(path)
+    path = os.path.expanduser(path_text(path))  # leaves names as ~1.csv alone, where Path's own raises an error
     if Path(path).is_absolute():
         return path
     beside = folder / path

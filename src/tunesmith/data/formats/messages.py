@@ -45,6 +45,11 @@ def pairs(value: Any, keys: tuple[str, str]) -> list[tuple[Any, ...]]:
             value = json.loads(value)
         except json.JSONDecodeError as error:
             raise DataError(f"a list of messages is needed; the text is not JSON: {error.msg}.") from None
+        except (ValueError, RecursionError):
+            raise DataError(
+                "a list of messages is needed; the text holds a number of too many digits, or lists or objects too "
+                "deep inside each other."
+            ) from None
     if not isinstance(value, Sequence) or not all(isinstance(item, Mapping) for item in value):
         raise DataError(f"a list of messages is needed, not {str(value)[:60]!r}.")
     missing = next((key for item in value for key in keys if key not in item), None)

@@ -44,6 +44,7 @@ class Coco(JsonLines):
             ("image 7", {image, boxes, labels, width, height}) for each; a box is [left, top, width, height] in pixels.
         Raises:
             DataError: a list or key is missing, a box of an unknown image or category, or an image that is not there.
+            SecurityError: the name of an image leads out of the data's folder.
         """
         whole, owned = self.whole(), dict[Any, list[tuple[list[float], str]]]()
         names = self._by_id(whole, "categories", "name")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,7 +31,7 @@ class Saved(Reader):
         Returns:
             Whether it is one.
         """
-        folder = Path(path.partition(":")[0])
+        folder = Path(_parted(path)[0])
         if folder.is_dir():
             others = (reader for reader in components("readers").values() if reader.by_content)
             return not holds_images(folder) and not any(reader.reads(path) for reader in others)
@@ -39,7 +39,7 @@ class Saved(Reader):
         return bool(_HUB_NAME.fullmatch(path)) and not path.lower().endswith(suffixes)
 
     def rows(self) -> Iterator[Row]:
-        """Go through the rows; class labels are given by name.
+        """Go through the rows; class labels are given by name, also inside lists and objects.
 
         Returns:
             ("row 7", values) for each row.
@@ -48,11 +48,10 @@ class Saved(Reader):
             MissingDependency: the package `datasets` is not installed.
         """
         table = self._table()
-        names = {key: feature.names for key, feature in table.features.items() if hasattr(feature, "int2str")}
+        features = {key: feature for key, feature in table.features.items() if _holds_labels(feature)}
         for number, values in enumerate(table, 1):
-            for key, labels in names.items():
-                if values[key] is not None and values[key] >= 0:
-                    values[key] = labels[values[key]]
+            for key, feature in features.items():
+                values[key] = _named(values[key], feature)
             yield f"row {number}", values
 
     def _table(self) -> Any:
@@ -60,7 +59,7 @@ class Saved(Reader):
             import datasets
         except ImportError:
             raise MissingDependency("datasets", "datasets", f"reading {self.path}") from None
-        place, _, split = self.path.partition(":")
+        place, split = _parted(self.path)
         local = Path(place).is_dir()
         try:
             found = datasets.load_from_disk(place) if local else datasets.load_dataset(place)
@@ -75,6 +74,38 @@ class Saved(Reader):
         if split not in found:
             raise DataError(f"{place}: {unknown('split', split, found.keys())}. Choose one with {place}:SPLIT.")
         return found[split]
+
+
+def _parted(path: str) -> tuple[str, str]:
+    """Part the name of a split from a folder, which may have a colon in its own, or from a hub name."""
+    place, sign, split = path.rpartition(":")
+    return (place, split) if sign and not Path(path).is_dir() else (path, "")
+
+
+def _inner(feature: Any) -> dict[Any, Any]:
+    """Return the types of what lies in a list (under None) or in an object (by key)."""
+    if isinstance(feature, Mapping):
+        return dict(feature)
+    one = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    return {} if one is None else {None: one}
+
+
+def _holds_labels(feature: Any) -> bool:
+    return hasattr(feature, "int2str") or any(_holds_labels(one) for one in _inner(feature).values())
+
+
+def _named(value: Any, feature: Any) -> Any:
+    """Put names in the place of the numbers of class labels, at any depth."""
+    if hasattr(feature, "int2str"):
+        return value if value is None or value < 0 else feature.names[value]
+    inner = _inner(feature)
+    if isinstance(value, list):
+        return [_named(one, inner.get(None)) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    if None in inner:  # older versions of the library give a list of objects as an object of lists
+        return {key: [_named(one, inner[None][key]) for one in ones] for key, ones in value.items()}
+    return {key: _named(one, inner.get(key)) for key, one in value.items()}
 
 
 def _unknown_folder(folder: Path) -> str:

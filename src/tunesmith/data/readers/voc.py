@@ -36,6 +36,7 @@ class Voc(Reader):
             ("file 7", {image, boxes, labels, width, height}) for each; a box is [left, top, width, height] in pixels.
         Raises:
             DataError: a file that is no such XML, or an image that is not there or cannot be decoded.
+            SecurityError: a file declares entities, or the name of an image leads out of the data's folder.
         """
         for number, path in enumerate(files_of(Path(self.path) / "Annotations", (".xml",)), 1):
             root = _parsed(path)

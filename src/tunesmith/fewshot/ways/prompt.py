@@ -29,6 +29,7 @@ class PromptTuning(Way):
                 "epochs": 10,
                 "batch_size": 16,
                 "learning_rate": 2e-3,
+                "head_learning_rate": None,
                 "warmup_fraction": 0.1,
                 "label_rows": 0.0,
                 "token_dropout": 0.0,

@@ -9,6 +9,7 @@ import numpy as np
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.prompts.prompt import Prompt
+from tunesmith.recipe.prompt import DemonstrationSettings
 from tunesmith.search.edits.base import Edit
 from tunesmith.search.sources import Sources
 
@@ -42,6 +43,8 @@ class Demonstrations(Edit):
             if fresh in shown:
                 return None
             shown[place : place + (kind == "replace")] = [fresh]
+        if not shown:
+            return prompt.changed(demonstrations=DemonstrationSettings().model_dump())
         return prompt.changed(demonstrations={"examples": shown, "count": 0})
 
     def _drawn(self, prompt: Prompt, sources: Sources, draw: np.random.Generator) -> dict[str, Any]:

@@ -29,12 +29,14 @@ class PromptTuning(Start):
         plain = has_head(values["task"]["name"]) and values["task"].get("reject") is None
         if not plain or not known.texts or known.per_label > self.rows_per_label:
             return []
-        changes = {
+        changes: dict[str, Any] = {
             "task": {"name": "prompt-classification"},
             "method": {"name": "lora", "rank": 16},
             "training.learning_rate": 2e-3,
             "training.batch_size": 16,
         }
+        if values["training"]["head_learning_rate"] is not None:
+            changes["training.head_learning_rate"] = None
         return [
             Change("the labels' words are asked for", changes, f"{known.per_label:.0f} rows per label are very few")
         ]
