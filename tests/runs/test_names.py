@@ -77,6 +77,7 @@ def test_a_run_replaces_names_wherever_it_reads_texts(
     run = tunesmith.train(given)
     assert open_tagger.cache_info().currsize == 0, "its memory was free while the run trained"
     assert run.summary["cleaning"]["redaction"]["changed"] == 2 * len(rows)
+    assert tunesmith.train(given, resume=True).folder == run.folder, "it is finished, and knows its recipe again"
     monkeypatch.chdir("/")
     again = tunesmith.Run.load(run.folder)
     first, second, other = again.predict_proba(["hello there Ann Lee", "hello there Bob", "hello there x"])

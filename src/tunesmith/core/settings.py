@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -58,7 +58,14 @@ def setting(default: Any, help: str, *, unit: str | None = None, **bounds: Any) 
 
 
 class Component(Settings):
-    """A registered component: its fields are its settings, its class attributes its facts."""
+    """A registered component: its fields are its settings, its class attributes its facts.
+
+    Args:
+        folders: settings that name the folder of a run or a model; where components are listed in a recipe, a relative
+            one is looked for beside it first.
+    """
+
+    folders: ClassVar[tuple[str, ...]] = ()
 
     def describe(self) -> dict[str, Any]:
         """Return the component as plain values, its name first.

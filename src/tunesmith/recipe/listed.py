@@ -65,7 +65,7 @@ def with_places(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _placed(one: Any, kind: str, folder: Path) -> Any:
     name = one.get("name") if isinstance(one, Mapping) else None
     known = components(kind).get(name) if isinstance(name, str) else None
-    named = [key for key in getattr(known, "folders", ()) if isinstance(one.get(key), str)]
+    named = [] if known is None else [key for key in known.folders if isinstance(one.get(key), str)]
     return {**one, **{key: _folder(one[key], folder) for key in named}} if named else one
 
 

@@ -22,7 +22,6 @@ from tunesmith.evaluation.report import Content, render
 from tunesmith.evaluation.written import Written
 from tunesmith.methods.base import Method
 from tunesmith.methods.store import save_delta, save_tensors
-from tunesmith.models.loading import beside
 from tunesmith.recipe.loading import Checked, to_yaml
 from tunesmith.recipe.starting import find_run
 from tunesmith.runs.augmentations.base import AUGMENTED
@@ -205,7 +204,6 @@ def settled(checked: Checked, session: Session) -> dict[str, Any]:
         values["model"] |= {"new": None, "name": BASE}  # found beside the run's recipe, wherever the run is moved
     elif source.local and source.wanted not in components("models"):
         values["model"]["name"] = str(Path(source.path).absolute())
-    values["data"]["cleaning"] = [_placed(step, checked.folder) for step in values["data"]["cleaning"]]
     if values["attributes"] is not None:
         values["attributes"]["table"] = str(
             Path(resolve_path(values["attributes"]["table"], checked.folder)).absolute()
@@ -222,12 +220,6 @@ def _found(path: str, folder: Path) -> str:
     """Return a file's path absolute where it exists; else it names a data set elsewhere."""
     found = Path(resolve_path(path, folder))
     return str(found.absolute()) if found.exists() else path
-
-
-def _placed(step: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a cleaning step with the folder of its tagger absolute, where it has one."""
-    place = Path(beside(step["tagger"], folder)) if step.get("tagger") else None
-    return {**step, "tagger": str(place.absolute())} if place is not None and place.is_dir() else step
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def _unlabelled(
     others = tuple(sorted(fields - {"text", data.text}))
     reader = find_reader(path, data.encoding, data.max_characters, data.columns)
     columns = Columns(reader.only_column or data.text, None, others)
-    examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data, checked.folder))
+    examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
     kept, dropped = new_rows(examples, session.tokenizer, corpus, data.leakage, "unlabelled")
     said = [f"unlabelled: of {len(examples)} rows {worded(dropped)} and were left out."] if dropped else []
     return examples, kept, said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -12,19 +11,17 @@ from tunesmith.core.errors import DataError, TunesmithError
 from tunesmith.data.cleaning.base import Change, Cleaning, Filter, Rows, build_steps
 from tunesmith.data.examples import Examples
 from tunesmith.data.personal import FindNames
-from tunesmith.models.loading import beside
 from tunesmith.models.tagging import open_tagger
 from tunesmith.recipe.schema import DataSettings
 from tunesmith.training.findings import LIST, Finding, list_findings
 from tunesmith.training.parts import Part
 
 
-def changes_of(data: DataSettings, folder: Path = Path()) -> list[Change]:
+def changes_of(data: DataSettings) -> list[Change]:
     """Return the steps of a recipe that change texts, ready to do so.
 
     Args:
         data: the recipe's data settings.
-        folder: the recipe's, where a relative model folder is looked up first.
     Returns:
         In their order.
     Raises:
@@ -33,7 +30,7 @@ def changes_of(data: DataSettings, folder: Path = Path()) -> list[Change]:
 
     def finder(name: str) -> FindNames:
         try:
-            return open_tagger(beside(name, folder)).find
+            return open_tagger(name).find
         except TunesmithError as error:
             error.args = (f"data.cleaning: {error}",)
             raise

@@ -56,7 +56,7 @@ def read_labelled(
     readers = [labelled_reader(one, data, folder) for one in paths]
     reader = readers[0] if len(readers) == 1 else Several(readers)
     columns = Columns(data.text, data.label, other_columns(template, data), kept)
-    return read_cleaned(reader, columns, data.empty == "drop", changes_of(data, folder))
+    return read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
 
 
 def labelled_reader(path: str | Path, data: DataSettings, folder: Path) -> Reader:

@@ -113,7 +113,7 @@ def _read(path: str | Path, data: DataSettings, task: AnswerTask | TextGeneratio
     place = resolve_path(path, folder)
     if isinstance(task, AnswerTask):
         reader, columns = columns_reader(place, data.encoding, data.max_characters, data.columns)
-        form, changes = task.form(columns, place), changes_of(data, folder)
+        form, changes = task.form(columns, place), changes_of(data)
         return read_conversations(reader, form, task.columns, data.empty == "drop", changes)
     reader = find_reader(place, data.encoding, data.max_characters, data.columns)
     if reader.only_column is not None and task.documents == "file":
@@ -122,7 +122,7 @@ def _read(path: str | Path, data: DataSettings, task: AnswerTask | TextGeneratio
                             "task.documents=line.")  # fmt: skip
         return read_examples(WholeFile(reader.path, data.encoding, 10**9), Columns("text", None))
     wanted = Columns(reader.only_column or data.text, None)
-    return read_cleaned(reader, wanted, data.empty == "drop", changes_of(data, folder))
+    return read_cleaned(reader, wanted, data.empty == "drop", changes_of(data))
 
 
 def _part(examples: Examples, task: AnswerTask | TextGeneration) -> Part:

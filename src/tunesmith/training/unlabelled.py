@@ -58,7 +58,7 @@ def load_unlabelled(
     assert data.unlabelled is not None
     reader = labelled_reader(data.unlabelled, data, folder)
     columns = Columns(reader.only_column or data.text, data.label if audited else None, other_columns(template, data))
-    examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data, folder))
+    examples = read_cleaned(reader, columns, data.empty == "drop", changes_of(data))
     kept, dropped = new_rows(examples, tokenizer, corpus, data.leakage)
 
     def tokenized(one: Template) -> tuple[TokenRows, Path | None]:

@@ -23,6 +23,7 @@ class Redaction(Change):
     """
 
     name: ClassVar[str] = "redaction"
+    folders: ClassVar[tuple[str, ...]] = ("tagger",)
     kinds: tuple[Literal["mail", "iban", "id", "card", "phone"], ...] = setting(
         ("mail", "iban", "id", "card", "phone"), "What to replace, besides names."
     )

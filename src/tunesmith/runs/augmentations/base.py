@@ -60,7 +60,6 @@ class WrittenAhead(Augmentation):
     """Base of all. Its file registers one subclass with `@register("augmentations")`; its verb is `write`."""
 
     ahead: ClassVar[bool] = True
-    folders: ClassVar[tuple[str, ...]] = ()  # settings that name a run or a model: found beside the recipe first
 
     rate: float = setting(0.5, "Share of the times that a row is seen in another form.", unit="fraction", gt=0, le=1)
     variants: int = setting(2, "Forms of every text that are written before training, at most.", unit="count", ge=1)
