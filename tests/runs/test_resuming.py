@@ -217,6 +217,19 @@ def test_a_changed_data_file_is_named(stopped: Recipe) -> None:
         tunesmith.train(stopped, resume=True)
 
 
+def test_changed_descriptions_of_labels_are_named(
+    recipe: Recipe, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = data_folder / "described.yaml"
+    path.write_text(f"{next(iter(TEXTS))}: one thing\n")
+    given = changed(recipe, checkpoint_every_steps=2)
+    given["data"] = {**given["data"], "label_descriptions": str(path)}
+    killed(given, 5, monkeypatch)
+    path.write_text(f"{next(iter(TEXTS))}: another thing\n")
+    with pytest.raises(CheckpointError, match=r"made with other data .*: data\.label_descriptions was 'sha256:"):
+        tunesmith.train(given, resume=True)
+
+
 def test_another_base_model_is_named(stopped: Recipe, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = {**stopped, "model": str(save_tiny_bert(tmp_path / "other", seed=1))}
