@@ -62,6 +62,8 @@ def test_redaction_gives_one_value_one_placeholder_across_a_row() -> None:
     cells = ["from Ann@Example.org to bob@example.org", "ann@example.org, +49 30 1234567 or +49-30-1234567"]
     assert Redaction().cells(cells) == ["from <MAIL_1> to <MAIL_2>", "<MAIL_1>, <PHONE_1> or <PHONE_1>"]
     assert Redaction().text("bob@example.org") == "<MAIL_1>", "every row counts for itself"
+    standing = ["<MAIL_1> and <MAIL_3>", "bob@example.org, ann@example.org, +49 30 1234567"]
+    assert Redaction().cells(standing) == [standing[0], "<MAIL_2>, <MAIL_4>, <PHONE_1>"], "those there keep their own"
     assert Redaction(kinds=("phone",)).text("bob@example.org, 415-555-2671") == "bob@example.org, <PHONE_1>"
 
 

@@ -55,7 +55,22 @@ def test_every_row_has_its_own_features(tiny_folder: Path) -> None:
     alone = torch.stack([rows.features(torch.tensor([number]))[0] for number in numbers.flatten()]).view(2, 3, -1)
     assert len({len(rows.tokens[int(number)]) for number in numbers.flatten()}) > 1
     assert torch.allclose(rows.features(numbers), alone, rtol=1e-9)
-    assert torch.allclose(rows.known(numbers, per_pass=2).features(numbers), alone, rtol=1e-9)
+    for most in (2, 20):  # every row alone, and some together
+        assert torch.allclose(rows.known(numbers, per_pass=most).features(numbers), alone, rtol=1e-9)
+
+
+def test_passes_of_texts_are_limited_by_their_tokens(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = rows_of(tiny_folder)
+    seen = list[int]()
+    own = rows.features
+
+    def counted(part: torch.Tensor) -> torch.Tensor:
+        seen.append(int(rows.tokens.lengths[part].sum()))
+        return own(part)
+
+    monkeypatch.setattr(rows, "features", counted)
+    rows.known(torch.arange(len(rows)), per_pass=30)
+    assert len(seen) > 1 and max(seen) <= 30 and sum(seen) == rows.tokens.lengths.sum()
 
 
 def test_a_method_without_second_gradients_is_named(tiny_folder: Path) -> None:

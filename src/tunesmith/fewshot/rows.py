@@ -16,12 +16,14 @@ from tunesmith.models.delta import Delta
 from tunesmith.models.layout import ragged
 from tunesmith.models.placing import device_of
 from tunesmith.tasks.labelling import LabelTask
+from tunesmith.training.batching import cut_by_length
 
 
 class Rows:
     """Rows that a model turns into features; a learner asks for them by number."""
 
     width: int  # D
+    most: int = 256  # that a pass without gradients holds, counted by `size`
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -41,19 +43,25 @@ class Rows:
         """Let gradients inside the block be differentiated again; without a delta nothing need be done."""
         yield
 
+    def size(self, row: int) -> int:
+        """Say what a row counts for in a pass: tokens of a text, 1 of an image."""
+        return 1
+
     @torch.no_grad()
-    def known(self, rows: Tensor, per_pass: int = 256) -> KnownRows:
+    def known(self, rows: Tensor, per_pass: int | None = None) -> KnownRows:
         """Compute the features of rows once, for what reads them often and trains nothing below them.
 
         Args:
             rows: numbers, of any shape, some of them twice.
-            per_pass: rows that run together. [count]
+            per_pass: most tokens of texts, or images, that run together; `most` when None. [count]
         Returns:
             Rows of the same numbers.
         """
         needed = rows.unique()
-        found = torch.cat([self.features(part) for part in needed.split(per_pass)])
-        return KnownRows(needed, found)
+        parts = cut_by_length([self.size(row) for row in needed.tolist()], per_pass or self.most)
+        found = torch.cat([self.features(needed[part]) for part in parts])
+        order = torch.tensor([place for part in parts for place in part], device=found.device).argsort()
+        return KnownRows(needed, found[order])
 
 
 class KnownRows(Rows):
@@ -105,12 +113,18 @@ class TextRows(Rows):
         tokens: the rows.
     """
 
+    most = 8192
+
     def __init__(self, backbone: Backbone, task: LabelTask, tokens: TokenRows) -> None:
         self.backbone, self.task, self.tokens = backbone, task, tokens
         self.width = backbone.width
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def size(self, row: int) -> int:
+        """Count a row's tokens."""
+        return int(self.tokens.lengths[row])
 
     def features(self, rows: Tensor) -> Tensor:
         """Encode texts; a row that is asked for twice runs once."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import PrivateAttr, model_validator
@@ -10,7 +11,7 @@ from pydantic import PrivateAttr, model_validator
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
 from tunesmith.data.cleaning.base import Change
-from tunesmith.data.personal import FindNames, find_personal, same_value
+from tunesmith.data.personal import PLACEHOLDER, FindNames, find_personal, same_value
 
 
 @register("cleaning")
@@ -19,6 +20,7 @@ class Redaction(Change):
 
     Placeholders are counted within a row: the same address has the same number wherever it stands in the row, or in
     the conversation, and nothing about it is kept. So a run needs no list of addresses to answer as it was trained.
+    Numbers of placeholders that stand in the row already are left out.
     With a tagger, names of persons become <NAME_1> and so on; the run needs it for what it is asked, too.
     """
 
@@ -71,16 +73,22 @@ class Redaction(Change):
 
     def _redacted(self, cells: Sequence[str], names: Sequence[list[tuple[int, int]]]) -> list[str]:
         known: dict[tuple[str, str], str] = {}
-        counts: dict[str, int] = {}
+        standing = {match.group() for cell in cells for match in PLACEHOLDER.finditer(cell)}
+        free = {kind: _placeholders(kind, standing) for kind in (*self.kinds, "name")}
         found = []
         for cell, own in zip(cells, names, strict=True):
             parts, end = list[str](), 0
             for item in find_personal(cell, self.kinds, own):
                 key = item.kind, same_value(item.kind, cell[item.start : item.end])
                 if key not in known:
-                    counts[item.kind] = counts.get(item.kind, 0) + 1
-                    known[key] = f"<{item.kind.upper()}_{counts[item.kind]}>"
+                    known[key] = next(free[item.kind])
                 parts += [cell[end : item.start], known[key]]
                 end = item.end
             found.append("".join([*parts, cell[end:]]))
         return found
+
+
+def _placeholders(kind: str, standing: Container[str]) -> Iterator[str]:
+    for number in itertools.count(1):
+        if (placeholder := f"<{kind.upper()}_{number}>") not in standing:
+            yield placeholder
