@@ -338,6 +338,37 @@ def test_a_scaled_loss_takes_the_same_steps_and_leaves_out_those_that_overflow()
         assert other.grad is None, "what overflowed is nothing that a method may go by"
 
 
+def test_states_come_back_in_the_layout_of_their_parameters() -> None:
+    """Kernels of a convolution whose channels lie innermost; fused steps round otherwise where layouts differ."""
+
+    def fresh(start: Tensor) -> tuple[nn.Parameter, Optimizer]:
+        one = nn.Parameter(start.detach().clone())
+        return one, Optimizer([([one], RATE)], settings("adamw"), STEPS)
+
+    def kernels(seed: int) -> Tensor:
+        drawn = torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(seed))
+        return drawn.to(memory_format=torch.channels_last)
+
+    def step(one: nn.Parameter, optimizer: Optimizer, number: int) -> None:
+        one.grad = kernels(number)
+        optimizer.step()
+
+    whole, straight = fresh(kernels(100))
+    for number in range(2):
+        step(whole, straight, number)
+    tensors: dict[str, Tensor] = {}
+    plain = packed(straight.state(), tensors)
+    state = unpacked(plain, {key: one.clone() for key, one in tensors.items()})
+    other, later = fresh(whole)
+    later.resume(state)
+    moments = [value for value in later.state()["optimizer"][0].values() if value.dim() == 4]
+    assert len(moments) == 2 and all(one.stride() == whole.stride() != (72, 9, 3, 1) for one in moments)
+    for number in range(2, 6):
+        step(whole, straight, number)
+        step(other, later, number)
+    assert torch.equal(whole, other)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_parameters_of_16_bits_take_steps_below_their_last_digit(dtype: torch.dtype) -> None:
     """As copies of a 16-bit base's norms or biases; their numbers are float32's, rounded, through a checkpoint too."""

@@ -161,6 +161,8 @@ class Optimizer:
         """
         own = self._inner.state_dict()
         self._inner.load_state_dict({**own, "state": state["optimizer"]})
+        for parameter, kept in self._inner.state.items():
+            kept.update({name: _laid_out_as(parameter, value) for name, value in kept.items()})
         self._exact.resume(state.get("exact", ()))  # checkpoints of older versions have none
         self._scaler.load_state_dict(state["scaler"])
         self._step, self.left_out = state["step"], state["left out"]
@@ -169,6 +171,13 @@ class Optimizer:
         """Forget the step's gradients."""
         for one in (*self.parameters, *self._exact.numbers):
             one.grad = None
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    """Lay a state out in memory as the optimizer made it: fused steps of another layout round in other places."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape or value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _groups(
