@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import signal
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,9 @@ from tests.conftest import TEXTS, save_drawings, write_csv, write_jsonl
 from tunesmith.cli.main import app
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.core.registry import components
+from tunesmith.fewshot.episodes import EpisodeSampler, EpisodeShape
+from tunesmith.fewshot.meta_training import MetaTrained, MetaTraining
+from tunesmith.fewshot.scoring import _by_class
 from tunesmith.models.convolution import load_conv
 from tunesmith.recipe.episodes import load_episodes
 from tunesmith.runs.episode_data import read_split
@@ -44,8 +51,6 @@ def images(tmp_path: Path) -> dict[str, Any]:
 def with_names(source: Path, target: Path) -> None:
     """Write drawings of other classes beside those of a source."""
     save_drawings(target, classes=6, group="others")
-    import zipfile
-
     with zipfile.ZipFile(target) as archive:
         entries = {info.filename: archive.read(info) for info in archive.infolist()}
     with zipfile.ZipFile(target, "w") as archive:
@@ -74,7 +79,7 @@ def test_a_run_folder_is_complete_and_answers(images: dict[str, Any], tmp_path: 
     names = {path.name for path in run.folder.iterdir()}
     assert names == {
         "base", "delta", "head.safetensors", "recipe.yaml", "history.jsonl", "accuracies.json", "metrics.json",
-        "classes.json", "fingerprint.json",
+        "classes.json", "fingerprint.json", "report.html",
     }  # fmt: skip
     assert set(run.metrics) == {"3-way 1-shot", "3-way 2-shot"}
     for shape, score in run.metrics.items():
@@ -106,6 +111,137 @@ def test_the_same_seed_gives_the_same_bits(images: dict[str, Any]) -> None:
 
     assert weights(first) == weights(second) != weights(other)
     assert first.summary["metrics"] == second.summary["metrics"]
+
+
+def left_by(run: tunesmith.EpisodeRun) -> dict[str, bytes]:
+    """What a run folder holds, without times and its own place."""
+    found = {str(path.relative_to(run.folder)): path for path in run.folder.rglob("*") if path.is_file()}
+    other = {"metrics.json", "fingerprint.json", "recipe.yaml", "report.html"}
+    return {name: path.read_bytes() for name, path in found.items() if name not in other}
+
+
+def stopped_in(step: int, how: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let something happen in a step of meta-training, once."""
+    own = MetaTraining._step
+
+    def stepping(self: MetaTraining, learned: Any, rows: Any, found: MetaTrained, bar: Any) -> None:
+        if found.steps == step - 1:
+            monkeypatch.setattr(MetaTraining, "_step", own)
+            how()
+        own(self, learned, rows, found, bar)
+
+    monkeypatch.setattr(MetaTraining, "_step", stepping)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def signalled(number: int) -> Callable[[], None]:
+    return lambda: signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("kind", ["images", "texts"])
+@pytest.mark.parametrize("learner", ["prototypical", "anil", "maml"])
+def test_a_killed_run_ends_as_one_that_was_not(
+    kind: str,
+    learner: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = {**request.getfixturevalue(kind), "learner": learner}
+    recipe["training"] = {"steps": 4, "learning_rate": 0.01, "checkpoint_every_steps": 1}
+    whole = tunesmith.episodes(recipe)
+    output = f"output={recipe['output']}-2"
+    stopped_in(4, kill, monkeypatch)
+    with pytest.raises(Killed):
+        tunesmith.episodes(recipe, [output])
+    with pytest.raises(CheckpointError, match=r"holds a run that is not finished. Go on with it with --resume"):
+        tunesmith.episodes(recipe, [output])
+    capsys.readouterr()
+    run = tunesmith.episodes(recipe, [output], resume=True)
+    assert "going on from step 3" in capsys.readouterr().err
+    assert left_by(run) == left_by(whole) and run.metrics == whole.metrics
+    assert not (run.folder / "checkpoints").exists()
+    again = tunesmith.episodes(recipe, [output], resume=True)
+    assert f"{run.folder} is finished: nothing to resume" in capsys.readouterr().err and left_by(again) == left_by(
+        whole
+    )
+
+
+def test_ctrl_c_scores_what_was_learned_and_can_be_gone_on_from(
+    images: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tunesmith.episodes(images, [f"output={images['output']}-1"])
+    stopped_in(2, signalled(signal.SIGINT), monkeypatch)
+    run = tunesmith.episodes(images)
+    assert run.summary["interrupted"] and run.summary["steps"] == 2, "the step is finished first"
+    run = tunesmith.episodes(images, resume=True)
+    assert not run.summary["interrupted"] and left_by(run) == left_by(whole)
+
+
+def test_a_process_that_is_asked_to_end_leaves_a_checkpoint(
+    images: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_in(2, signalled(signal.SIGTERM), monkeypatch)
+    with pytest.raises(SystemExit) as ended:
+        tunesmith.episodes(images)
+    assert ended.value.code == 143
+    with pytest.raises(CheckpointError, match=r"run is not finished: its last checkpoint is of step 2"):
+        tunesmith.EpisodeRun.load(images["output"])
+    assert tunesmith.episodes(images, resume=True).summary["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["training.steps=5"], r"made by another recipe: training\.steps was 4 and is 5\. Only output, "
+                               r"training\.checkpoint_every_steps, evaluation\.resamples, evaluation\.confidence may"),
+        (["learner=matching"], r"learner"),
+        (["seed=1"], r"seed was 0 and is 1"),
+    ],
+)  # fmt: skip
+def test_another_recipe_does_not_go_on(
+    images: dict[str, Any], words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_in(2, signalled(signal.SIGTERM), monkeypatch)
+    with pytest.raises(SystemExit):
+        tunesmith.episodes(images)
+    with pytest.raises(CheckpointError, match=said):
+        tunesmith.episodes(images, words, resume=True)
+    save_drawings(Path(images["data"]["train"]), classes=8, each=7, group="some")
+    with pytest.raises(CheckpointError, match=r"made with other data or another model.*data\.train was"):
+        tunesmith.episodes(images, resume=True)
+
+
+def test_the_report_says_and_draws_what_was_gained(texts: dict[str, Any]) -> None:
+    changed = Path(texts["data"]["train"]).read_text(encoding="utf-8").replace("tea,", "<b>tea</b>,")
+    Path(texts["data"]["train"]).write_text(changed.replace(" tea\n", " <b>tea</b>\n"), encoding="utf-8")
+    run = tunesmith.episodes(texts, ["data.held_out=*tea*", "data.test=0.2", "evaluation.shots=[1, 2, 1]"][:2])
+    written = run.report().read_text(encoding="utf-8")
+    score, before = run.metrics["3-way 1-shot"], run.summary["before"]["3-way 1-shot"]
+    assert f"{100 * score['value']:.1f} %" in written and f"have {100 * before['value']:.1f} %" in written
+    assert written.count("<svg") == 3 and "<b>tea" not in written and "&lt;b&gt;tea" in written
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", written, flags=re.DOTALL)
+
+
+def test_the_share_right_by_class_is_that_of_all_answers(images: dict[str, Any]) -> None:
+    _, rows = read_split(load_episodes(images))
+    sampler = EpisodeSampler(rows.labels, rows.names, EpisodeShape(3, 1, 2), 0)
+    right = np.random.default_rng(0).integers(0, 2, (40, 6))
+    codes = sampler.codes[sampler.draw(0, 40).query.numpy()]
+    expected = {int(code): right[codes == code].mean() for code in np.unique(codes)}
+    assert _by_class(right.astype(float), codes) == pytest.approx(expected) and len(expected) == 6
+
+
+def test_going_on_and_replacing_are_two_things(images: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="--resume goes on with a run, --overwrite replaces it"):
+        tunesmith.episodes(images, resume=True, overwrite=True)
 
 
 @pytest.mark.parametrize("learner", sorted(components("learners")))
@@ -184,6 +320,16 @@ def test_texts_on_both_sides_are_counted(texts: dict[str, Any], tmp_path: Path, 
     assert learned.notes == ()
     (note,) = scored.notes
     assert note.startswith("2 of 10 texts that are scored also stand under classes that are learned from")
+
+
+def test_images_on_both_sides_are_counted(images: dict[str, Any]) -> None:
+    assert read_split(load_episodes(images))[1].notes == ()
+    with zipfile.ZipFile(images["data"]["train"]) as archive:
+        pixels = archive.read("some/class3/2.png")
+    with zipfile.ZipFile(images["data"]["test"], "a") as archive:
+        archive.writestr("others/other0/copy.png", pixels)
+    (note,) = read_split(load_episodes(images))[1].notes
+    assert note.startswith("1 of 37 images that are scored also stand under classes that are learned from")
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def test_nothing_to_resume_starts_anew_and_a_finished_run_stays(
 
 def test_an_unfinished_run_loads_and_says_so(stopped: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     run = tunesmith.Run.load(stopped["output"])
-    said = f"{stopped['output']} is not finished: its last checkpoint is of step 8. `tunesmith train ... --resume`"
+    said = f"{stopped['output']} is not finished: its last checkpoint is of step 8. Its command with --resume goes on."
     assert run.unfinished.startswith(said) and run.metrics == {} and run.fingerprint["seed"] == 0
     for ask in (lambda: run.predict("hello"), run.report, lambda: run.evaluate(stopped["data"]["test"])):
         with pytest.raises(CheckpointError, match="is not finished: .* Before that it has no answers"):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tunesmith.cli import show as display
+from tunesmith.cli.arguments import Json
 
 
 def learning_curve(
@@ -16,7 +17,7 @@ def learning_curve(
     repeats: Annotated[int, typer.Option(help="Draws of rows, each with a seed of its own.")] = 3,
     output: Annotated[str, typer.Option(help="New folder for numbers and report.")] = "runs/learning-curve",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a curve that was stopped.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train on growing shares of the rows; say what twice the data would give."""
     from tunesmith.api import learning_curve as carry_out

@@ -14,7 +14,9 @@ from tunesmith import __version__
 from tunesmith.cli import prompts
 from tunesmith.cli import show as display
 from tunesmith.cli import talk as talking
+from tunesmith.cli.arguments import Data, Folder, Json, Keys, Memory, Model, Output
 from tunesmith.cli.curve import learning_curve
+from tunesmith.cli.deltas import convert, merge, merge_deltas, mix, unmerge
 from tunesmith.core.errors import RecipeError, TunesmithError
 from tunesmith.core.importing import take_the_process
 from tunesmith.core.launch import launched, speak_first
@@ -30,15 +32,8 @@ app = typer.Typer(
 app.add_typer(prompts.app, name="prompts")
 data_app = typer.Typer(help="Look at data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-app.command("learning-curve")(learning_curve)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Folder = Annotated[str, typer.Argument(help="Run folder that `tunesmith train` left.", metavar="RUN")]
-Data = Annotated[str, typer.Argument(help="Data file or folder.", metavar="DATA")]
-Keys = Annotated[list[str] | None, typer.Argument(help="key=value, for example data.label=intent or data.test=t.csv.")]
-Model = Annotated[str | None, typer.Option(help="Name or folder; minilm for texts with labels.")]
-Memory = Annotated[str | None, typer.Option(help="Most memory that a run may take (8GB).")]
-Output = Annotated[str, typer.Option(help="New folder.")]
+for verb in (learning_curve, merge, unmerge, convert, merge_deltas, mix):
+    app.command()(verb)
 
 _give = display.give
 
@@ -141,12 +136,13 @@ def episodes(
     recipe: Annotated[str, typer.Argument(help="Recipe of meta-training, a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example learner=maml.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed or interrupted.")] = False,
     as_json: Json = False,
 ) -> None:
     """Learn to learn from a few examples: train on episodes, score on those of held-out classes."""
     from tunesmith.api import episodes as carry_out
 
-    run = carry_out(recipe, overrides or [], overwrite=overwrite)
+    run = carry_out(recipe, overrides or [], overwrite=overwrite, resume=resume)
     _give({"run": str(run.folder), **run.summary}, as_json, display.episodes(run))
     if run.summary["interrupted"]:
         raise typer.Exit(1)
@@ -284,84 +280,6 @@ def lr_range(
 
     found = carry_out(recipe, overrides or [], output, low=low, high=high, steps=steps)
     _give(found, as_json, display.rates(found))
-
-
-@app.command()
-def merge(
-    source: Annotated[str, typer.Argument(help="Run folder, or delta folder.", metavar="RUN|DELTA")],
-    output: Output,
-    data: Annotated[str | None, typer.Option(help="File with held-out texts; the run's own by default.")] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Largest difference, relative to the largest logit.")] = None,
-    rows: Annotated[int, typer.Option(help="Compare at most so many rows.")] = 256,
-    keep: Annotated[bool, typer.Option(help="Store the untouched tensors too, for unmerge.")] = True,
-    as_json: Json = False,
-) -> None:
-    """Write base and delta as one model, if it answers as the tuned one."""
-    from tunesmith.api import merge as carry_out
-
-    found = carry_out(source, output, data, tolerance=tolerance, rows=rows, keep=keep)
-    _give(found, as_json, display.facts(found))
-
-
-@app.command()
-def unmerge(
-    folder: Annotated[str, typer.Argument(help="Folder that `tunesmith merge` wrote.")],
-    output: Output,
-    as_json: Json = False,
-) -> None:
-    """Write the base model of a merged one, bit for bit."""
-    from tunesmith.api import unmerge as carry_out
-
-    found = carry_out(folder, output)
-    _give(found, as_json, display.facts(found))
-
-
-@app.command()
-def convert(
-    folder: Annotated[str, typer.Argument(help="Delta folder, or run folder.")],
-    to: Annotated[str, typer.Option(help="peft, peft-lora, torchtune or adapterhub.")],
-    output: Output,
-    model: Annotated[str | None, typer.Option(help="Base model; by adapter_config.json when not given.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of peft-lora; the smallest that suffices by default.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Largest relative error of a layer under peft-lora.")] = 1e-2,
-    as_json: Json = False,
-) -> None:
-    """Write a delta in the layout of another library."""
-    from tunesmith.api import convert as carry_out
-
-    found = carry_out(folder, to, output, model=model, rank=rank, tolerance=tolerance)
-    _give(found, as_json, display.facts(found))
-
-
-@app.command("merge-deltas")
-def merge_deltas(
-    deltas: Annotated[list[str], typer.Argument(help="Folders of LoRA deltas, or of runs.")],
-    weights: Annotated[str, typer.Option(help="One number per delta, for example 0.5,0.5.")],
-    output: Output,
-    how: Annotated[str, typer.Option(help="svd, linear, ties, dare or magnitude.")] = "svd",
-    density: Annotated[float | None, typer.Option(help="Share that stays under ties, dare, magnitude.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Combine weight changes, cut to this rank.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Combine LoRA deltas into one and say what that lost."""
-    from tunesmith.api import merge_deltas as carry_out
-
-    found = carry_out(deltas, display.numbers(weights), how, density=density, rank=rank, output=output)
-    _give(found, as_json, display.facts(found))
-
-
-@app.command()
-def mix(
-    runs: Annotated[list[str], typer.Argument(help="Run folders of the same labels.", metavar="RUN")],
-    data: Annotated[str, typer.Option(help="Labelled validation rows that choose the weights.")],
-    output: Output,
-    as_json: Json = False,
-) -> None:
-    """Add up the probabilities of runs, with weights chosen on validation rows."""
-    from tunesmith.api import mix as carry_out
-
-    _, found = carry_out(runs, data, output)
-    _give({"output": output, **found}, as_json, display.mixed(found))
 
 
 @app.command()

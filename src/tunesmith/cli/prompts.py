@@ -9,6 +9,7 @@ import typer
 
 from tunesmith.cli import show as display
 from tunesmith.cli import talk as talking
+from tunesmith.cli.arguments import Json
 
 app = typer.Typer(
     help="Look at prompts, measure them, search them, and show soft ones as words.",
@@ -19,7 +20,6 @@ app = typer.Typer(
 Recipe = Annotated[str, typer.Argument(help="Recipe of the task prompt-classification, a YAML file.")]
 Change = Annotated[list[str] | None, typer.Option("--set", help="key=value of the recipe; may be given several times.")]
 Metric = Annotated[str | None, typer.Option(help="What decides; the task's first metric by default.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 @app.command()

@@ -143,7 +143,7 @@ def episodes(run: EpisodeRun) -> str:
         [f"accuracy in %, {found['episodes']} episodes", "class means before", found["learner"], "gain"], rows
     )
     end = f"{found['episodes_trained']:,} episodes in {found['training_seconds']:.1f} s of training; run: {run.folder}"
-    return f"{table}\n{end}"
+    return f"{table}\n{end}\nreport: {run.report()}"
 
 
 def next_steps(run: Run) -> str:

@@ -63,9 +63,19 @@ def text_hashes(texts: Iterable[str]) -> Hashes:
     return np.fromiter((_hash(text) for text in texts), dtype=np.uint64)
 
 
+def hash_64(content: bytes) -> int:
+    """Hash bytes into 64 bits.
+
+    Args:
+        content: any.
+    Returns:
+        A whole number from 0 to 2^64 - 1.
+    """
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
 def _hash(text: str) -> int:
-    normal = " ".join(text.lower().split())
-    return int.from_bytes(hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return hash_64(" ".join(text.lower().split()).encode("utf-8", "surrogatepass"))
 
 
 def duplicates(hashes: Hashes, labels: np.ndarray[Any, Any]) -> tuple[int, int]:

@@ -85,7 +85,7 @@ class EpisodeSampler:
         source: str = "the data",
     ) -> None:
         self.shape, self.seed = shape, seed
-        codes = np.asarray(labels, np.int64)
+        self.codes = codes = np.asarray(labels, np.int64)
         self.members = [np.flatnonzero(codes == code) for code in np.unique(codes)]
         _check(shape, self.members, [label_names[code] for code in np.unique(codes)], source)
 

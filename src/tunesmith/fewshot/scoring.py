@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tunesmith.core.arrays import Array
+from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.progress import Bar
 from tunesmith.evaluation.statistics import Bootstrap, Estimate, wilson
 from tunesmith.fewshot.episodes import Episodes, EpisodeSampler
@@ -24,10 +25,12 @@ class EpisodeScore:
     Args:
         accuracies: (episodes,), each over an episode's queries. [fraction]
         queries: of an episode. [count]
+        by_class: share of right answers by class code, over all episodes that asked it. [fraction]
     """
 
     accuracies: Array
     queries: int
+    by_class: Mapping[int, float] = field(default_factory=dict)
 
     def estimate(self, bootstrap: Bootstrap | None = None) -> Estimate:
         """Return the mean with its interval; what is resampled are episodes.
@@ -66,9 +69,15 @@ def score(
     found: list[Any] = []
     for start in range(0, count, 20):
         part = drawn[start : start + 20]
-        found.append(answers(learner, learned, known, part).argmax(-1).cpu().eq(part.query_ways).double().mean(1))
+        found.append(answers(learner, learned, known, part).argmax(-1).cpu().eq(part.query_ways).double())
         bar(len(part))
-    return EpisodeScore(torch.cat(found).numpy(), drawn.query.shape[1])
+    right = torch.cat(found).numpy()
+    return EpisodeScore(right.mean(1), drawn.query.shape[1], _by_class(right, sampler.codes[drawn.query.numpy()]))
+
+
+def _by_class(right: Array, codes: Codes) -> dict[int, float]:
+    asked, answered = np.bincount(codes.ravel()), np.bincount(codes.ravel(), right.ravel())
+    return {int(code): float(answered[code] / asked[code]) for code in np.flatnonzero(asked)}
 
 
 @torch.no_grad()

@@ -71,6 +71,12 @@ class EpisodesTraining(Settings):
     warmup_fraction: float = setting(0.0, "Share of the steps in which it rises.", ge=0, lt=1)
     weight_decay: float = setting(0.0, "Decoupled weight decay of AdamW.", ge=0)
     clip_norm: float | None = setting(1.0, "Largest gradient norm; none when empty.", gt=0)
+    checkpoint_every_steps: int | None = setting(
+        None,
+        "Steps between two checkpoints that a killed run goes on from; when empty, one in ten seconds at most.",
+        unit="count",
+        ge=1,
+    )
 
 
 class EpisodesEvaluation(Settings):

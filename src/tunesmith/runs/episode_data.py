@@ -12,7 +12,7 @@ from tunesmith.core.arrays import Codes
 from tunesmith.core.errors import DataError, nearest
 from tunesmith.core.files import hash_of
 from tunesmith.core.seeds import derived
-from tunesmith.data.audit import text_hashes
+from tunesmith.data.audit import Hashes, hash_64, text_hashes
 from tunesmith.data.examples import Columns, find_reader, read_examples
 from tunesmith.data.images import read_images, rotated
 from tunesmith.recipe.episodes import CheckedEpisodes
@@ -67,7 +67,7 @@ def read_split(checked: CheckedEpisodes) -> tuple[Labelled, Labelled]:
     Args:
         checked: the recipe.
     Returns:
-        Rows to learn from, and rows of other classes; their notes say how many texts stand on both sides.
+        Rows to learn from, and rows of other classes; their notes say how many texts or images stand on both sides.
     Raises:
         DataError: a source that cannot be used, patterns that mean no class, or classes in both.
     """
@@ -76,14 +76,20 @@ def read_split(checked: CheckedEpisodes) -> tuple[Labelled, Labelled]:
 
 
 def _on_both_sides(learned: Labelled, scored: Labelled) -> tuple[str, ...]:
-    """Remark on texts of scored classes that also stand under classes that are learned from."""
-    if isinstance(learned.content, np.ndarray) or isinstance(scored.content, np.ndarray):
-        return ()
-    both = int(np.isin(text_hashes(scored.content), text_hashes(learned.content)).sum())
+    """Remark on texts or images of scored classes that also stand under classes that are learned from."""
+    both = int(np.isin(_hashes(scored), _hashes(learned)).sum())
     if not both:
         return ()
-    said = f"{both:,} of {len(scored.labels):,} texts that are scored also stand under classes that are learned from"
+    what = "images" if isinstance(scored.content, np.ndarray) else "texts"
+    said = f"{both:,} of {len(scored.labels):,} {what} that are scored also stand under classes that are learned from"
     return (f"{said}, so scores may flatter. Check their labels, or take them out of one of the two.",)
+
+
+def _hashes(rows: Labelled) -> Hashes:
+    """Hash texts, or images pixel by pixel."""
+    if isinstance(rows.content, np.ndarray):
+        return np.fromiter((hash_64(image.tobytes()) for image in rows.content), dtype=np.uint64)
+    return text_hashes(rows.content)
 
 
 def _split(checked: CheckedEpisodes) -> tuple[Labelled, Labelled]:

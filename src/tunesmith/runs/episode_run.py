@@ -23,7 +23,7 @@ from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.recipe.episodes import CheckedEpisodes, load_episodes
 from tunesmith.runs.answering import Prediction, device_here
 from tunesmith.runs.episode_model import EpisodeModel, open_episode_model
-from tunesmith.runs.folder import BASE, FINGERPRINT
+from tunesmith.runs.folder import BASE, FINGERPRINT, unfinished
 
 
 class EpisodeRun:
@@ -39,6 +39,8 @@ class EpisodeRun:
         self.folder = Path(folder).expanduser().absolute()
         if not self.folder.is_dir():
             raise CheckpointError(f"there is no run folder {self.folder}. `tunesmith episodes` makes one.")
+        if (said := unfinished(self.folder)) and not (self.folder / FINGERPRINT).is_file():
+            raise CheckpointError(said)
         self.fingerprint: dict[str, Any] = read_json(self.folder / FINGERPRINT, dict)
         self.summary: dict[str, Any] = read_json(self.folder / "metrics.json", dict)
         if "learner" not in self.summary:
@@ -56,6 +58,10 @@ class EpisodeRun:
             The run.
         """
         return cls(folder)
+
+    def report(self) -> Path:
+        """Return where the report is: one HTML file that opens offline."""
+        return self.folder / "report.html"
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:

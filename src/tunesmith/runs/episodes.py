@@ -16,6 +16,7 @@ from tunesmith.core.files import finite, write_json, write_text
 from tunesmith.core.progress import Progress
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived, seed_everything
+from tunesmith.evaluation.episode_page import episodes_page
 from tunesmith.evaluation.statistics import Bootstrap, Estimate
 from tunesmith.fewshot.episodes import EpisodeSampler, EpisodeShape
 from tunesmith.fewshot.learners.base import Learned, Learner
@@ -30,9 +31,12 @@ from tunesmith.recipe.loading import to_yaml
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.runs.episode_data import Labelled, read_split
 from tunesmith.runs.episode_model import EpisodeModel, open_episode_model
-from tunesmith.runs.folder import BASE, FINGERPRINT, check_free, staged
+from tunesmith.runs.folder import BASE, FINGERPRINT, completed, unfinished
+from tunesmith.runs.resuming import check_finished, check_same, check_wishes, code, find_checkpoint, is_finished
 from tunesmith.runs.writing import versions
+from tunesmith.training.checkpoints import Checkpoint, Checkpoints
 from tunesmith.training.optimizing import Optimizer
+from tunesmith.training.stopping import ENDED
 
 BEFORE = "class means, before training"
 
@@ -48,7 +52,7 @@ class EpisodesOutcome:
         parts: rows learned from and rows scored on.
         trained: how training went.
         scores: by contender and shape of episode.
-        seconds: all of it took.
+        seconds: all of it took, and training before it was stopped.
     """
 
     checked: CheckedEpisodes
@@ -72,6 +76,7 @@ def train_episodes(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
+    resume: bool = False,
 ) -> Path:
     """Carry out a recipe of meta-training and leave a run folder.
 
@@ -80,22 +85,35 @@ def train_episodes(
         overrides: `key=value` texts.
         overwrite: replace an existing run.
         progress: for the user.
+        resume: go on from the output's newest checkpoint; start anew where there is none.
     Returns:
         The run folder.
     Raises:
         TunesmithError: any of its kinds, each with what to do.
+        SystemExit: the process was asked to end; a checkpoint was written.
     """
     progress = progress or Progress()
     checked = load_episodes(recipe, overrides)
     output = Path(checked.recipe.output).expanduser().absolute()
-    check_free(output, overwrite)
-    outcome = _carry_out(checked, progress)
-    with staged(output) as folder:
-        _write(outcome, folder)
+    check_wishes(output, overwrite, resume)
+    if resume and is_finished(output):
+        check_finished(output, checked, progress.say)
+        return output
+    before = find_checkpoint(output, checked, progress.say) if resume else None
+    try:
+        outcome = _carry_out(checked, output, before, progress)
+        with completed(output, outcome.trained.interrupted) as folder:
+            _write(outcome, folder)
+    except KeyboardInterrupt:
+        if said := unfinished(output):
+            progress.say(said)
+        raise
     return output
 
 
-def _carry_out(checked: CheckedEpisodes, progress: Progress) -> EpisodesOutcome:
+def _carry_out(
+    checked: CheckedEpisodes, output: Path, before: Checkpoint | None, progress: Progress
+) -> EpisodesOutcome:
     began, recipe = time.perf_counter(), checked.recipe
     seed_everything(derived(recipe.seed, "weights"))
     train, test = read_split(checked)
@@ -105,6 +123,9 @@ def _carry_out(checked: CheckedEpisodes, progress: Progress) -> EpisodesOutcome:
     sampler = EpisodeSampler(train.labels, train.names, shape, derived(recipe.seed, "episodes"), train.source)
     scored = _samplers(checked, test)
     model = open_episode_model(checked)
+    facts = _facts(checked, model, (train, test))
+    if before is not None:
+        check_same(before, facts, progress.say)
     rows, asked = model.rows(train.content), model.rows(test.content)
     progress.say(f"{train.sentence} to learn from, {test.sentence} to be scored on")
     learner: Learner = checked.learner
@@ -112,9 +133,12 @@ def _carry_out(checked: CheckedEpisodes, progress: Progress) -> EpisodesOutcome:
     learned = Learned(checked.method.attach(model.seams), learner.head(model.width))
     _ready(model, learned)
     progress.say(f"{learner.name}: {count(learned.parameters()):,} parameters train over {checked.method.name}")
-    trained = _train(checked, learned, rows, sampler, progress)
+    checkpoints = Checkpoints(output, facts, recipe.training.checkpoint_every_steps, progress.say)
+    checkpoints.begin(before)
+    training = MetaTraining(learner, _optimizer(checked, learned), sampler, recipe.training.episodes_per_step)
+    trained = _train(training, learned, rows, recipe.training.steps, (checkpoints, before), progress)
     scores[learner.name] = _scores(learner, learned, asked, scored, recipe.evaluation.episodes, progress)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began + (before.state["seconds"] if before else 0.0)
     return EpisodesOutcome(checked, model, learned, (train, test), trained, scores, seconds)
 
 
@@ -150,17 +174,33 @@ def _scores(
     return found
 
 
-def _train(
-    checked: CheckedEpisodes, learned: Learned, rows: Rows, sampler: EpisodeSampler, progress: Progress
-) -> MetaTrained:
+def _optimizer(checked: CheckedEpisodes, learned: Learned) -> Optimizer:
     settings = checked.recipe.training
     rates = TrainingSettings(**settings.model_dump(exclude={"steps", "episodes_per_step"}))
-    optimizer = Optimizer([(learned.parameters(), rates.learning_rate)], rates, settings.steps)
-    training = MetaTraining(checked.learner, optimizer, sampler, settings.episodes_per_step)
-    with progress.stage("meta-training", settings.steps * settings.episodes_per_step, "episodes") as bar:
-        found = training.run(learned, rows, settings.steps, bar)
+    return Optimizer([(learned.parameters(), rates.learning_rate)], rates, settings.steps)
+
+
+def _train(
+    training: MetaTraining,
+    learned: Learned,
+    rows: Rows,
+    steps: int,
+    saving: tuple[Checkpoints, Checkpoint | None],
+    progress: Progress,
+) -> MetaTrained:
+    """Train, and say so when it was stopped."""
+    checkpoints, before = saving
+    with progress.stage("meta-training", steps * training.per_step, "episodes") as bar:
+        found = training.run(learned, rows, steps, bar, checkpoints, before, progress.say)
+    if found.to_end:
+        progress.say(
+            f"meta-training was ended after step {found.steps}; its checkpoint is in {checkpoints.folder}. Go on with "
+            "the same command and --resume."
+        )
+        raise SystemExit(ENDED)
     if found.interrupted:
-        progress.say(f"note: meta-training was interrupted after step {found.steps}. It is scored and saved now.")
+        more = " Go on with the same command and --resume." if checkpoints.written is not None else ""
+        progress.say(f"note: meta-training was interrupted after step {found.steps}. It is scored and saved now.{more}")
     return found
 
 
@@ -179,9 +219,11 @@ def _write(outcome: EpisodesOutcome, folder: Path) -> None:
     write_text(folder / "recipe.yaml", to_yaml(_settled(checked)))
     write_text(folder / "history.jsonl", "".join(json.dumps(finite(one)) + "\n" for one in outcome.trained.history()))
     write_json(folder / "accuracies.json", _accuracies(outcome))
-    write_json(folder / "metrics.json", summary(outcome))
+    found = summary(outcome)
+    write_json(folder / "metrics.json", found)
+    write_text(folder / "report.html", _report(outcome, found))
     write_json(folder / "classes.json", {"train": outcome.parts[0].names, "test": outcome.parts[1].names})
-    write_json(folder / FINGERPRINT, _fingerprint(outcome))
+    write_json(folder / FINGERPRINT, _fingerprint(checked, model, outcome.parts))
 
 
 def _settled(checked: CheckedEpisodes) -> dict[str, Any]:
@@ -192,6 +234,18 @@ def _settled(checked: CheckedEpisodes) -> dict[str, Any]:
         if isinstance(named, str) and checked.path(named).exists():
             values["data"][key] = str(checked.path(named).absolute())
     return values
+
+
+def _report(outcome: EpisodesOutcome, found: Mapping[str, Any]) -> str:
+    before, after = outcome.scores[BEFORE], outcome.scores[outcome.checked.learner.name]
+    accuracies = {shape: (before[shape].accuracies, one.accuracies) for shape, one in after.items()}
+    classes = {
+        name: {shape: (before[shape].by_class[code], one.by_class[code]) for shape, one in after.items()}
+        for code, name in enumerate(outcome.parts[1].names)
+        if all(code in one.by_class for one in after.values())  # few episodes may not ask every class
+    }
+    recipe = to_yaml(outcome.checked.resolved())
+    return episodes_page(found, outcome.trained.losses, accuracies, classes, recipe)
 
 
 def _accuracies(outcome: EpisodesOutcome) -> dict[str, dict[str, list[float]]]:
@@ -238,14 +292,19 @@ def _gain(first: EpisodeScore, second: EpisodeScore, bootstrap: Bootstrap) -> Es
     return Estimate(float(apart.mean()), *bootstrap.interval(means))
 
 
-def _fingerprint(outcome: EpisodesOutcome) -> dict[str, Any]:
-    model, recipe = outcome.model, outcome.checked.recipe
+def _fingerprint(checked: CheckedEpisodes, model: EpisodeModel, parts: tuple[Labelled, Labelled]) -> dict[str, Any]:
     device: nn.Parameter = next(model.model.parameters())
     return {
         **versions(),
         "device": str(device.device),
-        "seed": recipe.seed,
+        "seed": checked.recipe.seed,
         "base_model": model.name,
         "base_model_hash": model.base_hash,
-        "data_hash": [part.content_hash for part in outcome.parts],
+        "data_hash": [part.content_hash for part in parts],
     }
+
+
+def _facts(checked: CheckedEpisodes, model: EpisodeModel, parts: tuple[Labelled, Labelled]) -> dict[str, Any]:
+    """Say what is trained, for comparison when training goes on."""
+    data = {name: part.content_hash for name, part in zip(("train", "test"), parts, strict=True)}
+    return {**_fingerprint(checked, model, parts), "code": code(), "recipe": checked.resolved(), "data": data}

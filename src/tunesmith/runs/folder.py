@@ -137,9 +137,9 @@ def unfinished(folder: Path) -> str:
     if not steps and not _only_begun(folder):
         return ""
     if not steps:
-        return f"{folder} ended while its first checkpoint was written. `tunesmith train ... --resume` starts it anew."
+        return f"{folder} ended while its first checkpoint was written. Its command with --resume starts it anew."
     step = int(steps[0].name.rpartition("-")[2])
-    return f"{folder} is not finished: its last checkpoint is of step {step}. `tunesmith train ... --resume` goes on."
+    return f"{folder} is not finished: its last checkpoint is of step {step}. Its command with --resume goes on."
 
 
 def check_new(output: Path) -> None:

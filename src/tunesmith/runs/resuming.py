@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import tunesmith
-from tunesmith.core.errors import CheckpointError
+from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.files import hash_of, read_json
 from tunesmith.core.launch import launched
+from tunesmith.recipe.episodes import CheckedEpisodes
 from tunesmith.recipe.lines import parse
 from tunesmith.recipe.loading import Checked
 from tunesmith.recipe.starting import find_run
@@ -40,6 +41,7 @@ _NAMED = ("code", "python", "torch", "transformers", "tokenizers", "safetensors"
 OF_A_PROCESS = ("began", "created", "device", "machine")  # facts that may differ between processes that train together
 
 Say = Callable[[str], None]
+Recipe = Checked | CheckedEpisodes
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,25 @@ def facts_of(checked: Checked, session: Session, corpus: Corpus) -> dict[str, An
     data = dict(zip(files, corpus.content_hash.split("+"), strict=True)) | corpus.descriptions
     if recipe["data"]["teacher"] is not None:
         data["teacher"] = hash_of(read_json(find_run(recipe["data"]["teacher"], checked.folder) / FINGERPRINT, dict))
-    made = {"code": _code(), "processes": launched().count}
+    made = {"code": code(), "processes": launched().count}
     return {**fingerprint(session, checked, corpus), **made, "recipe": recipe, "data": data}
+
+
+def check_wishes(output: Path, overwrite: bool, resume: bool) -> None:
+    """Refuse, before any work, to go on with a run and to replace it at once; or an output folder that is taken.
+
+    Args:
+        output: of the run.
+        overwrite: whether an existing run may be replaced.
+        resume: whether to go on with one.
+    Raises:
+        RecipeError: both are wanted.
+        CheckpointError: the folder is taken, or cannot be made.
+    """
+    if resume and overwrite:
+        raise RecipeError("--resume goes on with a run, --overwrite replaces it: leave one of the two out.")
+    if not resume:
+        check_free(output, overwrite)
 
 
 def is_finished(output: Path) -> bool:
@@ -123,7 +142,7 @@ def is_finished(output: Path) -> bool:
     return (output / FINGERPRINT).is_file() and not found(output / CHECKPOINTS)
 
 
-def find_checkpoint(output: Path, checked: Checked, say: Say) -> Checkpoint | None:
+def find_checkpoint(output: Path, checked: Recipe, say: Say) -> Checkpoint | None:
     """Find what to go on from, and refuse another recipe than the one that began.
 
     Args:
@@ -140,12 +159,16 @@ def find_checkpoint(output: Path, checked: Checked, say: Say) -> Checkpoint | No
         say(f"nothing to resume in {output}: training starts anew")
         check_free(output, overwrite=False)
         return None
-    _check_recipe(checkpoint, checked, say)
+    told = _check_recipe(checkpoint, checked)
+    if told:
+        say(f"note: since the checkpoint {_worded(told)}.")
+    if isinstance(checked, Checked):
+        _check_epochs(checkpoint, checked, [key for key, _, _ in told], say)
     say(f"going on from step {checkpoint.step} ({checkpoint.folder})")
     return checkpoint
 
 
-def check_finished(output: Path, checked: Checked, say: Say) -> None:
+def check_finished(output: Path, checked: Recipe, say: Say) -> None:
     """Refuse to take a finished run for that of another recipe; clear what a kill left of its checkpoints.
 
     Args:
@@ -177,14 +200,15 @@ def check_finished(output: Path, checked: Checked, say: Say) -> None:
     say(f"{output} is finished: nothing to resume")
 
 
-def _left_open(key: str, now: Any, checked: Checked) -> bool:
+def _left_open(key: str, now: Any, checked: Recipe) -> bool:
     """Whether a recipe leaves it to the run to settle a value."""
-    if key == "prompt.demonstrations.examples":  # chosen from training rows, and written down by the run
+    if key == "prompt.demonstrations.examples" and isinstance(checked, Checked):
+        # chosen from training rows, and written down by the run
         return not now and checked.recipe.prompt.demonstrations.count > 0
     return now == "auto" or (now is None and key.partition(".")[0] in _SETTLED)
 
 
-def _same_place(before: Any, now: Any, checked: Checked) -> bool:
+def _same_place(before: Any, now: Any, checked: Recipe) -> bool:
     """Whether a recipe names a file that a run wrote down as an absolute path."""
     named = isinstance(before, str) and isinstance(now, str)
     return named and Path(before) == Path(resolve_path(now, checked.folder)).absolute()
@@ -202,36 +226,45 @@ def check_same(checkpoint: Checkpoint, facts: Mapping[str, Any], say: Say) -> No
     """
     before = checkpoint.facts
     pairs = [(f"data.{name}", before["data"].get(name), now) for name, now in facts["data"].items()]
-    pairs += [(key, before.get(key), facts[key]) for key in _SAME]
+    pairs += [(key, before.get(key), facts[key]) for key in _SAME if key in facts]
     changed = [(key, old, new) for key, old, new in pairs if old != new]
     if changed:
         raise CheckpointError(
             f"{checkpoint.folder} was made with other data or another model, so training cannot go on from it: "
             f"{_worded(changed)}. Put back what was there, or start anew with --overwrite."
         )
-    noted = [(key, before.get(key), facts[key]) for key in _NAMED if before.get(key) != facts[key]]
+    noted = [(key, before.get(key), facts[key]) for key in _NAMED if before.get(key) != facts.get(key)]
     if noted:
         say(f"note: since the checkpoint {_worded(noted)}. What follows may differ from one uninterrupted run.")
 
 
-def _check_recipe(checkpoint: Checkpoint, checked: Checked, say: Say) -> None:
-    changed = list(_differences(checkpoint.facts["recipe"], checked.resolved()))
+def _check_recipe(checkpoint: Checkpoint, checked: Recipe) -> list[tuple[str, Any, Any]]:
+    """Refuse another recipe, and return what may have changed and did, with both values."""
+    now = checked.resolved()
+    changed = list(_differences(checkpoint.facts["recipe"], now))
     wrong = [item for item in changed if item[0] not in MAY_CHANGE and not _moved(*item)]
     if wrong:
+        may = ", ".join(key for key in MAY_CHANGE if _has(now, key))
         raise CheckpointError(
-            f"{checkpoint.folder} was made by another recipe: {_worded(wrong)}. Only {', '.join(MAY_CHANGE)} may "
-            "change on the way. Take the old values to go on, or start anew with --overwrite."
+            f"{checkpoint.folder} was made by another recipe: {_worded(wrong)}. Only {may} may change on the way. Take "
+            "the old values to go on, or start anew with --overwrite."
         )
+    return [item for item in changed if item[0] not in ("output", *_FILES)]
+
+
+def _has(values: Mapping[str, Any], key: str) -> bool:
+    first, _, rest = key.partition(".")
+    return first in values and (not rest or _has(values[first], rest))
+
+
+def _check_epochs(checkpoint: Checkpoint, checked: Checked, changed: list[str], say: Say) -> None:
     begun = _begun(checkpoint, checked)
     if checked.recipe.training.epochs < begun:
         raise CheckpointError(
             f"training.epochs={checked.recipe.training.epochs}: {checkpoint.folder} is in epoch {begun} already. "
             f"Ask for {begun} or more."
         )
-    told = [item for item in changed if item[0] not in ("output", *_FILES)]
-    if told:
-        say(f"note: since the checkpoint {_worded(told)}.")
-    if any(key == "training.epochs" for key, _, _ in told):
+    if "training.epochs" in changed:
         say(
             "note: the learning rate falls over all epochs, so from here on it is that of the new number; the run is "
             "not what one of so many epochs from the start would have been."
@@ -265,7 +298,7 @@ def _worded(changed: list[tuple[str, Any, Any]]) -> str:
 
 
 @cache
-def _code() -> str:
+def code() -> str:
     """Identify this package: its version, and its sources, which change more often."""
     folder, digest = Path(tunesmith.__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from tunesmith.runs.choosing import choose
 from tunesmith.runs.comparing import Cost, Meter, Scored
 from tunesmith.runs.continuing import Earlier, inherit
 from tunesmith.runs.family import Family
-from tunesmith.runs.folder import check_free, completed, unfinished
+from tunesmith.runs.folder import completed, unfinished
 from tunesmith.runs.forgetting import OldRows, forgotten, old_rows
 from tunesmith.runs.forgetting import worded as worded_loss
 from tunesmith.runs.members import prepare_members, train_in_turn
@@ -34,7 +33,7 @@ from tunesmith.runs.opening import open_family
 from tunesmith.runs.openings import kept_openings, read_openings, worded
 from tunesmith.runs.outcome import Outcome, compared
 from tunesmith.runs.preparing import Prepared, prepare
-from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, find_checkpoint, is_finished
+from tunesmith.runs.resuming import OF_A_PROCESS, Going, check_finished, check_wishes, find_checkpoint, is_finished
 from tunesmith.runs.schemes import introduce, learned_besides
 from tunesmith.runs.session import Session, check_apart
 from tunesmith.runs.teaching import learn_from_teacher
@@ -49,9 +48,8 @@ from tunesmith.training.loop import Loop
 from tunesmith.training.planning import Plan, plan
 from tunesmith.training.preflight import Preflight
 from tunesmith.training.processes import Processes, joined, take_device
+from tunesmith.training.stopping import ENDED
 from tunesmith.training.trial import Trial
-
-ENDED = 128 + signal.SIGTERM  # exit code of a process that was asked to end, as shells have it
 
 
 def train_recipe(
@@ -85,10 +83,7 @@ def _train_recipe(
 ) -> Path:
     (checked, earlier), (overwrite, resume) = given, wanted
     output = Path(checked.recipe.output).expanduser().absolute()
-    if resume and overwrite:
-        raise RecipeError("--resume goes on with a run, --overwrite replaces it: leave one of the two out.")
-    if not resume:
-        check_free(output, overwrite)
+    check_wishes(output, overwrite, resume)
     check_apart(checked, output)
     take_device(checked.recipe.model.device, processes.place)
     narrow_named(

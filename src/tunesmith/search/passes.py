@@ -33,7 +33,6 @@ from tunesmith.runs.labelling import Labelling
 from tunesmith.runs.opening import on_fold, open_family
 from tunesmith.runs.preparing import prepare_one
 from tunesmith.runs.teaching import learn_from_teacher
-from tunesmith.runs.training import ENDED
 from tunesmith.runs.writing import write_start
 from tunesmith.search.trials import Outcome
 from tunesmith.training.caching import kept_below
@@ -41,6 +40,7 @@ from tunesmith.training.loop import Loop
 from tunesmith.training.planning import plan
 from tunesmith.training.preflight import Preflight
 from tunesmith.training.processes import Processes
+from tunesmith.training.stopping import ENDED
 from tunesmith.training.taking import taken
 from tunesmith.training.trial import Trial, Validate
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from tunesmith.core.launch import launched, unhear
 
+ENDED = 128 + signal.SIGTERM  # exit code of a process that was asked to end, as shells have it
+
 _SIGNALS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}  # and who heeds them by default
 
 
