@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import write_jsonl
+from tunesmith.core.errors import DataError
 from tunesmith.core.registry import components
 from tunesmith.data.cleaned import read_cleaned
 from tunesmith.data.cleaning import html
@@ -56,6 +57,14 @@ def test_a_number_is_cleaned_as_it_is_written(tmp_path: Path) -> None:
     found = read_cleaned(find_reader(str(path)), Columns("text", None, ("number",)), changes=[Redaction()])
     assert [row["number"] for row in found.rows()] == ["<CARD_1>", "12", "True", "mail <MAIL_1>"]
     assert list(found.changed["redaction"]) == ["line 1", "line 4"]
+
+
+@pytest.mark.parametrize("columns", [Columns("text", None, (), ("text",)), Columns("text", None, ("who",), ("who",))])
+def test_a_column_that_is_kept_and_read_is_refused(tmp_path: Path, columns: Columns) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a text", "who": "bob@example.org"}])
+    with pytest.raises(DataError, match=rf"by the column '{columns.kept[0]}', which the model reads too"):
+        read_cleaned(find_reader(str(path)), columns, changes=[Redaction()])
+    assert len(read_cleaned(find_reader(str(path)), columns)) == 1
 
 
 def test_redaction_gives_one_value_one_placeholder_across_a_row() -> None:

@@ -7,16 +7,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from tunesmith.api import inspect_data
 from tunesmith.cli.main import app
 from tunesmith.core.errors import DataError, SecurityError
+from tunesmith.data.cleaned import read_cleaned
+from tunesmith.data.cleaning.unicode import Unicode
 from tunesmith.data.examples import Columns, find_reader, read_examples
 from tunesmith.data.files import image_pixels, size_of
 from tunesmith.data.inspection import Inspection
+from tunesmith.data.several import Several
 from tunesmith.data.sounds import Sound, read_sound
 from tunesmith.evaluation.sound_plots import waveforms
 
@@ -42,6 +48,23 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def kind(path: Path) -> str:
     return find_reader(path).name
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "saved"])
+def test_columns_that_nobody_looks_at_are_not_read(tmp_path: Path, name: str) -> None:
+    table = pa.table({"text": ["one", "two"], "label": ["a", "b"], "scan": [b"x" * 9, None]})
+    if name == "saved":
+        datasets.Dataset(table).save_to_disk(tmp_path / name)
+    else:
+        parquet.write_table(table, tmp_path / name)
+    assert list(rows(tmp_path / name)[0]) == ["text", "label", "scan"]
+    reader = find_reader(tmp_path / name)
+    for changes in ([], [Unicode()]):
+        found = read_cleaned(Several([reader, reader]), Columns("text", "label"), changes=changes)
+        assert [row["text"] for row in found.rows()] == ["one", "two"] * 2 and found.label_names == ["a", "b"]
+        assert [list(values) for _, values in reader.rows()] == [["text", "label"]] * 2
+    with pytest.raises(DataError, match=r"unknown column 'lable'; did you mean 'label'.*label, scan, text"):
+        read_examples(find_reader(tmp_path / name), Columns("text", "lable"))
 
 
 def test_conll(tmp_path: Path) -> None:

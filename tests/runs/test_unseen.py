@@ -49,6 +49,12 @@ def given(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_seen_classes_that_attributes_cannot_tell_apart_are_named(given: dict[str, Any]) -> None:
+    Path(given["attributes"]["table"]).write_text("class,friend,night\nplain,0,0\nfriend,1,0\nnight,1,0\nboth,1,1\n")
+    (said,) = [one for one in tunesmith.train(given).summary["warnings"] if "same value in every attribute" in one]
+    assert "the classes 'friend' and 'night' have the same value in every attribute (1 such pairs)" in said
+
+
 def test_rules_tell_an_unseen_class(given: dict[str, Any]) -> None:
     run = tunesmith.train(given)
     found = run.summary["unseen"]

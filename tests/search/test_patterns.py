@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,33 @@ def test_the_whole_way(recipe: Recipe, masked: Path, tmp_path: Path, capsys: pyt
     held = [json.loads(line)["text"] for line in (out / "validation.jsonl").read_text().splitlines()]
     assert not set(held) & {line["text"] for line in lines}  # what validates never teaches
     assert found["gain"][0]["metric"] == "accuracy"
-    values["data"].pop("label_descriptions")
     with pytest.raises(CheckpointError, match="exists"):
-        tunesmith.exploit_patterns(values, words[1:], tmp_path / "more.jsonl", out)
+        tunesmith.exploit_patterns(words[0], words[1:], tmp_path / "more.jsonl", out)
+    _goes_on(words, tmp_path, out, found)
+    values["data"].pop("label_descriptions")
     with pytest.raises(DataError, match="no data file"):
         tunesmith.exploit_patterns(values, words[1:], tmp_path / "nowhere.jsonl", tmp_path / "other")
     assert not (tmp_path / "other").exists()  # refused before a pattern was tuned
     with pytest.raises(RecipeError, match="weights"):
         tunesmith.exploit_patterns(values, words[1:], tmp_path / "more.jsonl", tmp_path / "new", weights="best")
+
+
+def _goes_on(words: list[str], folder: Path, out: Path, found: dict[str, Any]) -> None:
+    """What is finished is not trained again, and what is gone is; other rows are refused."""
+    files = {path: path.stat().st_mtime_ns for path in (out / "patterns" / "so").rglob("*")}
+    shutil.rmtree(out / "final")
+    again = tunesmith.exploit_patterns(words[0], words[1:], folder / "more.jsonl", out, resume=True)
+    assert again.summary() == found
+    assert {path: path.stat().st_mtime_ns for path in (out / "patterns" / "so").rglob("*")} == files
+    with pytest.raises(CheckpointError, match=r"temperature is 3\.0, there it was 2\.0"):
+        tunesmith.exploit_patterns(words[0], words[1:], folder / "more.jsonl", out, resume=True, temperature=3.0)
+    with pytest.raises(CheckpointError, match="prompts"):
+        tunesmith.exploit_patterns(words[0], words[1:2], folder / "more.jsonl", out, resume=True)
+    write_jsonl(folder / "others.jsonl", [{"text": "good evening to you all"}])
+    with pytest.raises(CheckpointError, match="unlabelled rows is"):
+        tunesmith.exploit_patterns(words[0], words[1:], folder / "others.jsonl", out, resume=True)
+    with pytest.raises(CheckpointError, match="holds no pattern-exploiting training to go on with"):
+        tunesmith.exploit_patterns(words[0], words[1:], folder / "more.jsonl", folder / "nothing", resume=True)
 
 
 def test_what_is_refused_before_a_pattern_is_tuned(recipe: Recipe, masked: Path, tmp_path: Path) -> None:

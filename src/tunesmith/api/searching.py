@@ -169,6 +169,7 @@ def exploit_patterns(
     output: str | Path,
     overrides: Sequence[str] = (),
     *,
+    resume: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Taught:
@@ -180,6 +181,7 @@ def exploit_patterns(
         unlabelled: data file with the recipe's text column.
         output: new folder for all runs.
         overrides: `key=value` texts that win over the recipe.
+        resume: go on with what was stopped; it ends as if it had not been.
         progress: where to show progress; bars on a terminal when None.
         **settings: temperature, weights (validation or even), compare.
     Returns:
@@ -188,4 +190,5 @@ def exploit_patterns(
         TunesmithError: any mistake in recipe, data, model or prompts.
     """
     checked = build_settings(PatternSettings, settings, "patterns")
-    return teach(recipe, prompts, unlabelled, Path(output).expanduser().absolute(), overrides, checked, progress)
+    place = Path(output).expanduser().absolute()
+    return teach(recipe, prompts, unlabelled, place, overrides, checked, progress, resume)

@@ -291,6 +291,7 @@ def pet(  # noqa: PLR0913 - a parameter per option
     temperature: Annotated[float, typer.Option(help="Above 1 softens what the patterns teach.")] = 2.0,
     weights: Annotated[str, typer.Option(help="Count patterns by accuracy on validation, or even.")] = "validation",
     compare: Annotated[bool, typer.Option(help="Train without the unlabelled rows too.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what was stopped.")] = False,
     as_json: Json = False,
 ) -> None:
     """Tune several prompts, let them label rows, learn from that."""
@@ -299,7 +300,7 @@ def pet(  # noqa: PLR0913 - a parameter per option
     changes = [word for word in prompts if "=" in word and not Path(word).exists()]
     files = [word for word in prompts if word not in changes]
     how: dict[str, Any] = {"temperature": temperature, "weights": weights, "compare": compare}
-    taught = carry_out(recipe, files, unlabelled, output, changes, **how)
+    taught = carry_out(recipe, files, unlabelled, output, changes, resume=resume, **how)
     _give(taught.summary(), as_json, display.taught(taught.summary()))
 
 

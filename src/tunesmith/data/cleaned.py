@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from tunesmith.core.errors import DataError
 from tunesmith.core.progress import Progress
 from tunesmith.data.cleaning.base import Change
 from tunesmith.data.examples import Columns, Examples, Lines, read_examples
@@ -28,6 +29,10 @@ class Cleaned(Reader):
         super().__init__(inner.path, inner.encoding, inner.max_characters)
         self._inner, self._texts, self._changes = inner, columns, changes
         self.changed = {step.name: Lines() for step in changes}
+
+    def want(self, columns: Sequence[str]) -> None:
+        """Say it to the reader inside."""
+        self._inner.want(columns)
 
     def rows(self) -> Iterator[Row]:
         """Go through the file's rows, changed, a few hundred at a time."""
@@ -91,10 +96,17 @@ def read_cleaned(
     Returns:
         The examples; `changed` says which rows.
     Raises:
-        DataError: as `read_examples`; a text of which nothing is left counts as empty.
+        DataError: as `read_examples`; a text of which nothing is left counts as empty. Or a column is kept and read.
     """
     if not changes:
         return read_examples(reader, columns, drop_empty)
+    both = next((name for name in (columns.text, *columns.others) if name in columns.kept), None)
+    if both is not None:
+        raise DataError(
+            f"{reader.path}: rows are split, taught or weighed by the column '{both}', which the model reads too. Such "
+            "columns stay as they are, so data.cleaning would pass it by. Copy it under another name, for one of the "
+            "two, or leave data.cleaning out."
+        )
     texts = [name for name in columns.all() if name not in (columns.label, *columns.kept)]
     return with_changes(Cleaned(reader, texts, changes), columns, drop_empty)
 

@@ -217,6 +217,7 @@ def read_examples(reader: Reader, columns: Columns, drop_empty: bool = False) ->
         DataError: no rows, a missing column, empty or null cells.
     """
     collector = _Collector(reader.path, columns, reader.max_characters, type(reader).mend)
+    reader.want(columns.all())
     for where, values in steady_rows(reader):
         collector.add(where, values)
     return collector.finish(drop_empty)

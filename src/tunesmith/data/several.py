@@ -19,6 +19,11 @@ class Several(Reader):
         super().__init__(first.path, first.encoding, first.max_characters)
         self._readers = readers
 
+    def want(self, columns: Sequence[str]) -> None:
+        """Say it to the readers of all."""
+        for reader in self._readers:
+            reader.want(columns)
+
     def rows(self) -> Iterator[Row]:
         """Go through the rows of all."""
         yield from self._readers[0].rows()

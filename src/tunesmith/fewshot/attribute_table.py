@@ -93,11 +93,22 @@ class AttributeTable:
                 "classes): nothing could be learned or tested. Remove its row, or name it among the unseen classes."
             )
 
-    def _check_apart(self, given: Sequence[str], unseen: set[str]) -> None:
+    def alike(self, given: Sequence[str]) -> list[tuple[str, str]]:
+        """Find classes that have the same value in every attribute.
+
+        Args:
+            given: names, each in the table.
+        Returns:
+            Each class that is like an earlier one, behind that one.
+        """
         first: dict[tuple[float, ...], str] = {}
-        for name, row in zip(given, self.signatures(given), strict=True):
-            other = first.setdefault(tuple(row.tolist()), name)
-            if other != name and (name in unseen or other in unseen):
+        rows = zip(given, self.signatures(given), strict=True)
+        firsts = [(first.setdefault(tuple(row.tolist()), name), name) for name, row in rows]
+        return [(other, name) for other, name in firsts if other != name]
+
+    def _check_apart(self, given: Sequence[str], unseen: set[str]) -> None:
+        for other, name in self.alike(given):
+            if name in unseen or other in unseen:
                 raise DataError(
                     f"{self.where}: the classes '{other}' and '{name}' have the same value in every attribute, so "
                     "nothing could tell them apart. Add an attribute in which they differ."

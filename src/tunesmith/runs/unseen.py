@@ -80,7 +80,7 @@ class UnseenClasses:
         table.check(known, names)
         tokens, _ = family.encode(session, placed_rows(session.reads, examples))
         labels = [examples.label(row) for row in range(len(examples))]
-        family.corpus.warnings.extend(_remarks(examples, family))
+        family.corpus.warnings.extend([*_remarks(examples, family), *_said_of_seen(table, known)])
         found = cls(way, table, names, (_cells(family, examples), tokens), labels)
         way.check_rows(fewest_taught(_labels(family, "train"), family.judge.bootstrap.seed), _PARTS)
         return replace(found, measured=found._found(None, family)) if way.reads == "measurements" else found
@@ -126,6 +126,18 @@ def _remarks(examples: Examples, family: Family) -> list[str]:
     if len(examples) < FEW:
         said.append(f"unseen: only {len(examples)} rows, so its scores and intervals say little.")
     return said
+
+
+def _said_of_seen(table: AttributeTable, seen: list[str]) -> list[str]:
+    """Remark on seen classes that attributes cannot tell apart; unseen ones are refused."""
+    alike = table.alike(seen)
+    if not alike:
+        return []
+    return [
+        f"{table.where}: the classes '{alike[0][0]}' and '{alike[0][1]}' have the same value in every attribute "
+        f"({len(alike)} such pairs), so among all classes their rows are told by chance. Add an attribute in which "
+        "they differ."
+    ]
 
 
 @dataclass(frozen=True)

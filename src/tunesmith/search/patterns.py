@@ -12,7 +12,7 @@ import numpy as np
 
 from tunesmith.core.arrays import Array
 from tunesmith.core.errors import RecipeError, TunesmithError
-from tunesmith.core.files import write_json, write_text
+from tunesmith.core.files import hash_of, write_json, write_text
 from tunesmith.core.progress import Progress
 from tunesmith.core.settings import Settings, setting
 from tunesmith.data.cleaned import read_cleaned
@@ -28,13 +28,15 @@ from tunesmith.runs.run import Run
 from tunesmith.runs.session import Reading, open_reading
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.comparing import read_prompts
+from tunesmith.search.journal import Journal
 from tunesmith.search.opening import Table, read_rows
+from tunesmith.search.shares_kept import facts_of
 from tunesmith.training.cleaning import changes_of
 from tunesmith.training.corpus import Corpus
 from tunesmith.training.reading import resolve_path
 from tunesmith.training.unlabelled import new_rows, worded
 
-_SOFT = "soft"
+_SOFT, _ASKED, _SUMMARY = "soft", "asked.json", "summary.json"
 
 
 class PatternSettings(Settings):
@@ -79,7 +81,7 @@ class Taught:
         }
 
 
-def exploit_patterns(
+def exploit_patterns(  # noqa: PLR0913 - a parameter per option
     recipe: str | Path | Mapping[str, Any],
     prompts: Sequence[str | Path],
     unlabelled: str | Path,
@@ -87,6 +89,7 @@ def exploit_patterns(
     overrides: Sequence[str] = (),
     settings: PatternSettings | None = None,
     progress: Progress | None = None,
+    resume: bool = False,
 ) -> Taught:
     """Tune each pattern, let them label rows softly, and train the recipe on labelled and softly labelled rows.
 
@@ -100,6 +103,7 @@ def exploit_patterns(
         overrides: `key=value` texts that win over the recipe.
         settings: of the teaching.
         progress: for the user.
+        resume: go on with one that was stopped; runs that are finished are taken as they are.
     Returns:
         The runs and the gain.
     Raises:
@@ -113,16 +117,21 @@ def exploit_patterns(
         raise RecipeError(f"task: {checked.task.name} writes and has no labels. Choose a task with labels.")
     if nothing := trains_nothing(checked.recipe, checked.method):
         raise RecipeError(f"method: {nothing}, so labelled rows would teach nothing. Name a method that trains.")
-    check_new(output)
+    if not resume:
+        check_new(output)
     values, session = placed(checked), open_reading(checked)
     corpus = read_rows(checked, session)
     _check_weighed(settings, corpus)
     unread, kept, said = _unlabelled(named, checked, str(unlabelled), session, corpus)
     texts = _texts(unread, kept, checked.recipe.data.text)
     _check_patterns(values, named)
+    facts = {**facts_of(checked, settings), **_read(named, corpus, texts)}
+    Journal(output, "pattern-exploiting training", _ASKED, _SUMMARY).open(facts, resume)
     for sentence in said:
         progress.say(sentence)
-    patterns = {name: _tuned(values, prompt, output / "patterns" / name, progress) for name, prompt in named.items()}
+    patterns = {
+        name: _trained(_pattern(values, prompt, output / "patterns" / name), progress) for name, prompt in named.items()
+    }
     weights = _weights(patterns, settings.weights)
     chances = [run.chances(unread, kept) for run in patterns.values()]
     soft = taught(chances, list(weights.values()), settings.temperature)
@@ -138,13 +147,12 @@ def exploit_patterns(
     held = {name: str(output / f"{name}.jsonl") for name in corpus.splits if name != "train"}
     split_by = dict.fromkeys(("near_copies", "group", "time", "folds"))  # everything is held out already
     data = {**values["data"], **held, **split_by, "fold": 0, "fold_repeats": 1, "columns": []}
-    final = Run(train_recipe({**values, "data": {**data, "train": str(output / "taught.jsonl"), "soft_labels": _SOFT}},
-                             progress=progress))  # fmt: skip
-    alone = {**values, "output": str(output / "plain")}
-    plain = Run(train_recipe(alone, progress=progress)) if settings.compare else None
+    data |= {"train": str(output / "taught.jsonl"), "soft_labels": _SOFT}
+    final = _trained({**values, "data": data}, progress)
+    plain = _trained({**values, "output": str(output / "plain")}, progress) if settings.compare else None
     split = "test" if "test" in corpus.splits else "validation"
     found = Taught(final, patterns, weights, plain, _gains(final, plain, checked, held[split]), split)
-    write_json(output / "summary.json", found.summary())
+    write_json(output / _SUMMARY, found.summary())
     return found
 
 
@@ -215,8 +223,16 @@ def _pattern(values: Mapping[str, Any], prompt: Prompt, output: Path) -> dict[st
     }
 
 
-def _tuned(values: Mapping[str, Any], prompt: Prompt, output: Path, progress: Progress) -> Run:
-    return Run(train_recipe(_pattern(values, prompt, output), progress=progress))
+def _trained(values: Mapping[str, Any], progress: Progress) -> Run:
+    """Carry a recipe out, or go on with what is left of it."""
+    return Run(train_recipe(values, progress=progress, resume=Path(values["output"]).exists()))
+
+
+def _read(named: Mapping[str, Prompt], corpus: Corpus, texts: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Return what was read, as it has to be the same when the training goes on."""
+    prompts = {name: prompt.model_dump(mode="json", exclude_defaults=True) for name, prompt in named.items()}
+    rows = {"rows": corpus.content_hash, "unlabelled rows": hash_of(list(texts)), **corpus.descriptions}
+    return {"prompts": prompts, **rows}
 
 
 def _weights(patterns: Mapping[str, Run], how: str) -> dict[str, float]:

@@ -53,6 +53,7 @@ class Reader:
         self.codec = "utf-8-sig" if plain else encoding  # it reads files with and without a byte-order mark
         self.max_characters = max_characters
         self.columns = list(columns)
+        self.wanted: list[str] = []  # columns that `want` named
         self.unreadable: list[dict[str, str]] | None = None  # a list gathers files that cannot be read
         self.skipped: list[str] = []  # files of other kinds, which readers of folders leave out
 
@@ -74,6 +75,24 @@ class Reader:
             (where it stands, values by column) for each row.
         """
         raise NotImplementedError
+
+    def want(self, columns: Sequence[str]) -> None:
+        """Say which columns will be looked at; readers that can may leave others out, if every one of these is there.
+
+        Args:
+            columns: their names; none for all.
+        """
+        self.wanted = list(columns)
+
+    def chosen(self, names: Sequence[str]) -> list[str] | None:
+        """Choose the columns to read.
+
+        Args:
+            names: of all columns of the source.
+        Returns:
+            Those that are wanted; None for all, so that a missing one can be told beside those that are there.
+        """
+        return self.wanted if self.wanted and set(self.wanted) <= set(names) else None
 
     def attempt(self, path: str | Path, read: Callable[[Any], Read]) -> Read | None:
         """Read the image or sound of a row.

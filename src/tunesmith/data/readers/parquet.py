@@ -12,7 +12,7 @@ from tunesmith.data.readers.base import Reader, Row
 
 @register("readers")
 class Parquet(Reader):
-    """Apache Parquet, read a few thousand rows at a time."""
+    """Apache Parquet, read a few thousand rows at a time, and only the columns that are looked at."""
 
     name: ClassVar[str] = "parquet"
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
@@ -34,7 +34,7 @@ class Parquet(Reader):
                 if len(set(names)) < len(names):
                     twice = next(name for name in names if names.count(name) > 1)
                     raise DataError(f"{self.path}: the column '{twice}' stands twice; rename one.")
-                for batch in file.iter_batches(batch_size=4096):
+                for batch in file.iter_batches(batch_size=4096, columns=self.chosen(names)):
                     for values in batch.to_pylist():
                         number += 1
                         yield f"row {number}", values

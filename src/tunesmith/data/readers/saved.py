@@ -48,6 +48,9 @@ class Saved(Reader):
             MissingDependency: the package `datasets` is not installed.
         """
         table = self._table()
+        wanted = self.chosen(table.column_names)
+        if wanted is not None:
+            table = table.select_columns(wanted)
         features = {key: feature for key, feature in table.features.items() if _holds_labels(feature)}
         for number, values in enumerate(table, 1):
             for key, feature in features.items():
