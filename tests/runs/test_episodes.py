@@ -387,7 +387,12 @@ def test_the_command(images: dict[str, Any], tmp_path: Path, capsys: pytest.Capt
     found = json.loads(capsys.readouterr().out)
     assert found["learner"] == "matching" and found["metrics"]["3-way 2-shot"]["value"] > 1 / 3
     app(["episodes", str(tmp_path / "recipe.yaml"), "--overwrite"], standalone_mode=False)
-    assert "3-way 1-shot" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3-way 1-shot" in printed and f"report: {images['output']}" in printed
+    app(["show", images["output"]], standalone_mode=False)
+    assert capsys.readouterr().out == printed
+    with pytest.raises(CheckpointError, match=r"a run of `tunesmith episodes`; tunesmith\.EpisodeRun\.load opens it"):
+        tunesmith.Run.load(images["output"])
     with pytest.raises(CheckpointError, match="is no run of meta-training"):
         (tmp_path / "run" / "metrics.json").write_text("{}")
         tunesmith.EpisodeRun(tmp_path / "run")

@@ -11,7 +11,7 @@ from tunesmith.api.searching import (
     search_prompts,
     search_settings,
 )
-from tunesmith.api.tuning import episodes, inspect, inspect_data, lr_range, show_prompts, train
+from tunesmith.api.tuning import episodes, inspect, inspect_data, lr_range, open_run, show_prompts, train
 from tunesmith.evaluation.comparison import Comparison
 from tunesmith.methods.attaching import attach
 from tunesmith.models.delta import Delta
@@ -46,6 +46,7 @@ __all__ = [
     "merge",
     "merge_deltas",
     "mix",
+    "open_run",
     "plan",
     "prompt_words",
     "rank_prompts",

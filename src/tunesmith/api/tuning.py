@@ -10,6 +10,7 @@ from tunesmith.core.progress import Progress
 from tunesmith.runs.episode_run import EpisodeRun
 from tunesmith.runs.episodes import train_episodes
 from tunesmith.runs.examining import Look, inspect_files
+from tunesmith.runs.folder import is_meta_trained
 from tunesmith.runs.inspecting import inspect_recipe, preview_prompts
 from tunesmith.runs.rates import find_rate
 from tunesmith.runs.run import Run
@@ -64,6 +65,19 @@ def episodes(
         SystemExit: SIGTERM came while training ran; a checkpoint was written.
     """
     return EpisodeRun(train_episodes(recipe, overrides, overwrite, progress, resume))
+
+
+def open_run(folder: str | Path) -> Run | EpisodeRun:
+    """Open a run folder of any kind.
+
+    Args:
+        folder: that `train` or `episodes` left.
+    Returns:
+        The run; an `EpisodeRun` where it was meta-trained.
+    Raises:
+        CheckpointError: not a complete run folder.
+    """
+    return EpisodeRun.load(folder) if is_meta_trained(Path(folder).expanduser()) else Run.load(folder)
 
 
 def inspect(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3) -> dict[str, Any]:

@@ -337,12 +337,11 @@ def list_components(
 @app.command()
 def show(run: Folder, as_json: Json = False) -> None:
     """Show what a run is and how good it is."""
-    from tunesmith.api import Run
+    from tunesmith.api import EpisodeRun, open_run
 
-    found = Run.load(run)
-    _give(
-        {"run": str(found.folder), "fingerprint": found.fingerprint, **found.summary}, as_json, display.trained(found)
-    )
+    found = open_run(run)
+    shown = display.episodes(found) if isinstance(found, EpisodeRun) else display.trained(found)
+    _give({"run": str(found.folder), "fingerprint": found.fingerprint, **found.summary}, as_json, shown)
 
 
 @app.command()

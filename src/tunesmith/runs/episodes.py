@@ -31,7 +31,7 @@ from tunesmith.recipe.loading import to_yaml
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.runs.episode_data import Labelled, read_split
 from tunesmith.runs.episode_model import EpisodeModel, open_episode_model
-from tunesmith.runs.folder import BASE, FINGERPRINT, completed, unfinished
+from tunesmith.runs.folder import BASE, CLASSES, FINGERPRINT, completed, unfinished
 from tunesmith.runs.resuming import check_finished, check_same, check_wishes, code, find_checkpoint, is_finished
 from tunesmith.runs.writing import versions
 from tunesmith.training.checkpoints import Checkpoint, Checkpoints
@@ -222,7 +222,7 @@ def _write(outcome: EpisodesOutcome, folder: Path) -> None:
     found = summary(outcome)
     write_json(folder / "metrics.json", found)
     write_text(folder / "report.html", _report(outcome, found))
-    write_json(folder / "classes.json", {"train": outcome.parts[0].names, "test": outcome.parts[1].names})
+    write_json(folder / CLASSES, {"train": outcome.parts[0].names, "test": outcome.parts[1].names})
     write_json(folder / FINGERPRINT, _fingerprint(checked, model, outcome.parts))
 
 

@@ -17,6 +17,7 @@ from tunesmith.training.checkpoints import drop, found
 
 FINGERPRINT = "fingerprint.json"
 _WRITING = ".writing-"
+CLASSES = "classes.json"  # in a run of meta-training, the classes learned from and those scored on
 BASE = "base"  # folder in the run of a model that was made for it
 _BEST = "best"  # folder in the run, or in a member's, with the states of its best epochs
 LEARNED = "ensemble.safetensors"  # in the run of an ensemble, what its members are put together with
@@ -112,6 +113,15 @@ def is_run(folder: Path) -> bool:
         folder: any path.
     """
     return (folder / FINGERPRINT).is_file() or bool(found(folder / CHECKPOINTS))
+
+
+def is_meta_trained(folder: Path) -> bool:
+    """Say whether a folder is a finished run of meta-training.
+
+    Args:
+        folder: any path.
+    """
+    return (folder / FINGERPRINT).is_file() and (folder / CLASSES).is_file()
 
 
 def _empty(folder: Path) -> bool:

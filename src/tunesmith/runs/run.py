@@ -36,7 +36,15 @@ from tunesmith.methods.store import load_delta, read_tensors
 from tunesmith.recipe.loading import Checked, load_recipe
 from tunesmith.runs.answering import Answering, Prediction, device_here
 from tunesmith.runs.calibrating import Calibrating, calibrate, forget_calibration, read_calibration
-from tunesmith.runs.folder import FINGERPRINT, LEARNED, best_folder, count_members, member_folder, unfinished
+from tunesmith.runs.folder import (
+    FINGERPRINT,
+    LEARNED,
+    best_folder,
+    count_members,
+    is_meta_trained,
+    member_folder,
+    unfinished,
+)
 from tunesmith.runs.opening import family_of, metric_names, score_texts
 from tunesmith.runs.openings import note_opening, read_openings, worded
 from tunesmith.runs.session import Session, open_session
@@ -99,6 +107,10 @@ class Run(Speaking, Answering):
         """Read what a run folder says about itself."""
         if self.unfinished:
             _log.warning("%s", self.unfinished)
+        if is_meta_trained(self.folder):
+            raise CheckpointError(
+                f"{self.folder} is a run of `tunesmith episodes`; tunesmith.EpisodeRun.load opens it."
+            )
         self.fingerprint = read_json(self.folder / FINGERPRINT, dict)
         self.labels = read_json(self.folder / "labels.json", list)
         self.summary = read_json(self.folder / "metrics.json", dict)
