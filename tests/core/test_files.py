@@ -25,13 +25,18 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_nobody_may_read_a_file_whom_the_umask_leaves_out(tmp_path: Path, mask: int, mode: int) -> None:
+def test_the_umask_says_who_may_read_a_file(tmp_path: Path, mask: int, mode: int) -> None:
+    def replaced(place: Path) -> None:
+        os.close(os.open(tmp_path / "other", os.O_CREAT | os.O_WRONLY, 0o600))
+        os.replace(tmp_path / "other", place)
+
     before = os.umask(mask)
     try:
         files.write_text(tmp_path / "a.txt", "one")
+        files.write_atomic(tmp_path / "b.txt", replaced)
     finally:
         os.umask(before)
-    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a.txt", "b.txt")] == [mode, mode]
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:

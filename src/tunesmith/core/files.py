@@ -30,9 +30,11 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     temporary: Path | None = None
     try:
         name = path.parent / f".{path.name}.{secrets.token_hex(4)}"
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # less where the user's umask says so
-        temporary = name
+        made = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)  # less where the user's umask says so
+        temporary, mode = name, os.fstat(made).st_mode & 0o777
+        os.close(made)
         write(temporary)
+        os.chmod(temporary, mode)  # safetensors puts a file of its own there, which nobody else may read
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

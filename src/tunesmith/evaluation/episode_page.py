@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tunesmith.core.arrays import Array
-from tunesmith.evaluation.comparison_plots import before_and_after
 from tunesmith.evaluation.metrics.base import worded
 from tunesmith.evaluation.page import page, pairs, safe, section, table
 from tunesmith.evaluation.plots import canvas, drawn
@@ -80,10 +79,27 @@ def episodes_page(
 
 
 def _gains(found: Mapping[str, Any]) -> str:
-    shapes = list(found["metrics"])
-    after = [[100 * found["metrics"][shape][key] for key in ("value", "low", "high")] for shape in shapes]
-    before = [{"class means, untrained": 100 * found["before"][shape]["value"]} for shape in shapes]
-    return before_and_after(shapes, [(one[0], one[1], one[2]) for one in after], before, "accuracy, %")
+    figure, (axes,) = canvas(7.2, 1.0 + 0.36 * len(found["metrics"]))
+    for place, (shape, after) in enumerate(found["metrics"].items()):
+        value, low, high = (100 * after[key] for key in ("value", "low", "high"))
+        before = 100 * found["before"][shape]["value"]
+        axes.plot([before, value], [place, place], color=_SOFT, linewidth=1.2, zorder=1)
+        axes.plot([low, high], [place, place], color=_BLUE, linewidth=2.2, zorder=2)
+        axes.plot(before, place, "s", color="white", mec=_SOFT, mew=1.6, label="class means, untrained", zorder=3)
+        axes.plot(value, place, "o", color=_BLUE, label="after training", zorder=4)
+    axes.set_yticks(range(len(found["metrics"])), list(found["metrics"]))
+    axes.set_ylim(len(found["metrics"]) - 0.4, -0.6)
+    axes.set_xlabel("accuracy, %")
+    axes.grid(axis="x", color=_GRID, linewidth=0.6)
+    axes.legend(*_first_of_each(axes), frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return drawn(figure)
+
+
+def _first_of_each(axes: Any) -> tuple[list[Any], list[str]]:
+    """Keep one entry of the legend for each name."""
+    handles, names = axes.get_legend_handles_labels()
+    kept = dict(zip(names, handles, strict=True))
+    return list(kept.values()), list(kept)
 
 
 def loss_curve(losses: Sequence[float]) -> str:
