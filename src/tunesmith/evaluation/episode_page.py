@@ -139,7 +139,7 @@ def spread(accuracies: Mapping[str, tuple[Array, Array]]) -> str:
         An SVG element.
     """
     figure, panels = canvas(3.2 * len(accuracies) + 0.6, 2.8, len(accuracies))
-    edges = np.linspace(0, 100, 21)
+    edges = np.linspace(0, 100, 11)
     for axes, (name, (before, after)) in zip(panels, accuracies.items(), strict=True):
         axes.hist(100 * before, edges, color=_SOFT, label="before")
         axes.hist(100 * after, edges, color=_BLUE, histtype="step", linewidth=1.6, label="after")
