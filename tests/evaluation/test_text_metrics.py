@@ -47,6 +47,18 @@ def test_overlaps_by_hand() -> None:
     assert score("rouge-l", found) == pytest.approx((2 * 5 / 12 + 2 * 1 / 4 + 2 * 4 / 10 + 2 * 1 / 6) / 4)
 
 
+def test_an_answer_of_articles_or_signs_alone_is_compared_as_it_is() -> None:
+    """As in multiple choice, where A is no article: nothing, or another sign, is no right answer."""
+    found = written(["", "A.", "<", "the"], [["A"], ["A"], [">"], ["a"]])
+    assert score("exact-match", found) == score("token-f1", found) == pytest.approx(1 / 4)
+
+
+def test_vowel_signs_and_accents_belong_to_their_words_and_wide_punctuation_does_not() -> None:
+    found = written(["की", "re\u0301sume\u0301", "你好！", "で・す ❤️"], [["का"], ["résumé"], ["你好"], ["です"]])
+    assert score("exact-match", found) == pytest.approx(3 / 4)
+    assert words("हिन्दी İz ﬁne") == ["हिन्दी", "i\u0307z", "ﬁne"]
+
+
 def test_words_without_neighbours_have_no_pairs() -> None:
     """As in Google's rouge_score: one word has no pairs, so none can be right."""
     assert score("rouge-2", written(["London"], [["Paris"]])) == score("rouge-2", written(["Paris"], [["Paris"]])) == 0
