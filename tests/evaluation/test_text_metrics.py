@@ -12,6 +12,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from tunesmith.core.registry import find
 from tunesmith.evaluation.metrics.base import worded, worded_gain
+from tunesmith.evaluation.pairs import compare_pairs
 from tunesmith.evaluation.statistics import Bootstrap, estimate, metrics_by_name, paired_difference
 from tunesmith.evaluation.words import unspaced, words
 from tunesmith.evaluation.written import Written
@@ -100,6 +101,14 @@ def test_intervals_and_paired_comparisons_take_texts() -> None:
     assert scores["token-f1"].value == 1.0 and scores["bleu"].value == pytest.approx(100.0)
     gain = paired_difference(better, written(), find("metrics", "rouge-l")(), Bootstrap(200))
     assert gain.estimate.value > 0.3 and gain.estimate.low > 0
+
+
+def test_the_interval_of_what_repeated_rows_lower_holds_the_score() -> None:
+    answers = [f"word{row} and{row}" for row in range(12)]
+    found, metrics = written(answers, [["x"]] * 12), metrics_by_name(["distinct-1", "distinct-2"])
+    compared = compare_pairs([found, found], metrics[0], Bootstrap(100)).scores
+    for one in (*estimate(found, metrics, Bootstrap(100)).values(), *compared):
+        assert one.low < one.value == one.high == 1.0
 
 
 def test_rows_that_were_not_answered_count_for_likelihoods_only() -> None:
