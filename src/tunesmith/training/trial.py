@@ -480,6 +480,7 @@ class Trial:
         Before the first epoch's end, go to the average where something averages.
         """
         best = self.ranking.best
+        self._mean_key, self.trained.averaged = None, []  # those of an earlier stage, where there was one
         state = self.answers() if best is None else best.state
         if state is not None:
             self.tuned.restore(state)
