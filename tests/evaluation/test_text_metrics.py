@@ -64,6 +64,7 @@ def test_words_without_neighbours_have_no_pairs() -> None:
     """As in Google's rouge_score: one word has no pairs, so none can be right."""
     assert score("rouge-2", written(["London"], [["Paris"]])) == score("rouge-2", written(["Paris"], [["Paris"]])) == 0
     assert score("rouge-2", written(["so it is"], [["no", "so it is"]])) == 1
+    assert score("rouge-l", written(["<"], [[">"]])) == score("rouge-1", written(["<"], [[">"]])) == 0
 
 
 def test_distinct_counts_runs_of_words_once() -> None:
