@@ -12,6 +12,7 @@ from tunesmith.evaluation.calibration import (
     threshold_for_precision,
     with_temperature,
 )
+from tunesmith.evaluation.calibration_page import sentences
 from tunesmith.evaluation.predictions import Predictions
 
 
@@ -65,3 +66,15 @@ def test_what_cannot_be_chosen_is_refused() -> None:
     wrong_first = Predictions(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([1, 1]))
     with pytest.raises(DataError, match=r"no threshold reaches a precision of 0.9 .* highest is 0.500"):
         threshold_for_precision(wrong_first, 0.9)
+
+
+def test_a_wish_that_takes_no_threshold_is_told_and_how_sure_it_is() -> None:
+    share = {"value": 0.925, "low": 0.801, "high": 0.974}
+    found = {
+        "temperature": 1.2, "threshold": 0.0, "fitted_on": "validation", "fitted_rows": 40,
+        "wanted": {"precision": 0.9, "coverage": None}, "splits": {"validation": {"answered": {"precision": share}}},
+    }  # fmt: skip
+    said = " ".join(sentences(found))
+    assert "All rows are answered" in said and "90 % may be missed on new rows" in said and "80.1 %" in said
+    none = {**found, "wanted": {"precision": None, "coverage": None}}
+    assert "answered" not in " ".join(sentences(none)) and "missed" not in " ".join(sentences(none))

@@ -1,15 +1,17 @@
 """Several models on the same rows: tests of pairs, groups, and intervals that hold near 0 and 1."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
 from tunesmith.evaluation.changes import changes
-from tunesmith.evaluation.comparison import axis, differing, flattened, short_names
-from tunesmith.evaluation.pairs import compare_pairs, enough, letters, mcnemar
+from tunesmith.evaluation.comparison import Comparison, Entry, axis, differing, flattened, short_names
+from tunesmith.evaluation.comparison_page import sentences
+from tunesmith.evaluation.pairs import Pair, compare_pairs, enough, letters, mcnemar
 from tunesmith.evaluation.predictions import Predictions
-from tunesmith.evaluation.statistics import Bootstrap, metrics_by_name, paired_shares, wilson
+from tunesmith.evaluation.statistics import Bootstrap, Estimate, metrics_by_name, paired_shares, wilson
 from tunesmith.evaluation.written import Written
 
 (ACCURACY,) = metrics_by_name(["accuracy"])
@@ -28,6 +30,23 @@ def test_letters_are_shared_exactly_by_those_that_are_not_apart() -> None:
             found = letters(count, apart)
             assert all((not set(found[one]) & set(found[two])) == ((one, two) in apart) for one, two in pairs)
     assert letters(3, []) == ["a", "a", "a"]
+
+
+def test_who_is_tied_with_the_best_is_said_of_more_runs_than_letters() -> None:
+    """28 runs that are all told apart but the last two: their letters are a to z, a' and a'."""
+    places = list(combinations(range(28), 2))
+    apart = [pair for pair in places if pair != (26, 27)]
+    scores = [Estimate(0.9 - 0.01 * at, 0.899 - 0.01 * at, 0.901 - 0.01 * at) for at in range(28)]
+    entries = [
+        Entry(f"run{at}", "", {"accuracy": score}, {}, group, {"trainable_parameters": 1}, [], {})
+        for at, (score, group) in enumerate(zip(scores, letters(28, apart), strict=True))
+    ]
+    pairs = [Pair(*pair, scores[0], 0.0, 0.0, 1, 0, float(pair not in apart)) for pair in places]
+    found = Comparison(entries, "accuracy", True, "test", ["line 2"], [], pairs, [], [], Bootstrap())
+    assert entries[26].group == entries[27].group == "a'"
+    assert "told apart from every other run" in " ".join(sentences(found))
+    again = replace(found, pairs=[replace(pair, p_value=float(pair.second == 2)) for pair in pairs])
+    assert "Not told apart from it: run2." in " ".join(sentences(again))
 
 
 def test_mcnemar_by_hand() -> None:

@@ -22,6 +22,14 @@ def test_odd_names() -> None:
         assert svg.startswith("<svg") and "<b>&" not in svg and "&lt;b&gt;&amp;" in svg and "from $5 to $6" in svg
 
 
+def test_odd_settings_and_scores_of_trials() -> None:
+    heads = [(name, [(0.0, name), (1.0, "x")]) for name in ODD]
+    for scores in ([0.5, 0.6], [1.0, INF], [NAN, 0.5], [NAN, NAN]):
+        lines = [([0.5] * len(ODD), score) for score in scores]
+        svg = plots.parallel_coordinates(heads, lines, "accuracy", True)
+        assert svg.startswith("<svg") and "from $5 to $6" in svg
+
+
 def test_odd_numbers() -> None:
     history = [{"epoch": 1, "validation loss": NAN, "accuracy": 0.5}, {"epoch": 2, "validation loss": 2.0}]
     for losses in ([], [1.0], [NAN, INF, 1.0], [0.5] * 200):

@@ -12,6 +12,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from tunesmith.core.registry import find
 from tunesmith.evaluation.metrics.base import worded, worded_gain
+from tunesmith.evaluation.pairs import compare_pairs
 from tunesmith.evaluation.statistics import Bootstrap, estimate, metrics_by_name, paired_difference
 from tunesmith.evaluation.words import unspaced, words
 from tunesmith.evaluation.written import Written
@@ -47,10 +48,23 @@ def test_overlaps_by_hand() -> None:
     assert score("rouge-l", found) == pytest.approx((2 * 5 / 12 + 2 * 1 / 4 + 2 * 4 / 10 + 2 * 1 / 6) / 4)
 
 
+def test_an_answer_of_articles_or_signs_alone_is_compared_as_it_is() -> None:
+    """As in multiple choice, where A is no article: nothing, or another sign, is no right answer."""
+    found = written(["", "A.", "<", "the"], [["A"], ["A"], [">"], ["a"]])
+    assert score("exact-match", found) == score("token-f1", found) == pytest.approx(1 / 4)
+
+
+def test_vowel_signs_and_accents_belong_to_their_words_and_wide_punctuation_does_not() -> None:
+    found = written(["की", "re\u0301sume\u0301", "你好！", "で・す ❤️"], [["का"], ["résumé"], ["你好"], ["です"]])
+    assert score("exact-match", found) == pytest.approx(3 / 4)
+    assert words("हिन्दी İz ﬁne") == ["हिन्दी", "i\u0307z", "ﬁne"]
+
+
 def test_words_without_neighbours_have_no_pairs() -> None:
     """As in Google's rouge_score: one word has no pairs, so none can be right."""
     assert score("rouge-2", written(["London"], [["Paris"]])) == score("rouge-2", written(["Paris"], [["Paris"]])) == 0
     assert score("rouge-2", written(["so it is"], [["no", "so it is"]])) == 1
+    assert score("rouge-l", written(["<"], [[">"]])) == score("rouge-1", written(["<"], [[">"]])) == 0
 
 
 def test_distinct_counts_runs_of_words_once() -> None:
@@ -88,6 +102,14 @@ def test_intervals_and_paired_comparisons_take_texts() -> None:
     assert scores["token-f1"].value == 1.0 and scores["bleu"].value == pytest.approx(100.0)
     gain = paired_difference(better, written(), find("metrics", "rouge-l")(), Bootstrap(200))
     assert gain.estimate.value > 0.3 and gain.estimate.low > 0
+
+
+def test_the_interval_of_what_repeated_rows_lower_holds_the_score() -> None:
+    answers = [f"word{row} and{row}" for row in range(12)]
+    found, metrics = written(answers, [["x"]] * 12), metrics_by_name(["distinct-1", "distinct-2"])
+    compared = compare_pairs([found, found], metrics[0], Bootstrap(100)).scores
+    for one in (*estimate(found, metrics, Bootstrap(100)).values(), *compared):
+        assert one.low < one.value == one.high == 1.0
 
 
 def test_rows_that_were_not_answered_count_for_likelihoods_only() -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import tunesmith
 from tunesmith.core.errors import CheckpointError, CompatibilityError, DataError, RecipeError
 from tunesmith.core.registry import components
 from tunesmith.models.depth import Depth
+from tunesmith.runs import members
 from tunesmith.tasks.ensemble import Ensemble, answers
 
 SEEDS = [{"seed": 1}, {"seed": 2, "method": {"name": "lora", "rank": 3}}, {"seed": 3, "method": {"name": "bitfit"}}]
@@ -182,6 +184,22 @@ def test_rows_of_folds(recipe: dict[str, Any], data_folder: Path) -> None:
     data = {**recipe["data"], "train": str(few), "validation": str(data_folder / "test.csv")}
     with pytest.raises(DataError, match="'odd' has one row"):
         tunesmith.train({**recipe, "data": data, "ensemble": {"name": "seeds", "count": 2}, "combine": "stacking"})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_of_a_text_are_held_out_together(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a member would be believed for what it has learned by heart."""
+    hashes = np.array([0, 0, 0, 1, 2, 3, 4, 4, 5, 6, 7, 3], np.uint64)
+    train = SimpleNamespace(labels=np.repeat([0, 1], 6), examples=None, index=np.arange(12))
+    family: Any = SimpleNamespace(
+        session=SimpleNamespace(reads=None),
+        corpus=SimpleNamespace(label_names=["a", "b"], splits={"train": train}),
+    )
+    checked: Any = SimpleNamespace(recipe=SimpleNamespace(seed=seed), combine=None)
+    monkeypatch.setattr(members, "row_hashes", lambda reads, examples, index: hashes)
+    found = members._folds(checked, family, 2)
+    assert all(len(set(found[hashes == one])) == 1 for one in hashes)
+    assert set(found[:6]) == set(found[6:]) == {0, 1}
 
 
 def test_boosting_by_hand() -> None:

@@ -223,3 +223,15 @@ def test_r_drop_compares_a_row_with_its_own_copy_whatever_the_lengths() -> None:
         (loss,) = Loop([one]).losses([(one, rows * one.tuned.task.copies)])
         found.append(loss.item())
     assert found[0] == pytest.approx(found[1], rel=1e-10)
+
+
+def test_class_balanced_near_one_is_a_number_in_single_precision() -> None:
+    loss = build_named("losses", {"name": "class-balanced", "beta": 0.99999999})
+    values = logits().detach()
+    inverse = [1 / n for n in COUNTS.tolist()]  # what it comes to
+    for given in (values, values.float()):
+        found = loss.rows(learned(given))
+        for row, y, one in zip(values.tolist(), LABELS.tolist(), found.tolist(), strict=True):
+            expected = -math.log(probabilities(row)[y]) * inverse[y] * CLASSES / sum(inverse)
+            assert one == pytest.approx(expected, rel=1e-4)
+        assert found.dtype == given.dtype

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tunesmith
@@ -16,7 +17,7 @@ from tunesmith.models import recomputing
 from tunesmith.runs.generating import Generating
 from tunesmith.training import planning
 from tunesmith.training.planning import Plan, _cut, _Step
-from tunesmith.training.preflight import check
+from tunesmith.training.preflight import _comparable, check
 
 
 class Fixed(_Step):
@@ -123,3 +124,28 @@ def test_a_state_without_a_finite_loss_is_never_the_best(
         recipe(tiny_writer, tmp_path, tmp_path / "two", data=data, task=task, candidates=changes)
     ).summary["candidates"]
     assert [one["chosen"] for one in found] == [False, True]
+
+
+class Counting(np.ndarray):
+    """Counts how often all labels are compared with one."""
+
+    times = 0
+
+    def __eq__(self, other: Any) -> Any:
+        Counting.times += 1
+        return np.asarray(self) == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("codes", [40, 300, 100_000])
+def test_rows_that_losses_compare_are_found_without_comparing_all_with_all(codes: int) -> None:
+    draw = np.random.default_rng(codes)
+    labels, lengths = draw.integers(codes, size=300), draw.integers(1, 50, size=300)
+    order = sorted(range(300), key=lambda row: (-lengths[row], row))
+    first = next((row for row in order if (labels == labels[row]).sum() > 1), order[0])
+    alike = [row for row in order if labels[row] == labels[first] and row != first]
+    other = [row for row in order if labels[row] != labels[first]]
+    Counting.times = 0
+    assert _comparable(labels.view(Counting), lengths) == [first, *alike[:1], *other[:1]]
+    assert Counting.times < 10

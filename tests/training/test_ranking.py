@@ -1,7 +1,9 @@
 """The best states of a run: ranked, kept, loaded, averaged where that is no worse."""
 
 import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.core.files import read_json
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.training.ranking import Ranking, mean_state, rankable
+from tunesmith.training.trained import Trained
+from tunesmith.training.trial import Trial
 
 
 def test_the_best_are_ranked_and_of_equal_ones_the_earlier_comes_first() -> None:
@@ -136,3 +140,26 @@ def test_a_score_that_is_no_number_comes_last() -> None:
     for epoch, score in enumerate((float("nan"), -0.5, float("nan")), 1):
         ranking.add((score, 1.0), epoch, [torch.zeros(1)])
     assert [one.epoch for one in ranking.states] == [2, 1]
+
+
+def test_the_mean_of_an_earlier_stage_is_not_said_of_a_later_state() -> None:
+    """As in self-training, whose rounds end one after the other."""
+    ranking = Ranking(2)
+    for epoch, loss in ((1, 0.5), (2, 0.6)):
+        ranking.add((loss, loss), epoch, [torch.zeros(1)])
+    trial: Any = SimpleNamespace(
+        ranking=ranking,
+        stage=(0, 0),
+        settings=SimpleNamespace(average_best=True),
+        tuned=SimpleNamespace(restore=lambda state: None, train=lambda on: None),
+        validate=lambda: {"validation loss": 0.4},
+        trained=Trained(),
+        _score=lambda scores: scores["validation loss"],
+    )
+    trial._try_mean = partial(Trial._try_mean, trial)
+    Trial.finish(trial)
+    assert trial.trained.averaged == [1, 2] and trial._mean_key == (0.4, 0.4)
+    ranking.add((0.1, 0.1), 3, [torch.zeros(1)])
+    trial.stage = 2, 8
+    Trial.finish(trial)
+    assert trial.trained.averaged == [] and Trial.key.fget(trial) == (0.1, 0.1)  # type: ignore[attr-defined]

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.test_many import backbone, trial
 from tunesmith.core.errors import DataError
+from tunesmith.methods.lora import Lora
 from tunesmith.training.sampling import Steps, check_rows_per_label, together_by_label
 
 
@@ -28,6 +30,16 @@ def test_an_order_is_cut_into_steps() -> None:
     assert list(steps) == [[4, 0], [3, 1], [2]] and len(steps) == 3 and steps[-1] == [2]
     assert list(steps.first(2)) == [[4, 0], [3, 1]] and list(steps.first(9)) == list(steps)
     assert all(type(row) is int for row in steps[0])
+
+
+@pytest.mark.parametrize("most", [3, 8, 9, 16])
+def test_rows_may_be_taken_beyond_the_last_step(most: int) -> None:
+    """As a range test, or a measurement of a step's time, does; 64 rows make 8 steps."""
+    taking = trial(backbone(0.0), Lora(rank=2), "a", 0, max_steps=most, epochs=2)
+    taken = [taking.take() for _ in range(40)]
+    assert all(len(rows) == 8 for rows in taken)
+    whole = [row for rows in taken[most : most + 8] for row in rows]
+    assert sorted(whole) == list(range(64))
 
 
 def test_what_cannot_be_filled_is_refused() -> None:

@@ -38,6 +38,9 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         said.append("Validation rows also chose the best epoch, so a model may look a little better there than it is.")
     if found["threshold"]:
         said += _threshold_sentences(found)
+    elif any(one is not None for one in found["wanted"].values()):
+        said.append("All rows are answered: what is wanted takes no threshold.")
+    said += _missed(found)
     said += _effect(found["splits"].get("test"))
     if "test" not in found["splits"]:
         said.append("The run has no test rows: the figures are of the rows that chose, and too good.")
@@ -64,13 +67,18 @@ def _threshold_sentences(found: Mapping[str, Any]) -> list[str]:
             f"{_share(kept['precision'])} of those; on all rows it would be right on "
             f"{_share(one['all_answered']['precision'])}."
         )
-    wanted, low = found["wanted"]["precision"], found["splits"][found["fitted_on"]]["answered"]["precision"]["low"]
-    if wanted is not None and low < wanted:
-        said.append(
-            f"The wanted precision of {100 * wanted:g} % may be missed on new rows: the interval on the rows that "
-            f"chose the threshold reaches down to {100 * low:.1f} %."
-        )
     return said
+
+
+def _missed(found: Mapping[str, Any]) -> list[str]:
+    """Say where the wanted precision may be missed."""
+    wanted, low = found["wanted"]["precision"], found["splits"][found["fitted_on"]]["answered"]["precision"]["low"]
+    if wanted is None or low >= wanted:
+        return []
+    return [
+        f"The wanted precision of {100 * wanted:g} % may be missed on new rows: the interval on the rows that "
+        f"chose the threshold reaches down to {100 * low:.1f} %."
+    ]
 
 
 def score_rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

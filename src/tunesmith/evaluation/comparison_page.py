@@ -30,7 +30,8 @@ def sentences(found: Comparison) -> list[str]:
         Sentences.
     """
     best, level = found.entries[0], found.bootstrap.confidence
-    tied = [one.name for one in found.entries[1:] if set(one.group) & set(best.group)]
+    alike = [pair.second for pair in found.pairs if pair.first == 0 and pair.p_value >= 1 - level]
+    tied = [found.names[at] for at in alike]
     test = "McNemar's exact test" if found.pairs[0].mcnemar_p is not None else "the paired bootstrap"
     out = f"{best.name} scores best: {found.metric} {_score(found, best.scores[found.metric])}."
     small = found.entries[found.smallest()]

@@ -16,6 +16,7 @@ from tunesmith.evaluation.statistics import (
     Resampled,
     Result,
     difference,
+    holding,
     holm,
     own_intervals,
     resampled_gains,
@@ -116,7 +117,7 @@ def compare_pairs(found: Sequence[Result], metric: Metric, bootstrap: Bootstrap)
         own_intervals(own, [metric], bootstrap).get(metric.name) or bootstrap.interval(one.table)
         for own, one in zip(found, scored, strict=True)
     ]
-    scores = [Estimate(one.value, *own) for one, own in zip(scored, ends, strict=True)]
+    scores = [holding(one.value, *own) for one, own in zip(scored, ends, strict=True)]
     return Compared(scores, pairs, letters(len(found), apart))
 
 

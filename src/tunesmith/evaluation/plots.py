@@ -457,7 +457,7 @@ def parallel_coordinates(
     from matplotlib.colors import Normalize
 
     figure, axes = _figure(max(7.2, 1.5 * len(heads)), 4.0)
-    scores = [score for _, score in lines]
+    scores = [score if np.isfinite(score) else np.nan for _, score in lines]
     shades = ScalarMappable(
         Normalize(min(scores), max(scores)), colormaps["viridis_r" if higher_is_better else "viridis"]
     )
@@ -467,9 +467,9 @@ def parallel_coordinates(
     for number, (_, ticks) in enumerate(heads):
         axes.axvline(number, color=_GRID, linewidth=1, zorder=0)
         for place, text in ticks:
-            said = axes.text(number + 0.03, place + 0.015, text[:24], fontsize=8, color=_INK)
+            said = axes.text(number + 0.03, place + 0.015, plain_name(text[:24]), fontsize=8, color=_INK)
             said.set_in_layout(False)  # long words must not squeeze the axes
-    axes.set_xticks(range(len(heads)), [name for name, _ in heads], rotation=12, ha="right", fontsize=8)
+    axes.set_xticks(range(len(heads)), [plain_name(name) for name, _ in heads], rotation=12, ha="right", fontsize=8)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlim(-0.1, len(heads) - 1 + 0.5)

@@ -263,7 +263,20 @@ def estimate(predictions: Result, metrics: Sequence[Metric], bootstrap: Bootstra
         table = np.array([[metric.compute(sample) for metric in others] for sample in samples])
         ends |= {metric.name: bootstrap.interval(table[:, column]) for column, metric in enumerate(others)}
     whole = predictions.sample()
-    return {metric.name: Estimate(metric.compute(whole), *ends[metric.name]) for metric in metrics}
+    return {metric.name: holding(metric.compute(whole), *ends[metric.name]) for metric in metrics}
+
+
+def holding(value: float, low: float, high: float) -> Estimate:
+    """Widen an interval to its value: resamples repeat rows, so some scores are lower, or higher, on all of them.
+
+    Args:
+        value: on the rows as they are.
+        low: lower end of the interval.
+        high: upper end.
+    Returns:
+        The value within its interval; ends that are no number stay.
+    """
+    return Estimate(value, min(low, value), max(high, value))
 
 
 def mean_of(estimates: Sequence[dict[str, Estimate]]) -> dict[str, Estimate]:
@@ -385,7 +398,7 @@ def difference(first: Resampled, second: Resampled) -> Difference:
         gains = resampled_gains(first, second)
         (low, high), p_value = bootstrap.interval(gains), two_sided(gains)
     value = metric_sign(metric) * (first.value - second.value)
-    return Difference(metric.name, Estimate(value, min(low, value), max(high, value)), p_value)
+    return Difference(metric.name, holding(value, low, high), p_value)
 
 
 def resampled_gains(first: Resampled, second: Resampled) -> Array:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 # Scripts that are written without spaces count by character.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\uff66]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+_ALONE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_ALONE}]|[^\W_{_ALONE}][^\s{_ALONE}]*")
 _ARTICLES = frozenset(("a", "an", "the"))
 
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
@@ -16,26 +18,40 @@ _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 def words(text: str) -> list[str]:
     """Cut a text into lower-case words, punctuation left out; Chinese and Japanese by character.
 
+    Vowel signs and accents that stand as characters of their own belong to their letter's word.
+
     Args:
         text: any.
     Returns:
         The words.
     Example:
-        >>> words("It's 5 o'clock, 你好!")
+        >>> words("It's 5 o'clock, 你好！")
         ['it', 's', '5', 'o', 'clock', '你', '好']
+        >>> words("हिन्दी, உயிர்")
+        ['हिन्दी', 'உயிர்']
     """
-    return _WORD.findall(text.lower())
+    whole = unicodedata.normalize("NFC", text).lower()
+    return _WORD.findall("".join(_spelling(whole)))
+
+
+def _spelling(text: str) -> Iterator[str]:
+    """Go through the characters; what neither is a letter, a digit nor a mark on one becomes a space."""
+    return (one if one.isalnum() or unicodedata.category(one)[0] == "M" else " " for one in text)
 
 
 def content(text: str) -> list[str]:
-    """Return the words without English articles.
+    """Return the words without English articles; where nothing else is there, the articles, or else the signs.
 
     Args:
         text: any.
     Returns:
         The words.
+    Example:
+        >>> content("The answer."), content("A."), content("+ 1"), content("<=")
+        (['answer'], ['a'], ['1'], ['<='])
     """
-    return [word for word in words(text) if word not in _ARTICLES]
+    found = words(text)
+    return [word for word in found if word not in _ARTICLES] or found or text.split()
 
 
 def grams(tokens: Sequence[str], size: int) -> Counter[tuple[str, ...]]:

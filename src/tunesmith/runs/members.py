@@ -16,6 +16,7 @@ from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
 from tunesmith.runs.family import Family
 from tunesmith.runs.preparing import Fold, Prepared, Start, prepare_one
+from tunesmith.training.corpus import row_hashes
 from tunesmith.training.preflight import Preflight
 from tunesmith.training.processes import ALONE, Processes
 from tunesmith.training.taking import taken
@@ -88,19 +89,25 @@ def _check_starts(prepared: list[Prepared], name: str) -> None:
 
 
 def _folds(checked: Checked, family: Family, parts: int) -> Codes:
-    """Draw the folds, every label spread over them, (rows,)."""
-    labels, names = family.corpus.splits["train"].labels, family.corpus.label_names
-    codes, counts = np.unique(labels, return_counts=True)
-    if counts.min() < 2:
+    """Draw the folds, every label spread over them, copies of a text together, (rows,)."""
+    split, names = family.corpus.splits["train"], family.corpus.label_names
+    hashes = row_hashes(family.session.reads, split.examples, split.index)
+    _, first, copies = np.unique(hashes, return_index=True, return_inverse=True)
+    codes = np.unique(split.labels)
+    own = {code: np.intersect1d(first, np.flatnonzero(split.labels == code)) for code in codes.tolist()}
+    rarest = min(own, key=lambda code: len(own[code]))
+    if len(own[rarest]) < 2:
         raise DataError(
             f"combine: {type(checked.combine).name} answers each training row by members that trained on others of "
-            f"its label, and the label '{names[int(codes[counts.argmin()])]}' has one row. Add a row, or take weighted."
+            f"its label, and the label '{names[rarest]}' has {('no', 'one')[len(own[rarest])]} row, copies of texts "
+            "aside. Add a row, or take weighted."
         )
-    draw, found = np.random.default_rng(derived(checked.recipe.seed, "folds of members")), np.empty(len(labels), int)
-    for code in codes:
-        own = draw.permutation(np.flatnonzero(labels == code))
-        found[own] = (np.arange(len(own)) + draw.integers(parts)) % parts
-    return found
+    draw = np.random.default_rng(derived(checked.recipe.seed, "folds of members"))
+    found = np.zeros(len(hashes), int)
+    for rows in own.values():
+        drawn = draw.permutation(rows)
+        found[drawn] = (np.arange(len(rows)) + draw.integers(parts)) % parts
+    return found[first][copies]
 
 
 def _held_out(item: Prepared, fold: Codes, processes: Processes) -> list[Fold]:

@@ -110,8 +110,9 @@ def _longest(trial: Trial) -> list[int]:
 def _comparable(labels: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> list[int]:
     """A longest row, another one of its label and one of another label where there are such: what losses compare."""
     order = np.argsort(-lengths, kind="stable")
-    several = [row for row in order if (labels == labels[row]).sum() > 1]
-    first = int((several or order)[0])
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    several = order[counts[codes[order]] > 1]
+    first = int((several if len(several) else order)[0])
     alike = [int(row) for row in order if labels[row] == labels[first] and row != first][:1]
     other = [int(row) for row in order if labels[row] != labels[first]][:1]
     return [first, *alike, *other]

@@ -249,7 +249,8 @@ class Trial:
         self._epoch_start = self._order.get_state()
         steps = epoch_steps(self.rows, self.row_labels, self.settings, self._order)
         before, most = (self.epoch - 1 - self.stage[0]) * len(steps), self.settings.max_steps
-        self._steps = steps if most is None else steps.first(most - before)
+        ended = most is not None and most <= before  # whoever takes more, as a range test, gets whole epochs
+        self._steps = steps if most is None or ended else steps.first(most - before)
 
     def batch(self, numbers: list[int]) -> RaggedBatch:
         """Put rows of the split into a batch of their own.
@@ -480,6 +481,7 @@ class Trial:
         Before the first epoch's end, go to the average where something averages.
         """
         best = self.ranking.best
+        self._mean_key, self.trained.averaged = None, []  # those of an earlier stage, where there was one
         state = self.answers() if best is None else best.state
         if state is not None:
             self.tuned.restore(state)

@@ -17,7 +17,8 @@ from tunesmith.evaluation.written import Written, WrittenSample
 class ExactMatch(AnswerMetric):
     """Share of answers that equal a reference, letter case, punctuation and articles aside.
 
-    Source: Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1.
+    Source: Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1. Differs: articles or signs count where an answer or a
+        reference has nothing else.
     """
 
     name: ClassVar[str] = "exact-match"

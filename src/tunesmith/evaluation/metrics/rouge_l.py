@@ -15,6 +15,8 @@ from tunesmith.evaluation.written import WrittenSample
 class RougeL(AnswerMetric):
     """Mean F1 of the longest common subsequence of words of an answer and its nearest reference; no stemming.
 
+    A reference without words counts 0.
+
     Source: Lin 2004, ROUGE: a package for automatic evaluation of summaries.
     """
 
@@ -26,8 +28,8 @@ class RougeL(AnswerMetric):
 
 
 def _best(answer: str, right: Sequence[str]) -> float:
-    mine = words(answer)
-    return max(f1(_common(mine, words(text)), len(mine), len(words(text))) for text in right)
+    mine, others = words(answer), [words(text) for text in right]
+    return max(f1(_common(mine, other), len(mine), len(other)) if other else 0.0 for other in others)
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> int:

@@ -16,7 +16,8 @@ from tunesmith.evaluation.written import WrittenSample
 class TokenF1(AnswerMetric):
     """Mean F1 of the words of an answer against its nearest reference.
 
-    Source: Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1. Differs: Chinese and Japanese count by character.
+    Source: Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1. Differs: Chinese and Japanese count by character;
+        articles or signs count where an answer or a reference has nothing else.
     """
 
     name: ClassVar[str] = "token-f1"

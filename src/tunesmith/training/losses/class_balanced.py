@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.registry import register
 from tunesmith.core.settings import setting
+from tunesmith.models.placing import widest
 from tunesmith.tasks.loss import Learned, RowLoss, of_label
 
 
@@ -29,8 +30,9 @@ class ClassBalanced(RowLoss):
     def rows(self, learned: Learned) -> Tensor:
         """Compute it from the logits and the training rows of every class."""
         assert learned.counts is not None
-        shares = (1 - self.beta) / (1 - self.beta ** learned.counts.clamp(min=1).to(learned.logits))
-        weights = shares * (len(shares) / shares.sum())
+        counts = learned.counts.clamp(min=1).to(learned.logits.device, widest(learned.logits.device))
+        shares = (1 - self.beta) / (1 - self.beta**counts)  # near beta = 1 narrower numbers have 0 / 0 here
+        weights = (shares * (len(shares) / shares.sum())).to(learned.logits)
         nats = of_label(nn.functional.log_softmax(learned.logits, 1), learned.labels)
         right = 1.0 if not self.gamma else (1 - nats.exp()).clamp(min=1e-12) ** self.gamma
         return -weights[learned.labels] * right * nats
