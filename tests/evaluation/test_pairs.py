@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tunesmith.evaluation.changes import changes
-from tunesmith.evaluation.comparison import Comparison, Entry, axis, differing, flattened, short_names
+from tunesmith.evaluation.comparison import Comparison, Entry, differing, flattened, short_names
 from tunesmith.evaluation.comparison_page import sentences
+from tunesmith.evaluation.importance import axis, importances
 from tunesmith.evaluation.pairs import Pair, compare_pairs, enough, letters, mcnemar
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.evaluation.statistics import Bootstrap, Estimate, metrics_by_name, paired_shares, wilson
@@ -106,3 +107,17 @@ def test_settings_and_names() -> None:
     places, ticks = axis([1e-4, None, 1e-3, 1e-3])
     assert places[0] == 0 and np.isnan(places[1]) and places[2:] == [1, 1] and ticks == [(0, "0.0001"), (1, "0.001")]
     assert axis([["a"], True])[0] == [1, 0]
+
+
+def test_what_mattered_is_told_of_enough_runs() -> None:
+    draw = np.random.default_rng(0)
+    settings = [{"rate": 10.0**-step, "method": name, "seed": seed} for seed, (step, name) in
+                enumerate((step, name) for step in range(1, 6) for name in ("lora", None))]  # fmt: skip
+    values = [0.1 * one["rate"] ** 0.25 + draw.normal(0, 1e-3) for one in settings]
+    found = importances(settings, values)
+    assert list(found) == ["rate", "method", "seed"] and sum(found.values()) == pytest.approx(1)
+    assert found["rate"] > 0.5 > found["method"]
+    by_name = importances(settings, [1.0 if one["method"] else 0.0 for one in settings])
+    assert by_name["method"] > 0.9 and importances(settings, values) == found, "the same each time"
+    assert importances(settings[:7], values[:7]) == {} == importances(settings, [0.5] * 10)
+    assert importances(settings, [*values[:7], *[float("nan")] * 3]) == {}

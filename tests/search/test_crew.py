@@ -185,6 +185,9 @@ def test_processes_do_the_same_trials_and_one_that_is_killed_loses_none(
     settings: dict[str, Any] = {"trials": 4, "strategy": "random", "width": 2, "workers": 2}
     found = tunesmith.search_settings(space, [f"output={tmp_path / 's'}"], **settings)
     assert scores(found) == alone
+    trials = tunesmith.core.files.read_json(tmp_path / "s" / "trials.json", list)
+    able = [one["number"] for one in trials if one["outcome"]["state"] == "complete" and one["same_as"] is None]
+    assert {path.name for path in (tmp_path / "s" / "answers").iterdir()} == {f"{one:05d}.parquet" for one in able}
     assert "a worker ended (signal SIGKILL); its trials are given out again" in capsys.readouterr().err
     assert all(line._process.poll() is not None for line in lines)
 

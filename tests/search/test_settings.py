@@ -69,6 +69,23 @@ def test_every_trial_is_what_it_would_be_alone(study: tuple[Path, dict[str, Any]
         assert row["validation loss"] == pytest.approx(one.outcome.loss, rel=1e-5)
 
 
+def test_the_best_trials_are_compared_row_by_row(study: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = study
+    trials = {f"trial {one.number}": one for one in kept(folder) if one.outcome.state == "complete"}
+    compared = json.loads((folder / "comparison.json").read_text())
+    names = [one["name"] for one in compared["runs"]]
+    assert names == sorted(trials, key=lambda name: trials[name].key(True)) and names[0] == f"trial {found['best']}"
+    for one in compared["runs"]:
+        assert one["metrics"]["accuracy"]["value"] == pytest.approx(trials[one["name"]].outcome.value)
+        assert one["settings"] == trials[one["name"]].parameters
+    assert len(compared["pairs"]) == len(names) * (len(names) - 1) // 2 and compared["split"] == "validation"
+    page = (folder / "report.html").read_text()
+    for title in ("The best trials on the same rows, with intervals and groups", "Every pair of them",
+                  "Learning curves of the best trials", "Score against cost"):  # fmt: skip
+        assert f"<h2>{title}</h2>" in page
+    assert "trained numbers" in page and f"{len(names)} trials on the same {compared['rows']} rows" in page
+
+
 def test_the_best_on_validation_is_kept_and_scored_once_on_test(study: tuple[Path, dict[str, Any]]) -> None:
     folder, found = study
     trials = kept(folder)

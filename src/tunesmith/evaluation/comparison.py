@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluation.changes import Change
+from tunesmith.evaluation.importance import importances
 from tunesmith.evaluation.pairs import Pair, Seeds
 from tunesmith.evaluation.statistics import Bootstrap, Estimate, cheapest_near_best
+
+_FRONTS = ("training_seconds", "trainable_share")
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,19 @@ class Comparison:
             "runs": [one.plain() for one in self.entries],
             "pairs": [one.plain(names) for one in self.pairs],
             "one_standard_error": names[self.smallest()],
-            "fronts": {key: [names[at] for at in self.front(key)] for key in ("training_seconds", "trainable_share")},
+            "fronts": {key: [names[at] for at in self.front(key)] for key in _FRONTS if key in self.entries[0].costs},
             "seeds": [
                 {"runs": [names[at] for at in places], **found.mean.plain(), "standard_deviation": found.deviation}
                 for places, found in self.seeds
             ],
             "changes": [one.plain(names, lambda row: self.where[row]) for one in self.changes],
+            "importance": self.importance(),
             "notes": self.notes,
         }
+
+    def importance(self) -> dict[str, float]:
+        """Say how much of the scores' spread each setting tells; nothing of few runs."""
+        return importances([one.settings for one in self.entries], [one.value for one in self.scores])
 
     def smallest(self) -> int:
         """Find the run with the fewest trained numbers among those within one standard error of the best.
@@ -195,19 +203,3 @@ def short_names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return list(paths)
-
-
-def axis(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Lay the values of one setting out on an axis, each step as long as the next.
-
-    Args:
-        values: of each run; None where a run has no such setting.
-    Returns:
-        Each run's place from 0 to 1 (not a number where it has none), and the ticks: place and text.
-    """
-    known = [value for value in values if value is not None]
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
-    steps = sorted(set(known)) if numbers else sorted({str(value) for value in known})
-    at = {step: place / max(1, len(steps) - 1) for place, step in enumerate(steps)}
-    places = [float("nan") if value is None else at[value if numbers else str(value)] for value in values]
-    return places, [(place, f"{step:g}" if numbers else str(step)) for step, place in at.items()]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tunesmith.evaluation import comparison_plots as pictures
 from tunesmith.evaluation.changes import Answer, Change
-from tunesmith.evaluation.comparison import Comparison, axis
+from tunesmith.evaluation.comparison import Comparison
+from tunesmith.evaluation.importance import ENOUGH, axis
 from tunesmith.evaluation.metrics.base import is_share, number, worded
 from tunesmith.evaluation.page import page, safe, section, table, texts
 from tunesmith.evaluation.pairs import Pair
+from tunesmith.evaluation.plots import importances as bars
 from tunesmith.evaluation.plots import parallel_coordinates
 from tunesmith.evaluation.report import size
 from tunesmith.evaluation.statistics import Estimate
@@ -21,11 +24,12 @@ _SHORT = 200  # characters of a text in Markdown
 Rows = list[list[str]]
 
 
-def sentences(found: Comparison) -> list[str]:
+def sentences(found: Comparison, what: str = "run") -> list[str]:
     """Say what was compared and what came out.
 
     Args:
         found: the comparison.
+        what: is compared.
     Returns:
         Sentences.
     """
@@ -43,19 +47,19 @@ def sentences(found: Comparison) -> list[str]:
         f"({small.costs['trainable_parameters']:,})."
     )
     return [
-        f"{len(found.entries)} runs on the same {len(found.where):,} rows of {found.split}.",
+        f"{len(found.entries)} {what}s on the same {len(found.where):,} rows of {found.split}.",
         f"{out} Not told apart from it: {', '.join(tied)}."
         if tied
-        else f"{out} It is told apart from every other run.",
+        else f"{out} It is told apart from every other {what}.",
         *([] if small is best else [less]),
-        f"Runs that share a letter are not told apart: {test} on every pair, p-values corrected together (Holm), "
-        f"{100 * level:g} %. Intervals: {how}; they say what other rows "
-        "would change, not what another seed would.",
-        _caution(found),
+        f"{what.capitalize()}s that share a letter are not told apart: {test} on every pair, p-values corrected "
+        f"together (Holm), {100 * level:g} %. Intervals: {how}; they say what other rows would change, not what "
+        "another seed would.",
+        _caution(found, what),
     ]
 
 
-def _caution(found: Comparison) -> str:
+def _caution(found: Comparison, what: str) -> str:
     if found.split == "test":
         return (
             "Whoever picks the best of several runs by their test scores gets a score that is too good. Choose on "
@@ -63,7 +67,7 @@ def _caution(found: Comparison) -> str:
             "here what was chosen."
         )
     return (
-        "These rows chose the best epoch of every run, and the best of several runs looks better on them than it is: "
+        f"These rows chose the best epoch of every {what}, and the best of several looks better on them than it is: "
         "the score to report is that of rows which chose nothing."
     )
 
@@ -81,19 +85,25 @@ def result_rows(found: Comparison) -> tuple[list[str], Rows]:
         Heads and rows, the best run first.
     """
     others = [name for name in found.entries[0].scores if name != found.metric]
-    heads = ["run", "group", found.metric, *others[:2], "trained", "training", "peak memory"]
+    costs = [(head, word) for head, key, word in _COSTS if key in found.entries[0].costs]
+    heads = ["run", "group", found.metric, *others[:2], *(head for head, _ in costs)]
     rows = [
         [
             f"{place} {one.name}",
             one.group,
             *(worded(name, *_triple(one.scores[name])) for name in (found.metric, *others[:2])),
-            f"{100 * one.costs['trainable_share']:.2f} %",
-            f"{one.costs['training_seconds']:.1f} s",
-            size(one.costs["peak_memory_bytes"]),
+            *(word(one.costs) for _, word in costs),
         ]
         for place, one in enumerate(found.entries, 1)
     ]
     return heads, rows
+
+
+_COSTS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
+    ("trained", "trainable_share", lambda costs: f"{100 * costs['trainable_share']:.2f} %"),
+    ("training", "training_seconds", lambda costs: f"{costs['training_seconds']:.1f} s"),
+    ("peak memory", "peak_memory_bytes", lambda costs: size(costs["peak_memory_bytes"])),
+]
 
 
 def _triple(score: Estimate) -> tuple[float, float, float]:
@@ -277,26 +287,52 @@ def render(found: Comparison) -> str:
     """
     said = "".join(f"<p>{safe(one)}</p>" for one in sentences(found))
     warned = "".join(f"<p class=warn>{safe(one)}</p>" for one in found.notes)
-    scale = 100 if is_share(found.metric) else 1
-    label = f"{found.metric} on {found.split}" + (", %" if scale == 100 else "")
-    scores = [(scale * one.value, scale * one.low, scale * one.high) for one in found.scores]
-    groups = [one.group for one in found.entries]
+    label, scores = _scaled(found)
     sections = [
         f"<h1>{len(found.entries)} runs compared</h1>{said}{warned}",
-        section(
-            f"Result on {found.split}, with intervals and groups",
-            _html(result_rows(found)) + pictures.intervals(found.names, scores, groups, label),
-        ),
+        section(f"Result on {found.split}, with intervals and groups", _result(found)),
         section("Every pair on the same rows", _pairs(found)),
         section("Over seeds", _html(seed_rows(found)) if found.seeds else ""),
-        section("Before and after tuning", _before(found, scores, label, scale)),
+        section("Before and after tuning", _before(found)),
         section("Score against cost", _costs(found, scores, label)),
         section("Settings that differ", _settings(found, [one[0] for one in scores], label)),
+        section("What mattered", _mattered(found)),
         section("Learning curves", _curves(found)),
         *(part for change in found.changes for part in _change(found, change)),
         section("Cost", f"<div class=scroll>{_html(cost_rows(found))}</div>"),
     ]
     return page("Runs compared", sections)
+
+
+def of_trials(found: Comparison) -> list[str]:
+    """Write the sections of a study's page in which its best trials are compared.
+
+    Args:
+        found: the comparison.
+    Returns:
+        HTML of each.
+    """
+    said = "".join(f"<p>{safe(one)}</p>" for one in (*sentences(found, "trial"), *found.notes))
+    return [
+        section("The best trials on the same rows, with intervals and groups", said + _result(found)),
+        section("Every pair of them", _pairs(found)),
+        section("Before and after tuning", _before(found)),
+        section("Learning curves of the best trials", _curves(found)),
+        *(part for change in found.changes for part in _change(found, change)),
+    ]
+
+
+def _scaled(found: Comparison) -> tuple[str, list[tuple[float, float, float]]]:
+    """Return the label of the score's axis, and value, low and high of each run on it."""
+    scale = 100 if is_share(found.metric) else 1
+    label = f"{found.metric} on {found.split}" + (", %" if scale == 100 else "")
+    return label, [(scale * one.value, scale * one.low, scale * one.high) for one in found.scores]
+
+
+def _result(found: Comparison) -> str:
+    label, scores = _scaled(found)
+    groups = [one.group for one in found.entries]
+    return _html(result_rows(found)) + pictures.intervals(found.names, scores, groups, label)
 
 
 def _html(found: tuple[Sequence[str], Rows]) -> str:
@@ -314,7 +350,8 @@ def _pairs(found: Comparison) -> str:
     return _html((heads, rows[:_MOST_PAIRS])) + more
 
 
-def _before(found: Comparison, scores: Sequence[tuple[float, float, float]], label: str, scale: int) -> str:
+def _before(found: Comparison) -> str:
+    (label, scores), scale = _scaled(found), 100 if is_share(found.metric) else 1
     before = [
         {kind: scale * one[found.metric].value for kind, one in entry.baselines.items() if found.metric in one}
         for entry in found.entries
@@ -347,6 +384,18 @@ def _settings(found: Comparison, values: Sequence[float], label: str) -> str:
     )
     note = "<p class=soft>A line is broken where a run has no such setting.</p>"
     return (drawn + note if len(names) > 1 else "") + _html((heads, rows))
+
+
+def _mattered(found: Comparison) -> str:
+    """Draw how much of the scores' spread each setting tells, where there are enough runs."""
+    shares = found.importance()
+    if not shares:
+        return f"<p class=soft>It takes at least {ENOUGH} runs with different scores.</p>"
+    note = (
+        "<p class=soft>A random forest's share of the variance that it explains, by setting (mean decrease in "
+        "impurity). Of few runs it is a hint, not a proof; settings that change together share what they tell.</p>"
+    )
+    return bars(shares) + note
 
 
 def _curves(found: Comparison) -> str:

@@ -360,14 +360,15 @@ def best_so_far(points: Sequence[tuple[float, float, str]], label: str, higher_i
 
 
 def score_against_cost(
-    points: Sequence[tuple[float, float, str]], front: Sequence[int], names: Sequence[str], label: str
+    points: Sequence[tuple[float, float, str]], front: Sequence[int], names: Sequence[str], axis: str, label: str
 ) -> str:
     """Draw scores against what they cost, and the front of those that nothing cheaper reaches.
 
     Args:
-        points: (seconds of training, score, "complete" or "stopped") of each trial.
+        points: (cost, score, "complete" or "stopped") of each trial.
         front: places of the front's trials among the points, the cheapest first.
         names: of the points.
+        axis: what the cost is.
         label: of the score.
     Returns:
         An SVG element.
@@ -380,7 +381,7 @@ def score_against_cost(
     )  # fmt: skip
     for place in front:
         axes.annotate(names[place], points[place][:2], xytext=(4, -11), textcoords="offset points", fontsize=8)
-    axes.set_xlabel("seconds of training (a trial's share of its pass)")
+    axes.set_xlabel(axis)
     axes.set_ylabel(label)
     axes.set_xlim(left=0)
     axes.grid(axis="y", color=_GRID, linewidth=0.6)

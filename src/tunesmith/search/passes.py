@@ -31,6 +31,7 @@ from tunesmith.runs.family import Family
 from tunesmith.runs.folder import staged
 from tunesmith.runs.labelling import Labelling
 from tunesmith.runs.opening import on_fold, open_family
+from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.preparing import prepare_one
 from tunesmith.runs.teaching import learn_from_teacher
 from tunesmith.runs.writing import write_start
@@ -94,6 +95,7 @@ class Passes:
         every_fold: whether each candidate is trained and scored on all folds of `data.folds`, in one pass.
         sharers: processes that share what memory is free. [count]
         runs: folder in which what each trial trained is kept, for others to go on from; None for nowhere.
+        answers: folder in which the answers of each trial to the rows that chose its epoch are kept; None for nowhere.
     """
 
     metric: str
@@ -105,6 +107,7 @@ class Passes:
     every_fold: bool = False
     sharers: int = 1
     runs: Path | None = None
+    answers: Path | None = None
     told: set[str] = field(default_factory=set)
     rows: Mapping[int, Index] | None = None
 
@@ -378,6 +381,9 @@ class Passes:
         if self.runs is not None:
             with staged(kept_in(self.runs, one.number)) as folder:
                 write_start(folder, one.checked, family, trial.tuned)
+        if self.answers is not None and len(one.parts) == 1:  # folds have rows of their own
+            self.answers.mkdir(parents=True, exist_ok=True)
+            write_predictions(answers_in(self.answers, one.number), {"validation": result}, family.corpus)
         if self.keep is not None:
             self.keep(one.number, family, trial, result)
         return at_best, result
@@ -404,6 +410,18 @@ def kept_in(runs: Path, number: int) -> Path:
         Its folder.
     """
     return runs / f"{number:05d}"
+
+
+def answers_in(answers: Path, number: int) -> Path:
+    """Return where the answers of a trial are kept.
+
+    Args:
+        answers: folder of all.
+        number: of the trial.
+    Returns:
+        The file.
+    """
+    return answers / f"{number:05d}.parquet"
 
 
 def _known(checked: Checked) -> Any:

@@ -38,6 +38,7 @@ class _Work:
         self._order, self._receive, self._send, self._told = order, receive, send, 0.0
         runs = None if order["runs"] is None else Path(order["runs"])
         own = {"every_fold": order["every_fold"], "sharers": order["sharers"], "runs": runs}
+        own["answers"] = None if order["answers"] is None else Path(order["answers"])
         self._passes = Passes(order["metric"], _Telling(send), self._tick, **own)
 
     def carry_out(self, message: Message) -> None:

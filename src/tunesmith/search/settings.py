@@ -13,13 +13,14 @@ from tunesmith.core.files import read_json, write_json
 from tunesmith.core.progress import Progress
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
+from tunesmith.search.best_trials import compare_best
 from tunesmith.search.database import Database, how_of
 from tunesmith.search.nested import nested, sentence
 from tunesmith.search.reading import read_without_weights
 from tunesmith.search.rules import keeping, nearest
 from tunesmith.search.study_report import front, importances, shown, write_report
 from tunesmith.search.trials import StudyTrial, best_of, cheapest_of
-from tunesmith.search.tuning import Search, read_budget
+from tunesmith.search.tuning import ANSWERS, Search, read_budget
 from tunesmith.search.wanted import TuningSettings, Wanted, agreed_of, facts_of, hands_of, read_wanted
 
 _BEST, _RESULT = "best", "result.json"
@@ -102,7 +103,8 @@ def _finished(wanted: Wanted, search: Search, settings: TuningSettings) -> dict[
         "front": front(search.trials, wanted.higher_is_better),
         "report": str(wanted.output / "report.html"),
     }
-    write_report(wanted.output, result, search.trials, wanted.space)
+    compared = compare_best(able, wanted.output / ANSWERS, run, wanted.metric, wanted.higher_is_better)
+    write_report(wanted.output, result, search.trials, wanted.space, compared)
     write_json(wanted.output / _RESULT, result)
     return result
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tunesmith.core.files import write_json, write_text
 from tunesmith.evaluation import plots
+from tunesmith.evaluation.comparison import Comparison
+from tunesmith.evaluation.comparison_page import of_trials
 from tunesmith.evaluation.metrics.base import number, scale_of, worded
 from tunesmith.evaluation.page import page, safe, section, texts
 from tunesmith.search.bookkeeping import optuna, quiet
@@ -19,6 +21,10 @@ from tunesmith.search.trials import StudyTrial
 HEADS = ("trial", "settings", "score on validation", "best epoch", "trained numbers", "seconds", "state")
 _ENOUGH = 8  # complete trials below which nothing can be said about importance
 _BROKEN = "<p class=soft>A line is broken where a trial has no such setting.</p>"
+_AXES: dict[Literal["seconds", "trainable"], str] = {
+    "seconds": "seconds of training (a trial's share of its pass)",
+    "trainable": "trained numbers",
+}
 _MOST = 400  # lines of the page's table; all are in trials.json
 
 
@@ -40,18 +46,21 @@ def importances(live: Any, trials: Sequence[StudyTrial]) -> dict[str, float]:
     return {name: float(share) for name, share in shares.items()}
 
 
-def front(trials: Sequence[StudyTrial], higher_is_better: bool) -> list[int]:
-    """Find the complete trials that no other reaches in less or equal time.
+def front(
+    trials: Sequence[StudyTrial], higher_is_better: bool, cost: Literal["seconds", "trainable"] = "seconds"
+) -> list[int]:
+    """Find the complete trials that no other reaches at less or equal cost.
 
     Args:
         trials: any.
         higher_is_better: of the score.
+        cost: seconds of training, or trained numbers.
     Returns:
         Their numbers, the cheapest first.
     """
     sign, best, found = 1 if higher_is_better else -1, -np.inf, list[int]()
     able = [one for one in trials if one.outcome.state == "complete" and one.same_as is None]
-    for one in sorted(able, key=lambda one: (one.outcome.seconds, -sign * (one.outcome.value or 0.0))):
+    for one in sorted(able, key=lambda one: (getattr(one.outcome, cost), -sign * (one.outcome.value or 0.0))):
         if sign * (one.outcome.value or 0.0) > best:
             best = sign * (one.outcome.value or 0.0)
             found.append(one.number)
@@ -125,16 +134,25 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     return [*said, result["note"]]
 
 
-def write_report(folder: Path, result: Mapping[str, Any], trials: Sequence[StudyTrial], space: Space) -> None:
-    """Write trials.json, study.md and report.html.
+def write_report(
+    folder: Path,
+    result: Mapping[str, Any],
+    trials: Sequence[StudyTrial],
+    space: Space,
+    compared: Comparison | None,
+) -> None:
+    """Write trials.json, study.md and report.html, and comparison.json of the best trials.
 
     Args:
         folder: of the study.
         result: of it, with the importance of fields.
         trials: in order.
         space: that was searched.
+        compared: the best trials, row by row; None where that cannot be.
     """
     metric, higher = result["metric"], result["higher_is_better"]
+    if compared is not None:
+        write_json(folder / "comparison.json", compared.plain())
     write_json(folder / "trials.json", [one.plain() for one in trials])
     rows = rows_of(trials, metric, higher)
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
@@ -149,6 +167,7 @@ def write_report(folder: Path, result: Mapping[str, Any], trials: Sequence[Study
         head,
         section("Trials, the best first", texts(HEADS, rows[:_MOST]) + more),
         *_pictures(result, trials, space),
+        *([] if compared is None else of_trials(compared)),
     ]
     write_text(folder / "report.html", page("Search", body))
 
@@ -161,9 +180,6 @@ def _pictures(result: Mapping[str, Any], trials: Sequence[StudyTrial], space: Sp
     values = [scale * (one.outcome.value or 0.0) for one in scored]
     states = [one.outcome.state for one in scored]
     time = list(zip([one.ended for one in scored], values, states, strict=True))
-    cost = list(zip([one.outcome.seconds for one in scored], values, states, strict=True))
-    places = [next(at for at, one in enumerate(scored) if one.number == number) for number in front(trials, higher)]
-    names = [f"trial {one.number}" for one in scored]
     found = result["importance"]
     few = f"<p class=soft>It takes at least {_ENOUGH} complete trials with different scores, and a field of all.</p>"
     heads, lines = _coordinates(scored, values, space)
@@ -171,8 +187,24 @@ def _pictures(result: Mapping[str, Any], trials: Sequence[StudyTrial], space: Sp
         section("Best so far against time", plots.best_so_far(time, label, higher)),
         section("What mattered", plots.importances(found) + _fanova() if found else few),
         section("Settings of all trials", plots.parallel_coordinates(heads, lines, label, higher) + _BROKEN),
-        section("Score against time of training", plots.score_against_cost(cost, places, names, label)),
+        section("Score against cost", "".join(_against(cost, trials, scored, values, higher, label) for cost in _AXES)),
     ]
+
+
+def _against(
+    cost: Literal["seconds", "trainable"],
+    trials: Sequence[StudyTrial],
+    scored: Sequence[StudyTrial],
+    values: Sequence[float],
+    higher: bool,
+    label: str,
+) -> str:
+    points = [
+        (float(getattr(one.outcome, cost)), value, one.outcome.state) for one, value in zip(scored, values, strict=True)
+    ]
+    at = {one.number: place for place, one in enumerate(scored)}
+    places = [at[number] for number in front(trials, higher, cost)]
+    return plots.score_against_cost(points, places, [f"trial {one.number}" for one in scored], _AXES[cost], label)
 
 
 def _fanova() -> str:

@@ -27,6 +27,7 @@ from tunesmith.search.trials import Outcome, StudyTrial, best_of
 from tunesmith.search.wanted import Wanted
 
 _HOPELESS = 20  # trials that may fail before any succeeds
+ANSWERS = "answers"  # folder of the study with what trials answered on the rows that chose
 RUNS = "runs"  # folder of the study with what trials trained that others go on from
 _PASSED = 200  # points in a row that may break the rules
 _IDLE = 200  # trials in a row that were there before: the space has no more
@@ -107,7 +108,9 @@ class Search:
     def __post_init__(self) -> None:
         wanted, self.watch = self.wanted, Watch(self.budget)
         runs = wanted.output / RUNS if wanted.strategy.continues else None
-        self.passes = Passes(wanted.metric, self.progress, self._tick, every_fold=wanted.every_fold, runs=runs)
+        answers = wanted.output / ANSWERS
+        own: dict[str, Any] = {"every_fold": wanted.every_fold, "runs": runs, "answers": answers}
+        self.passes = Passes(wanted.metric, self.progress, self._tick, **own)
         self.crew: Crew | None = None
         if self.hands is not None:
             pool, count = self.hands
@@ -116,6 +119,7 @@ class Search:
                 "overrides": list(wanted.overrides),
                 "metric": wanted.metric,
                 "runs": None if runs is None else str(runs),
+                "answers": None if pool.remote else str(answers),
                 "every_fold": wanted.every_fold,
                 "sharers": count,
             }
