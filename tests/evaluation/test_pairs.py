@@ -111,8 +111,11 @@ def test_settings_and_names() -> None:
 
 def test_what_mattered_is_told_of_enough_runs() -> None:
     draw = np.random.default_rng(0)
-    settings = [{"rate": 10.0**-step, "method": name, "seed": seed} for seed, (step, name) in
-                enumerate((step, name) for step in range(1, 6) for name in ("lora", None))]  # fmt: skip
+    points = [(step, name) for step in range(1, 6) for name in ("lora", None)]
+    settings = [
+        {"rate": 10.0**-step, "method": name, "seed": int(seed)}
+        for seed, (step, name) in zip(draw.permutation(10), points, strict=True)
+    ]
     values = [0.1 * one["rate"] ** 0.25 + draw.normal(0, 1e-3) for one in settings]
     found = importances(settings, values)
     assert list(found) == ["rate", "method", "seed"] and sum(found.values()) == pytest.approx(1)
