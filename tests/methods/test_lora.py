@@ -16,7 +16,10 @@ import tunesmith
 from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError, TargetError
 from tunesmith.methods.lora import Lora
 from tunesmith.methods.store import load_delta, save_delta
+from tunesmith.models.approximating import approximate
+from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
+from tunesmith.models.layout import ragged
 from tunesmith.models.seams import open_seams
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.testing import tiny_models
@@ -413,6 +416,17 @@ def test_loftq_gives_back_what_quantising_took(tmp_path: Path) -> None:
     full = model[0].weight.detach().clone()
     with pytest.raises(CompatibilityError, match="of '0' its weight is not quantised"):
         Lora(layers="0", init="loftq").attach(open_seams(model))
+def test_activations_are_seen_where_maps_run_together() -> None:
+    core = Backbone(BUILD["encoder"]())
+    core.hidden(rows := ragged([[5, 6, 7, 8], [9, 10, 11, 12, 13]]))  # by now q, k and v are known to read one tensor
+    method = Lora(rank=3, layers=("query", "key", "value", "output.dense"), init="activations")
+    delta = method.attach(core.seams)
+    before = delta.state()
+    with torch.no_grad():
+        method.initialise(delta, lambda: (core.hidden(rows), None)[1])
+    assert not [name for name, now in delta.state().items() if "lora_A" in name and torch.equal(now, before[name])]
+
+
     open_seams(model).close()
     rounded = (full * 8).round() / 8
     model[0].weight = nn.Parameter(rounded.as_subclass(Rounded), requires_grad=False)

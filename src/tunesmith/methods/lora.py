@@ -224,7 +224,8 @@ class Lora(LayerMethod):
         if not self.data_driven:
             return
         rank = max(self.layer_rank(path) for path in delta.patches)
-        for path, directions in leading_inputs(delta.patches, run, rank).items():
+        maps = {path: delta.seams.linear[path].module for path in delta.patches}
+        for path, directions in leading_inputs(maps, run, rank).items():
             down, _ = delta.patches[path].pair  # type: ignore[misc]
             count = min(len(down), len(directions))
             with torch.no_grad():

@@ -161,7 +161,7 @@ class SoftPromptMethod(Method):
 
     def blank(self) -> Self:
         """Return the method without a start that needs a tokenizer or a pass through the model."""
-        return self.model_copy(update={"start": "random"})
+        return self.model_copy(update={"start": "random", "start_text": None})
 
     # Saving ---------------------------------------------------------------------------------------------------
 
