@@ -528,6 +528,9 @@ def test_starts_that_need_another_base_are_refused(start: str, tmp_path: Path) -
     with pytest.raises(CheckpointError, match=f"'{start}' changed the base weights.*path_initial_model"):
         tunesmith.attach(BUILD["encoder"](), tmp_path)
 
+    delta = tunesmith.attach(model, "loha", layers="0")
+    with pytest.raises(CompatibilityError, match="LoRA: '0' is a convolution in 2 groups"):
+        approximate(delta.seams, delta.patches, 0.1, None)
 
 def rewritten(folder: Path, change: dict[str, object]) -> None:
     """Save a PEFT folder with other words in its config."""
