@@ -313,6 +313,24 @@ def test_dora_norm_follows_every_change() -> None:
 
 
 @pytest.mark.parametrize("small", [0, 2**18], ids=["narrow products", "formed"])
+def test_dora_leaves_rows_of_zeros_alone(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their length is zero, and nothing may be divided by it."""
+    monkeypatch.setattr("tunesmith.models.lora_patches._SMALL", small)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 4))
+    with torch.no_grad():
+        model[0].weight[1] = 0
+    x = torch.randn(3, 8)
+    before = model(x)
+    delta = tunesmith.attach(model, "lora", layers="0", dora=True, rank=2)
+    assert torch.allclose(model(x), before, atol=1e-6)
+    model(x).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in delta.parameters())
+    delta.merge()
+    assert torch.allclose(model(x), before, atol=1e-6)
+
+
+@pytest.mark.parametrize("small", [0, 2**18], ids=["narrow products", "formed"])
 def test_dora_norm_survives_cancelling_rows(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.models.lora_patches._SMALL", small)
     torch.manual_seed(0)
@@ -398,6 +416,17 @@ def test_activations_catch_more_of_the_inputs_than_chance(tmp_path: Path) -> Non
     assert torch.equal(run(fresh, "encoder"), run(model, "encoder"))
 
 
+def test_activations_are_seen_where_maps_run_together() -> None:
+    core = Backbone(BUILD["encoder"]())
+    core.hidden(rows := ragged([[5, 6, 7, 8], [9, 10, 11, 12, 13]]))  # by now q, k and v are known to read one tensor
+    method = Lora(rank=3, layers=("query", "key", "value", "output.dense"), init="activations")
+    delta = method.attach(core.seams)
+    before = delta.state()
+    with torch.no_grad():
+        method.initialise(delta, lambda: (core.hidden(rows), None)[1])
+    assert not [name for name, now in delta.state().items() if "lora_A" in name and torch.equal(now, before[name])]
+
+
 def test_activations_refuse_what_they_do_not_serve() -> None:
     with pytest.raises(CompatibilityError, match=r"init 'activations' serves plain linear maps; '.*' is a Conv2d"):
         Lora(layers="convolution", init="activations").attach(open_seams(resnet()))
@@ -416,17 +445,6 @@ def test_loftq_gives_back_what_quantising_took(tmp_path: Path) -> None:
     full = model[0].weight.detach().clone()
     with pytest.raises(CompatibilityError, match="of '0' its weight is not quantised"):
         Lora(layers="0", init="loftq").attach(open_seams(model))
-def test_activations_are_seen_where_maps_run_together() -> None:
-    core = Backbone(BUILD["encoder"]())
-    core.hidden(rows := ragged([[5, 6, 7, 8], [9, 10, 11, 12, 13]]))  # by now q, k and v are known to read one tensor
-    method = Lora(rank=3, layers=("query", "key", "value", "output.dense"), init="activations")
-    delta = method.attach(core.seams)
-    before = delta.state()
-    with torch.no_grad():
-        method.initialise(delta, lambda: (core.hidden(rows), None)[1])
-    assert not [name for name, now in delta.state().items() if "lora_A" in name and torch.equal(now, before[name])]
-
-
     open_seams(model).close()
     rounded = (full * 8).round() / 8
     model[0].weight = nn.Parameter(rounded.as_subclass(Rounded), requires_grad=False)
@@ -510,6 +528,9 @@ def test_grouped_convolutions_are_refused() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))
     with pytest.raises(CompatibilityError, match="'0' is a convolution in 2 groups"):
         Lora(layers="0").attach(open_seams(model))
+    delta = tunesmith.attach(model, "loha", layers="0")
+    with pytest.raises(CompatibilityError, match="LoRA: '0' is a convolution in 2 groups"):
+        approximate(delta.seams, delta.patches, 0.1, None)
 
 
 @pytest.mark.parametrize(("option", "value"), [
@@ -528,9 +549,6 @@ def test_starts_that_need_another_base_are_refused(start: str, tmp_path: Path) -
     with pytest.raises(CheckpointError, match=f"'{start}' changed the base weights.*path_initial_model"):
         tunesmith.attach(BUILD["encoder"](), tmp_path)
 
-    delta = tunesmith.attach(model, "loha", layers="0")
-    with pytest.raises(CompatibilityError, match="LoRA: '0' is a convolution in 2 groups"):
-        approximate(delta.seams, delta.patches, 0.1, None)
 
 def rewritten(folder: Path, change: dict[str, object]) -> None:
     """Save a PEFT folder with other words in its config."""
