@@ -69,6 +69,9 @@ def test_routing_mistakes_are_named() -> None:
         model(torch.ones(3, 4, dtype=torch.int64))
     with pytest.raises(CompatibilityError, match="named 'a' is attached already"):
         tunesmith.attach(model, "lora", "a")
+    with pytest.raises(CompatibilityError, match=r"unknown delta 'aa'; did you mean 'a'\?"):
+        open_seams(model).use("aa")
+    assert open_seams(model).routing.active == "a"
 
 
 def test_close_leaves_no_trace() -> None:
@@ -214,6 +217,17 @@ def test_what_attach_cannot_take_is_named() -> None:
             tunesmith.attach(model, place)
     with pytest.raises(CompatibilityError, match="name is a text that is not empty, not None"):
         tunesmith.attach(model, "lora", None)  # type: ignore[arg-type]
+
+
+def test_a_folder_called_like_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lora").mkdir()
+    delta = tunesmith.attach(encoder(), "lora", rank=3)
+    delta.save("lora")
+    with pytest.raises(RecipeError, match=r"'lora' is a method, and a folder .*Give '\./lora' for the delta"):
+        tunesmith.attach(encoder(), "lora")
+    for place in ("./lora", Path("lora")):
+        assert tunesmith.attach(encoder(), place).state().keys() == delta.state().keys()
 
 
 def test_names_are_counted_also_when_they_are_equal() -> None:
