@@ -1,5 +1,4 @@
 import torch
-
 from torch import nn
 
 from tunesmith.models.dropout import DropoutSource, drop, drops_by_function, set_dropout

@@ -76,7 +76,7 @@ class Backbone:
     def _pad(self) -> int | None:
         """The padding token; None where the config names none, or a number that the vocabulary does not have."""
         pad, count = getattr(self.model.config, "pad_token_id", None), getattr(self.model.config, "vocab_size", None)
-        return pad if pad is not None and 0 <= pad and (count is None or pad < count) else None
+        return pad if pad is not None and pad >= 0 and (count is None or pad < count) else None
 
     @property
     def width(self) -> int:

@@ -30,7 +30,7 @@ class Narrow:
     """Products with a frozen weight, computed with fewer bits than its numbers have."""
 
     types: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)  # of x and of the weight
-    keeps: ClassVar[bool] = True  # rounded weights, by their places in memory: only for weights that stay where they are
+    keeps: ClassVar[bool] = True  # rounded weights, by their places in memory: only of those that stay there
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Multiply.
