@@ -12,7 +12,7 @@ from torch import nn
 
 import tunesmith
 from tests.methods.test_peft import BOUND, FAMILIES, run
-from tunesmith.core.errors import CheckpointError, RecipeError
+from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError
 from tunesmith.methods.adalora import AdaLora, AdaLoraPatch
 from tunesmith.methods.store import load_delta, save_delta
 from tunesmith.models.delta import Delta
@@ -209,6 +209,11 @@ def test_a_convolution_is_pefts(tmp_path: Path) -> None:
     assert (theirs.base_model(x) - model(x)).abs().max() <= 1e-10 * model(x).abs().max()
     tuned = model(x)
     assert (delta.merge()(x) - tuned).abs().max() <= 1e-12 * tuned.abs().max()
+
+
+def test_grouped_convolutions_are_refused() -> None:
+    with pytest.raises(CompatibilityError, match="method adalora: '0' is a convolution in 4 groups"):
+        AdaLora(layers="0").attach(open_seams(nn.Sequential(nn.Conv2d(8, 8, 3, groups=4))))
 
 
 def test_the_file_holds_only_kept_ranks(tmp_path: Path) -> None:

@@ -211,6 +211,8 @@ def test_what_torchtune_writes_is_read(tmp_path: Path) -> None:
     assert all(
         torch.equal(back[key.replace("base_model.model.", "base_model.model.model.")], ours[key]) for key in ours
     )
+    with pytest.raises(CompatibilityError, match=r"tune is plain LoRA of another library already\. Take"):
+        tunesmith.convert(tmp_path / "tune", "peft-lora", tmp_path / "again")
     torch.save({"layers.0.attn.q_proj.lora_a.weight": print}, theirs / "adapter_model.pt")
     with pytest.raises(SecurityError, match="print"):
         tunesmith.convert(theirs, "peft", tmp_path / "again")

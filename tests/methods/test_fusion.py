@@ -1,5 +1,6 @@
 """Several methods on one model: what they compute together, their gates, merging, and what does not go together."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,58 @@ def test_a_fusion_of_linear_changes_merges() -> None:
     assert torch.allclose(hidden(model), tuned, atol=1e-9)
     delta.unmerge()
     assert torch.allclose(hidden(model), tuned, atol=1e-12)
+
+
+@pytest.mark.parametrize("whole", [{"name": "bitfit"}, {"name": "last-layers", "count": 1}])
+@pytest.mark.parametrize("patches", ["lora", "ia3"])
+def test_patches_on_trained_copies_merge(whole: dict[str, Any], patches: str) -> None:
+    model = bert()
+    base = hidden(model)
+    delta = tunesmith.attach(model, Fusion(members=({"name": patches}, whole)))
+    torch.manual_seed(1)
+    for parameter in delta.parameters():
+        nn.init.normal_(parameter, mean=0.3, std=0.3)
+    tuned = hidden(model)
+    for _ in range(2):
+        delta.merge()
+        assert torch.allclose(hidden(model), tuned, rtol=0, atol=1e-12)
+        delta.unmerge()
+        assert torch.equal(hidden(model), tuned)
+    delta.detach()
+    assert torch.equal(hidden(model), base)
+
+
+def test_members_see_what_they_start_from() -> None:
+    """A map's patches need not be called one by one: low-rank ones are computed together."""
+    core = Backbone(bert())
+    method = Fusion(members=({"name": "prefix", "length": 2}, {"name": "lora", "init": "activations"}))
+    delta = method.attach(core.seams)
+    before = delta.state()
+    with torch.no_grad():
+        method.initialise(delta, lambda: (core.hidden(ragged([[5, 6, 7], [8, 9]])), None)[1])
+    same = [name for name, now in delta.state().items() if "lora_A" in name and torch.equal(now, before[name])]
+    assert all("pooler" in name for name in same), same
+
+
+class Spelling:
+    """A tokenizer of one text."""
+
+    unk_token_id, all_special_ids = 0, ()
+
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": [5, 6, 7]}
+
+
+@pytest.mark.parametrize("init", ["default", "pissa"])
+def test_a_fusion_is_loaded_without_what_it_started_from(init: str, tmp_path: Path) -> None:
+    model, fresh = bert(), bert()
+    tokens = {"name": "prompt-tuning", "start": "text", "start_text": "one", "length": 3}
+    members = (tokens, {**LORA, "init": init})
+    delta = tunesmith.attach(model, Fusion(members=members), tokenizer=Spelling())
+    filled(delta)
+    delta.save(tmp_path)
+    tunesmith.attach(fresh, tmp_path)
+    assert torch.allclose(hidden(fresh), hidden(model), rtol=0, atol=1e-12)
 
 
 def test_every_part_trains_and_gates_move() -> None:

@@ -16,7 +16,10 @@ import tunesmith
 from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError, TargetError
 from tunesmith.methods.lora import Lora
 from tunesmith.methods.store import load_delta, save_delta
+from tunesmith.models.approximating import approximate
+from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
+from tunesmith.models.layout import ragged
 from tunesmith.models.seams import open_seams
 from tunesmith.recipe.schema import TrainingSettings
 from tunesmith.testing import tiny_models
@@ -310,6 +313,24 @@ def test_dora_norm_follows_every_change() -> None:
 
 
 @pytest.mark.parametrize("small", [0, 2**18], ids=["narrow products", "formed"])
+def test_dora_leaves_rows_of_zeros_alone(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their length is zero, and nothing may be divided by it."""
+    monkeypatch.setattr("tunesmith.models.lora_patches._SMALL", small)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 4))
+    with torch.no_grad():
+        model[0].weight[1] = 0
+    x = torch.randn(3, 8)
+    before = model(x)
+    delta = tunesmith.attach(model, "lora", layers="0", dora=True, rank=2)
+    assert torch.allclose(model(x), before, atol=1e-6)
+    model(x).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in delta.parameters())
+    delta.merge()
+    assert torch.allclose(model(x), before, atol=1e-6)
+
+
+@pytest.mark.parametrize("small", [0, 2**18], ids=["narrow products", "formed"])
 def test_dora_norm_survives_cancelling_rows(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.models.lora_patches._SMALL", small)
     torch.manual_seed(0)
@@ -393,6 +414,17 @@ def test_activations_catch_more_of_the_inputs_than_chance(tmp_path: Path) -> Non
     fresh = BUILD["encoder"]().double()
     load_delta(tmp_path, open_seams(fresh))
     assert torch.equal(run(fresh, "encoder"), run(model, "encoder"))
+
+
+def test_activations_are_seen_where_maps_run_together() -> None:
+    core = Backbone(BUILD["encoder"]())
+    core.hidden(rows := ragged([[5, 6, 7, 8], [9, 10, 11, 12, 13]]))  # by now q, k and v are known to read one tensor
+    method = Lora(rank=3, layers=("query", "key", "value", "output.dense"), init="activations")
+    delta = method.attach(core.seams)
+    before = delta.state()
+    with torch.no_grad():
+        method.initialise(delta, lambda: (core.hidden(rows), None)[1])
+    assert not [name for name, now in delta.state().items() if "lora_A" in name and torch.equal(now, before[name])]
 
 
 def test_activations_refuse_what_they_do_not_serve() -> None:
@@ -496,6 +528,9 @@ def test_grouped_convolutions_are_refused() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))
     with pytest.raises(CompatibilityError, match="'0' is a convolution in 2 groups"):
         Lora(layers="0").attach(open_seams(model))
+    delta = tunesmith.attach(model, "loha", layers="0")
+    with pytest.raises(CompatibilityError, match="LoRA: '0' is a convolution in 2 groups"):
+        approximate(delta.seams, delta.patches, 0.1, None)
 
 
 @pytest.mark.parametrize(("option", "value"), [

@@ -450,3 +450,27 @@ def test_nothing_of_the_layers_size_is_kept(method: Method) -> None:
         model(x)
     assert sum(kept) <= 96 * 128 / 2, kept
     assert copy.deepcopy(delta.state())
+
+
+@pytest.mark.parametrize("method", [Loha(rank=4, layers="0"), Lokr(rank=4, layers="0")])
+def test_a_small_change_is_not_rounded_away(method: Method) -> None:
+    """W + change in 16 bits would be W."""
+    convolves = isinstance(method, Lokr)  # which serves plain maps by small products anyway
+    model = nn.Sequential(nn.Conv1d(64, 4, 1, bias=False) if convolves else nn.Linear(64, 4, bias=False)).bfloat16()
+    signs = torch.tensor([1.0, -1.0]).repeat(32)
+    with torch.no_grad():
+        model[0].weight.copy_(signs.view(1, 64, 1) if convolves else signs)
+    x = torch.ones(1, 64, 1).bfloat16() if convolves else torch.ones(1, 64).bfloat16()
+    assert not model(x).any()
+    delta = method.attach(open_seams(model))
+    for parameter in delta.parameters():
+        nn.init.constant_(parameter, 0.03)
+    change = delta.patches["0"].weight_change(delta.seams.linear["0"])
+    assert 0 < change.max() < 2**-9
+    assert torch.allclose(model(x).float().flatten(), change.sum(1), rtol=1e-2)
+
+
+def test_vera_without_a_map_of_its_own_is_saved(tmp_path: Path) -> None:
+    delta = tunesmith.attach(build("encoder"), "vera", layers="query", modules_to_save=("query",))
+    delta.save(tmp_path)
+    assert tunesmith.attach(build("encoder"), tmp_path).copies.keys() == delta.copies.keys()

@@ -216,6 +216,11 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         tunesmith.merge_deltas(["a", "b"], [0.0, 0.0])
     with pytest.raises(RecipeError, match="2 deltas and 1 weights"):
         tunesmith.merge_deltas([two, two], [1])
+    whole = saved("whole", r=2, modules_to_save=["value"])
+    model = tiny_models()["encoder"].build()
+    value = tunesmith.attach(model, "lora", layers="value", rank=2)
+    with pytest.raises(CompatibilityError, match=r"one delta trains 'encoder\.layer\.0\..*value' whole, which another"):
+        tunesmith.merge_deltas([value, whole], [1, 1])
     delta = tunesmith.attach(tiny_models()["encoder"].build(), "bitfit")
     with pytest.raises(CompatibilityError, match=r"has no lora_A.*cannot become one; `tunesmith mix`"):
         tunesmith.merge_deltas([delta], [1])

@@ -100,3 +100,14 @@ def test_a_module_that_is_no_norm_is_pointed_out() -> None:
     (warning,) = Norm(layers=("query", "LayerNorm")).warnings(seams)
     assert "2 of the modules are no norms, for example 'encoder.layer.0.attention.self.query'" in warning
     assert Norm(layers="LayerNorm").warnings(seams) == Norm().warnings(seams) == []
+
+
+def test_modules_that_hold_others_come_back(tmp_path: Path) -> None:
+    model, fresh = (tiny_models()["encoder"].build() for _ in range(2))
+    delta = tunesmith.attach(model, "norm", layers="attention.self")
+    assert "encoder.layer.0.attention.self.query.weight" in delta.copies
+    for parameter in delta.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    delta.save(tmp_path)
+    assert tunesmith.attach(fresh, tmp_path).copies.keys() == delta.copies.keys()
+    assert torch.equal(run(fresh, "encoder"), run(model, "encoder"))

@@ -423,3 +423,33 @@ def test_virtual_tokens_in_the_same_pass_equal_a_pass_of_their_own(
             found[1] += (core.hidden(batch),)
         for own, alone in zip((*found[0], found[0][0]), found[1], strict=True):
             assert (own - alone).abs().max() <= 1e-9 * alone.abs().max()
+
+
+def test_a_layer_that_runs_again_and_again_has_one_prefix(tmp_path: Path) -> None:
+    config = transformers.AlbertConfig(
+        vocab_size=96, embedding_size=16, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=48,
+    )  # fmt: skip
+    model = transformers.AlbertModel(config).eval()
+    fresh = transformers.AlbertModel(config).eval()
+    fresh.load_state_dict(model.state_dict())
+    delta = tunesmith.attach(model, "prefix", length=2)
+    answer = model(IDS).last_hidden_state
+    answer.square().sum().backward()
+    (matrix,) = delta.parameters()
+    assert matrix.shape == (2, 2 * 32) and matrix.grad is not None and (matrix.grad != 0).all()
+    delta.save(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] is None
+    tunesmith.attach(fresh, tmp_path)
+    assert torch.equal(fresh(IDS).last_hidden_state, answer)
+
+
+def test_keys_and_values_of_unlike_widths_are_refused() -> None:
+    config = transformers.DeepseekV3Config(
+        vocab_size=96, num_key_value_heads=4, moe_intermediate_size=16, kv_lora_rank=8, q_lora_rank=8, v_head_dim=8,
+        qk_rope_head_dim=4, qk_nope_head_dim=8, n_routed_experts=4, n_group=1, topk_group=1, num_experts_per_tok=2,
+        pad_token_id=0, **SMALL,
+    )  # fmt: skip
+    model = transformers.AutoModel.from_config(config).eval()
+    with pytest.raises(CompatibilityError, match="heads with keys of 12 and values of 8 numbers"):
+        tunesmith.attach(model, "prefix", length=2)

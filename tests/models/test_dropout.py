@@ -1,6 +1,7 @@
 import torch
+from torch import nn
 
-from tunesmith.models.dropout import DropoutSource, drop
+from tunesmith.models.dropout import DropoutSource, drop, drops_by_function, set_dropout
 
 
 def test_rate_scale_and_gradient() -> None:
@@ -51,3 +52,12 @@ def test_a_stream_goes_on_without_a_device_that_is_not_here() -> None:
     shape = torch.Size((40,))
     assert torch.equal(found.keep(shape, 0.5), source.keep(shape, 0.5))
     assert found._on(torch.device("cpu")).initial_seed() == 3 and not found.state["others"].keys() - {"cpu"}
+
+
+def test_a_rate_may_be_a_whole_number() -> None:
+    """A config.json may say 0; a switch that is called like a rate is none."""
+    module = nn.Identity()
+    module.attention_dropout, module.use_dropout = 0, True
+    assert not drops_by_function(module)
+    set_dropout(module, 0.1)
+    assert module.attention_dropout == 0.1 and module.use_dropout is True and drops_by_function(module)

@@ -13,7 +13,7 @@ import torch
 
 from tests.conftest import save_tiny_writer
 from tunesmith.core.errors import CheckpointError, CompatibilityError, RecipeError
-from tunesmith.models.loading import load_model, locate
+from tunesmith.models.loading import choose_device, load_model, locate
 
 CPU = torch.device("cpu")
 
@@ -63,3 +63,10 @@ def test_weights_of_other_sizes_than_the_config(tmp_path: Path) -> None:
         CheckpointError, match=r"6 tensors .*'model\.layers\.0\.mlp\.down_proj\.weight': \(32, 48\) .*\(32, 40\) by"
     ):
         load_model(locate(str(folder)), CPU, opens="causal")
+
+
+@pytest.mark.parametrize("wanted", ["cpu:first", "cpu:", "cuda:x", "cuda:-1"])
+def test_a_device_whose_number_is_none(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(RecipeError, match=f"device: '{wanted}' is not available"):
+        choose_device(wanted)

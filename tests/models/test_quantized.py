@@ -13,6 +13,7 @@ import tunesmith
 from tunesmith.core.errors import CompatibilityError, MissingDependency
 from tunesmith.methods.full import Full
 from tunesmith.methods.lora import Lora
+from tunesmith.models.products import Int8, narrow_products
 from tunesmith.models.quantized import BITS, dense, is_quantised, quantise, requantise, stored_bytes
 from tunesmith.models.seams import Seams, open_seams
 from tunesmith.testing import tiny_models
@@ -175,6 +176,22 @@ def test_adding_to_a_quantised_weight_says_what_it_lost(bits: str, bound: float)
     assert requantise(seam.stored, change)[1] == pytest.approx(seam.requantise(change))
     lost = float((seam.weight - before - change).norm() / (before + change).norm())
     assert 0 < lost < bound and seam.quantised
+
+
+def test_rounded_products_keep_nothing_of_a_weight_that_was_read_back() -> None:
+    """It lies where another one lay before, and will lie after it."""
+    found, how = [], Int8()
+    for narrow in (None, how):
+        torch.manual_seed(0)
+        model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(3)))
+        quantise(model, "int8")
+        _, delta = randomly_tuned(model, layers="all-linear")
+        x = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
+        with narrow_products(narrow):
+            model(x).square().sum().backward()
+        found.append([parameter.grad for parameter in delta.parameters()])
+    assert not how._kept
+    assert all(torch.equal(ours, plain) for ours, plain in zip(*found, strict=True))
 
 
 def test_what_cannot_be_quantised_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,3 +182,13 @@ def test_attention_equals_the_plain_formula(
             torch.autograd.grad(ours, inputs, wanted), torch.autograd.grad(theirs, inputs, wanted), strict=True
         ):
             assert relative(first, second) < 1e-13
+
+
+@pytest.mark.filterwarnings("ignore:.*pad_token_id")
+@pytest.mark.parametrize("pad", [-1, 96])
+def test_a_padding_token_that_the_vocabulary_lacks(pad: int) -> None:
+    config = gpt2()
+    config.pad_token_id = pad
+    core = backbone_of(config)
+    batch = batch_of()
+    assert core.proof.fast and core._padded(batch).shape == core.hidden(batch).shape

@@ -72,6 +72,8 @@ def test_what_cannot_be_extended_is_refused(tiny_folder: Path) -> None:
         add_tokens(nn.Linear(2, 2), tokenizer, ["<first>"])
     with pytest.raises(TargetError, match="no text for a token"):
         add_tokens(language_model("gpt2"), tokenizer, [])
+    with pytest.raises(TargetError, match="'<first>' is one text, whose characters would each be a token"):
+        add_tokens(language_model("gpt2"), tokenizer, "<first>")
     with pytest.raises(TargetError, match="none empty"):
         add_tokens(language_model("gpt2"), tokenizer, ["<first>", ""])
     model = language_model("gpt2")

@@ -14,7 +14,7 @@ from tunesmith.core.settings import setting
 from tunesmith.methods.base import PREFIX, LayerMethod, PeftFolder
 from tunesmith.models.delta import Delta
 from tunesmith.models.linear import LinearSeam
-from tunesmith.models.patches import LowRankPatch, Patch, parameter
+from tunesmith.models.patches import LowRankPatch, Patch, parameter, refuse_groups
 
 _PEFT_STEPS = 10_000  # PEFT counts its phases in steps; ours are shares of the run, written as of so many steps
 
@@ -75,7 +75,10 @@ class AdaLora(LayerMethod):
             seam: the map.
         Returns:
             The patch.
+        Raises:
+            CompatibilityError: the map is a convolution in groups.
         """
+        refuse_groups(seam, "method adalora")
         return AdaLoraPatch(seam, self.initial_rank, self.scale, self.dropout)
 
     # Training -------------------------------------------------------------------------------------------------

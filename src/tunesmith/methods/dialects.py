@@ -248,7 +248,7 @@ def _to_peft(folder: Path, source: PeftFolder, wanted: Wanted) -> Converted:
 
 def _check_mergeable(folder: Path, source: PeftFolder) -> None:
     if not (folder / METHOD).is_file() and not read_json(folder / CONFIG, dict).get("peft_type"):
-        return  # torchtune's and AdapterHub's, which are read as LoRA
+        raise CompatibilityError(f"{folder} is plain LoRA of another library already. Take the target 'peft'.")
     method = read_method(folder)
     if not method.can_merge:
         raise CompatibilityError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import field_validator
@@ -54,8 +54,7 @@ class Fusion(Method):
             name = str(settings.pop("name", ""))
             if name == cls.name:
                 raise ValueError("a fusion cannot be a member of a fusion")
-            method = find("methods", name)(**settings)
-            found.append({"name": name, **method.model_dump(mode="json", exclude_defaults=True)})
+            found.append(_written(find("methods", name)(**settings)))
         return tuple(found)
 
     @property
@@ -102,6 +101,11 @@ class Fusion(Method):
             part.copies = {path: delta.copies[path] for path in part.copies}
         delta.members = list(zip(methods, parts, strict=True))
         return delta
+
+    def blank(self) -> Self:
+        """Let the members leave out what saved tensors replace; PiSSA's start is not saved here, so it stays."""
+        kept = [member if getattr(member, "init", "") == "pissa" else member.blank() for member in self.methods]
+        return self.model_copy(update={"members": tuple(map(_written, kept))})
 
     @property
     def can_merge(self) -> bool:
@@ -200,3 +204,8 @@ class Fusion(Method):
         """Let the members take over what they remembered."""
         for number, (method, part) in enumerate(delta.members):
             method.resume(part, state[str(number)])
+
+
+def _written(method: Method) -> dict[str, Any]:
+    """Write a member as a recipe has it: its name, and the settings that are not the usual ones."""
+    return {"name": method.name, **method.model_dump(mode="json", exclude_defaults=True)}

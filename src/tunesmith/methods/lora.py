@@ -18,7 +18,7 @@ from tunesmith.methods.base import PREFIX, LayerMethod, PeftFolder
 from tunesmith.models.delta import Delta
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam
 from tunesmith.models.lora_patches import BiasedLoraPatch, DoraPatch, LoraPatch
-from tunesmith.models.patches import Patch
+from tunesmith.models.patches import Patch, refuse_groups
 from tunesmith.models.seams import Seams, matches
 from tunesmith.models.starts import STARTS, leading_inputs, start_leading
 
@@ -151,12 +151,7 @@ class Lora(LayerMethod):
         return patch
 
     def _check(self, seam: LinearSeam) -> None:
-        groups = getattr(seam.module, "groups", 1)
-        if groups > 1:
-            raise CompatibilityError(
-                f"method lora: '{seam.path}' is a convolution in {groups} groups, where a low-rank product has no "
-                "single form. Leave it out of `layers`."
-            )
+        refuse_groups(seam, "method lora")
         embedding = isinstance(seam, EmbeddingSeam)
         if embedding and self.b_bias:
             raise CompatibilityError(f"method lora: '{seam.path}' is an embedding; b_bias serves maps only.")
@@ -224,7 +219,8 @@ class Lora(LayerMethod):
         if not self.data_driven:
             return
         rank = max(self.layer_rank(path) for path in delta.patches)
-        for path, directions in leading_inputs(delta.patches, run, rank).items():
+        maps = {path: delta.seams.linear[path].module for path in delta.patches}
+        for path, directions in leading_inputs(maps, run, rank).items():
             down, _ = delta.patches[path].pair  # type: ignore[misc]
             count = min(len(down), len(directions))
             with torch.no_grad():

@@ -248,8 +248,12 @@ def combine(
         kept.append(energy)
         for name, factor in zip(pair.names, (down, up), strict=True):
             tensors[f"{PREFIX}{path}.{name}"] = factor.to(kind.dtype)
-    if set(tensors) & set(rest):
-        raise CompatibilityError("one delta trains a layer whole that another adapts with A and B; they cannot be one.")
+    both = [path for path in map(_path, tensors) if f"{PREFIX}{path}.weight" in rest]
+    if both:
+        raise CompatibilityError(
+            f"one delta trains '{both[0]}' whole, which another adapts with A and B, so they cannot be one. Train them "
+            "with the same modules_to_save, or leave the layer out of one."
+        )
     config = _config(deltas, tensors, rest)
     return Combined(config, {**tensors, **rest}, _facts(plan, len(deltas), config["r"], losses, kept))
 

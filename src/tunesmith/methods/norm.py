@@ -64,6 +64,10 @@ class Norm(LayerMethod):
                 )
         return [path for path in owners if any(matches(entry, path) for entry in wanted)]
 
+    def chosen(self, seams: Seams) -> list[str]:
+        """Find the modules to train, which here need be no linear maps."""
+        return self.modules(seams)
+
     def warnings(self, seams: Seams) -> list[str]:
         """Say which of the chosen modules are no norms.
 

@@ -99,7 +99,11 @@ class PrefixTuning(SoftPromptMethod):
         assert isinstance(prompt, PrefixPrompt)
         shapes = {(layer.heads, layer.width) for layer in prompt.layers}
         both = delta.seams.encoder is not None
-        if len(shapes) > 1 or self.parts != ("self",) or (both and not self.every_second and len(prompt.layers) > 1):
+        count = len(prompt.layers)
+        blocks = count if both else getattr(delta.seams.model.config, "num_hidden_layers", count)
+        if len(shapes) > 1 or self.parts != ("self",) or blocks != count:
+            return {"peft_type": None}
+        if both and not self.every_second and count > 1:
             return {"peft_type": None}
         heads, width = shapes.pop()
         config = super().to_peft(delta)

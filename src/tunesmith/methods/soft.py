@@ -68,7 +68,8 @@ class SoftPromptMethod(Method):
         Raises:
             CompatibilityError: the model has no place for it.
         """
-        prompt = self.build(seams)
+        with seams.bare():
+            prompt = self.build(seams)
         prompt.to(dtype=torch.float64 if next(seams.model.parameters()).dtype == torch.float64 else torch.float32)
         whole = whole_modules(seams, self.modules_to_save)
         return seams.attach(name, parameters=whole, prompt=prompt, alone=whole)
@@ -161,7 +162,7 @@ class SoftPromptMethod(Method):
 
     def blank(self) -> Self:
         """Return the method without a start that needs a tokenizer or a pass through the model."""
-        return self.model_copy(update={"start": "random"})
+        return self.model_copy(update={"start": "random", "start_text": None})
 
     # Saving ---------------------------------------------------------------------------------------------------
 

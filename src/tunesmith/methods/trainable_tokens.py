@@ -52,8 +52,14 @@ class TrainableTokens(Method):
             TargetError: no token is chosen, or one that the model does not have.
             CompatibilityError: the model reads no tokens.
         """
-        home = _input_table(seams)
         ids = torch.tensor(self.ids(seams))
+        with seams.bare():
+            patches = self._patches(seams, ids)
+        return seams.attach(name, {path: _ready(patch) for path, patch in patches.items()})
+
+    def _patches(self, seams: Seams, ids: Tensor) -> dict[str, nn.Module]:
+        """Build the rows of every table, and what follows them at tied maps."""
+        home = _input_table(seams)
         tied = [path for path, seam in seams.linear.items() if path != home and _same(seam, seams.linear[home])]
         chosen = [home] if self.layers == "auto" else self._tables(seams)
         followers = tied if home in chosen else []
@@ -62,7 +68,7 @@ class TrainableTokens(Method):
             _check_range(ids, seams.linear[path])
             patches[path] = TokenRows(seams.linear[path], ids)
         patches.update((path, FollowingRows(patches[home], home)) for path in followers)
-        return seams.attach(name, {path: _ready(patch) for path, patch in patches.items()})
+        return patches
 
     def ids(self, seams: Seams) -> list[int]:
         """Settle which tokens train.

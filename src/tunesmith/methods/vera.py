@@ -78,7 +78,7 @@ class Vera(LayerMethod):
             PEFT's names to tensors, on the CPU.
         """
         own = super().tensors(delta)
-        if self.save_projection:
+        if self.save_projection and delta.patches:
             shared = _projection(delta)
             own |= dict(zip(_SHARED, (shared.down.cpu(), shared.up.cpu()), strict=True))
         return own
@@ -97,7 +97,7 @@ class Vera(LayerMethod):
         shared = [tensors[name] for name in _SHARED if name in tensors]
         if len(shared) == 2:
             _projection(delta).take(shared[0], shared[1], where)
-        elif self.save_projection or shared:
+        elif delta.patches and (self.save_projection or shared):
             raise CheckpointError(
                 f"{where}: the config says that {' and '.join(_SHARED)} are saved, but they are missing. Save the "
                 "delta again; or, if its seed is right, set save_projection to false to draw them anew."

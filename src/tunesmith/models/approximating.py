@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from tunesmith.models.patches import refuse_groups
 from tunesmith.models.seams import Seams
 
 
@@ -41,11 +42,14 @@ def approximate(seams: Seams, patches: Mapping[str, nn.Module], tolerance: float
         rank: of all products; the smallest that stays within the tolerance when None. [count]
     Returns:
         The products, on the CPU.
+    Raises:
+        CompatibilityError: a map is a convolution in groups.
     Source: Eckart and Young 1936.
     """
     found = Approximation()
     for path, patch in patches.items():
         seam = seams.linear[path]
+        refuse_groups(seam, "LoRA")
         change = patch.weight_change(seam).double().cpu()  # type: ignore[operator]
         u, values, v = torch.linalg.svd(change, full_matrices=False)
         tails = torch.cat([values.square().flip(0).cumsum(0).flip(0), values.new_zeros(1)]).sqrt()  # left after a rank

@@ -220,11 +220,7 @@ def attention(
     """
     seam = held() if (held := _seams.get(module)) else None
     settings |= {"dropout": dropout, "scaling": scaling}
-    if settings.get("softcap") is not None:
-        raise CompatibilityError(
-            f"{type(module).__name__} caps its attention scores (softcap={settings['softcap']:g}, as Gemma 2 does), "
-            "which is not supported. Choose another model."
-        )
+    _refuse_unsupported(module, settings)
     if seam is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)[0], None
     if seam.routing.layout is None:
@@ -307,6 +303,20 @@ def _rule(module: nn.Module, query: Tensor, settings: dict[str, Any]) -> Rule:
     causal = getattr(module, "is_causal", True) if causal is None else causal
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return Rule(bool(causal), settings.get("sliding_window"), scale, settings["dropout"])
+
+
+def _refuse_unsupported(module: nn.Module, settings: dict[str, Any]) -> None:
+    """Refuse what transformers' own function, which serves padded batches, would refuse or leave out."""
+    if settings.get("softcap") is not None:
+        raise CompatibilityError(
+            f"{type(module).__name__} caps its attention scores (softcap={settings['softcap']:g}, as Gemma 2 does), "
+            "which is not supported. Choose another model."
+        )
+    if settings.get("s_aux") is not None:
+        raise CompatibilityError(
+            f"{type(module).__name__} adds learned sinks to its attention scores (s_aux, as gpt-oss does), which is "
+            "not supported. Choose another model."
+        )
 
 
 _HARMLESS = {"is_causal", "sliding_window", "position_ids", "use_cache", "cache_position", "output_attentions"}

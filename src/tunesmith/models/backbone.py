@@ -73,6 +73,12 @@ class Backbone:
         return bool(getattr(self.model.config, "use_cache", False))
 
     @property
+    def _pad(self) -> int | None:
+        """The padding token; None where the config names none, or a number that the vocabulary does not have."""
+        pad, count = getattr(self.model.config, "pad_token_id", None), getattr(self.model.config, "vocab_size", None)
+        return pad if pad is not None and pad >= 0 and (count is None or pad < count) else None
+
+    @property
     def width(self) -> int:
         """D of the hidden states."""
         return int(self.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
@@ -217,9 +223,7 @@ class Backbone:
     def _padded(self, batch: RaggedBatch) -> Tensor:
         mask = batch.layout.padded_mask().to(batch.ids.device)  # (R, T)
         ids = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
-        pad = getattr(self.model.config, "pad_token_id", None)
-        if pad is not None:
-            ids.fill_(pad)
+        ids.fill_(0 if self._pad is None else self._pad)
         ids[mask] = batch.ids
         extra = {}
         if batch.segments is not None:
@@ -245,9 +249,8 @@ class Backbone:
         batch = batch.to(self.device)
         slow = self._padded(batch)
         scale = slow.abs().max().item()
-        pad = getattr(self.model.config, "pad_token_id", None)
         best, reason = float("inf"), ""
-        for offset in (0, *([pad + 1] if pad is not None else [])):  # RoBERTa counts positions from pad + 1
+        for offset in (0, *([self._pad + 1] if self._pad is not None else [])):  # RoBERTa counts positions from pad + 1
             try:
                 fast = self._flat(batch, offset)
             except (CompatibilityError, RuntimeError, IndexError, ValueError, TypeError) as error:

@@ -279,8 +279,8 @@ class Delta:
         active = self.seams.routing.active
         self.seams.use(None)  # copies of the active delta stand in the place of what is to change
         changed = ChangedTensors(self.seams)
-        shifts = []
         try:
+            changed.replace_all(self.places)  # first: a fusion's patches compute with these
             for path, patch in self.patches.items():
                 seam = self.seams.linear[path]
                 shift = patch.bias_change(seam)  # type: ignore[operator]
@@ -290,15 +290,12 @@ class Delta:
                 else:
                     changed.share(seam.module, "weight", self.seams.linear[patch.follows].module)  # type: ignore[index]
                 if shift is not None:
-                    shifts.append((seam, shift))
+                    changed.grow(seam, shift)
         except BaseException:
             changed.restore()
             self.seams.use(active)
             raise
         self.detach()
-        changed.replace_all(self.places)
-        for seam, shift in shifts:  # after the copies: a patch may shift a bias that is also a copy
-            changed.grow(seam, shift)
         self.seams.forget_prefixes()
         self.untouched = changed if keep else None
         self.seams.use(active if active in self.seams.deltas else None)

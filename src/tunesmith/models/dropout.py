@@ -216,4 +216,5 @@ def _rates(module: nn.Module) -> list[str]:
 
 def _own_rates(module: nn.Module) -> list[str]:
     """Find the rates that a module keeps itself, as BART and its kin do; whole layers (layerdrop) are another thing."""
-    return [name for name, rate in vars(module).items() if name.endswith("dropout") and isinstance(rate, float)]
+    own = {name: rate for name, rate in vars(module).items() if name.endswith("dropout")}
+    return [name for name, rate in own.items() if isinstance(rate, float | int) and not isinstance(rate, bool)]

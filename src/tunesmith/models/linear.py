@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -40,8 +41,9 @@ class Seam:
         self.copies: dict[str, dict[str, nn.Parameter]] = {}
         self.base: Callable[..., Any] = module.forward
 
-    def __call__(self, x: Tensor, *rest: Any, **settings: Any) -> Any:
+    def __call__(self, x: Any = None, *rest: Any, **settings: Any) -> Any:
         """Call the module with the patches and copies of the rows' deltas."""
+        x = self._named(settings) if x is None else x
         if self.routing.names is None:
             return self._one(x, rest, settings)
         if not self.routing.touches(self.patches) and not self.routing.touches(self.copies):
@@ -50,11 +52,21 @@ class Seam:
             x = x.expand(len(self.routing.names) * self.routing.repeat, *x.shape[1:])
         return self._mixed(x, self.routing.spans(x, self.path), rest, settings)
 
+    def _named(self, settings: dict[str, Any]) -> Any:
+        """Take the module's first argument out of those that are given by name."""
+        names = list(signature(type(self.module).forward).parameters)[1:2]
+        return settings.pop(names[0], None) if names else None
+
     def _mixed(self, x: Tensor, spans: list[Span], rest: tuple[Any, ...], settings: dict[str, Any]) -> Tensor:
         dim, outputs = spans[0].dim, []
         for span, piece in zip(spans, x.split([span.size for span in spans], dim=dim), strict=True):
             with self.routing.only(span.name):
                 y = self._one(piece, rest, settings)
+            if not isinstance(y, Tensor):
+                raise CompatibilityError(
+                    f"'{self.path}' gives a {type(y).__name__}, not one tensor of its rows, so deltas cannot be mixed "
+                    "there. Give each delta batches of its own."
+                )
             shared = y.shape[0] == 1 < span.size and self.routing.layout is None  # BART's table makes one row for all
             outputs.append(y.expand(span.size, *y.shape[1:]) if shared else y)
         return torch.cat(outputs, dim=dim)
@@ -110,8 +122,9 @@ class LinearSeam(Seam):
             self.base = self._frozen
         self._joins_others = type(self) is LinearSeam and not self.quantised
 
-    def __call__(self, x: Tensor, *rest: Any, **settings: Any) -> Any:
+    def __call__(self, x: Any = None, *rest: Any, **settings: Any) -> Any:
         """Call the map with the patches of the rows' deltas, together with those that read the same tensor."""
+        x = self._named(settings) if x is None else x
         if self._joins_others and self.routing.quick and self.routing.names is None and not rest and not settings:
             found = self.routing.joint.run(self, x)
             if found is not None:

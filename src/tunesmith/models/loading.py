@@ -203,8 +203,10 @@ def is_at_hand(wanted: str) -> bool:
     Returns:
         True for "auto".
     """
-    kind, _, number = wanted.partition(":")
-    if kind == "cuda" and number.isdecimal() and int(number) >= torch.cuda.device_count():
+    kind, colon, number = wanted.partition(":")
+    if colon and not number.isdecimal():
+        return False
+    if kind == "cuda" and colon and int(number) >= torch.cuda.device_count():
         return False
     return wanted == "auto" or _kinds().get(kind, False)
 

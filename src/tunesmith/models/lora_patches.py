@@ -175,7 +175,9 @@ class DoraPatch(LoraPatch):
         return squares.sqrt()
 
     def _gain(self, seam: LinearSeam) -> Tensor:
-        return self.lora_magnitude_vector.flatten() / self.norm(seam)
+        """Return m / ||W + s B A||; rows of zeros, whose length is zero too, stay zeros."""
+        norm = self.norm(seam)
+        return self.lora_magnitude_vector.flatten() / norm.clamp_min(torch.finfo(norm.dtype).tiny)
 
     def factors(self, seam: LinearSeam) -> None:
         """Return None: the factors are never all this patch does."""

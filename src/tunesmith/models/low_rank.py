@@ -127,8 +127,8 @@ class _LowRank(torch.autograd.Function):
         factors = tuple(factor.to(x.dtype) for factor in factors)
         parts = stretches or (((0, len(flat)),) if factors else ())
         ctx.quantised = weight if is_quantised(weight) else None
-        ctx.narrow = chosen()
-        held = ctx.quantised is not None
+        held, narrow = ctx.quantised is not None, chosen()
+        ctx.narrow = None if held and narrow is not None and narrow.keeps else narrow  # W read back is a passing copy
         ctx.onto = not held and not stretches and len(factors) > 0 and adds_onto(flat, ctx.narrow)
         ctx.even = _even(parts, factors, len(flat))
         if ctx.onto:

@@ -142,14 +142,14 @@ class DensePatch(Patch):
         return self.weight_change(seam)
 
     def forward(self, x: Tensor, seam: LinearSeam) -> Tensor:
-        """Compute the adapted map with one product."""
+        """Compute the adapted map with one product; with two where the sum would round the change away."""
         change = self.change(seam)
         dropping = self.dropping(seam, self.dropout)
-        if seam.quantised or dropping:
+        if seam.quantised or dropping or change.dtype != seam.stored.dtype:
             y: Tensor = seam.base(x)
             dropped = seam.drop(x, self.dropout) if dropping else x
             return y + seam.apply(dropped, change.to(y.dtype), None)
-        return seam.apply(x, seam.weight + change.to(seam.stored.dtype), seam.bias)
+        return seam.apply(x, seam.weight + change, seam.bias)
 
 
 class RowDropPatch(DensePatch):
@@ -199,6 +199,23 @@ def parameter(shape: tuple[int, ...], seam: LinearSeam) -> nn.Parameter:
         A parameter on the map's device; its values are arbitrary.
     """
     return nn.Parameter(torch.empty(shape, dtype=seam.dtype, device=seam.stored.device))
+
+
+def refuse_groups(seam: LinearSeam, what: str) -> None:
+    """Refuse a convolution in groups for what changes maps by a low-rank product.
+
+    Args:
+        seam: any map.
+        what: it is for, to begin the error with.
+    Raises:
+        CompatibilityError: the map is one.
+    """
+    groups = getattr(seam.module, "groups", 1)
+    if groups > 1:
+        raise CompatibilityError(
+            f"{what}: '{seam.path}' is a convolution in {groups} groups, where a low-rank product has no single form. "
+            "Leave it out of `layers`."
+        )
 
 
 class Weight(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import CompatibilityError
+from tunesmith.models.attention import Call
 from tunesmith.models.loading import first_place
 from tunesmith.models.soft_prompts import Layer
 
@@ -19,14 +20,15 @@ _ROW, _TARGET = 3, 2  # tokens; different, so that cross attention shows
 
 @torch.no_grad()
 def attention_layers(seams: Seams) -> list[Layer]:
-    """Return the attention layers in the order of their calls.
+    """Return the attention layers in the order of their calls, each once.
 
     Args:
         seams: of the model.
     Returns:
         The layers.
     Raises:
-        CompatibilityError: the model does not open at the attention seam, or reads neither tokens nor pixels.
+        CompatibilityError: the model does not open at the attention seam, reads neither tokens nor pixels, or has
+            keys and values of unlike widths.
     """
     model, name = seams.model, type(seams.model).__name__
     if not seams.attention:
@@ -42,9 +44,18 @@ def attention_layers(seams: Seams) -> list[Layer]:
     finally:
         model.train(training)
     paths = {module: path for path, module in model.named_modules()}
+    unlike = next((call for call in calls if call.key.shape[3] != call.value.shape[3]), None)
+    if unlike is not None:
+        raise CompatibilityError(
+            f"{name} has heads with keys of {unlike.key.shape[3]} and values of {unlike.value.shape[3]} numbers, and a "
+            "prefix holds both in one width. Choose a method at the linear maps, for example lora."
+        )
+    once: dict[nn.Module, Call] = {}
+    for call in calls:  # ALBERT runs one layer again and again
+        once.setdefault(call.module, call)
     return [
         Layer(c.module, paths[c.module], c.key.shape[1], c.key.shape[3], (c.queries, c.key.shape[2]) == (_TARGET, _ROW))
-        for c in calls
+        for c in once.values()
     ]
 
 

@@ -30,6 +30,7 @@ class Narrow:
     """Products with a frozen weight, computed with fewer bits than its numbers have."""
 
     types: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)  # of x and of the weight
+    keeps: ClassVar[bool] = True  # rounded weights, by their places in memory: only of those that stay there
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Multiply.
@@ -45,6 +46,8 @@ class Narrow:
 
 class BFloat16(Narrow):
     """Both sides rounded to bfloat16, sums in float32."""
+
+    keeps: ClassVar[bool] = False
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Multiply."""

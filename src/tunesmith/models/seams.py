@@ -15,19 +15,16 @@ from torch import Tensor, nn
 from tunesmith.core.errors import CompatibilityError, TargetError, nearest, unknown
 from tunesmith.models.attention import NAME, AttentionSeam, close_attention, open_attention
 from tunesmith.models.delta import Delta
-from tunesmith.models.dropout import DropoutSeam, DropoutSource
-from tunesmith.models.fusing import fused_seam
-from tunesmith.models.gated import gated_seam
+from tunesmith.models.dropout import DropoutSource
 from tunesmith.models.hosting import DecoderSeam, HostSeam
+from tunesmith.models.instead import instead_of
 from tunesmith.models.linear import ConvSeam, EmbeddingSeam, LinearSeam, Seam, linear_seam
 from tunesmith.models.placing import device_of
 from tunesmith.models.quantized import dense, is_quantised
 from tunesmith.models.routing import Routing
 from tunesmith.models.sharding import check_whole
 from tunesmith.models.soft_prompts import Place
-from tunesmith.models.statistics import FrozenStatistics
 from tunesmith.models.structure import is_causal, stacks
-from tunesmith.models.turning import turning_seam
 
 _ATTRIBUTE = "_tunesmith_seams"  # on the model itself, so that both are freed together
 
@@ -54,21 +51,18 @@ class Seams:
             seam.module.forward = seam
             seam.exact = seam.module is output
         for module in model.modules():
-            instead = _faster(module, self.routing)
+            instead = instead_of(module, self.routing)
             if instead is not None:
                 module.forward = instead
-        # By name, as a merge puts new tensors in their places.
         self._frozen = [path for path, own in model.named_parameters(remove_duplicate=False) if own.requires_grad]
-        for path in self._frozen:
+        for path in self._frozen:  # by name, as a merge puts new tensors in their places
             self.parameter(path).requires_grad_(False)
         self.attention = self._open_attention()
         model.__dict__["_apply"] = self._moved  # .to, .half, .cuda and their kin come through it
 
     def _moved(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Move the model's own parameters and those of deltas; patches keep their type and follow the device."""
-        active = self.routing.active
-        self.use(None)
-        try:
+        with self.bare():
             type(self.model)._apply(self.model, move, recurse)
             for delta in self.deltas.values():
                 for own in delta.copies.values():
@@ -76,9 +70,17 @@ class Seams:
                 for module in delta.modules():
                     module.to(device=device_of(self.model))
             self.forget_prefixes()
+        return self.model
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Take the copies of the delta in use out of the model inside the block, to read the base."""
+        active = self.routing.active
+        self.use(None)
+        try:
+            yield
         finally:
             self.use(active)
-        return self.model
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Seams:
         """Copy with the model."""
@@ -95,10 +97,11 @@ class Seams:
 
     def _open_linear(self) -> Iterator[tuple[str, LinearSeam]]:
         """Find the linear maps; those inside nn.MultiheadAttention are never called, so they are left out."""
-        closed = [path for path, module in self.model.named_modules() if isinstance(module, nn.MultiheadAttention)]
+        whole = [path for path, module in self.model.named_modules() if isinstance(module, nn.MultiheadAttention)]
+        closed = tuple(f"{path}." if path else "" for path in whole)
         for path, module in self.model.named_modules():
             seam = linear_seam(path, module, self.routing)
-            if seam is not None and not path.startswith(tuple(f"{inside}." for inside in closed)):
+            if seam is not None and not path.startswith(closed):
                 yield path, seam
 
     def _open_attention(self) -> bool:
@@ -161,11 +164,12 @@ class Seams:
             raise CompatibilityError(f"a delta's name is a text that is not empty, not {name!r}.")
         if name in self.deltas:
             raise CompatibilityError(f"a delta named '{name}' is attached already; detach it or choose another name.")
-        built = {path: build(self.linear[path]) for path, build in (patches or {}).items()}
-        for path, patch in built.items():
-            patch.to(device=self.linear[path].stored.device)
-        copies = {path: nn.Parameter(dense(self.parameter(path)).detach().clone()) for path in parameters}
-        delta = Delta(self, name, built, copies, prompt, frozenset(alone))
+        with self.bare():  # it begins at the base, not at the copies of another delta
+            built = {path: build(self.linear[path]) for path, build in (patches or {}).items()}
+            for path, patch in built.items():
+                patch.to(device=self.linear[path].stored.device)
+            copies = {path: nn.Parameter(dense(self.parameter(path)).detach().clone()) for path in parameters}
+            delta = Delta(self, name, built, copies, prompt, frozenset(alone))
         self.place(delta)
         return delta
 
@@ -243,8 +247,9 @@ class Seams:
             Dotted names, each shared parameter once.
         """
         free = set(self._frozen)
-        names = [path for path, _ in self.model.named_parameters()]
-        return [path for path in names if path in free or is_quantised(self.parameter(path))] or names
+        with self.bare():  # a copy that stands alone would show a shared parameter twice
+            names = [path for path, _ in self.model.named_parameters()]
+            return [path for path in names if path in free or is_quantised(self.parameter(path))] or names
 
     def biases(self) -> list[str]:
         """Return those of `trainable` that are biases.
@@ -283,12 +288,14 @@ class Seams:
         """
         if name not in self.deltas:
             raise CompatibilityError(f"no delta named '{name}' is attached: it was detached or merged before.")
-        if name in (self.routing.names or ()):
+        delta = self.deltas[name]
+        views = [view for view in delta.views if view in self.deltas]  # one may have left before
+        if not {name, *views}.isdisjoint(self.routing.names or ()):
             raise CompatibilityError(f"delta '{name}' answers rows of a route; leave the block before it is detached.")
         if self.routing.active == name:
             self.use(None)
-        delta = self.deltas.pop(name)
-        for view in delta.views:
+        del self.deltas[name]
+        for view in views:
             self.detach(view)
         self.forget_prefixes()
         self.routing.sources.pop(name, None)
@@ -302,11 +309,14 @@ class Seams:
 
         Args:
             name: of an attached delta; None for the untouched base.
+        Raises:
+            CompatibilityError: an unknown name.
         """
+        if name is not None and name not in self.deltas:
+            raise CompatibilityError(unknown("delta", name, self.deltas))
         if name == self.routing.active == self.routing.swapped:
             return
-        before = self.deltas.get(self.routing.active or "")
-        if before is not None:
+        if (before := self.deltas.get(self.routing.active or "")) is not None:
             before.swap_out()
         self.routing.active = self.routing.swapped = name
         if name is not None:
@@ -393,11 +403,8 @@ class Seams:
 
     def _all_linear(self) -> list[str]:
         output = self._output()
-        found = [
-            path
-            for path, seam in self.linear.items()
-            if not isinstance(seam, ConvSeam | EmbeddingSeam) and seam.module is not output
-        ]
+        plain = {path: seam for path, seam in self.linear.items() if not isinstance(seam, ConvSeam | EmbeddingSeam)}
+        found = [path for path, seam in plain.items() if seam.module is not output]
         if not found:
             raise TargetError(
                 f"layers: {type(self.model).__name__} has convolutions or embeddings but no plain linear map. Name the "
@@ -447,15 +454,6 @@ def matches(entry: str, path: str, setting: str = "layers") -> bool:
     if any(sign in entry for sign in "*?["):
         return fnmatch.fnmatchcase(path, entry) or fnmatch.fnmatchcase(path, f"*.{entry}")
     return path == entry or path.endswith(f".{entry}")
-
-
-def _faster(module: nn.Module, routing: Routing) -> Callable[..., Any] | None:
-    """Find what stands in for a module without linear weights."""
-    if isinstance(module, nn.Dropout):
-        return DropoutSeam(module, routing)
-    if FrozenStatistics.fits(module):
-        return FrozenStatistics(module)
-    return fused_seam(module, routing) or turning_seam(module, routing) or gated_seam(module, routing)
 
 
 def is_open(model: nn.Module) -> bool:

@@ -63,13 +63,13 @@ def orthogonal_factors(rank: int, width_in: int, width_out: int, like: Tensor) -
 
 
 @torch.no_grad()
-def leading_inputs(patches: Mapping[str, nn.Module], run: Callable[[], None], rank: int) -> dict[str, Tensor]:
+def leading_inputs(maps: Mapping[str, nn.Module], run: Callable[[], None], rank: int) -> dict[str, Tensor]:
     """Find the directions in which the inputs of linear maps are largest.
 
     The leading eigenvectors of sum x x^T, gathered over all batches: the right singular vectors of the inputs.
 
     Args:
-        patches: at the maps, by path; each one is called with its map's input.
+        maps: the modules themselves, by path; patches are not called where maps run together.
         run: sends a few batches through the model.
         rank: directions wanted. [count]
     Returns:
@@ -87,7 +87,7 @@ def leading_inputs(patches: Mapping[str, nn.Module], run: Callable[[], None], ra
 
         return note
 
-    hooks = [patch.register_forward_pre_hook(watch(path)) for path, patch in patches.items()]
+    hooks = [module.register_forward_pre_hook(watch(path)) for path, module in maps.items()]
     try:
         run()
     finally:

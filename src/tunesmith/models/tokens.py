@@ -25,9 +25,11 @@ def add_tokens(model: nn.Module, tokenizer: Any, tokens: Sequence[str]) -> list[
     Returns:
         The id of each token, in their order.
     Raises:
-        TargetError: an empty text, or none at all.
+        TargetError: an empty text, none at all, or a text in the place of a list.
         CompatibilityError: the model has no table over tokens, or is open at its seams.
     """
+    if isinstance(tokens, str):
+        raise TargetError(f"tokens: {tokens!r} is one text, whose characters would each be a token; give a list of it.")
     if not tokens or not all(tokens):
         raise TargetError(f"tokens: {list(tokens)!r} holds no text for a token; give at least one, none empty.")
     if not isinstance(_table(model), nn.Embedding):
