@@ -17,7 +17,7 @@ from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.recipe.loading import Checked, build_component, load_recipe
 from tunesmith.search.budget import Budget
 from tunesmith.search.pools.base import Pool
-from tunesmith.search.rules import Rule, excluded_by, read_rules
+from tunesmith.search.rules import Rule, broken_by_all, read_rules
 from tunesmith.search.space import Space, read_space
 from tunesmith.search.strategies.base import build_strategy
 from tunesmith.search.strategies.sampling import Sampling
@@ -203,14 +203,15 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
             "search.metric, for example log-loss."
         )
     rules = read_rules(settings.rules, _scored_by(first))
-    if all(excluded_by(rules, one) for one in able):
-        rule = excluded_by(rules, first)
+    inner = space.parameters().keys() - space.nodes.keys()  # open inside of an option, of which one value was tried
+    rule = None if any(name.endswith(".epochs") for name in inner) else broken_by_all(rules, able)
+    if rule is not None:
         raise RecipeError(
             f"search.rules: every point of the space breaks '{rule}'. Change the rule, or training.epochs."
         )
     return replace(
         draft,
-        warm=read_warm(settings.warm_start, settings.warm_each, space),
+        warm=read_warm(settings.warm_start, settings.warm_each, space, strategy.ahead(0) if strategy.continues else None),
         metric=metric,
         higher_is_better=higher,
         epochs=max(one.recipe.training.epochs for one in able),
