@@ -117,10 +117,13 @@ def look(path: str | Path, model: str | None, wanted: Mapping[str, Any]) -> Give
 
 def _task(seen: Inspection, name: str, named: str | None) -> tuple[str, list[str]]:
     """Say what a file is for."""
-    if named is not None:
-        find("tasks", named, "task")
-        return named, [f"the task is {named}, as you say"]
     labels = len(seen.labels)
+    if named is not None:
+        if find("tasks", named, "task").family != "generating" and not labels:
+            raise DataError(
+                f"{name}: the task {named} learns labels, and no column looks like one. Name it with data.label=COLUMN."
+            )
+        return named, [f"the task is {named}, as you say"]
     if seen.files is not None:
         return _image_task(seen, name)
     form = None if seen.form is None else components("formats")[seen.form]
