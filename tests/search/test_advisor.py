@@ -13,7 +13,7 @@ import tunesmith
 from tests.conftest import TEXTS, run_command, write_csv, write_jsonl
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.recipe.loading import load_recipe
-from tunesmith.search.advising import Limits, _check_fit, _check_memory
+from tunesmith.search.advising import Advice, Limits, _check_fit, _check_memory, _recipe
 from tunesmith.search.expecting import Curve
 from tunesmith.search.guessing import look
 from tunesmith.search.measuring import Bench
@@ -202,6 +202,23 @@ def test_memory_that_holds_no_plan_is_told_where_it_was_not_limited() -> None:
     for allowed, said in ((None, "what is free on this machine holds none"), (10**9, "1,000 MB hold none")):
         with pytest.raises(RecipeError, match=f"memory: {said} of the plans; the smallest takes 5,000 MB"):
             _check_fit([plan], {}, Limits(None, allowed))
+
+
+def test_a_plans_recipe_means_the_same_wherever_it_stands(
+    data: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~$1.csv").write_bytes(data.read_bytes())  # as offices name files that are open
+    assert look("~$1.csv", str(tiny_folder), {}).data["train"] == str(tmp_path / "~$1.csv")
+    (tmp_path / "test.csv").write_text("text,label\nhello,greeting\n")
+    given = look(data, str(tiny_folder), {"data": {"test": "test.csv", "validation": 0.2}})
+    given = replace(given, why=["text is 'what\nwas said'"])
+    recipe = _recipe(given, {"data": {"test": "test.csv", "validation": 0.2}}, {}, Limits(None, None))
+    wanted = {"train": str(data), "test": str(tmp_path / "test.csv"), "validation": 0.2}
+    assert {key: recipe["data"][key] for key in wanted} == wanted
+    cost = SimpleNamespace(seconds=1.0, memory_bytes=1)
+    plan: Any = SimpleNamespace(proposal=SimpleNamespace(name="lora"), cost=cost, band=None, recipe=recipe)
+    assert yaml.safe_load(Advice(given, [plan], {}).yaml()) == recipe
 
 
 def test_limits_are_read_in_their_units() -> None:

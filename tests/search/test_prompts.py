@@ -100,7 +100,8 @@ def test_a_prompt_that_cannot_be_used_is_kept_with_its_reason(tmp_path: Path) ->
 
 def test_a_metric_without_a_value_on_the_rows_that_choose_is_named(tmp_path: Path) -> None:
     alike = TRUTH == 0
-    choosing = Choosing([row for row, one in zip(ROWS, alike, strict=True) if one], TRUTH[alike], find("metrics", "roc-auc")())
+    rows = [row for row, one in zip(ROWS, alike, strict=True) if one]
+    choosing = Choosing(rows, TRUTH[alike], find("metrics", "roc-auc")())
     edits = [find("edits", "phrases")()]
     found = PromptProblem(START, choosing, sources(), edits, Budget(5), Study(tmp_path / "study", {}, False))
     with pytest.raises(DataError, match="roc-auc has no value on 20 of the rows that choose"):

@@ -22,7 +22,7 @@ from tunesmith.runs.labelling import Labelling
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.budget import Budget
 from tunesmith.search.expecting import Band, Scores
-from tunesmith.search.guessing import Given, look
+from tunesmith.search.guessing import Given, look, whole
 from tunesmith.search.measuring import Bench, Cost
 from tunesmith.search.proposals.base import Proposal
 
@@ -31,6 +31,7 @@ _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
           "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
 _MIB = 2**20
 _CHOSEN = ("method", "training", "candidates", "ensemble", "combine")  # keys that plans set
+_FILES = ("validation", "test", "unlabelled", "unseen", "label_descriptions")  # keys of data that may be one
 _WORK = 7e11  # parameters x tokens x 2: of the rows that are measured on
 _FEWEST, _MOST = 1_000, 16_000  # tokens
 _NEAR = 0.003  # of accuracy: plans as near as this are taken for equals, and the quicker one stands first
@@ -166,8 +167,9 @@ class Advice:
         """Write the first plan as a recipe."""
         best = self.plans[0]
         score = "unknown" if best.band is None else f"{100 * best.band.low:.1f} to {100 * best.band.high:.1f} %"
+        why = " ".join("; ".join(self.given.why).split())  # a column's name may hold a line break
         head = (
-            f"# Plan: {best.proposal.name}. {'; '.join(self.given.why)}.\n"
+            f"# Plan: {best.proposal.name}. {why}.\n"
             f"# Predicted on the machine that made it: {best.cost.seconds:,.0f} s, "
             f"{best.cost.memory_bytes / 1e6:,.0f} MB, accuracy {score}.\n"
         )
@@ -312,7 +314,8 @@ def _recipe(given: Given, values: Mapping[str, Any], changes: Mapping[str, Any],
             found[key] = {**own, **value} if isinstance(own, dict) and isinstance(value, Mapping) else value
     if not found["training"]:
         del found["training"]
-    found["data"]["train"] = given.data["train"]
+    files = {key: found["data"][key] for key in _FILES if isinstance(found["data"].get(key), str)}
+    found["data"] |= {key: whole(name) for key, name in files.items()}
     return found
 
 

@@ -140,7 +140,9 @@ class PromptProblem(Problem[Prompt]):
         metric, rows = self.choosing.metric, found.rows
         value = metric.compute(found.sample()) * (1 if metric.higher_is_better else -1)
         if math.isnan(value):
-            raise DataError(f"{metric.name} has no value on {rows} of the rows that choose. Take search.metric=accuracy.")
+            raise DataError(
+                f"{metric.name} has no value on {rows} of the rows that choose. Take search.metric=accuracy."
+            )
         return value
 
     def _paid(self, prompt: Prompt, rows: Sequence[Row], labels: Sequence[str]) -> Array:

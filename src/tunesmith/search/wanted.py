@@ -211,7 +211,9 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         )
     return replace(
         draft,
-        warm=read_warm(settings.warm_start, settings.warm_each, space, strategy.ahead(0) if strategy.continues else None),
+        warm=read_warm(
+            settings.warm_start, settings.warm_each, space, strategy.ahead(0) if strategy.continues else None
+        ),
         metric=metric,
         higher_is_better=higher,
         epochs=max(one.recipe.training.epochs for one in able),
