@@ -6,6 +6,7 @@ import pytest
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.search.space import Choices, Range, read_space
+from tunesmith.search.wanted import TuningSettings, read_wanted
 
 RATE = {"low": 1e-4, "high": 1e-2, "log": True}
 
@@ -98,6 +99,13 @@ def test_a_narrowed_space_keeps_the_chosen_option_and_what_is_open_in_it() -> No
     lora, bitfit = (list(space.narrowed(point, 0.5).points(9)) for point in (
         {"method": "lora", "method[lora].rank": 6}, {"method": "bitfit"}))  # fmt: skip
     assert [point["method[lora].rank"] for point in lora] == [4, 5, 6, 7, 8] and bitfit == [{"method": "bitfit"}]
+
+
+def test_a_metric_decides_where_the_whole_of_training_is_open() -> None:
+    options = [{"epochs": 1}, {"epochs": {"low": 2, "high": 4}}]
+    found = read_wanted(recipe(training=options), [], TuningSettings(metric="macro-f1", strategy="random"))
+    assert found.metric == "macro-f1" and {one.recipe.training.best for one in found.able} == {"macro-f1"}
+    assert [one.recipe.training.epochs for one in found.able] == [1, 2]
 
 
 @pytest.mark.parametrize(
