@@ -97,6 +97,9 @@ def test_what_is_known_before_training(space: dict[str, Any], tmp_path: Path) ->
     assert excluded("epochs >= 4", "training.patience=1")
     assert not excluded("epochs <= 2", "training.max_steps=2")  # they may end training before, too
     assert excluded("epochs >= 4", "training.max_steps=2")
+    assert [str(one) for one in read_rules(["trainable<=1234567", "epochs >= .5"], [])] == [
+        "trainable <= 1234567", "epochs >= 0.5",
+    ]  # fmt: skip
     assert not excluded("accuracy >= 0.9") and not excluded("trainable <= 1")  # known after training
     method = ["none", "lora"]
     for words in (  # each has points that keep to the rules

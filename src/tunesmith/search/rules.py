@@ -36,7 +36,7 @@ class Rule:
     bound: float
 
     def __str__(self) -> str:
-        return f"{self.name} {self.relation} {self.bound:g}"
+        return f"{self.name} {self.relation} {self.bound:.15g}"
 
     def value(self, outcome: Outcome) -> float:
         """Return what is compared.
