@@ -192,8 +192,8 @@ def _found(path: str, folder: Path) -> str:
 def _last(values: Mapping[str, Any], taught: Path, held: Mapping[str, str]) -> dict[str, Any]:
     """Return the recipe of the final run: everything is held out already, and further files stand in the taught one."""
     split_by = dict.fromkeys(("near_copies", "group", "time", "folds"))
-    plain = {"fold": 0, "fold_repeats": 1, "columns": [], "also_train": []}
-    data = {**values["data"], **held, **split_by, **plain, "train": str(taught), "soft_labels": _SOFT}
+    plain: dict[str, Any] = {"fold": 0, "fold_repeats": 1, "columns": [], "also_train": []}
+    data: dict[str, Any] = {**values["data"], **held, **split_by, **plain, "train": str(taught), "soft_labels": _SOFT}
     return {**values, "data": data}
 
 

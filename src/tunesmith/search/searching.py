@@ -87,8 +87,8 @@ def search_prompts(
     choosing, measuring = apart(opened.validation, settings.measure, settings.rows, seed)
     if not measuring.rows:
         raise DataError(
-            f"validation: none of its {len(opened.validation.rows)} rows is left to measure the gain, as the only row of "
-            "a label chooses. Raise data.validation or search.measure, or give a file of more rows."
+            f"validation: none of its {len(opened.validation.rows)} rows is left to measure the gain, as the only row "
+            "of a label chooses. Raise data.validation or search.measure, or give a file of more rows."
         )
     judged = opened.judged(settings.metric)
     facts = {
