@@ -166,6 +166,8 @@ def test_one_column_is_refused_with_a_way_out(tmp_path: Path) -> None:
         ({"memory": "1KB"}, "alone takes"),
         ({"time": 0.001}, "shorter than anything takes"),
         ({"overrides": ["method.rank=4"]}, "the plans choose it"),
+        ({"overrides": ["data=other.csv"]}, "data: 'other.csv' is no mapping. Write keys below it"),
+        ({"overrides": ["task=[text-classification]"]}, "task: .*'text-classification'.* is no mapping"),
         ({"overrides": ["ensemble=seeds"]}, "ensemble: the plans choose it"),
         ({"overrides": ["data.train=other.csv"]}, "data.train: it is the file or folder that is planned for"),
         ({"overrides": ["task=prompt-classification"]}, "no way to plan for prompt-classification is known"),

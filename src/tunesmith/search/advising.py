@@ -232,6 +232,9 @@ def advise(
 
 def _check_free(values: Mapping[str, Any]) -> None:
     """Refuse to be told what is to be found out."""
+    wrong = [key for key in ("task", "model", "data") if not isinstance(values.get(key) or {}, Mapping)]
+    if wrong:
+        raise RecipeError(f"{wrong[0]}: {values[wrong[0]]!r} is no mapping. Write keys below it, as data.label=COLUMN.")
     task = values.get("task")
     own = [key for key in values if key in _CHOSEN]
     own += [f"task.{key}" for key in task or {} if key != "name" and key.startswith("head")]
