@@ -1,6 +1,8 @@
 """The advisor from a file to a recipe and a run: guesses, predictions, bands, ranks, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import tunesmith
 from tests.conftest import TEXTS, run_command, write_csv, write_jsonl
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.recipe.loading import load_recipe
-from tunesmith.search.advising import Limits
+from tunesmith.search.advising import Advice, Limits, _check_fit, _check_memory, _recipe
 from tunesmith.search.expecting import Curve
 from tunesmith.search.guessing import look
 from tunesmith.search.measuring import Bench
@@ -164,6 +166,11 @@ def test_one_column_is_refused_with_a_way_out(tmp_path: Path) -> None:
         ({"memory": "1KB"}, "alone takes"),
         ({"time": 0.001}, "shorter than anything takes"),
         ({"overrides": ["method.rank=4"]}, "the plans choose it"),
+        ({"overrides": ["data=other.csv"]}, "data: 'other.csv' is no mapping. Write keys below it"),
+        ({"overrides": ["task=[text-classification]"]}, "task: .*'text-classification'.* is no mapping"),
+        ({"overrides": ["ensemble=seeds"]}, "ensemble: the plans choose it"),
+        ({"overrides": ["data.train=other.csv"]}, "data.train: it is the file or folder that is planned for"),
+        ({"overrides": ["task=prompt-classification"]}, "no way to plan for prompt-classification is known"),
     ],
 )
 def test_wrong_limits_and_settings_are_refused(
@@ -171,6 +178,49 @@ def test_wrong_limits_and_settings_are_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=said):
         tunesmith.plan(data, **{"model": str(tiny_folder), "overrides": OVERRIDES, **settings})
+
+
+def test_where_a_run_goes_is_told_once(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="output: name the run's folder with --output"):
+        tunesmith.auto(data, ["output=elsewhere"], model=str(tiny_folder), output=tmp_path / "run")
+
+
+def test_a_task_that_learns_labels_needs_some(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("hello there\nsee you\n" * 5)
+    with pytest.raises(DataError, match="the task text-classification learns labels, and no column looks like one"):
+        tunesmith.plan(tmp_path / "lines.txt", ["task=text-classification"])
+
+
+def test_a_quantised_model_is_not_refused_for_what_it_would_take_unquantised(data: Path, tiny_folder: Path) -> None:
+    given = replace(look(data, str(tiny_folder), {}), parameters=150)
+    _check_memory(given, Limits(None, 100), {"model": {"quantization": "int4"}})
+    for settings in ({"quantization": "int8"}, {"dtype": "bfloat16"}, {}):
+        with pytest.raises(RecipeError, match="memory: the model .* alone takes"):
+            _check_memory(given, Limits(None, 100), {"model": settings})
+
+
+def test_memory_that_holds_no_plan_is_told_where_it_was_not_limited() -> None:
+    plan: Any = SimpleNamespace(misfit="too large", cost=SimpleNamespace(fits_memory=False, memory_bytes=5 * 10**9))
+    for allowed, said in ((None, "what is free on this machine holds none"), (10**9, "1,000 MB hold none")):
+        with pytest.raises(RecipeError, match=f"memory: {said} of the plans; the smallest takes 5,000 MB"):
+            _check_fit([plan], {}, Limits(None, allowed))
+
+
+def test_a_plans_recipe_means_the_same_wherever_it_stands(
+    data: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~$1.csv").write_bytes(data.read_bytes())  # as offices name files that are open
+    assert look("~$1.csv", str(tiny_folder), {}).data["train"] == str(tmp_path / "~$1.csv")
+    (tmp_path / "test.csv").write_text("text,label\nhello,greeting\n")
+    given = look(data, str(tiny_folder), {"data": {"test": "test.csv", "validation": 0.2}})
+    given = replace(given, why=["text is 'what\nwas said'"])
+    recipe = _recipe(given, {"data": {"test": "test.csv", "validation": 0.2}}, {}, Limits(None, None))
+    wanted = {"train": str(data), "test": str(tmp_path / "test.csv"), "validation": 0.2}
+    assert {key: recipe["data"][key] for key in wanted} == wanted
+    cost = SimpleNamespace(seconds=1.0, memory_bytes=1)
+    plan: Any = SimpleNamespace(proposal=SimpleNamespace(name="lora"), cost=cost, band=None, recipe=recipe)
+    assert yaml.safe_load(Advice(given, [plan], {}).yaml()) == recipe
 
 
 def test_limits_are_read_in_their_units() -> None:

@@ -12,6 +12,7 @@ from tunesmith.recipe.loading import load_recipe
 from tunesmith.search import tuning
 from tunesmith.search.database import Database
 from tunesmith.search.rules import excluded_by, read_rules
+from tunesmith.search.wanted import TuningSettings, read_wanted
 
 pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 
@@ -94,7 +95,22 @@ def test_what_is_known_before_training(space: dict[str, Any], tmp_path: Path) ->
     assert not excluded("epochs <= 3") and not excluded("epochs >= 3")
     assert not excluded("epochs <= 2", "training.patience=1")  # it may end training before
     assert excluded("epochs >= 4", "training.patience=1")
+    assert not excluded("epochs <= 2", "training.max_steps=2")  # they may end training before, too
+    assert excluded("epochs >= 4", "training.max_steps=2")
+    assert [str(one) for one in read_rules(["trainable<=1234567", "epochs >= .5"], [])] == [
+        "trainable <= 1234567", "epochs >= 0.5",
+    ]  # fmt: skip
     assert not excluded("accuracy >= 0.9") and not excluded("trainable <= 1")  # known after training
+    method = ["none", "lora"]
+    for words in (  # each has points that keep to the rules
+        {"training": {"epochs": {"low": 1, "high": 9}}, "rules": ["epochs >= 3", "epochs <= 4"]},
+        {"training": {"epochs": {"low": 1, "high": 9}}, "method": method, "rules": ["epochs >= 5"]},
+        {"training": [{"epochs": {"low": 1, "high": 9}}], "rules": ["epochs >= 5"]},
+    ):
+        rules = words.pop("rules")
+        assert read_wanted({**space, "method": "lora", **words}, [], TuningSettings(rules=rules)).rules
+    with pytest.raises(RecipeError, match="search.rules: every point of the space breaks 'epochs >= 5'"):
+        read_wanted({**space, "method": ["none"]}, [], TuningSettings(rules="epochs >= 5"))
     with pytest.raises(
         RecipeError, match="search.rules: every point of the space breaks 'epochs <= 2'. Change the rule"
     ):

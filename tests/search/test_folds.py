@@ -68,6 +68,9 @@ def test_a_trial_is_the_mean_of_the_runs_on_its_folds(base: dict[str, Any], tmp_
         assert other[choice["epoch"]] == max(scores)
     assert found["nested"]["value"] == pytest.approx(sum(one["score"] for one in choices) / 2)
     assert found["nested"]["sentence"] in (tmp_path / "s" / "study.md").read_text()
+    cheaper = {"choose": "one-standard-error", "resume": True}
+    again = tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], trials=2, strategy="grid", **cheaper)
+    assert again["best"] == found["best"] and again["nested"] is None  # it is of another choice
 
 
 def test_a_fold_that_is_named_scores_alone(base: dict[str, Any], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tunesmith.cli.main import app
 from tunesmith.core.errors import CheckpointError, DataError, RecipeError
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import load_recipe
-from tunesmith.search.patterns import _pattern, taught
+from tunesmith.search.patterns import _last, _pattern, placed, taught
 
 Recipe = dict[str, Any]
 SPLITS = ("train", "test")
@@ -35,6 +35,16 @@ def test_the_rate_of_a_head_is_of_what_learns_from_the_patterns() -> None:
     recipe = {"data": {"train": "a.csv"}, "training": {"head_learning_rate": 1e-3}}
     asked = load_recipe(_pattern(load_recipe(recipe).resolved(), Prompt(template="{text} {label}"), Path("out")))
     assert asked.task.name == "prompt-classification" and asked.recipe.training.head_learning_rate is None
+
+
+def test_further_files_are_found_beside_the_recipe_and_train_once(tmp_path: Path) -> None:
+    (tmp_path / "more.csv").write_text("text,label\nhello,greeting\n")
+    (tmp_path / "recipe.yaml").write_text("data: {train: a.csv, also_train: [more.csv]}\n")
+    values = placed(load_recipe(tmp_path / "recipe.yaml"))
+    assert values["data"]["also_train"] == [str(tmp_path / "more.csv")]
+    last = _last(values, tmp_path / "taught.jsonl", {"validation": "held.jsonl"})  # holds the rows of all files
+    assert last["data"]["also_train"] == [] and last["data"]["train"] == str(tmp_path / "taught.jsonl")
+    assert last["data"]["validation"] == "held.jsonl" and values["data"]["also_train"]
 
 
 def test_the_whole_way(recipe: Recipe, masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +131,9 @@ def test_what_is_refused_before_a_pattern_is_tuned(recipe: Recipe, masked: Path,
     for changes, said in (
         (["data.validation=null"], r"data\.validation: there are no validation rows, and patterns are weighed"),
         (["method=none"], "method: method 'none' trains nothing"),
+        (["data.row_weights=weight"], "data.row_weights: it is a column of labelled rows alone"),
+        (["data.soft_labels=soft"], "data.soft_labels: it is a column of labelled rows alone"),
+        (["data.teacher=nowhere"], "data.teacher: data.soft_labels says already what rows learn"),
     ):
         with pytest.raises(RecipeError, match=said):
             tunesmith.exploit_patterns(values, [so], tmp_path / "more.jsonl", out, changes)

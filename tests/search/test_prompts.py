@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.registry import components, find
 from tunesmith.prompts.prompt import Prompt
 from tunesmith.search.budget import Budget
@@ -96,6 +96,16 @@ def test_a_prompt_that_cannot_be_used_is_kept_with_its_reason(tmp_path: Path) ->
     found.start = bad.model_copy(update={"description": "x"})
     with pytest.raises(RecipeError, match="more tokens"):  # the user's own prompt is the user's mistake
         found.score(found.start)
+
+
+def test_a_metric_without_a_value_on_the_rows_that_choose_is_named(tmp_path: Path) -> None:
+    alike = TRUTH == 0
+    rows = [row for row, one in zip(ROWS, alike, strict=True) if one]
+    choosing = Choosing(rows, TRUTH[alike], find("metrics", "roc-auc")())
+    edits = [find("edits", "phrases")()]
+    found = PromptProblem(START, choosing, sources(), edits, Budget(5), Study(tmp_path / "study", {}, False))
+    with pytest.raises(DataError, match="roc-auc has no value on 20 of the rows that choose"):
+        found.score(START)
 
 
 def proposals(name: str, prompt: Prompt = START, count: int = 60, **more: Any) -> list[Prompt]:

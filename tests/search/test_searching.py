@@ -14,6 +14,7 @@ from tunesmith.prompts.prompt import Prompt
 from tunesmith.recipe.loading import load_recipe
 from tunesmith.runs.session import open_reading
 from tunesmith.search.opening import open_prompts, read_rows
+from tunesmith.search.searching import SearchSettings, read_options
 from tunesmith.search.study import Study
 
 Recipe = dict[str, Any]
@@ -74,6 +75,27 @@ def test_a_search_is_the_same_twice_after_a_kill_and_with_more_budget(
     tunesmith.search_prompts(asked, 20, tmp_path / "more", strategy="beam", resume=True)
     assert (tmp_path / "more" / "tried.jsonl").read_bytes().startswith(first)
     assert plain(tmp_path / "whole") == plain(tmp_path / "more")
+
+
+def test_settings_of_a_strategy_come_from_all_places_where_they_are_written() -> None:
+    def strategy(options: list[str], **values: Any) -> dict[str, Any]:
+        return read_options(options, values, SearchSettings)[1].strategy_settings
+
+    assert strategy(["search.strategy_settings={width: 3}"]) == {"width": 3}
+    assert strategy(["search.strategy_settings={width: 3}", "search.strategy.proposals=2"]) == {
+        "width": 3, "proposals": 2,
+    }  # fmt: skip
+    assert strategy(["search.strategy.width=2"], strategy_settings={"width": 5, "patience": 1}) == {
+        "width": 2, "patience": 1,
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match="rows"):
+        read_options(["search.rows=[4"], {}, SearchSettings)
+
+
+def test_a_share_that_leaves_no_row_to_measure_is_refused(asked: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="validation: none of its 30 rows is left to measure the gain"):
+        tunesmith.search_prompts(asked, 5, tmp_path / "out", ["search.measure=0.01"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_search_of_other_rows_is_refused(asked: Recipe, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tunesmith.core.errors import RecipeError
 from tunesmith.search.space import Choices, Range, read_space
+from tunesmith.search.wanted import TuningSettings, read_wanted
 
 RATE = {"low": 1e-4, "high": 1e-2, "log": True}
 
@@ -100,6 +101,13 @@ def test_a_narrowed_space_keeps_the_chosen_option_and_what_is_open_in_it() -> No
     assert [point["method[lora].rank"] for point in lora] == [4, 5, 6, 7, 8] and bitfit == [{"method": "bitfit"}]
 
 
+def test_a_metric_decides_where_the_whole_of_training_is_open() -> None:
+    options = [{"epochs": 1}, {"epochs": {"low": 2, "high": 4}}]
+    found = read_wanted(recipe(training=options), [], TuningSettings(metric="macro-f1", strategy="random"))
+    assert found.metric == "macro-f1" and {one.recipe.training.best for one in found.able} == {"macro-f1"}
+    assert [one.recipe.training.epochs for one in found.able] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -111,6 +119,9 @@ def test_a_narrowed_space_keeps_the_chosen_option_and_what_is_open_in_it() -> No
             "training.learning_rate: the range is upside down: low 1 is not",
         ),
         ("training.learning_rate={low: 1}", "high is None"),
+        ("training.learning_rate={low: 0.1, high: .inf}", "high is inf"),
+        ("training.learning_rate={low: .nan, high: 1}", "low is nan"),
+        ("training.epochs={low: 1, high: .inf, step: 1}", "high is inf"),
         ("training.learning_rate={low: 0.001, high: 0.01, step: 0.004}", "do not meet high 0.01. Write high: 0.009."),
         ("training.learning_rate={low: 0, high: 1, log: true}", "needs low above 0"),
         ("training.learning_rate={low: 0.1, high: 1, logg: true}", "unknown key of a range 'logg'; did you mean 'log'"),

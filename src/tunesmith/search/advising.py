@@ -22,7 +22,7 @@ from tunesmith.runs.labelling import Labelling
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.budget import Budget
 from tunesmith.search.expecting import Band, Scores
-from tunesmith.search.guessing import Given, look
+from tunesmith.search.guessing import Given, look, whole
 from tunesmith.search.measuring import Bench, Cost
 from tunesmith.search.proposals.base import Proposal
 
@@ -30,7 +30,8 @@ _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?", re.IGN
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
           "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
 _MIB = 2**20
-_CHOSEN = ("method", "training", "candidates", "combine")  # keys that plans set
+_CHOSEN = ("method", "training", "candidates", "ensemble", "combine")  # keys that plans set
+_FILES = ("validation", "test", "unlabelled", "unseen", "label_descriptions")  # keys of data that may be one
 _WORK = 7e11  # parameters x tokens x 2: of the rows that are measured on
 _FEWEST, _MOST = 1_000, 16_000  # tokens
 _NEAR = 0.003  # of accuracy: plans as near as this are taken for equals, and the quicker one stands first
@@ -166,8 +167,9 @@ class Advice:
         """Write the first plan as a recipe."""
         best = self.plans[0]
         score = "unknown" if best.band is None else f"{100 * best.band.low:.1f} to {100 * best.band.high:.1f} %"
+        why = " ".join("; ".join(self.given.why).split())  # a column's name may hold a line break
         head = (
-            f"# Plan: {best.proposal.name}. {'; '.join(self.given.why)}.\n"
+            f"# Plan: {best.proposal.name}. {why}.\n"
             f"# Predicted on the machine that made it: {best.cost.seconds:,.0f} s, "
             f"{best.cost.memory_bytes / 1e6:,.0f} MB, accuracy {score}.\n"
         )
@@ -207,6 +209,8 @@ def advise(
     _check_memory(given, limits, values)
     ways = [kind() for kind in components("proposals").values()]
     ways = [way for way in ways if way.suits(given)]
+    if not ways:
+        raise RecipeError(f"task: no way to plan for {given.task} is known. Write a recipe for `tunesmith train`.")
     recipes = {way: _recipe(given, values, way.changes(given), limits) for way in ways}
     with progress.stage("plans", len(ways) + 1, "plans") as bar:
         bench = Bench(load_recipe(_recipe(given, values, {}, limits)), _tokens(given))
@@ -228,6 +232,9 @@ def advise(
 
 def _check_free(values: Mapping[str, Any]) -> None:
     """Refuse to be told what is to be found out."""
+    wrong = [key for key in ("task", "model", "data") if not isinstance(values.get(key) or {}, Mapping)]
+    if wrong:
+        raise RecipeError(f"{wrong[0]}: {values[wrong[0]]!r} is no mapping. Write keys below it, as data.label=COLUMN.")
     task = values.get("task")
     own = [key for key in values if key in _CHOSEN]
     own += [f"task.{key}" for key in task or {} if key != "name" and key.startswith("head")]
@@ -236,15 +243,17 @@ def _check_free(values: Mapping[str, Any]) -> None:
             f"{own[0]}: the plans choose it. Keys of task, data, model, prompt and evaluation may be given; to "
             "train with your own, write a recipe for `tunesmith train`."
         )
-    model = values.get("model")
+    model, data = values.get("model"), values.get("data")
     if isinstance(model, Mapping) and "name" in model:
         raise RecipeError("model: name it with --model (model=... in Python).")
+    if isinstance(data, Mapping) and "train" in data:
+        raise RecipeError("data.train: it is the file or folder that is planned for, which the command names first.")
 
 
 def _check_memory(given: Given, limits: Limits, values: Mapping[str, Any]) -> None:
     """Refuse a model that would not even load."""
     settings = values.get("model") or {}
-    takes = given.parameters * {"float64": 8, "bfloat16": 2, "float16": 2}.get(settings.get("dtype", ""), 4)
+    takes = int(given.parameters * _bytes_each(settings))
     free = available_bytes(choose_device(settings.get("device", "auto")))
     limit, said = (free, "free on this machine") if limits.memory_bytes is None else (limits.memory_bytes, "allowed")
     if takes > limit:
@@ -252,6 +261,12 @@ def _check_memory(given: Given, limits: Limits, values: Mapping[str, Any]) -> No
             f"memory: the model {given.model} alone takes {takes / 1e6:,.0f} MB, and {limit / 1e6:,.0f} MB are {said}. "
             "Choose a smaller model with --model, or allow more."
         )
+
+
+def _bytes_each(settings: Mapping[str, Any]) -> float:
+    """Say what a parameter takes at least: a quantised model's, where its linear maps are all of it. [bytes]"""
+    bits = {"int8": 1.0, "int4": 0.5}.get(settings.get("quantization") or "")
+    return bits or {"float64": 8.0, "bfloat16": 2.0, "float16": 2.0}.get(settings.get("dtype", ""), 4.0)
 
 
 def _check_fit(plans: Sequence[Plan], left_out: Mapping[str, str], limits: Limits) -> None:
@@ -263,9 +278,12 @@ def _check_fit(plans: Sequence[Plan], left_out: Mapping[str, str], limits: Limit
     able = [plan for plan in plans if plan.cost.fits_memory]
     if not able:
         least = min(plan.cost.memory_bytes for plan in plans)
+        allowed = limits.memory_bytes
+        hold = "what is free on this machine holds" if allowed is None else f"{allowed / 1e6:,.0f} MB hold"
+        more = "Free some" if allowed is None else "Allow more"
         raise RecipeError(
-            f"memory: {(limits.memory_bytes or 0) / 1e6:,.0f} MB hold none of the plans; the smallest takes "
-            f"{least / 1e6:,.0f} MB. Allow more, or choose a smaller model with --model."
+            f"memory: {hold} none of the plans; the smallest takes {least / 1e6:,.0f} MB. {more}, or choose a smaller "
+            "model with --model."
         )
     quickest = min(able, key=lambda plan: plan.cost.seconds)
     raise RecipeError(
@@ -299,7 +317,8 @@ def _recipe(given: Given, values: Mapping[str, Any], changes: Mapping[str, Any],
             found[key] = {**own, **value} if isinstance(own, dict) and isinstance(value, Mapping) else value
     if not found["training"]:
         del found["training"]
-    found["data"]["train"] = given.data["train"]
+    files = {key: found["data"][key] for key in _FILES if isinstance(found["data"].get(key), str)}
+    found["data"] |= {key: whole(name) for key, name in files.items()}
     return found
 
 
@@ -365,6 +384,8 @@ def carry_out_best(
         TunesmithError: as `advise` and `train_recipe`.
     """
     progress, began = progress or Progress(), time.perf_counter()
+    if any(text.startswith("output=") for text in overrides):
+        raise RecipeError("output: name the run's folder with --output (output=... in Python).")
     check_new(output.absolute())
     advice = advise(data, overrides, model, limits, progress)
     spent = time.perf_counter() - began

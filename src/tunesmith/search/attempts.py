@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -157,7 +159,6 @@ class Record:
         self.rounds = self._journal.read(Round.of)
         self._designed = Journal(self.folder, "loop", _FACTS, _DESIGNS)
         self.designs = self._designed.read(Design.of)
-        (self.folder / _ANSWERS).mkdir(exist_ok=True)
 
     def add(self, ended: Round) -> None:
         """Keep a round.
@@ -207,6 +208,7 @@ class Record:
             with open(path, "wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **tables)
 
+        (self.folder / _ANSWERS).mkdir(exist_ok=True)
         write_atomic(self._answers(number), write)
 
     def answers(self, number: int) -> Result:
@@ -223,7 +225,7 @@ class Record:
             with np.load(self._answers(number), allow_pickle=False) as file:
                 tables = {name: file[name] for name in file.files}
             return Predictions(**tables) if "probabilities" in tables else Written(**tables)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise CheckpointError(
                 f"{self._answers(number)} cannot be read ({type(error).__name__}). Begin the loop anew in another "
                 "output."

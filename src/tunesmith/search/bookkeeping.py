@@ -43,6 +43,19 @@ def needed(package: str, what: str) -> Any:
         raise MissingDependency(package, _EXTRA, what) from None
 
 
+def sqlite_at(database: str, **query: str) -> str:
+    """Write the address of an SQLite file, whatever signs its folders have in their names.
+
+    Args:
+        database: path of the file, or its address.
+        **query: of the address.
+    Returns:
+        The URL that optuna takes.
+    """
+    url = needed("sqlalchemy", "searching settings").engine.URL.create("sqlite", database=database, query=query)
+    return str(url.render_as_string())
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep optuna's remarks about experimental parts, which a user cannot act on, out of the block."""

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from tunesmith.core.errors import CheckpointError, RecipeError
 from tunesmith.search.announced import BATCH, DEATHS, OWNER, TRIAL, Announced
-from tunesmith.search.bookkeeping import optuna, quiet
+from tunesmith.search.bookkeeping import optuna, quiet, sqlite_at
 from tunesmith.search.presence import PROCESSES, Presence
 from tunesmith.search.reading import check_read
 from tunesmith.search.same_facts import check_same
@@ -120,7 +120,7 @@ class Database:
     def _open(self, higher_is_better: bool) -> Any:
         direction = "maximize" if higher_is_better else "minimize"
         with _reading(self.path, "Go on with the version that wrote it, or choose another output."):
-            storage = optuna().storages.RDBStorage(f"sqlite:///{self.path}")
+            storage = optuna().storages.RDBStorage(sqlite_at(str(self.path)))
             study = optuna().create_study(storage=storage, study_name=_NAME, load_if_exists=True, direction=direction)
             return storage, study
 
@@ -328,8 +328,8 @@ def read_earlier(folder: Path) -> tuple[list[StudyTrial], bool]:
             f"search.warm_start: {folder} holds no study of `tunesmith search` ({_FILE} is missing). Name the output "
             "folder of one."
         )
-    storage = f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
     with _reading(path, what):
+        storage = sqlite_at(f"file:{quote(str(path.absolute()))}", mode="ro", uri="true")
         study = optuna().load_study(storage=storage, study_name=_NAME)
         facts, higher = study.user_attrs.get("facts"), study.direction.name == "MAXIMIZE"
     if not isinstance(facts, dict):

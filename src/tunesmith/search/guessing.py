@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Given:
     """What a plan is made for.
 
     Args:
-        path: of the data, absolute where it exists.
+        path: of the data, as the user wrote it.
         task: that the data are for.
         why: sentences about the guess.
         rows: of the file. [count]
@@ -102,25 +103,39 @@ def look(path: str | Path, model: str | None, wanted: Mapping[str, Any]) -> Give
     task, why = _task(seen, str(name), named.get("name"))
     source = _source(model, task)
     keys = _columns(task, facts) | _held_out(task, facts) | data
-    whole = str(Path(name).expanduser().absolute()) if Path(name).expanduser().exists() else name
     return Given(
         path=name,
         task=task,
         why=[*why, *facts["why"]],
         rows=facts["rows"],
         facts=facts,
-        data=keys | {"train": whole},
+        data=keys | {"train": whole(name)},
         model=_named(source),
         parameters=_size(source, task),
     )
 
 
+def whole(name: str) -> str:
+    """Name a file so that it means the same wherever a recipe stands.
+
+    Args:
+        name: as the user wrote it; ~ stands for the home folder.
+    Returns:
+        Its absolute path; the name itself where there is no such file, as it may be that of a data set elsewhere.
+    """
+    path = Path(os.path.expanduser(name))  # leaves ~$1.csv alone, where Path's own raises an error
+    return str(path.absolute()) if path.exists() else name
+
+
 def _task(seen: Inspection, name: str, named: str | None) -> tuple[str, list[str]]:
     """Say what a file is for."""
-    if named is not None:
-        find("tasks", named, "task")
-        return named, [f"the task is {named}, as you say"]
     labels = len(seen.labels)
+    if named is not None:
+        if find("tasks", named, "task").family != "generating" and not labels:
+            raise DataError(
+                f"{name}: the task {named} learns labels, and no column looks like one. Name it with data.label=COLUMN."
+            )
+        return named, [f"the task is {named}, as you say"]
     if seen.files is not None:
         return _image_task(seen, name)
     form = None if seen.form is None else components("formats")[seen.form]

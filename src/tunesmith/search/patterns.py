@@ -117,11 +117,15 @@ def exploit_patterns(  # noqa: PLR0913 - a parameter per option
         raise RecipeError(f"task: {checked.task.name} writes and has no labels. Choose a task with labels.")
     if nothing := trains_nothing(checked.recipe, checked.method):
         raise RecipeError(f"method: {nothing}, so labelled rows would teach nothing. Name a method that trains.")
+    _check_taught(checked)
     if not resume:
         check_new(output)
     values, session = placed(checked), open_reading(checked)
     corpus = read_rows(checked, session)
     _check_weighed(settings, corpus)
+    held = {name: str(output / f"{name}.jsonl") for name in corpus.splits if name != "train"}
+    last = _last(values, output / "taught.jsonl", held)
+    load_recipe(last)  # refused before a pattern is tuned
     unread, kept, said = _unlabelled(named, checked, str(unlabelled), session, corpus)
     texts = _texts(unread, kept, checked.recipe.data.text)
     _check_patterns(values, named)
@@ -144,11 +148,7 @@ def exploit_patterns(  # noqa: PLR0913 - a parameter per option
     _write_rows(output / "taught.jsonl", rows)
     for name in corpus.splits.keys() - {"train"}:
         _write_rows(output / f"{name}.jsonl", _rows(Table.of(corpus.splits[name]), corpus.label_names, checked))
-    held = {name: str(output / f"{name}.jsonl") for name in corpus.splits if name != "train"}
-    split_by = dict.fromkeys(("near_copies", "group", "time", "folds"))  # everything is held out already
-    data = {**values["data"], **held, **split_by, "fold": 0, "fold_repeats": 1, "columns": []}
-    data |= {"train": str(output / "taught.jsonl"), "soft_labels": _SOFT}
-    final = _trained({**values, "data": data}, progress)
+    final = _trained(last, progress)
     plain = _trained({**values, "output": str(output / "plain")}, progress) if settings.compare else None
     split = "test" if "test" in corpus.splits else "validation"
     found = Taught(final, patterns, weights, plain, _gains(final, plain, checked, held[split]), split)
@@ -181,15 +181,38 @@ def placed(checked: Checked) -> dict[str, Any]:
         Plain values that mean the same anywhere.
     """
     values = checked.resolved()
-    for split in ("train", "validation", "test", "label_descriptions"):
-        path = values["data"][split]
-        if isinstance(path, str):
-            found = Path(resolve_path(path, checked.folder))
-            values["data"][split] = str(found.absolute()) if found.exists() else path
+    data = values["data"]
+    for split in ("train", "validation", "test", "unlabelled", "unseen", "label_descriptions"):
+        if isinstance(data[split], str):
+            data[split] = _found(data[split], checked.folder)
+    data["also_train"] = [_found(path, checked.folder) for path in data["also_train"]]
     beside = checked.folder / values["model"]["name"]
     if (beside / "config.json").is_file():
         values["model"]["name"] = str(beside)
     return values
+
+
+def _found(path: str, folder: Path) -> str:
+    found = Path(resolve_path(path, folder))
+    return str(found.absolute()) if found.exists() else path
+
+
+def _last(values: Mapping[str, Any], taught: Path, held: Mapping[str, str]) -> dict[str, Any]:
+    """Return the recipe of the final run: everything is held out already, and further files stand in the taught one."""
+    split_by = dict.fromkeys(("near_copies", "group", "time", "folds"))
+    plain: dict[str, Any] = {"fold": 0, "fold_repeats": 1, "columns": [], "also_train": []}
+    data: dict[str, Any] = {**values["data"], **held, **split_by, **plain, "train": str(taught), "soft_labels": _SOFT}
+    return {**values, "data": data}
+
+
+def _check_taught(checked: Checked) -> None:
+    """Refuse columns of labelled rows alone: rows that patterns label have none."""
+    for key in ("soft_labels", "row_weights"):
+        if getattr(checked.recipe.data, key) is not None:
+            raise RecipeError(
+                f"data.{key}: it is a column of labelled rows alone, and the final run learns from rows without labels "
+                "beside them. Leave it out."
+            )
 
 
 def _check_weighed(settings: PatternSettings, corpus: Corpus) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -126,8 +127,7 @@ class PromptProblem(Problem[Prompt]):
         try:
             found = answers(self._score, candidate, self.choosing.rows[:count], self.sources.labels,
                             self.choosing.truth[:count])  # fmt: skip
-            metric, sample = self.choosing.metric, found.sample()
-            value = metric.compute(sample) * (1 if metric.higher_is_better else -1)
+            value = self._value(found)
             loss = float(found.row_loss.mean())
         except (RecipeError, DataError) as error:  # too long, words that collide or tokenise to nothing
             if name == self.identity(self.start):
@@ -135,6 +135,15 @@ class PromptProblem(Problem[Prompt]):
             why = str(error)
         plain = candidate.model_dump(mode="json")
         return Tried(name, count, value, loss, self.budget.elapsed, plain, why, self.budget.spent)
+
+    def _value(self, found: Predictions) -> float:
+        metric, rows = self.choosing.metric, found.rows
+        value = metric.compute(found.sample()) * (1 if metric.higher_is_better else -1)
+        if math.isnan(value):
+            raise DataError(
+                f"{metric.name} has no value on {rows} of the rows that choose. Take search.metric=accuracy."
+            )
+        return value
 
     def _paid(self, prompt: Prompt, rows: Sequence[Row], labels: Sequence[str]) -> Array:
         self.budget.spend(len(rows) / self.rows)

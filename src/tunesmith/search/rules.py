@@ -36,7 +36,7 @@ class Rule:
     bound: float
 
     def __str__(self) -> str:
-        return f"{self.name} {self.relation} {self.bound:g}"
+        return f"{self.name} {self.relation} {self.bound:.15g}"
 
     def value(self, outcome: Outcome) -> float:
         """Return what is compared.
@@ -94,13 +94,34 @@ def excluded_by(rules: Sequence[Rule], checked: Checked) -> Rule | None:
         rules: any.
         checked: recipe of a trial.
     Returns:
-        The first such rule; None where the trial may keep to all. Patience may end training before `training.epochs`.
+        The first such rule; None where the trial may keep to all. Patience and `training.max_steps` may end training
+        before `training.epochs`.
     """
     training = checked.recipe.training
-    epochs, early = training.epochs if checked.method.trains else 0, training.patience is not None
+    epochs = training.epochs if checked.method.trains else 0
+    early = training.patience is not None or training.max_steps is not None
     for rule in rules:
         sure = rule.relation == ">=" or not early
         if rule.name == "epochs" and sure and not _RELATIONS[rule.relation](epochs, rule.bound):
+            return rule
+    return None
+
+
+def broken_by_all(rules: Sequence[Rule], able: Sequence[Checked]) -> Rule | None:
+    """Find a rule that every point of a space breaks whatever it scores.
+
+    Args:
+        rules: any.
+        able: recipes of the space's ends, one field after the other varied, so that the most epochs of one may go with
+            the method of another.
+    Returns:
+        The first such rule; None where there is none. Points may still break one rule or another.
+    """
+    most = max(one.recipe.training.epochs for one in able) if any(one.method.trains for one in able) else 0
+    for rule in rules:
+        if rule.name == "epochs" and rule.relation == ">=" and most < rule.bound:
+            return rule
+        if rule.relation == "<=" and all(excluded_by([rule], one) for one in able):
             return rule
     return None
 

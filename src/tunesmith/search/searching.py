@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 
-from tunesmith.core.errors import RecipeError
+from tunesmith.core.errors import DataError, RecipeError
 from tunesmith.core.files import hash_of, write_json, write_text
 from tunesmith.core.progress import Progress
 from tunesmith.core.registry import components, find
@@ -19,6 +18,7 @@ from tunesmith.core.seeds import derived
 from tunesmith.core.settings import Settings, setting
 from tunesmith.evaluation.predictions import Predictions
 from tunesmith.prompts.prompt import Prompt
+from tunesmith.recipe.lines import value_of
 from tunesmith.recipe.loading import build_component, build_settings
 from tunesmith.runs.run import Run
 from tunesmith.search.budget import Budget
@@ -85,6 +85,11 @@ def search_prompts(
     opened = open_prompts(recipe, overrides)
     seed = opened.checked.recipe.seed
     choosing, measuring = apart(opened.validation, settings.measure, settings.rows, seed)
+    if not measuring.rows:
+        raise DataError(
+            f"validation: none of its {len(opened.validation.rows)} rows is left to measure the gain, as the only row "
+            "of a label chooses. Raise data.validation or search.measure, or give a file of more rows."
+        )
     judged = opened.judged(settings.metric)
     facts = {
         **settings.model_dump(mode="json"), "strategy": strategy.describe(), "edits": list(names), "seed": seed,
@@ -237,7 +242,7 @@ def read_options(options: Sequence[str], values: Mapping[str, Any], kind: type[F
         RecipeError: unknown settings, or values out of bounds.
     """
     own, rest = dict(values), [option for option in options if not option.startswith(_OWN)]
-    strategy = dict(own.get("strategy_settings", {}))
+    strategy = dict[str, Any]()
     for option in options:
         key, sign, text = option.removeprefix(_OWN).partition("=")
         if option.startswith(_OWN):
@@ -245,9 +250,11 @@ def read_options(options: Sequence[str], values: Mapping[str, Any], kind: type[F
                 raise RecipeError(f"'{option}' is no setting; write search.key=value, for example search.rows=200.")
             inner = key.startswith(_STRATEGY) and "strategy_settings" in kind.model_fields
             into, name = (strategy, key.removeprefix(_STRATEGY)) if inner else (own, key)
-            into[name] = yaml.safe_load(text)
-    given = {**own, "strategy_settings": strategy} if "strategy_settings" in kind.model_fields else own
-    found: Found = build_settings(kind, given, "search")
+            into[name] = value_of(text)
+    whole = own.get("strategy_settings", {})
+    if strategy and isinstance(whole, Mapping):
+        own["strategy_settings"] = {**whole, **strategy}
+    found: Found = build_settings(kind, own, "search")
     for name in getattr(found, "edits", ()):
         find("edits", name)  # refused before anything is loaded
     return rest, found

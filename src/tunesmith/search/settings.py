@@ -92,7 +92,7 @@ def _finished(wanted: Wanted, search: Search, settings: TuningSettings) -> dict[
     result = {
         **_told(wanted, taken, search.trials),
         "choice": choice,
-        "nested": _nested(wanted, able, best) if taken is best else None,
+        "nested": _nested(wanted, able, best) if settings.choose == "best" else None,
         "warm_start": {"studies": list(wanted.warm.studies), "sentences": wanted.warm.sentences()},
         "seconds": seconds,
         "trials_per_minute": 60 * sum(one.same_as is None for one in search.trials) / max(seconds, 1e-9),

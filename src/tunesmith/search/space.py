@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -398,13 +399,18 @@ def _label(option: Any, named: bool) -> str:
     return written("", option).removeprefix("=")
 
 
+def _is_number(value: Any) -> bool:
+    """Say whether a value can be an end of a range: a number, no infinite one and none that is no number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def _range(value: Mapping[str, Any], path: str, name: str, field: Field) -> Range:
     wrong = [key for key in value if key not in _RANGE]
     if wrong:
         raise RecipeError(f"{path}: {unknown('key of a range', str(wrong[0]), _RANGE)}")
     low, high, step = value.get("low"), value.get("high"), value.get("step")
     for key, number in (("low", low), ("high", high), ("step", step)):
-        if (number is None and key != "step") or isinstance(number, bool) or not isinstance(number, int | float | None):
+        if not (_is_number(number) or (number is None and key == "step")):
             raise RecipeError(f"{path}: a range has numbers as low and high, for example {{low: 1, high: 8}}; "
                               f"{key} is {number!r}.")  # fmt: skip
     assert low is not None and high is not None

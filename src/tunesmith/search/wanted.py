@@ -17,8 +17,8 @@ from tunesmith.fewshot.choosers.auto import Auto
 from tunesmith.recipe.loading import Checked, build_component, load_recipe
 from tunesmith.search.budget import Budget
 from tunesmith.search.pools.base import Pool
-from tunesmith.search.rules import Rule, excluded_by, read_rules
-from tunesmith.search.space import Space, read_space
+from tunesmith.search.rules import Rule, broken_by_all, read_rules
+from tunesmith.search.space import Choices, Space, read_space
 from tunesmith.search.strategies.base import build_strategy
 from tunesmith.search.strategies.sampling import Sampling
 from tunesmith.search.warm_start import Warm, read_warm
@@ -119,6 +119,18 @@ def keeping_by(metric: str | None) -> list[str]:
     return [] if metric is None else [f"training.best={metric}"]
 
 
+def _kept_by(space: Space, metric: str | None) -> tuple[Space, list[str]]:
+    """Let trials keep their best epoch by the metric that decides, also where the whole of training is open."""
+    words, whole = keeping_by(metric), space.nodes.get("training")
+    if not words or not isinstance(whole, Choices):
+        return space, words
+    options = {
+        label: {**option, "best": metric} if isinstance(option, Mapping) else option
+        for label, option in whole.options.items()
+    }
+    return Space({**space.nodes, "training": Choices(whole.name, options)}), []
+
+
 def deciding(checked: Checked, metric: str | None) -> tuple[str, bool]:
     """Name the score that decides.
 
@@ -190,7 +202,8 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     for key in ("candidates", "ensemble"):
         if values.get(key):
             raise RecipeError(f"{key}: a search makes candidates itself. Leave it out, and train the best one with it.")
-    fixed.extend(keeping_by(settings.metric))
+    space, kept = _kept_by(space, settings.metric)
+    fixed.extend(kept)
     draft = Wanted(recipe, fixed, space, strategy, "", True, 1, 0, Path(), "")
     able = _able(draft, settings.metric)
     first = able[0]
@@ -203,14 +216,17 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
             "search.metric, for example log-loss."
         )
     rules = read_rules(settings.rules, _scored_by(first))
-    if all(excluded_by(rules, one) for one in able):
-        rule = excluded_by(rules, first)
+    inner = space.parameters().keys() - space.nodes.keys()  # open inside of an option, of which one value was tried
+    rule = None if any(name.endswith(".epochs") for name in inner) else broken_by_all(rules, able)
+    if rule is not None:
         raise RecipeError(
             f"search.rules: every point of the space breaks '{rule}'. Change the rule, or training.epochs."
         )
     return replace(
         draft,
-        warm=read_warm(settings.warm_start, settings.warm_each, space),
+        warm=read_warm(
+            settings.warm_start, settings.warm_each, space, strategy.ahead(0) if strategy.continues else None
+        ),
         metric=metric,
         higher_is_better=higher,
         epochs=max(one.recipe.training.epochs for one in able),

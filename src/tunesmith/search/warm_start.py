@@ -19,7 +19,8 @@ class Warm:
 
     Args:
         points: values by parameter, each study's best first; what an earlier study did not vary is left open.
-        studies: of each earlier study its folder, the trials "taken", and those "outside" of the space, with why.
+        studies: of each earlier study its folder, the trials "taken", those "outside" of the space, with why, and how
+            many were "repeated", or "left" because no more could come first.
     """
 
     points: Sequence[Mapping[str, Any]] = ()
@@ -30,13 +31,14 @@ class Warm:
         return [_sentence(one) for one in self.studies]
 
 
-def read_warm(folders: Sequence[str], each: int, space: Space) -> Warm:
+def read_warm(folders: Sequence[str], each: int, space: Space, most: int | None = None) -> Warm:
     """Take the best settings of earlier studies that the space allows.
 
     Args:
         folders: of the studies.
         each: so many of every study at most. [count]
         space: of the present one.
+        most: trials that can come first; any number when None. [count]
     Returns:
         The first trials.
     Raises:
@@ -55,13 +57,15 @@ def read_warm(folders: Sequence[str], each: int, space: Space) -> Warm:
                 f"search.warm_start: {folder} varied {', '.join(known)}, and this search varies {', '.join(nodes)}: "
                 "they share no parameter. Leave it out, or open the same fields."
             )
-        found: dict[str, Any] = {"folder": str(folder), "taken": [], "repeated": 0, "outside": []}
+        found: dict[str, Any] = {"folder": str(folder), "taken": [], "repeated": 0, "left": 0, "outside": []}
         for one in ranked[:each]:
             point, why = _inside(one, nodes)
             if why:
                 found["outside"].append({"trial": one.number, "why": why})
             elif point in points:
                 found["repeated"] += 1
+            elif len(points) == most:
+                found["left"] += 1
             else:
                 points.append(point)
                 found["taken"].append({"trial": one.number, "value": one.outcome.value, "parameters": point})
@@ -77,14 +81,16 @@ def _inside(trial: StudyTrial, nodes: Mapping[str, Range | Choices]) -> tuple[di
     """Return what the space holds of a trial, and why the trial is outside of it, where it is."""
     point = {name: value for name, value in trial.parameters.items() if name in nodes}
     wrong = [f"{name}: {why}" for name, value in point.items() if (why := nodes[name].outside(value))]
-    return point, "; ".join(wrong)
+    return point, "; ".join(wrong) if point else "it varied nothing that this search varies"
 
 
 def _sentence(study: Mapping[str, Any]) -> str:
-    taken, again, outside = study["taken"], study["repeated"], study["outside"]
+    taken, again, left, outside = (study[key] for key in ("taken", "repeated", "left", "outside"))
     said = f"warm start from {study['folder']}: {len(taken)} of its best trials come first"
     if again:
         said += f", {again} were there already"
+    if left:
+        said += f", {left} are more than the first generation has members"
     if outside:
         why = "; ".join(f"trial {one['trial']} ({one['why']})" for one in outside)
         said += f", {len(outside)} are outside of the space: {why}"
