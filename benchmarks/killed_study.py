@@ -118,11 +118,12 @@ def strike(strategy: str, folder: Path, given: Any) -> dict[str, Any]:
     began = time.monotonic()
     forked(study("whole"))
     seconds = time.monotonic() - began
-    moments = list[dict[str, float]]()
+    moments, longest = list[dict[str, float]](), LONGEST
     while len(moments) < given.kills:
-        after = seconds * draw.uniform(SHORTEST, LONGEST)
-        if forked(study("killed"), after):  # it had come to its end before the blow: begin anew, kills stay counted
+        after = seconds * draw.uniform(SHORTEST, longest)
+        if forked(study("killed"), after):  # it came to its end before so many blows: all anew, with shorter lives
             shutil.rmtree(folder / "killed")
+            moments, longest = [], 0.7 * longest
             continue
         moments.append({"after_seconds": round(after, 2), "trials_kept": tried(folder / "killed")})
     forked(study("killed"))

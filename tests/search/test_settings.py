@@ -13,6 +13,7 @@ import pytest
 import tunesmith
 from tests.conftest import TEXTS, save_tiny_bert, write_csv
 from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
+from tunesmith.search import passes
 from tunesmith.search import settings as searching
 from tunesmith.search.database import Database
 from tunesmith.search.passes import Passes
@@ -162,6 +163,25 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(base: dict[str, Any
     failed = next(one.outcome for one in kept(tmp_path / "s") if one.outcome.state == "failed")
     assert found["trials"] == {"all": 2, "complete": 1, "stopped": 0, "failed": 1, "repeated": 0}
     assert "nothing-like-it" in failed.reason
+
+
+@pytest.mark.parametrize("error", [KeyError("a name"), OSError(28, "No space left on device"), TypeError()])
+def test_a_trial_may_fail_of_anything(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    own = passes.prepare_one
+
+    def prepared(checked: Any, *others: Any) -> Any:
+        if checked.method.name == "bitfit":
+            raise error
+        return own(checked, *others)
+
+    monkeypatch.setattr(passes, "prepare_one", prepared)
+    words = ["training.learning_rate=0.005", "training.epochs=1", f"output={tmp_path / 's'}"]
+    found = tunesmith.search_settings(base, words, trials=2, strategy="grid")
+    failed = next(one.outcome for one in kept(tmp_path / "s") if one.outcome.state == "failed")
+    assert found["trials"]["complete"] == 1 and failed.reason.startswith(type(error).__name__)
+    assert failed.reason.endswith(str(error))
 
 
 def test_a_metric_without_a_value_on_the_rows_that_choose_is_named(base: dict[str, Any], tmp_path: Path) -> None:

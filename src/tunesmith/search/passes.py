@@ -49,7 +49,7 @@ OTHER_ROWS = (
     "its validation rows are not those of the trials before, so that scores could not be compared. Give "
     "data.validation a file."
 )
-_FAILING = (TunesmithError, RuntimeError, ValueError, ArithmeticError, MemoryError)  # what a trial can fail of
+_FAILING = Exception  # what a trial can fail of: a study goes on, and its record says of what
 
 # Told a trial's number, an epoch and the score after it; says whether the trial ends there.
 Listen = Callable[[int, int, float], bool]
@@ -444,7 +444,8 @@ def _last(trial: Trial) -> bool:
 
 
 def _failed(error: BaseException) -> Outcome:
-    return Outcome("failed", str(error) or type(error).__name__)
+    said, kind = str(error), type(error).__name__
+    return Outcome("failed", said if isinstance(error, TunesmithError) else f"{kind}: {said}" if said else kind)
 
 
 def _alone(checked: Checked) -> Checked:
