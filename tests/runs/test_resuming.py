@@ -240,7 +240,7 @@ def test_another_base_model_is_named(stopped: Recipe, tmp_path: Path) -> None:
 def test_another_code_version_is_named_and_training_goes_on(
     stopped: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tunesmith.runs.resuming._code", lambda: "9.9 (abc)")
+    monkeypatch.setattr("tunesmith.runs.resuming.code", lambda: "9.9 (abc)")
     run = tunesmith.train(stopped, resume=True)
     said = capsys.readouterr().err
     assert "note: since the checkpoint code was '" in said and "and is '9.9 (abc)'. What follows may differ" in said

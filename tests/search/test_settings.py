@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 from statistics import NormalDist
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from tunesmith.search import passes
 from tunesmith.search import settings as searching
 from tunesmith.search.database import Database
 from tunesmith.search.passes import Passes
-from tunesmith.search.trials import StudyTrial
+from tunesmith.search.trials import Outcome, StudyTrial
+from tunesmith.search.tuning import Search
 
 pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 
@@ -182,6 +184,18 @@ def test_a_trial_may_fail_of_anything(
     failed = next(one.outcome for one in kept(tmp_path / "s") if one.outcome.state == "failed")
     assert found["trials"]["complete"] == 1 and failed.reason.startswith(type(error).__name__)
     assert failed.reason.endswith(str(error))
+
+
+def test_time_is_kept_for_a_best_run_that_takes_longer_than_the_first_trial() -> None:
+    def trial(number: int, seconds: float, value: float | None) -> StudyTrial:
+        outcome = Outcome("failed" if value is None else "complete", value=value, seconds=seconds)
+        return StudyTrial(number, number, 1, {}, [], [], 10.0, None, outcome)
+
+    search = object.__new__(Search)
+    search.wanted = SimpleNamespace(higher_is_better=True)  # type: ignore[assignment]
+    for values, seconds in (([0.5, 0.6], 17.0), ([0.5, 0.4], 10.0), ([None, 0.4], 17.0), ([None, None], 10.0)):
+        search.trials = [trial(0, 8.0, values[0]), trial(1, 15.0, values[1])]
+        assert search._alone == seconds
 
 
 def test_a_metric_without_a_value_on_the_rows_that_choose_is_named(base: dict[str, Any], tmp_path: Path) -> None:

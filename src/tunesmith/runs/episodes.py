@@ -81,7 +81,7 @@ def train_episodes(
     """Carry out a recipe of meta-training and leave a run folder.
 
     Args:
-        recipe: a YAML file, or a mapping with the same keys.
+        recipe: of meta-training, a YAML file or a mapping with the same keys.
         overrides: `key=value` texts.
         overwrite: replace an existing run.
         progress: for the user.

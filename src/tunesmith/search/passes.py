@@ -49,7 +49,9 @@ OTHER_ROWS = (
     "its validation rows are not those of the trials before, so that scores could not be compared. Give "
     "data.validation a file."
 )
-_FAILING = Exception  # what a trial can fail of: a study goes on, and its record says of what
+# What a trial can fail of; a study goes on, and its record says of what.
+_FAILING = (TunesmithError, RuntimeError, ValueError, ArithmeticError, MemoryError, LookupError, TypeError,
+            AttributeError, OSError)  # fmt: skip
 
 # Told a trial's number, an epoch and the score after it; says whether the trial ends there.
 Listen = Callable[[int, int, float], bool]

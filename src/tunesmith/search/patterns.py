@@ -140,20 +140,24 @@ def exploit_patterns(  # noqa: PLR0913 - a parameter per option
     chances = [run.chances(unread, kept) for run in patterns.values()]
     soft = taught(chances, list(weights.values()), settings.temperature)
     progress.say(f"{len(texts):,} unlabelled rows were labelled by {len(patterns)} patterns")
-    rows = [
-        *_rows(Table.of(corpus.splits["train"]), corpus.label_names, checked),
-        *({**row, checked.recipe.data.label: corpus.label_names[int(q.argmax())], _SOFT: _json(q, corpus.label_names)}
-          for row, q in zip(texts, soft, strict=True)),
-    ]  # fmt: skip
-    _write_rows(output / "taught.jsonl", rows)
-    for name in corpus.splits.keys() - {"train"}:
-        _write_rows(output / f"{name}.jsonl", _rows(Table.of(corpus.splits[name]), corpus.label_names, checked))
+    _write_taught(output, corpus, texts, soft, checked)
     final = _trained(last, progress)
     plain = _trained({**values, "output": str(output / "plain")}, progress) if settings.compare else None
     split = "test" if "test" in corpus.splits else "validation"
     found = Taught(final, patterns, weights, plain, _gains(final, plain, checked, held[split]), split)
     write_json(output / _SUMMARY, found.summary())
     return found
+
+
+def _write_taught(
+    output: Path, corpus: Corpus, texts: Sequence[Mapping[str, str]], soft: Array, checked: Checked
+) -> None:
+    """Write what is learned from, and the rows that are held out, for the last run."""
+    names, label = corpus.label_names, checked.recipe.data.label
+    told = ({**row, label: names[int(q.argmax())], _SOFT: _json(q, names)} for row, q in zip(texts, soft, strict=True))
+    _write_rows(output / "taught.jsonl", [*_rows(Table.of(corpus.splits["train"]), names, checked), *told])
+    for name in corpus.splits.keys() - {"train"}:
+        _write_rows(output / f"{name}.jsonl", _rows(Table.of(corpus.splits[name]), names, checked))
 
 
 def taught(chances: Sequence[Array], weights: Sequence[float], temperature: float) -> Array:

@@ -275,8 +275,10 @@ class Search:
 
     @property
     def _alone(self) -> float:
-        """Seconds that the best run will take by itself: as the first trial, which trained alone."""
-        return self.trials[0].ended
+        """Seconds that the best run will take by itself: as the first trial, which trained alone, or longer by as much
+        as the best one so far trained longer."""
+        first, best = self.trials[0], best_of(self.trials, self.wanted.higher_is_better)
+        return first.ended + max(0.0, best.outcome.seconds - first.outcome.seconds if best else 0.0)
 
     def _check_hope(self) -> None:
         failed = [one.outcome for one in self.trials]
