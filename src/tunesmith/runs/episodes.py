@@ -82,10 +82,10 @@ def train_episodes(
 
     Args:
         recipe: of meta-training, a YAML file or a mapping with the same keys.
-        overrides: `key=value` texts.
+        overrides: `key=value` texts that win over it.
         overwrite: replace an existing run.
         progress: for the user.
-        resume: go on from the output's newest checkpoint; start anew where there is none.
+        resume: go on from the newest checkpoint in the output; start anew where there is none.
     Returns:
         The run folder.
     Raises:
