@@ -25,7 +25,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from tunesmith.cli import main
-from tunesmith.evaluation import calibration_page, comparison_plots, plots
+from tunesmith.evaluation import calibration_page, comparison_plots, episode_page, plots
 
 TEXTS = {
     "greeting": ["hello there friend", "good morning to you", "hi how are you", "hey nice to meet you"],
@@ -79,6 +79,7 @@ BLANKS = {
     (plots, "_svg"): lambda figure: "<svg></svg>",
     (plots, "_png"): lambda figure: b"",
     (comparison_plots, "canvas"): lambda width, height, panels=1: (Blank(), [Blank()] * panels),
+    (episode_page, "canvas"): lambda width, height, panels=1: (Blank(), [Blank()] * panels),
     (calibration_page, "canvas"): lambda width, height, panels=1: (Blank(), [Blank()] * panels),
 }
 DRAWINGS = {place: getattr(*place) for place in BLANKS}

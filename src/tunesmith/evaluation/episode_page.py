@@ -85,21 +85,15 @@ def _gains(found: Mapping[str, Any]) -> str:
         before = 100 * found["before"][shape]["value"]
         axes.plot([before, value], [place, place], color=_SOFT, linewidth=1.2, zorder=1)
         axes.plot([low, high], [place, place], color=_BLUE, linewidth=2.2, zorder=2)
-        axes.plot(before, place, "s", color="white", mec=_SOFT, mew=1.6, label="class means, untrained", zorder=3)
-        axes.plot(value, place, "o", color=_BLUE, label="after training", zorder=4)
+        named = ("class means, untrained", "after training") if place == 0 else ("", "")
+        axes.plot(before, place, "s", color="white", mec=_SOFT, mew=1.6, label=named[0], zorder=3)
+        axes.plot(value, place, "o", color=_BLUE, label=named[1], zorder=4)
     axes.set_yticks(range(len(found["metrics"])), list(found["metrics"]))
     axes.set_ylim(len(found["metrics"]) - 0.4, -0.6)
     axes.set_xlabel("accuracy, %")
     axes.grid(axis="x", color=_GRID, linewidth=0.6)
-    axes.legend(*_first_of_each(axes), frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     return drawn(figure)
-
-
-def _first_of_each(axes: Any) -> tuple[list[Any], list[str]]:
-    """Keep one entry of the legend for each name."""
-    handles, names = axes.get_legend_handles_labels()
-    kept = dict(zip(names, handles, strict=True))
-    return list(kept.values()), list(kept)
 
 
 def loss_curve(losses: Sequence[float]) -> str:
