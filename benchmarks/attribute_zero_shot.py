@@ -5,8 +5,9 @@
 MNIST. The table of 15 attributes (tables/digits.csv) and the rules (tables/digits_rules.yaml) were written by hand,
 with training images of all digits in view; ways and their settings were chosen on training images too. In each of
 seven splits three digits are unseen: no image of them is learned from. Shares are over test images: of unseen digits
-among the three (chance 1/3), and of all images among all ten digits (seen, unseen, harmonic mean). Intervals: 95 %, of shares
-Wilson's, of the harmonic mean by 1000 bootstrap resamples. Results go to benchmarks/results/attribute_zero_shot.json.
+among the three (chance 1/3), and of all images among all ten digits (seen, unseen, harmonic mean). Intervals: 95 %,
+Wilson's of shares, by 1000 bootstrap resamples of the harmonic mean. Results go to
+benchmarks/results/attribute_zero_shot.json.
 """
 
 from __future__ import annotations
