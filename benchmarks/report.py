@@ -302,6 +302,35 @@ def predictions(lines: list[str]) -> None:
         lines.append(f"| {name} | {memory} | {seconds} | {missed} |")
 
 
+def score_bands(lines: list[str]) -> None:
+    """Add the advisor's bands of accuracy, and what the plans then scored."""
+    cases = common.kept("score_bands")
+    if not cases:
+        return
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for one in cases.values():
+        for name, plan in one["plans"].items():
+            kinds.setdefault(name, []).append(plan)
+    counts = "; ".join(
+        f"{name} {sum(plan['within'] for plan in plans)} of {len(plans)} "
+        f"({sum(plan['strictly_within'] for plan in plans)} strictly)"
+        for name, plans in kinds.items()
+    )
+    lines += ["", "## The advisor's bands of accuracy against what plans then score", "",
+              "`python benchmarks/score_bands.py`. Domains of CLINC150, 15 intents each, 450 test rows. Within: the "
+              "score's interval (Wilson's, 95 %) meets the band; strictly: the score itself lies in it. "
+              f"{counts}.", "",
+              "| domain | rows per intent | plan | band | measured on test | within |",
+              "|---|---|---|---|---|---|"]  # fmt: skip
+    for domain, one in cases.items():
+        for name, plan in one["plans"].items():
+            band, was = plan["band"], plan["measured"]
+            within = "strictly" if plan["strictly_within"] else "yes" if plan["within"] else "**no**"
+            ends = f"{100 * band['low']:.1f} to {100 * band['high']:.1f} %"
+            score = f"{100 * was['value']:.1f} % ({100 * was['low']:.1f} to {100 * was['high']:.1f})"
+            lines.append(f"| {domain} | {one['rows_per_label']} | {name} | {ends} | {score} | {within} |")
+
+
 def prompts_and_weights(lines: list[str]) -> None:
     """Add soft prompt, hard prompt, LoRA and combinations under equal processor time."""
     from matplotlib.figure import Figure
@@ -442,6 +471,7 @@ def main() -> None:
     many_deltas(lines)
     searches(lines)
     predictions(lines)
+    score_bands(lines)
     prompts_and_weights(lines)
     semi_supervised(lines)
     dual_learning(lines)
