@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from tests.conftest import TEXTS, save_tiny_bert, write_csv
 from tunesmith.core.errors import CheckpointError, RecipeError, TunesmithError
 from tunesmith.search import passes
 from tunesmith.search import settings as searching
+from tunesmith.search.best_trials import compare_best
 from tunesmith.search.database import Database
 from tunesmith.search.passes import Passes
 from tunesmith.search.trials import Outcome, StudyTrial
@@ -184,6 +186,27 @@ def test_a_trial_may_fail_of_anything(
     failed = next(one.outcome for one in kept(tmp_path / "s") if one.outcome.state == "failed")
     assert found["trials"]["complete"] == 1 and failed.reason.startswith(type(error).__name__)
     assert failed.reason.endswith(str(error))
+
+
+def test_trials_without_answers_are_named_and_baselines_are_of_the_same_base(
+    study: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, found = study
+    shutil.copytree(folder / "answers", tmp_path / "answers")
+    trials, run = kept(folder), tunesmith.Run.load(found["run"])
+    taken = trials[found["best"]]
+    run.summary["baselines"] = {"majority": {"validation": run.metrics["validation"]}}
+    (tmp_path / "answers" / f"{taken.number:05d}.parquet").unlink()
+    other = next(one for one in trials if one.number != taken.number and one.outcome.state == "complete")
+    trials[other.number] = replace(other, parameters={**other.parameters, "model.dtype": "bfloat16"})
+    compared = compare_best(trials, tmp_path / "answers", (taken, run), "accuracy", True)
+    assert compared is not None and f"trial {taken.number}" not in compared.names
+    assert f"Left out, as their answers were not kept: trials {taken.number}." in compared.notes
+    before = {one.name: one.baselines for one in compared.entries}
+    assert before.pop(f"trial {other.number}") == {} and all("majority" in one for one in before.values())
+    for one in (tmp_path / "answers").iterdir():
+        one.unlink()
+    assert compare_best(trials, tmp_path / "answers", (taken, run), "accuracy", True) is None
 
 
 def test_time_is_kept_for_a_best_run_that_takes_longer_than_the_first_trial() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
@@ -34,6 +34,18 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, float | None]) -> Estimate:
+        """Read it from plain values, in which what is no number is None.
+
+        Args:
+            values: {"value", "low", "high"}.
+        Returns:
+            The estimate.
+        """
+        known = (values[key] for key in ("value", "low", "high"))
+        return cls(*(math.nan if one is None else one for one in known))
 
     def plain(self) -> dict[str, float]:
         """Return {"value", "low", "high"}."""

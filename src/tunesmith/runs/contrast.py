@@ -196,10 +196,7 @@ def _entry(one: Recorded, name: str, split: str, group: str, settings: dict[str,
 
 
 def _estimates(scores: dict[str, dict[str, Any]]) -> dict[str, Estimate]:
-    def known(value: float | None) -> float:
-        return float("nan") if value is None else value
-
-    return {name: Estimate(*(known(one[key]) for key in ("value", "low", "high"))) for name, one in scores.items()}
+    return {name: Estimate.of(one) for name, one in scores.items()}
 
 
 def _seeds(ranked: Sequence[Recorded], tested: Compared, bootstrap: Bootstrap) -> list[tuple[list[int], Seeds]]:

@@ -103,7 +103,7 @@ def _finished(wanted: Wanted, search: Search, settings: TuningSettings) -> dict[
         "front": front(search.trials, wanted.higher_is_better),
         "report": str(wanted.output / "report.html"),
     }
-    compared = compare_best(able, wanted.output / ANSWERS, run, wanted.metric, wanted.higher_is_better)
+    compared = compare_best(able, wanted.output / ANSWERS, (taken, run), wanted.metric, wanted.higher_is_better)
     write_report(wanted.output, result, search.trials, wanted.space, compared)
     write_json(wanted.output / _RESULT, result)
     return result

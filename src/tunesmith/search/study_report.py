@@ -25,6 +25,10 @@ _AXES: dict[Literal["seconds", "trainable"], str] = {
     "seconds": "seconds of training (a trial's share of its pass)",
     "trainable": "trained numbers",
 }
+_ALONE = (
+    "<p class=soft>They are not compared row by row: that takes two complete trials whose answers to the same rows "
+    "were kept. Trials on folds answer rows of their own, and workers on other machines keep none.</p>"
+)
 _MOST = 400  # lines of the page's table; all are in trials.json
 
 
@@ -167,7 +171,7 @@ def write_report(
         head,
         section("Trials, the best first", texts(HEADS, rows[:_MOST]) + more),
         *_pictures(result, trials, space),
-        *([] if compared is None else of_trials(compared)),
+        *([section("The best trials", _ALONE)] if compared is None else of_trials(compared)),
     ]
     write_text(folder / "report.html", page("Search", body))
 
