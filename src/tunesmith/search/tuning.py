@@ -109,8 +109,9 @@ class Search:
         wanted, self.watch = self.wanted, Watch(self.budget)
         runs = wanted.output / RUNS if wanted.strategy.continues else None
         answers = wanted.output / ANSWERS
-        own: dict[str, Any] = {"every_fold": wanted.every_fold, "runs": runs, "answers": answers}
-        self.passes = Passes(wanted.metric, self.progress, self._tick, **own)
+        self.passes = Passes(
+            wanted.metric, self.progress, self._tick, every_fold=wanted.every_fold, runs=runs, answers=answers
+        )
         self.crew: Crew | None = None
         if self.hands is not None:
             pool, count = self.hands
