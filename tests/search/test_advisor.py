@@ -129,6 +129,35 @@ def test_answers_to_one_row_count_as_one_row() -> None:
     assert covered[1] / 150 < 0.93 <= covered[0] / 150
 
 
+@pytest.mark.parametrize(("error", "rows"), [(0.01, 90), (0.02, 90), (0.01, 400)])
+def test_a_band_near_100_percent_covers_what_hardly_errs(error: float, rows: int) -> None:
+    """Most samples hold no wrong answer, or one or two; without rows added, bands of 90 rows cover 59 and 84 %."""
+    draw, covered, widths = np.random.default_rng(0), 0, []
+    for trial in range(200):
+        wrong = np.repeat((draw.random(rows) < error)[None].astype(float), 3, 0)
+        low, _, high = Curve(np.array([40.0, 80.0, 160.0]), wrong, np.arange(rows)).at(160.0, trial)
+        covered += low <= 1 - error <= high
+        widths.append(high - low)
+    assert covered / 200 >= 0.93
+    assert 0 < min(widths) and max(widths) < 0.15
+
+
+def test_copies_are_held_out_together(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """Labels that texts say nothing about, every row written eight times: a copy that trains would give them away."""
+    draw = np.random.default_rng(0)
+    rows = [
+        (f"{a} {b} hello {c}", ("yes", "no")[int(draw.integers(2))]) for a in "abc" for b in "de" for c in "abcd"
+    ] * 8
+    other = write_csv(tmp_path / "other.csv", [(f"goodbye {n}", ("yes", "no")[n % 2]) for n in range(20)])
+    found = tunesmith.plan(
+        write_csv(tmp_path / "copies.csv", rows),
+        [*OVERRIDES, f"data.validation={other}", f"data.test={other}"],
+        model=str(tiny_folder),
+    )
+    (probe,) = (one["score"] for one in found["plans"] if one["name"] == "linear-probe")
+    assert probe["value"] < 0.75
+
+
 def test_published_results_count_for_their_own_model_and_size_alone(data: Path, tiny_folder: Path) -> None:
     given = look(data, str(tiny_folder), {})
     assert not any(one.fits(given, one.anchor) for one in Everywhere.published)

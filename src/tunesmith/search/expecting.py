@@ -11,13 +11,14 @@ import numpy as np
 from tunesmith.core.arrays import Array, Codes
 from tunesmith.core.registry import find
 from tunesmith.core.seeds import derived
-from tunesmith.data.splitting import stratified_share
+from tunesmith.data.splitting import grouped_share
 from tunesmith.evaluation.baselines.base import Material
 from tunesmith.evaluation.learning_curve import power_law
 from tunesmith.runs.comparing import label_features
 from tunesmith.runs.labelling import Labelling
 from tunesmith.search.guessing import Given
 from tunesmith.search.proposals.base import Proposal
+from tunesmith.training.corpus import row_hashes
 
 _HELD = 0.25  # share of the rows that are held out of a probe
 _DRAWS, _SIZES = 3, (0.25, 0.5, 1.0)  # repetitions, and shares of the rows that a probe learns from
@@ -54,7 +55,8 @@ class Curve:
     Args:
         rows: of each size. [count]
         wrong: (sizes, answers), whether each held-out answer is wrong.
-        held: (answers,), the row that each is to; one held out in several draws is answered several times.
+        held: (answers,), number of the row that each is to; one held out in several draws is answered several times,
+            and copies are one row.
     """
 
     rows: Array
@@ -65,7 +67,8 @@ class Curve:
         """Predict the accuracy with more rows: a power law through the errors, error = a rows^-b, with 0 <= b <= 1.
 
         Rows beyond the largest size may help half as much as the law says, or as much; the band holds both, and the
-        chance of the draw of held-out rows.
+        chance of the draw of held-out rows. One right and one wrong row are added to those (Laplace's rule of
+        succession): where none is wrong, drawing among them alone would leave no doubt.
 
         Args:
             rows: to learn from. [count]
@@ -74,10 +77,12 @@ class Curve:
             Low end, middle and high end.
         Source: Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence.
         """
-        draw, places = np.random.default_rng(seed), np.unique(self.held, return_inverse=True)[1]
+        draw, places = np.random.default_rng(seed), np.unique([*self.held, -1, -2], return_inverse=True)[1]
         distinct = int(places.max()) + 1  # rows are drawn, not answers: those to one row are hardly independent
         weights = draw.multinomial(distinct, np.full(distinct, 1 / distinct), _RESAMPLES)[:, places]
-        errors = weights @ self.wrong.T / weights.sum(1, keepdims=True) + 0.5 / len(places)
+        wrong = np.pad(self.wrong, ((0, 0), (0, 2)))
+        wrong[:, -1] = 1
+        errors = np.maximum(weights @ wrong.T / weights.sum(1, keepdims=True), 0.5 / len(places))
         steps = np.log(self.rows) - np.log(self.rows).mean()
         slopes = np.clip(-(np.log(errors) @ steps) / max(float(steps @ steps), _ONE), 0.0, 1.0)
         far = max(rows / self.rows[-1], 1e-3)
@@ -102,6 +107,8 @@ class Scores:
         split, self._family = family.corpus.splits["train"], family
         self.labels = split.labels
         self.features = family.frozen.features["train"].numpy()
+        hashes = row_hashes(family.session.reads, split.examples, split.index)
+        self.copies = np.unique(hashes, return_inverse=True)[1]
         self.probe = self._probe()
 
     def _material(self, kept: Codes, held: Codes) -> Material:
@@ -117,14 +124,16 @@ class Scores:
         )
 
     def _probe(self) -> Band | None:
-        """Fit probes to growing parts of the rows, score rows held out, and go on with the curve."""
+        """Fit probes to growing parts of the rows, score rows held out with their copies, and go on with the curve."""
         if len(self.labels) < _LEAST or np.unique(self.labels, return_counts=True)[1].min() < 2:
             return None
         sizes, wrong, answered = list[int](), [list[Array]() for _ in _SIZES], list[Codes]()
         for number in range(_DRAWS):
-            kept, held = stratified_share(self.labels, _HELD, derived(self.seed, f"plan {number}"))
+            kept, held = grouped_share(self.labels, self.copies, _HELD, derived(self.seed, f"plan {number}"))
             kept = np.random.default_rng(derived(self.seed, f"plan rows {number}")).permutation(kept)
-            answered.append(held)
+            if not len(held):
+                return None
+            answered.append(self.copies[held])
             sizes = [max(2, int(len(kept) * share)) for share in _SIZES]
             for place, size in enumerate(sizes):
                 found = self._answered(kept[:size], held)
