@@ -3,11 +3,11 @@
     TUNESMITH_DATA=... python benchmarks/score_bands.py [--cases banking home "BANKING77 1" ...]
 
 Each domain of CLINC150 is a task of 15 intents, with 10 to 100 of its training rows per intent, and so is each of five
-parts of BANKING77's intents, drawn once (labels with fewer rows give all). `tunesmith plan` sees the training rows only;
-every plan that it gives a band is carried out and answers the published test rows (450 a domain, 600 a part). What the
-bands of tuning are read off is published for BANKING77, so its own parts say nothing about transfer. A band says what
-test rows without end would give, so the chance of so many stands beside it: a score is within where Wilson's interval
-of 95 % meets the band, and strictly within where the score itself lies in it. Results go to
+parts of BANKING77's intents, drawn once (labels with fewer rows give all). `tunesmith plan` sees the training rows
+only; every plan that it gives a band is carried out and answers the published test rows (450 a domain, 600 a part).
+What the bands of tuning are read off is published for BANKING77, so its own parts say nothing about transfer. A band
+says what test rows without end would give, so the chance of so many stands beside it: a score is within where Wilson's
+interval of 95 % meets the band, and strictly within where the score itself lies in it. Results go to
 benchmarks/results/score_bands.json, and a script that was interrupted goes on.
 """
 
