@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.core.errors import TunesmithError
@@ -38,7 +38,10 @@ class Batch:
         carry_out: trains.
         rows: gives what tells the rows that choose from others, and takes what other processes found.
         budget: whose clock is read.
+        alone: seconds that the best run will take by itself when all is tried.
         progress: for the user.
+        reports: (order, epoch, score) heard of each trial.
+        late: trials that were ended because the time is up.
     """
 
     database: Database
@@ -49,10 +52,13 @@ class Batch:
     carry_out: Carry
     rows: Callable[[str], str]
     budget: Budget
+    alone: float
     progress: Progress
     reports: dict[int, list[tuple[int, int, float]]] = field(default_factory=dict)
+    late: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._began = self.budget.elapsed
         self.first = len(self.earlier)
         self._recipes, self._known, self._heads = dict[int, Checked](), dict[int, Outcome](), dict[int, int]()
         trained = {tuple(one.overrides): one for one in self.earlier if one.same_as is None}
@@ -164,6 +170,9 @@ class Batch:
             self.rows(self.database.validation)
             words = {number: self.overrides[number - self.first] for number in recipes}
             outcomes |= self.carry_out(recipes, words, self._listen)
+        for number in self.late:
+            if outcomes[number].state == "stopped":
+                outcomes[number] = replace(outcomes[number], reason="the time was up")
         return outcomes
 
     def _listen(self, number: int, epoch: int, score: float) -> bool:
@@ -171,7 +180,21 @@ class Batch:
         if math.isfinite(score) and all(epoch != one for _, one, _ in heard):
             heard.append((sum(map(len, self.reports.values())), epoch, score))
             trial.report(score, epoch)
+        if self._is_late():
+            self.late.add(number)
+            return True
         return bool(trial.should_prune())
+
+    def _is_late(self) -> bool:
+        """Say whether the best run would end behind the budget; were it one of these trials, it would train that long.
+
+        The first trial is watched instead, as nothing could be chosen without it.
+        """
+        if self.budget.seconds is None or not self.earlier:
+            return False
+        elapsed = self.budget.elapsed
+        own = (elapsed - self._began) / len(self.overrides)
+        return elapsed + max(self.alone, own) > self.budget.seconds
 
     def _hear(self, ended: Iterable[StudyTrial]) -> None:
         """Tell the study in memory the scores of what others trained, in the order in which they came."""

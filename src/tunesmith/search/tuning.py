@@ -181,10 +181,11 @@ class Search:
                 return None
             number, new = self.trials[-1].batch + 1 if self.trials else 0, len(there)
             database.announce(number, drawn[new:], overrides[new:], over[new:], len(drawn))
-        earlier = list(self.trials)
+        earlier, alone = list(self.trials), self._alone if self.trials else 0.0
         return Batch(
-            database, self.wanted, earlier, drawn, overrides, self._carry_out, self._rows, self.budget, self.progress
-        )
+            database, self.wanted, earlier, drawn, overrides, self._carry_out, self._rows, self.budget, alone,
+            self.progress,
+        )  # fmt: skip
 
     def _list_more(self) -> bool:
         """Ask the strategy for points after those that it listed; say whether there are any."""
