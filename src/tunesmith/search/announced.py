@@ -8,7 +8,8 @@ from typing import Any
 
 from tunesmith.search.trials import StudyTrial
 
-BATCH, OWNER, DEATHS, TRIAL = "batch", "owner", "deaths", "trial"  # what optuna keeps of a trial besides its own
+# What optuna keeps of a trial besides its own.
+BATCH, OWNER, DEATHS, KILLED, TRIAL = "batch", "owner", "deaths", "killed", "trial"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Announced:
         size: trials of that batch. [count]
         overrides: `key=value` texts that make its recipe of the study's.
         owner: name of the process that took it; empty where none did.
-        deaths: processes that ended while they trained it. [count]
+        deaths: processes that ended while they trained it, of those that search together. [count]
+        killed: searches that ended while they trained it, and were resumed. [count]
         trial: what came out; None before it ended.
         passed_over: points that were drawn before it and not tried. [count]
     """
@@ -34,6 +36,7 @@ class Announced:
     overrides: list[str]
     owner: str = ""
     deaths: int = 0
+    killed: int = 0
     trial: StudyTrial | None = None
     passed_over: int = 0
 
@@ -55,6 +58,6 @@ class Announced:
         if frozen.state.is_finished():
             trial = StudyTrial.of(json.loads(kept[TRIAL]))
             return cls(frozen.number, place, trial.batch, trial.size, trial.overrides, trial=trial, passed_over=over)
-        own, deaths = kept[BATCH], kept.get(DEATHS, 0)
-        owner = kept.get(OWNER, "") if frozen.state.name == "RUNNING" else ""
-        return cls(frozen.number, place, own["batch"], own["size"], own["overrides"], owner, deaths, passed_over=over)
+        own, owner = kept[BATCH], kept.get(OWNER, "") if frozen.state.name == "RUNNING" else ""
+        ends = kept.get(DEATHS, 0), kept.get(KILLED, 0)
+        return cls(frozen.number, place, own["batch"], own["size"], own["overrides"], owner, *ends, passed_over=over)

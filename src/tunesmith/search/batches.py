@@ -19,6 +19,7 @@ from tunesmith.search.trials import Outcome, StudyTrial
 from tunesmith.search.wanted import Wanted
 
 _DEATHS = 2  # of a process with the same trial, after which the trial has failed
+_SUSPECT, _KILLED = 4, 6  # ends of a whole search with the same trial: it trains alone; it has failed
 _WAIT = 0.3  # between looks at what others train [seconds]
 
 # Trains recipes by number, told the overrides of each; gives an outcome for each.
@@ -98,7 +99,7 @@ class Batch:
         presence = self.database.presence
         free = [one for one in found if one.trial is None and not (one.owner and presence.lives(one.owner))]
         able = [one for one in free if self._is_able(one.number, found)]
-        fresh = [one for one in able if not (one.owner or one.deaths)]
+        fresh = [one for one in able if not (one.owner or one.deaths or one.killed >= _SUSPECT)]
         if not fresh:
             if able and able[0].owner:
                 self.progress.say(
@@ -164,6 +165,8 @@ class Batch:
                 outcomes[number] = head.outcome
             elif one.deaths + bool(one.owner) >= _DEATHS:
                 outcomes[number] = Outcome("failed", "its process ended twice, perhaps for want of memory")
+            elif one.killed >= _KILLED:
+                outcomes[number] = Outcome("failed", f"{one.killed} searches ended with it, perhaps for want of memory")
             else:
                 recipes[number] = checked
         if recipes:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from tunesmith.core.errors import CheckpointError, RecipeError
-from tunesmith.search.announced import BATCH, DEATHS, OWNER, TRIAL, Announced
+from tunesmith.search.announced import BATCH, DEATHS, KILLED, OWNER, TRIAL, Announced
 from tunesmith.search.bookkeeping import optuna, quiet, sqlite_at
 from tunesmith.search.presence import PROCESSES, Presence
 from tunesmith.search.reading import check_read
@@ -292,6 +292,8 @@ class Database:
             for one in left:
                 if one.deaths:
                     self._storage.set_trial_user_attr(one.place, DEATHS, 0)
+                if one.owner:
+                    self._storage.set_trial_user_attr(one.place, KILLED, one.killed + 1)
         self.give_back(one for one in left if one.owner)
         self.ended, self.told = None, False
 
