@@ -101,10 +101,13 @@ class Batch:
         able = [one for one in free if self._is_able(one.number, found)]
         fresh = [one for one in able if not (one.owner or one.deaths or one.killed >= _SUSPECT)]
         if not fresh:
-            if able and able[0].owner:
-                self.progress.say(
-                    f"note: a process ended that searched here too; its trial {able[0].number} is taken up"
-                )
+            for one in able[:1]:
+                if one.owner:
+                    what = f"a process ended that searched here too; its trial {one.number} is taken up"
+                    self.progress.say(f"note: {what}")
+                elif one.killed:
+                    what = f"{one.killed} searches ended while trial {one.number} was trained; it is trained alone now"
+                    self.progress.say(f"note: {what}")
             return able[:1]
         fresh.sort(key=lambda one: (self._shared(one.number), one.number))
         return fresh[: math.ceil(len(found) / (1 + len(presence.others())))]
