@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -306,3 +307,18 @@ def test_what_is_wrong_is_told_in_the_words_of_the_metric() -> None:
     assert "accuracy 100.0 % on rows that trained" in whole and "<th>wrong</th>" in whole and "10.0%" in whole
     written = errors_of(replace(best, errors=replace(errors, wrong=0, labelled=False)), "perplexity")
     assert "<th>mean loss</th>" in written and "0.100" in written
+
+
+def test_what_fits_the_time_is_looked_for_among_all_proposals() -> None:
+    """Of five proposals two fit: the third, which leaves 30 s, and the last; the others take longer than is left."""
+    proposals: list[Any] = [SimpleNamespace(checked=seconds) for seconds in (200, 150, 70, 80, 20)]
+    loop: Any = SimpleNamespace(
+        settings=SimpleNamespace(width=2, members=1),
+        budget=SimpleNamespace(evaluations=None, seconds=1000.0, elapsed=850.0),
+        record=SimpleNamespace(rounds=[]),
+        _last_run=lambda _: 50.0,
+        _seconds_of=lambda checked: checked,
+    )
+    assert [one.checked for one in ClosedLoop._fitting(loop, proposals)] == [70, 20]
+    loop.settings.width = 1
+    assert [one.checked for one in ClosedLoop._fitting(loop, proposals)] == [70]

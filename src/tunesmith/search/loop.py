@@ -240,15 +240,14 @@ class ClosedLoop:
         most, budget = self.settings.width, self.budget
         if budget.evaluations is not None:
             most = min(most, int(budget.evaluations - budget.spent + _ROUNDING))
-        chosen = list(proposals[: max(0, most)])
         if budget.seconds is None:
-            return chosen
+            return list(proposals[: max(0, most)])
         seeds = 1 if len(self.record.rounds) == 1 else self.settings.members  # the starts settle how long one takes
         room = budget.seconds - budget.elapsed - self._last_run(seeds)
         found = list[Proposal]()
-        for one in chosen:
+        for one in proposals:
             seconds = self._seconds_of(one.checked)
-            if seconds <= room:
+            if seconds <= room and len(found) < most:
                 room -= seconds
                 found.append(one)
         return found
