@@ -121,6 +121,21 @@ def test_frozen_blocks_below_all_deltas_have_no_backward_pass(
     assert least <= found <= 1.03 * least, f"{found / least:.4f} times the least"
 
 
+def test_two_deltas_share_every_frozen_product(operations: ModuleType, bert: Backbone) -> None:
+    """A pass for rows of two deltas executes what one for rows of a single delta does."""
+    deltas = [Lora(rank=operations.RANK, layers="all-linear").attach(bert.seams, name) for name in "ab"]
+    ids = [torch.arange(10, 74)] * 4
+
+    def run(names: str) -> int:
+        return int(operations.executed(lambda: bert.hidden(ragged(ids, names=list(names))).square().sum().backward()))
+
+    try:
+        assert run("aabb") == run("aaaa")
+    finally:
+        for delta in deltas:
+            delta.detach()
+
+
 def test_the_benchmarks_rows_train(operations: ModuleType) -> None:
     common = operations.common
     torch.manual_seed(0)
