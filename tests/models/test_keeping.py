@@ -112,13 +112,17 @@ def test_a_llama_layer_in_16_bits_keeps_half_of_it() -> None:
 
 
 @pytest.mark.usefixtures("plain_heights")
-def test_a_llama_layer_without_a_delta_keeps_no_input_of_its_maps(per_cell: int, request: Any) -> None:
+@pytest.mark.parametrize("small", [True, False], ids=["torch's own node", "ours"])
+def test_a_llama_layer_without_a_delta_keeps_no_input_of_its_maps(
+    small: bool, per_cell: int, request: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Above the first delta: what norms, attention and the gate need for their own gradients.
 
     What attention gives is kept by its kernel alone, not for the map behind it.
     """
     hidden, key, ffn, heads, norms = 32, 16, 48, 4, 2
-    kernel = "[kernel]" in request.node.name
+    monkeypatch.setattr("tunesmith.models.low_rank.is_small", lambda weight: small)
+    kernel = request.node.callspec.params["per_cell"] == "kernel"
     per_token = 2 * hidden + hidden + 2 * key + kernel * hidden + 2 * ffn + norms
     found = [kept_bytes(count, "llama", layers=(QUERY["llama"].format(0),)) for count in (2, 3)]
     assert found[1] - found[0] == 4 * (sum(LENGTHS) * per_token + heads * per_cell)

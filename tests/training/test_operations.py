@@ -23,7 +23,7 @@ from tunesmith.tasks.instruction_tuning import InstructionTuning
 from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.tasks.tuned import Tuned
 
-VOCABULARY, WIDTH, INNER, BLOCKS = 128, 384, 1152, 8
+VOCABULARY, WIDTH, INNER, BLOCKS = 4096, 384, 1152, 8
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": BLOCKS,
          "num_attention_heads": 6}  # fmt: skip
 LENGTHS = (40, 44, 52, 60, 60, 75, 90, 96)
