@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+from report_counts import kept_table, memory_table, operations_table, where
 from report_few_shot import few_shot_intents
 from report_loop import closed_loop, killed_study
 from report_omniglot import omniglot
@@ -22,7 +23,8 @@ TITLES = {
     "encoder_classification": ("Classification of BANKING77 with MiniLM, LoRA on every linear map of the blocks",
                                "python benchmarks/encoder_classification.py speed"),
     "instruction_tuning": ("Instruction tuning on gsm8k, a Llama of 30 million random numbers, LoRA",
-                           "python benchmarks/instruction_tuning.py"),
+                           "python benchmarks/instruction_tuning.py", "Liger's kernels are for GPUs and stand there. "
+                           "Unsloth excludes the versions of transformers, trl and datasets used here: it is missing."),
     "virtual_prompt": ("Prompt tuning on gsm8k, the same Llama",
                        "python benchmarks/virtual_prompt.py"),
     "few_shot": ("A few-shot run on BANKING77 from process start to a saved run",
@@ -38,7 +40,7 @@ TITLES = {
 
 def table(found: dict[str, Any]) -> list[str]:
     """Word a comparison: medians, ranges, and how each side stands to the last one."""
-    keys, middle, ranges = found["keys"], found["medians"], found["ranges"]
+    keys, middle, ranges = shown(found), found["medians"], found["ranges"]
     speed, base = next(iter(keys)), list(middle)[-1]
     lines = ["| side | " + " | ".join(f"{key.replace('_', ' ')} ({unit})" for key, unit in keys.items())
              + f" | speed to {base} | memory to {base} |", "|---" * (len(keys) + 3) + "|"]  # fmt: skip
@@ -47,6 +49,11 @@ def table(found: dict[str, Any]) -> list[str]:
         ratios = [f"{own[speed] / middle[base][speed]:.2f}", f"{own['peak_bytes'] / middle[base]['peak_bytes']:.2f}"]
         lines.append(f"| {side} | {' | '.join([*cells, *ratios])} |")
     return lines
+
+
+def shown(found: dict[str, Any]) -> dict[str, str]:
+    """Leave out the share of a GPU's peak where none was measured."""
+    return {key: unit for key, unit in found["keys"].items() if key != "share_of_peak" or on_gpu(found)}
 
 
 def cell(value: float, ends: list[float], unit: str) -> str:
@@ -59,9 +66,8 @@ def facts(found: dict[str, Any]) -> str:
     """Word where and how often it was measured."""
     machine = found["machine"]
     rounds = len(next(iter(found["runs"].values())))
-    wide = f" ({machine['instructions']})" if "instructions" in machine else ""
-    place = machine["gpu"] if on_gpu(found) else f"{machine['threads']} threads of {machine['processor']}{wide}"
-    return f"{rounds} round{'s' * (rounds > 1)} in turn, {place}, torch {machine['torch']}."
+    place = f"{machine['gpu']}, torch {machine['torch']}" if on_gpu(found) else where(machine)
+    return f"{rounds} round{'s' * (rounds > 1)} in turn, {place}."
 
 
 def on_gpu(found: dict[str, Any]) -> bool:
@@ -242,12 +248,13 @@ def many_deltas(lines: list[str]) -> None:
     path = common.RESULTS / "many_deltas.json"
     if not path.exists():
         return
+    kept = json.loads(path.read_text())
     lines += ["", "## Eight LoRA deltas in one pass against eight runs in sequence", "",
               "`python benchmarks/many_deltas.py`. Eight rows per delta and step; rank and learning rate differ; the "
-              "memory is that of the pass over that of one run.", "",
+              f"memory is that of the pass over that of one run. {where(kept['machine'])}.", "",
               "| model / tokens per row | in sequence (s) | in one pass (s) | times as fast | memory |",
               "|---|---|---|---|---|"]  # fmt: skip
-    for name, one in json.loads(path.read_text())["models"].items():
+    for name, one in kept["models"].items():
         found = one["medians"]
         lines.append(
             f"| {name} | {found['sequence']['seconds']:.1f} | {found['together']['seconds']:.1f} | "
@@ -317,7 +324,8 @@ def score_bands(lines: list[str]) -> None:
         for name, plans in kinds.items()
     )
     lines += ["", "## The advisor's bands of accuracy against what plans then score", "",
-              "`python benchmarks/score_bands.py`. Domains of CLINC150 (450 test rows) and parts of BANKING77 (600), 15 intents each. Within: the "
+              "`python benchmarks/score_bands.py`. Domains of CLINC150 (450 test rows) and parts of BANKING77 (600), 15 "
+              "intents each. Within: the "
               "score's interval (Wilson's, 95 %) meets the band; strictly: the score itself lies in it. "
               f"{counts}.", "",
               "| task | rows per intent | plan | band | measured on test | within |",
@@ -367,42 +375,11 @@ def draw(figure: Any, path: Path) -> None:
         FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})
 
 
-def memory_table() -> list[str]:
-    """Word what the planner predicted and what training took."""
-    path = common.RESULTS / "memory.json"
-    if not path.exists():
-        return []
-    found = json.loads(path.read_text())
-    lines = ["", "## Predicted and measured peak memory", "", "`python benchmarks/memory.py`", "",
-             "| run | limit (MB) | predicted (MB) | measured (MB) | error |", "|---|---|---|---|---|"]  # fmt: skip
-    for case, one in found.items():
-        if case == "machine":
-            continue
-        limit = "" if one["limit_bytes"] is None else f"{one['limit_bytes'] / 1e6:,.0f}"
-        lines.append(f"| {case} | {limit} | {one['predicted_bytes'] / 1e6:,.0f} | {one['measured_bytes'] / 1e6:,.0f} | "
-                     f"{100 * one['error']:+.1f} % |")  # fmt: skip
-    return lines
-
-
 def fitted(found: dict[str, Any]) -> list[str]:
     """Word which lengths fit into 8 GiB by the lines through the measured points."""
     lines = ["", "| side | kB per token | tokens in 8 GiB |", "|---|---|---|"]
     for side, one in found["in 8 GiB"].items():
         lines.append(f"| {side} | {one['bytes_per_token'] / 1e3:,.0f} | {one['tokens']:,.0f} |")
-    return lines
-
-
-def operations_table() -> list[str]:
-    """Word how many operations every side executed, as a multiple of the least."""
-    path = common.RESULTS / "operations.json"
-    if not path.exists():
-        return []
-    lines = ["", "## Executed operations over the least that an exact step needs", "",
-             "`python benchmarks/operations.py`", ""]  # fmt: skip
-    lines += ["| case | least (10^9) | side | executed over least |", "|---|---|---|---|"]
-    for case, found in json.loads(path.read_text()).items():
-        for side, count in found["sides"].items():
-            lines.append(f"| {case} | {found['least'] / 1e9:,.1f} | {side} | {count / found['least']:.3f} |")
     return lines
 
 
@@ -456,12 +433,12 @@ def main() -> None:
         "Made by `python benchmarks/report.py` from `benchmarks/results`. Every side ran in turn with the others, in a",
         "process of its own; medians, and the lowest and highest in brackets. `make bench` runs all of it.",
     ]  # fmt: skip
-    for name, (title, command) in TITLES.items():
+    for name, (title, command, *notes) in TITLES.items():
         path = common.RESULTS / f"{name}.json"
         if not path.exists():
             continue
         cases = {case: found for case, found in json.loads(path.read_text()).items() if "keys" in found}
-        lines += ["", f"## {title}", "", f"`{command}`", "", f"![speed]({name}.svg)"]
+        lines += ["", f"## {title}", "", " ".join([f"`{command}`", *notes]), "", f"![speed]({name}.svg)"]
         for case, found in cases.items():
             lines += ["", f"**{case}.** {facts(found)}", "", *table(found)]
         picture(cases, FOLDER / f"{name}.svg")
@@ -491,6 +468,7 @@ def main() -> None:
             [
                 *lines,
                 *operations_table(),
+                *kept_table(),
                 *memory_table(),
                 *chaos_table(),
                 *processes_table(),

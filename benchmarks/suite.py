@@ -39,6 +39,7 @@ PARTS: list[tuple[str, list[str], bool]] = [  # script, its words, whether it as
     ("dual_learning.py", [], False),
     ("attribute_zero_shot.py", [], False),
     ("operations.py", [], False),
+    ("kept_bytes.py", [], False),
     ("memory.py", [], False),
     ("report.py", [], False),
 ]

@@ -13,17 +13,20 @@ from tunesmith.methods.lora import Lora
 from tunesmith.models import keeping, ragged_attention
 from tunesmith.models.backbone import Backbone
 from tunesmith.models.delta import Delta
+from tunesmith.models.gated import GatedSeam
 
 RANK = 2
 
 
-def tuned(config: transformers.PretrainedConfig, dtype: torch.dtype) -> tuple[Backbone, Delta]:
+def tuned(
+    config: transformers.PretrainedConfig, dtype: torch.dtype, layers: Any = "all-linear"
+) -> tuple[Backbone, Delta]:
     torch.manual_seed(0)
     model = transformers.AutoModel.from_config(config).to(dtype).eval()
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     backbone = Backbone(model)
-    delta = Lora(rank=RANK).attach(backbone.seams)
+    delta = Lora(rank=RANK, layers=layers).attach(backbone.seams)
     for parameter in delta.parameters():
         nn.init.normal_(parameter, std=0.1)
     return backbone, delta
@@ -40,13 +43,13 @@ def plain_heights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.models.products._few_heights", lambda x: x)
 
 
-def kept_bytes(layers: int, family: str) -> int:
+def kept_bytes(count: int, family: str, dtype: torch.dtype = torch.float32, layers: Any = "all-linear") -> int:
     config = FAMILIES[family]()
-    config.num_hidden_layers = layers
-    backbone, delta = tuned(config, torch.float32)
+    config.num_hidden_layers = count
+    backbone, delta = tuned(config, dtype, layers)
     with keeping.counted([*backbone.model.parameters(), *backbone.model.buffers(), *delta.parameters()]) as found:
         hidden = backbone.hidden(batch_of())
-    assert hidden.requires_grad and found.remade
+    assert hidden.requires_grad
     return found.bytes
 
 
@@ -92,6 +95,49 @@ def test_a_bert_layer_keeps_the_closed_form(per_cell: int) -> None:
     per_token = 2 * hidden + 4 * hidden + ffn + maps * RANK + 2 * norms
     layer = kept_bytes(3, "bert") - kept_bytes(2, "bert")
     assert layer == 4 * (sum(LENGTHS) * per_token + heads * per_cell + joint * RANK * hidden)
+
+
+QUERY = {"llama": "layers.{}.self_attn.q_proj", "bert": "encoder.layer.{}.attention.self.query"}
+
+
+@pytest.mark.usefixtures("plain_heights")
+def test_a_llama_layer_in_16_bits_keeps_half_of_it() -> None:
+    """No copy in float32 but a number per row of a norm and per query; factors of the delta as they are rounded."""
+    hidden, key, ffn, heads, maps, norms = 32, 16, 48, 4, 7, 2
+    per_token = 2 * hidden + hidden + 2 * key + hidden + 2 * ffn + maps * RANK
+    wide = sum(LENGTHS) * norms + heads * sum(one.rows * one.length for one in batch_of().layout.buckets)
+    factors = RANK * (2 * (hidden + hidden) + 2 * (hidden + key) + 3 * (hidden + ffn))
+    layer = kept_bytes(3, "llama", torch.bfloat16) - kept_bytes(2, "llama", torch.bfloat16)
+    assert layer == 2 * (sum(LENGTHS) * per_token + factors) + 4 * wide
+
+
+@pytest.mark.usefixtures("plain_heights")
+@pytest.mark.parametrize("small", [True, False], ids=["torch's own node", "ours"])
+def test_a_llama_layer_without_a_delta_keeps_no_input_of_its_maps(
+    small: bool, per_cell: int, request: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above the first delta: what norms, attention and the gate need for their own gradients.
+
+    What attention gives is kept by its kernel alone, not for the map behind it.
+    """
+    hidden, key, ffn, heads, norms = 32, 16, 48, 4, 2
+    monkeypatch.setattr("tunesmith.models.low_rank.is_small", lambda weight: small)
+    kernel = request.node.callspec.params["per_cell"] == "kernel"
+    per_token = 2 * hidden + hidden + 2 * key + kernel * hidden + 2 * ffn + norms
+    found = [kept_bytes(count, "llama", layers=(QUERY["llama"].format(0),)) for count in (2, 3)]
+    assert found[1] - found[0] == 4 * (sum(LENGTHS) * per_token + heads * per_cell)
+
+
+def test_a_gate_in_one_pass_as_on_a_gpu_keeps_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = kept_bytes(3, "llama") - kept_bytes(2, "llama")
+    monkeypatch.setattr(GatedSeam, "__call__", GatedSeam.quickly)
+    assert kept_bytes(3, "llama") - kept_bytes(2, "llama") == plain
+
+
+@pytest.mark.parametrize("family", QUERY)
+def test_layers_below_the_first_delta_keep_nothing(family: str) -> None:
+    few, many = (kept_bytes(count, family, layers=(QUERY[family].format(count - 1),)) for count in (1, 3))
+    assert few == many
 
 
 def test_maps_that_share_their_input_have_it_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 """Low-rank products of several deltas beside one frozen map."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tunesmith.models import joint, low_rank
 from tunesmith.models.joint import Part, joined
@@ -111,3 +114,47 @@ def test_rows_begin_where_a_gpu_reads_fast(tokens: int, last: bool, monkeypatch:
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
     assert results[1][-1].is_contiguous(), "the gradient of a factor needs no copy"
+
+
+class Made(TorchDispatchMode):
+    """Counts the new tensors of given sizes that operations make."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.counts = dict.fromkeys(sizes, 0)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = torch.utils._pytree.tree_leaves((args, kwargs))
+        before = {one.untyped_storage().data_ptr() for one in given if isinstance(one, torch.Tensor)}
+        found = function(*args, **(kwargs or {}))
+        for one in torch.utils._pytree.tree_leaves(found):
+            if isinstance(one, torch.Tensor) and one.untyped_storage().data_ptr() not in before:
+                self.counts[one.numel()] = self.counts.get(one.numel(), 0) + 1
+        return found
+
+
+@pytest.mark.parametrize("onto", [False, True], ids=["frozen product first", "frozen product last"])
+def test_products_of_low_rank_are_added_in_place(onto: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the answer's and of the input's size a map makes one tensor in each direction.
+
+    A group makes an answer per map, and the input's gradient once where products add onto it.
+    """
+    for module in (low_rank, joint):
+        monkeypatch.setattr(module, "adds_onto", lambda x, narrow: onto)
+    torch.manual_seed(0)
+    x, wide, narrow = torch.randn(64, 40, requires_grad=True), 64 * 48, 64 * 40
+    down, up = torch.randn(4, 40, requires_grad=True), torch.randn(48, 4, requires_grad=True)
+    weights, spans = [torch.randn(48, 40) for _ in range(3)], ([30, 34], [(down, up, 0.5), (down, up, 2.0)])
+    parts = [Part(weight, torch.randn(48), (down, up), 0.5) for weight in weights]
+    for run, maps, back in (
+        (lambda: [one_low_rank(x, weights[0], None, down, up, 0.5)], 1, 1),
+        (lambda: [grouped_low_rank(x, weights[0], None, *spans)], 1, 1),
+        (lambda: joined(parts, x), 3, 1 if onto else 3),
+    ):
+        with Made(wide, narrow) as forward:
+            found = run()
+        grads = [torch.randn_like(one) for one in found]
+        with Made(wide, narrow) as backward:
+            torch.autograd.grad(found, (x, down, up), grads)
+        assert (forward.counts[wide], forward.counts[narrow]) == (maps, 0)
+        assert (backward.counts[wide], backward.counts[narrow]) == (0, back)

@@ -124,6 +124,31 @@ def test_narrow_products_reach_every_frozen_map_but_the_output_map(
     assert torch.equal(logits, model.logits(exact))
 
 
+def test_both_directions_of_every_frozen_map_are_narrow() -> None:
+    """Forward all of them; backward those whose input has a gradient: not q, k and v below the first delta."""
+    calls: list[torch.Size] = []
+
+    class Counting(Int8):
+        def product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            calls.append(weight.shape)
+            return super().product(x, weight)
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    )
+    for layers in (("q_proj",), "all-linear"):
+        model = LanguageModel(transformers.LlamaForCausalLM(config).eval())
+        delta = Lora(rank=2, layers=layers).attach(model.seams, "a")
+        batch = ragged([list(range(5, 45)), list(range(20, 40))])
+        for _ in range(2):  # maps that read the same tensor run together from the second pass on
+            calls.clear()
+            with narrow_products(Counting()):
+                hidden, forward = model.hidden(batch), len(calls)
+                torch.autograd.grad(hidden.square().sum(), delta.parameters())
+            assert (forward, len(calls) - forward) == (14, 11)
+
+
 def test_layers_without_a_delta_take_part() -> None:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(

@@ -13,6 +13,7 @@ import tunesmith
 from tunesmith.core.errors import CompatibilityError, MissingDependency
 from tunesmith.methods.full import Full
 from tunesmith.methods.lora import Lora
+from tunesmith.models import keeping
 from tunesmith.models.products import Int8, narrow_products
 from tunesmith.models.quantized import BITS, dense, is_quantised, quantise, requantise, stored_bytes
 from tunesmith.models.seams import Seams, open_seams
@@ -192,6 +193,16 @@ def test_rounded_products_keep_nothing_of_a_weight_that_was_read_back() -> None:
         found.append([parameter.grad for parameter in delta.parameters()])
     assert not how._kept
     assert all(torch.equal(ours, plain) for ours, plain in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("layers", ["all-linear", ("0",)], ids=["each with a delta", "above the first alone"])
+def test_no_weight_that_was_read_back_is_kept(layers: Any) -> None:
+    model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(3)))
+    quantise(model, "int8")
+    _, delta = randomly_tuned(model, layers=layers)
+    with keeping.counted(list(delta.parameters())) as found:
+        assert model(torch.randn(16, 64)).requires_grad
+    assert 0 < found.bytes < 4 * 64 * 64
 
 
 def test_what_cannot_be_quantised_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

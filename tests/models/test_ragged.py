@@ -120,6 +120,14 @@ def test_a_row_alone_answers_as_in_a_batch() -> None:
         assert relative(pool(backbone.hidden(alone), alone.layout, "mean")[0], together[place]) < 1e-12
 
 
+def test_attention_meets_few_groups_of_like_length() -> None:
+    """Natural lengths: a product per exact length would be 41 small ones, one for all would be half padding."""
+    layout = ragged([torch.arange(length) for length in range(8, 49)]).layout
+    cells = sum(bucket.rows * bucket.length for bucket in layout.buckets)
+    assert len(layout.buckets) <= 5
+    assert cells <= 1.25 * layout.tokens < 41 * 48
+
+
 def test_a_model_without_the_interface_takes_the_padded_path() -> None:
     config = transformers.DebertaV2Config(
         vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48

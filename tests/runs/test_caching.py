@@ -52,6 +52,19 @@ def test_frozen_blocks_run_once_per_row(
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("key", ["method.rank", "seed"], ids=["rows in one order", "rows in orders of their own"])
+def test_candidates_run_the_frozen_blocks_once_for_all(
+    key: str, epochs: int, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = counting(monkeypatch)
+    tunesmith.train(deep(recipe, epochs=2))
+    once = sum(rows)
+    rows.clear()
+    tunesmith.train(deep(recipe, epochs=epochs) | {"candidates": [{key: 2}, {key: 4}, {key: 8}]}, overwrite=True)
+    assert sum(rows) == once
+
+
 def test_a_later_run_begins_with_the_file(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
     rows = counting(monkeypatch)

@@ -54,7 +54,8 @@ class Depth:
         keys = row_keys(batch)
         if not self.store.knows(keys):
             return None
-        new = [row for row, key in enumerate(keys) if key in self.store.missing]
+        first = {key: row for row, key in reversed(list(enumerate(keys)))}  # several deltas may read the same row
+        new = sorted(row for key, row in first.items() if key in self.store.missing)
         if new:
             rows = _rows(batch, new)
             self.store.put([keys[row] for row in rows.here.index.tolist()], self._run(rows))

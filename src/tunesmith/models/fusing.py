@@ -46,8 +46,8 @@ class FusedSeam:
 
 
 def _served(x: Tensor) -> bool:
-    """Say whether there are faster forms for a tensor: in float32, and in 16 bits on a GPU."""
-    return x.dtype == torch.float32 or (x.device.type == "cuda" and x.dtype.itemsize == 2)
+    """Say whether there are better forms for a tensor: in float32, and in 16 bits, where modules keep copies of 32."""
+    return x.dtype == torch.float32 or x.dtype.itemsize == 2
 
 
 def _unlike(weight: Tensor, x: Tensor) -> bool:
@@ -110,6 +110,8 @@ def _rms_norm(module: nn.Module, epsilon: float, offset: float, x: Tensor) -> Te
 class _RmsNorm(torch.autograd.Function):
     """y = w x / sqrt(mean(x^2) + epsilon), with a frozen w; on a GPU by torch's own kernel.
 
+    It computes in float32 and keeps x as it came.
+
     Source: Zhang and Sennrich 2019, arXiv 1910.07467.
     """
 
@@ -131,9 +133,9 @@ class _RmsNorm(torch.autograd.Function):
         if _has_kernel(x):
             given = (grad.contiguous(), x, weight.shape, inverse, weight, [True, False])
             return torch.ops.aten._fused_rms_norm_backward(*given)[0], None, None
-        scaled = grad * weight
-        along = torch.linalg.vecdot(scaled, x)[..., None].mul_(inverse**3).div_(-x.shape[-1])
-        return torch.addcmul(scaled.mul_(inverse), x, along).to(x.dtype), None, None
+        scaled, wide = grad.float() * weight.float(), x.float()
+        along = torch.linalg.vecdot(scaled, wide)[..., None].mul_(inverse**3).div_(-x.shape[-1])
+        return torch.addcmul(scaled.mul_(inverse), wide, along).to(x.dtype), None, None
 
 
 def _has_kernel(x: Tensor) -> bool:

@@ -82,7 +82,7 @@ def _depth(
     """Decide; return what to say about it, nothing where nobody would expect a cache."""
     backbone, asked = trials[0].tuned.backbone, settings.cache != "auto"
     deltas = [delta for trial in trials for delta in trial.deltas]
-    if settings.epochs < 2 and settings.cache != "disk":
+    if settings.epochs < 2 and len(trials) == 1 and settings.cache != "disk":
         return None, "with one epoch no row comes again" if asked else ""
     if any(trial.regularizing.makes_noise for trial in trials):
         return None, "embedding-noise makes what the blocks read new in every step" if asked else ""
