@@ -325,8 +325,8 @@ def score_bands(lines: list[str]) -> None:
     )
     lines += ["", "## The advisor's bands of accuracy against what plans then score", "",
               "`python benchmarks/score_bands.py`. Domains of CLINC150 (450 test rows) and parts of BANKING77 (600), "
-              "15 intents each. Within: the score's interval (Wilson's, 95 %) meets the band; strictly: the score itself "
-              "lies in it. "
+              "15 intents each. Within: the score's interval (Wilson's, 95 %) meets the band; strictly: the score "
+              "itself lies in it. "
               f"{counts}.", "",
               "| task | rows per intent | plan | band | measured on test | within |",
               "|---|---|---|---|---|---|"]  # fmt: skip
