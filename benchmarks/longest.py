@@ -7,9 +7,9 @@ The Llama shape of instruction_tuning.py with room for more positions, LoRA of r
 as it comes, ours with blocks that run a second time (what training.memory_limit chooses last), and PEFT in a plain loop
 in float32, and in bfloat16 with gradient checkpointing, as TRL computes at its defaults. Attention keeps nothing that
 grows faster than the length on any side, so memory is a line; the length at 8 GiB is read off the line through the
-measured points, not run: attention alone would take hours there. Nothing else may run meanwhile: the system takes pages
-away from a process that waits, and its peak then looks lower than it is. Results go to benchmarks/results/longest.json;
-with --go-on lengths that stand there are not measured again.
+measured points, not run: attention alone would take hours there. Of each length the highest peak of all rounds counts:
+where a system takes pages away from a process that waits for a processor, its peak looks lower than it is, never
+higher. Results go to benchmarks/results/longest.json; with --go-on lengths that stand there are not measured again.
 """
 
 from __future__ import annotations
@@ -105,12 +105,11 @@ def worker(work: dict[str, Any]) -> dict[str, Any]:
     return {"tokens_per_second": work["length"] / seconds, "peak_bytes": peak_bytes(), "loss": loss}
 
 
-def at_room(found: dict[str, dict[str, float]]) -> tuple[float, float]:
+def at_room(found: dict[int, float]) -> tuple[float, float]:
     """Return the bytes of a further token, and the length at which the line through the points meets the room."""
     import numpy as np
 
-    lengths = np.array([float(length) for length in found])
-    slope, start = np.polyfit(lengths, [one["peak_bytes"] for one in found.values()], 1)
+    slope, start = np.polyfit(list(found), list(found.values()), 1)
     return float(slope), float((ROOM - start) / slope)
 
 
@@ -119,7 +118,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
     parser.add_argument("--go-on", action="store_true")
     given = parser.parse_args()
-    keys, points = {"tokens_per_second": "tokens/s", "peak_bytes": "MB"}, dict[str, dict[str, Any]]()
+    keys, points = {"tokens_per_second": "tokens/s", "peak_bytes": "MB"}, dict[str, dict[int, float]]()
     for length in given.lengths:
         works = {side: {"side": side, "length": length} for side in SIDES}
         case = f"one row of {length} tokens"
@@ -127,8 +126,8 @@ def main() -> None:
         if found is None:
             found = common.in_turn(__file__, works, keys, given, case)
             common.keep("longest", case, found)
-        for side, own in found["medians"].items():
-            points.setdefault(side, {})[str(length)] = own
+        for side, own in found["ranges"].items():
+            points.setdefault(side, {})[length] = own["peak_bytes"][1]
     fitted = dict[str, dict[str, float]]()
     for side, own in points.items():
         slope, length = at_room(own)
