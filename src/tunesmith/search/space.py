@@ -414,10 +414,10 @@ def _range(value: Mapping[str, Any], path: str, name: str, field: Field) -> Rang
             raise RecipeError(f"{path}: a range has numbers as low and high, for example {{low: 1, high: 8}}; "
                               f"{key} is {number!r}.")  # fmt: skip
     assert low is not None and high is not None
-    if low == high:
-        raise RecipeError(f"{path}: low and high are both {low}, which leaves nothing to search. Write {path}={low}.")
-    if low > high:
-        raise RecipeError(f"{path}: the range is upside down: low {low} is not below high {high}. Exchange them.")
+    if low >= high:
+        one = f"low and high are both {low}, which leaves nothing to search. Write {path}={low}."
+        turned = f"the range is upside down: low {low} is not below high {high}. Exchange them."
+        raise RecipeError(f"{path}: {one if low == high else turned}")
     log = value.get("log", False)
     if not isinstance(log, bool):
         raise RecipeError(f"{path}: log is true or false, not {log!r}.")
