@@ -139,7 +139,7 @@ def test_a_band_near_100_percent_covers_what_hardly_errs(error: float, rows: int
         covered += low <= 1 - error <= high
         widths.append(high - low)
     assert covered / 200 >= 0.93
-    assert 0 < min(widths) and max(widths) < 0.15
+    assert min(widths) > 0 and max(widths) < 0.15
 
 
 def test_copies_are_held_out_together(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
