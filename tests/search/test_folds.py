@@ -1,5 +1,6 @@
 """A search whose trials are scored by the mean over folds, which train in one pass."""
 
+import csv
 import json
 import math
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 
 import tunesmith
 from tests.conftest import TEXTS, write_csv
+from tunesmith.core.errors import TunesmithError
 from tunesmith.core.files import read_json
 from tunesmith.core.progress import Silence
 from tunesmith.recipe.loading import load_recipe
@@ -71,6 +73,26 @@ def test_a_trial_is_the_mean_of_the_runs_on_its_folds(base: dict[str, Any], tmp_
     cheaper = {"choose": "one-standard-error", "resume": True}
     again = tunesmith.search_settings(base, [f"output={tmp_path / 's'}"], trials=2, strategy="grid", **cheaper)
     assert again["best"] == found["best"] and again["nested"] is None  # it is of another choice
+
+
+def test_a_score_of_folds_is_one_number_wherever_it_is_shown(base: dict[str, Any], tmp_path: Path) -> None:
+    words = ["training.epochs=1", f"output={tmp_path / 's'}"]
+    found = tunesmith.search_settings(base, words, trials=2, strategy="grid", metric="macro-f1")
+    for one in trials(tmp_path / "s"):
+        score = one["outcome"]["scores"]["macro-f1"]
+        assert score["low"] <= score["value"] == one["outcome"]["value"] <= score["high"]
+    assert f"macro-f1 {100 * found['chosen_by']['value']:.1f} %" in found["choice"]["sentence"]
+
+
+def test_folds_with_fewer_rows_than_labels_are_refused(base: dict[str, Any], tmp_path: Path) -> None:
+    with open(base["data"]["train"], encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    classes = len({row["label"] for row in rows})
+    folds = len(rows) // classes + 1
+    words = [f"data.folds={folds}", f"output={tmp_path / 's'}"]
+    most = rf"and there are {classes} labels: .*Lower data.folds \({folds - 1} at most\)"
+    with pytest.raises(TunesmithError, match=rf"data.folds: fold \d+ of {folds} has \d+ rows, {most}"):
+        tunesmith.search_settings(base, words, trials=1, strategy="grid")
 
 
 def test_a_fold_that_is_named_scores_alone(base: dict[str, Any], tmp_path: Path) -> None:

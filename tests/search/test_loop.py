@@ -16,6 +16,7 @@ from tunesmith.core.registry import components
 from tunesmith.runs.opening import read_corpus
 from tunesmith.runs.session import open_reading
 from tunesmith.search.attempts import Attempt, Record, Test
+from tunesmith.search.best_attempts import _ends, _picked
 from tunesmith.search.changes import Change, merged
 from tunesmith.search.deciding import adopted
 from tunesmith.search.errors_seen import Errors, LengthErrors
@@ -96,6 +97,38 @@ def test_the_best_is_carried_out_and_scored_on_test(found: tuple[Path, dict[str,
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "taken for" in page or "wrong on validation" in page or (best.errors and not best.errors.wrong)
     assert best.change.why.split(",")[0] in (folder / "loop.md").read_text(encoding="utf-8")
+
+
+def test_the_best_attempts_are_compared_row_by_row(found: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = found
+    compared = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    complete = {f"attempt {one.number}": one for one in kept(folder) if one.outcome.state == "complete"}
+    names = [one["name"] for one in compared["runs"]]
+    assert {"attempt 0", f"attempt {result['best']}"} <= set(names) <= set(complete) and len(names) >= 2
+    for one in compared["runs"]:
+        assert one["metrics"]["accuracy"]["value"] == pytest.approx(complete[one["name"]].outcome.value)
+    values = [complete[name].outcome.value for name in names]
+    assert values == sorted(values, reverse=True)
+    assert "method.layers" in compared["runs"][0]["settings"]
+    texts = {f"{text} {extra}" for texts in TEXTS.values() for text in texts for extra in "abcd"}
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for title in ("The best attempts on the same rows", "Score against cost", "Settings that differ", "Confusions"):
+        assert title in page
+    changed = compared["changes"][0]
+    if changed["gained"] or changed["lost"]:
+        assert any(text in page for text in texts)
+
+
+def test_the_recipe_as_written_and_the_kept_attempt_are_always_compared() -> None:
+    values = [0.1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+    attempts = [
+        Attempt(at, "", Change("", {}, ""), {}, Outcome("complete", value=one)) for at, one in enumerate(values)
+    ]
+    attempts[2] = replace(attempts[2], outcome=Outcome("stopped", value=0.8))
+    record = SimpleNamespace(has_answers=lambda number: number != 3)
+    loop: Any = SimpleNamespace(attempts=attempts, record=record, wanted=SimpleNamespace(higher_is_better=True))
+    assert [one.number for one in _picked(loop, 8)] == [1, 4, 5, 6, 8, 0]
+    assert _ends([1, 4, 5, 6, 8, 0], 8) == (4, 5) and _ends([1, 0], 0) == (1, 0)
 
 
 def test_a_loop_that_was_killed_ends_as_one_that_was_not_and_test_rows_do_not_choose(

@@ -1,6 +1,7 @@
 """A search of settings from end to end: together as alone, resumed as never stopped, mistakes and failures named."""
 
 import json
+import re
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -290,6 +291,18 @@ def test_a_pass_that_breaks_is_tried_one_by_one(
     assert found["trials"]["complete"] == 2
 
 
+def test_values_that_cannot_stand_beside_the_others_are_named_first(
+    base: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "none.csv").write_text("text,label\n", encoding="utf-8")  # ends the search before its first trial
+    words = ["method.rank=[2, 4]", f"data.train={tmp_path / 'none.csv'}", f"output={tmp_path / 's'}"]
+    with pytest.raises(TunesmithError, match=r"none\.csv"):
+        tunesmith.search_settings(base, words, trials=2)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Trials of")]
+    assert len(told) == 1
+    assert re.match(r"Trials of method.name=bitfit method.rank=2 .* will fail: .*unknown key 'rank'", told[0])
+
+
 def test_a_space_whose_every_point_fails(base: dict[str, Any], tmp_path: Path) -> None:
     recipe = {
         **base,
@@ -318,6 +331,7 @@ def test_a_budget_shorter_than_a_trial_says_how_long_one_takes(base: dict[str, A
         ([], {"trials": 0}, "allows nothing to be tried"),
         ([], {"trials": 2, "strategy": "beam"}, "unknown strategy for settings 'beam'"),
         (["training.epochs=[2, x]"], {"trials": 2}, r"training.epochs: 'x' is not allowed"),
+        (["method.name=[lora, lorra]"], {"trials": 2}, "unknown method 'lorra'; did you mean 'lora'"),
         (["candidates=[{seed: 1}]"], {"trials": 2}, "candidates: a search makes candidates itself"),
         ([], {"trials": 2, "strategy": "cma-es"}, "evolves at least two ranges, and the space has 1"),
     ],

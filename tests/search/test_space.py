@@ -118,6 +118,10 @@ def test_a_metric_decides_where_the_whole_of_training_is_open() -> None:
             "training.learning_rate={low: 1, high: 0.1}",
             "training.learning_rate: the range is upside down: low 1 is not",
         ),
+        (
+            "method.rank={low: 4, high: 4}",
+            "method.rank: low and high are both 4, which leaves nothing to search. Write",
+        ),
         ("training.learning_rate={low: 1}", "high is None"),
         ("training.learning_rate={low: 0.1, high: .inf}", "high is inf"),
         ("training.learning_rate={low: .nan, high: 1}", "low is nan"),

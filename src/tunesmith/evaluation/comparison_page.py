@@ -106,6 +106,12 @@ _COSTS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
 ]
 
 
+_AXES = [
+    ("training_seconds", 1, "seconds of training"),
+    ("trainable_share", 100, "trained share of the model, %"),
+]
+
+
 def _triple(score: Estimate) -> tuple[float, float, float]:
     return score.value, score.low, score.high
 
@@ -322,6 +328,26 @@ def of_trials(found: Comparison) -> list[str]:
     ]
 
 
+def of_attempts(found: Comparison) -> list[str]:
+    """Write the sections of a closed loop's page in which its best attempts are compared.
+
+    Args:
+        found: the comparison.
+    Returns:
+        HTML of each.
+    """
+    said = "".join(f"<p>{safe(one)}</p>" for one in (*sentences(found, "attempt"), *found.notes))
+    label, scores = _scaled(found)
+    return [
+        section("The best attempts on the same rows, with intervals and groups", said + _result(found)),
+        section("Every pair of them", _pairs(found)),
+        section("Score against cost", _costs(found, scores, label)),
+        section("Settings that differ", _settings(found, [one[0] for one in scores], label)),
+        section("Learning curves of the best attempts", _curves(found)),
+        *(part for change in found.changes for part in _change(found, change)),
+    ]
+
+
 def _scaled(found: Comparison) -> tuple[str, list[tuple[float, float, float]]]:
     """Return the label of the score's axis, and value, low and high of each run on it."""
     scale = 100 if is_share(found.metric) else 1
@@ -363,11 +389,10 @@ def _before(found: Comparison) -> str:
 
 def _costs(found: Comparison, scores: Sequence[tuple[float, float, float]], label: str) -> str:
     costs = [
-        ("seconds of training", [one.costs["training_seconds"] for one in found.entries],
-         found.front("training_seconds")),
-        ("trained share of the model, %", [100 * one.costs["trainable_share"] for one in found.entries],
-         found.front("trainable_share")),
-    ]  # fmt: skip
+        (said, [scale * one.costs[key] for one in found.entries], found.front(key))
+        for key, scale, said in _AXES
+        if all(key in one.costs for one in found.entries)
+    ]
     note = "<p class=soft>Numbers are those of the table; what lies on the dotted line, nothing cheaper reaches.</p>"
     return pictures.against_costs(scores, costs, label) + note
 

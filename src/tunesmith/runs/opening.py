@@ -80,6 +80,34 @@ def on_fold(checked: Checked, earlier: Earlier | None, family: Family, fold: int
     return replace(family, corpus=clean_by_features(own, family.session, corpus))
 
 
+def open_folds(checked: Checked, earlier: Earlier | None, first: Family) -> list[Family]:
+    """Open all folds of the data, of every draw.
+
+    Args:
+        checked: the recipe, with `data.folds`.
+        earlier: run to go on from, or None.
+        first: family of fold 0, before it was trained.
+    Returns:
+        One family per fold, with the same model.
+    Raises:
+        DataError: a fold has no row, fewer rows than there are labels, or leaves a label none to train.
+    """
+    data = checked.recipe.data
+    folds = range(1, (data.folds or 1) * data.fold_repeats)
+    families = [first, *(on_fold(checked, earlier, first, fold) for fold in folds)]
+    classes = len(first.corpus.label_names) if isinstance(first, Labelling) else 1
+    sizes = [len(family.corpus.splits["validation"].index) for family in families]
+    if min(sizes) < classes:
+        most = sum(sizes[: data.folds]) // classes
+        lower = f"Lower data.folds ({most} at most), or give" if most > 1 else "Give"
+        raise DataError(
+            f"data.folds: fold {sizes.index(min(sizes))} of {data.folds} has {min(sizes)} rows, and there are "
+            f"{classes} labels: a fold that cannot hold all of them is scored by something else than all rows are. "
+            f"{lower} a share data.validation in its place."
+        )
+    return families
+
+
 def family_of(checked: Checked) -> type[Family]:
     """Choose how a recipe is carried out.
 

@@ -231,5 +231,15 @@ class Record:
                 "output."
             ) from None
 
+    def has_answers(self, number: int) -> bool:
+        """Say whether what an attempt did on the validation rows is there.
+
+        Args:
+            number: of the attempt.
+        Returns:
+            Whether its file is.
+        """
+        return self._answers(number).is_file()
+
     def _answers(self, number: int) -> Path:
         return self.folder / _ANSWERS / f"{number:04d}.npz"

@@ -9,6 +9,8 @@ from typing import Any
 
 from tunesmith.core.files import write_json, write_text
 from tunesmith.evaluation import plots
+from tunesmith.evaluation.comparison import Comparison
+from tunesmith.evaluation.comparison_page import of_attempts
 from tunesmith.evaluation.metrics.base import number, scale_of
 from tunesmith.evaluation.page import page, safe, section, texts
 from tunesmith.search.attempts import Attempt, Record, Round
@@ -95,15 +97,20 @@ def searches_of(record: Record) -> list[list[str]]:
     ]
 
 
-def write_loop_report(folder: Path, result: Mapping[str, Any], record: Record, higher_is_better: bool) -> None:
-    """Write attempts.json, loop.md and report.html.
+def write_loop_report(
+    folder: Path, result: Mapping[str, Any], record: Record, higher_is_better: bool, compared: Comparison | None
+) -> None:
+    """Write attempts.json, loop.md and report.html, and comparison.json of the best attempts.
 
     Args:
         folder: of the loop.
         result: of it.
         record: with its rounds.
         higher_is_better: of the deciding metric.
+        compared: the best attempts, row by row; None where fewer than two were carried out.
     """
+    if compared is not None:
+        write_json(folder / "comparison.json", compared.plain())
     metric, rounds = result["metric"], record.rounds
     attempts = [one for ended in rounds for one in ended.attempts]
     write_json(folder / "attempts.json", [one.plain() for one in attempts])
@@ -128,6 +135,7 @@ def write_loop_report(folder: Path, result: Mapping[str, Any], record: Record, h
         )
         for ended in rounds
     ]
+    body += of_attempts(compared) if compared is not None else []
     write_text(folder / "report.html", page("Closed loop", body))
 
 

@@ -12,6 +12,7 @@ from tunesmith.core.progress import Progress
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.attempts import Attempt, Record
+from tunesmith.search.best_attempts import compare_attempts
 from tunesmith.search.changes import words_of
 from tunesmith.search.finishing import Final, final_of
 from tunesmith.search.loop import ClosedLoop
@@ -70,7 +71,7 @@ def go_round(
         "run": str(run.folder),
         "report": str(wanted.output / "report.html"),
     }
-    write_loop_report(wanted.output, result, record, wanted.higher_is_better)
+    write_loop_report(wanted.output, result, record, wanted.higher_is_better, compare_attempts(loop))
     write_json(wanted.output / _RESULT, result)
     return result
 

@@ -20,7 +20,7 @@ from tunesmith.core.progress import Progress
 from tunesmith.core.seeds import seed_everything
 from tunesmith.data.splitting import Index
 from tunesmith.evaluation.predictions import Predictions
-from tunesmith.evaluation.statistics import Result, estimate, mean_of
+from tunesmith.evaluation.statistics import Result, estimate, holding, mean_of
 from tunesmith.models.quantized import release
 from tunesmith.recipe.loading import Checked
 from tunesmith.recipe.starting import find_run
@@ -30,7 +30,7 @@ from tunesmith.runs.continuing import Earlier, check_base, inherit
 from tunesmith.runs.family import Family
 from tunesmith.runs.folder import staged
 from tunesmith.runs.labelling import Labelling
-from tunesmith.runs.opening import on_fold, open_family
+from tunesmith.runs.opening import open_family, open_folds
 from tunesmith.runs.predicted import write_predictions
 from tunesmith.runs.preparing import prepare_one
 from tunesmith.runs.teaching import learn_from_teacher
@@ -163,11 +163,7 @@ class Passes:
         self.opened = None  # one model in memory at a time
         checked, earlier = inherit(checked)
         first = open_family(checked, earlier)
-        families = [first]
-        if self.every_fold:
-            data = checked.recipe.data
-            folds = range(1, (data.folds or 1) * data.fold_repeats)
-            families += [on_fold(checked, earlier, first, fold) for fold in folds]
+        families = open_folds(checked, earlier, first) if self.every_fold else [first]
         if "validation" not in first.corpus.splits:
             raise RecipeError("data.validation: a search chooses by validation rows, and there are none. Give a share.")
         for family in families:
@@ -344,10 +340,12 @@ class Passes:
         results, folds = [result for _, result in found], one.checked.recipe.data.folds or 1
         draws = [_joined(results[at : at + folds]) for at in range(0, len(results), folds)]
         scores = mean_of([estimate(draw, metrics, judge.bootstrap) for draw in draws])
-        trials = one.trials
+        trials, value = one.trials, mean(float(at_best[self.metric]) for at_best, _ in found)
+        if len(found) > 1 and self.metric in scores:  # one score, wherever it is shown
+            scores[self.metric] = holding(value, scores[self.metric].low, scores[self.metric].high)
         return Outcome(
             "stopped" if any(trial.stopped for trial in trials) else "complete",
-            value=mean(float(at_best[self.metric]) for at_best, _ in found),
+            value=value,
             loss=mean(float(at_best["validation loss"]) for at_best, _ in found),
             scores={name: dict(score.plain()) for name, score in scores.items()},
             best_epoch=round(mean(trial.trained.best_epoch for trial in trials)),

@@ -51,7 +51,7 @@ def search_settings(
     progress, budget = progress or Progress(), read_budget(*limits)
     how = how_of(*going_on)
     wanted, hands = read_wanted(recipe, overrides, settings), hands_of(settings)
-    for said in wanted.warm.sentences():
+    for said in (*wanted.unable, *wanted.warm.sentences()):
         progress.say(said)
     facts, agreed = facts_of(wanted, settings), agreed_of(settings, budget)
     with closing(Database(wanted.output, facts, wanted.higher_is_better, how, agreed)) as database:

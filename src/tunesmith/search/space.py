@@ -415,7 +415,9 @@ def _range(value: Mapping[str, Any], path: str, name: str, field: Field) -> Rang
                               f"{key} is {number!r}.")  # fmt: skip
     assert low is not None and high is not None
     if low >= high:
-        raise RecipeError(f"{path}: the range is upside down: low {low} is not below high {high}. Exchange them.")
+        one = f"low and high are both {low}, which leaves nothing to search. Write {path}={low}."
+        turned = f"the range is upside down: low {low} is not below high {high}. Exchange them."
+        raise RecipeError(f"{path}: {one if low == high else turned}")
     log = value.get("log", False)
     if not isinstance(log, bool):
         raise RecipeError(f"{path}: log is true or false, not {log!r}.")

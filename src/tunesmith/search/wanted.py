@@ -68,6 +68,7 @@ class Wanted:
         every_fold: whether a trial is scored by the mean over all folds of `data.folds`.
         rules: that the trial which is taken keeps to.
         able: recipes of the ends of the open fields, those that can be carried out.
+        unable: a sentence about each of the others.
     """
 
     recipe: str | Path | Mapping[str, Any]
@@ -84,6 +85,7 @@ class Wanted:
     every_fold: bool = False
     rules: Sequence[Rule] = ()
     able: Sequence[Checked] = ()
+    unable: Sequence[str] = ()
 
     def load(self, own: Sequence[str]) -> Checked:
         """Check the recipe of a trial.
@@ -205,7 +207,7 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     space, kept = _kept_by(space, settings.metric)
     fixed.extend(kept)
     draft = Wanted(recipe, fixed, space, strategy, "", True, 1, 0, Path(), "")
-    able = _able(draft, settings.metric)
+    able, unable = _tried(draft, settings.metric)
     first = able[0]
     if first.recipe.data.validation is None and first.recipe.data.folds is None:
         raise RecipeError("data.validation: a search chooses by validation rows, and there are none. Give a share.")
@@ -236,6 +238,7 @@ def read_wanted(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
         rules=rules,
         identity=hash_of({key: value for key, value in values.items() if key != "output"}),
         able=able,
+        unable=unable,
     )
 
 
@@ -275,22 +278,29 @@ def _every_fold(data: Any, strategy: Sampling) -> bool:
     return True
 
 
-def _able(wanted: Wanted, metric: str | None) -> list[Checked]:
-    """Try every end of every open field; refuse values that are wrong by themselves."""
-    able, said = list[Checked](), ""
+def _tried(wanted: Wanted, metric: str | None) -> tuple[list[Checked], list[str]]:
+    """Try every end of every open field; refuse values that are wrong by themselves, and name what cannot be tried."""
+    able, unable, said = list[Checked](), list[str](), ""
     for path, own in wanted.space.ends():
         try:
             able.append(wanted.load(own))
         except RecipeError as error:
             said = str(error)
             problems = problems_of(error)
-            mine = [line for line in problems if line.startswith((f"{path}:", f"{path}."))]
+            mine = [line for line in problems if _by_itself(line, path)]
             if mine:
                 raise RecipeError(f"a value of the space is wrong, nothing was loaded.\n  {mine[0]}") from None
             _check_metric(problems, metric)
+            unable.append(f"Trials of {' '.join(own)} will fail: {'; '.join(problems[1:] or problems)}")
     if not able:
         raise RecipeError(f"every point of the space fails, nothing was loaded. One of them: {said}")
-    return able
+    return able, list(dict.fromkeys(unable))
+
+
+def _by_itself(problem: str, path: str) -> bool:
+    """Say whether a recipe is refused for a field's value whatever the others are; names are refused a key above it."""
+    named = f" {path.removesuffix('.name')}: unknown "  # may stand behind the line of the recipe that the key is in
+    return problem.startswith((f"{path}:", f"{path}.")) or named in f" {problem}"
 
 
 def hands_of(settings: TuningSettings) -> tuple[Pool, int] | None:
