@@ -5,7 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,7 +16,7 @@ from tunesmith.core.registry import components
 from tunesmith.runs.opening import read_corpus
 from tunesmith.runs.session import open_reading
 from tunesmith.search.attempts import Attempt, Record, Test
-from tunesmith.search.best_attempts import _ends, _picked
+from tunesmith.search.best_attempts import _ends, _picked, mattered
 from tunesmith.search.changes import Change, merged
 from tunesmith.search.deciding import adopted
 from tunesmith.search.errors_seen import Errors, LengthErrors
@@ -117,6 +117,20 @@ def test_the_best_attempts_are_compared_row_by_row(found: tuple[Path, dict[str, 
     changed = compared["changes"][0]
     if changed["gained"] or changed["lost"]:
         assert any(text in page for text in texts)
+
+
+def test_settings_that_mattered_are_told_where_there_are_enough_attempts(found: tuple[Path, dict[str, Any]]) -> None:
+    """Nine attempts whose score follows the rank alone; six of a real loop are too few."""
+    folder, result = found
+    assert result["importance"] == {}
+    assert "It takes at least 8 attempts with different scores" in (folder / "report.html").read_text(encoding="utf-8")
+    tried = [
+        replace(attempt(at, 0.5 + 0.05 * (at % 3), 0.1, 0.5), values={"rank": at % 3, "seed": at // 3}, test=None)
+        for at in range(9)
+    ]
+    load = SimpleNamespace(load=lambda values: SimpleNamespace(resolved=lambda: values))
+    shares = mattered(cast(ClosedLoop, SimpleNamespace(attempts=tried, wanted=load)))
+    assert shares["rank"] > 0.9 and sum(shares.values()) == pytest.approx(1.0)
 
 
 def test_the_recipe_as_written_and_the_kept_attempt_are_always_compared() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunesmith.evaluation import comparison_plots as pictures
@@ -302,7 +302,7 @@ def render(found: Comparison) -> str:
         section("Before and after tuning", _before(found)),
         section("Score against cost", _costs(found, scores, label)),
         section("Settings that differ", _settings(found, [one[0] for one in scores], label)),
-        section("What mattered", _mattered(found)),
+        section("What mattered", what_mattered(found.importance())),
         section("Learning curves", _curves(found)),
         *(part for change in found.changes for part in _change(found, change)),
         section("Cost", f"<div class=scroll>{_html(cost_rows(found))}</div>"),
@@ -411,14 +411,20 @@ def _settings(found: Comparison, values: Sequence[float], label: str) -> str:
     return (drawn + note if len(names) > 1 else "") + _html((heads, rows))
 
 
-def _mattered(found: Comparison) -> str:
-    """Draw how much of the scores' spread each setting tells, where there are enough runs."""
-    shares = found.importance()
+def what_mattered(shares: Mapping[str, float], runs: str = "runs") -> str:
+    """Draw how much of the scores' spread each setting tells, where there are enough runs.
+
+    Args:
+        shares: by setting, from `importances`; empty where there are too few runs.
+        runs: what they are called.
+    Returns:
+        HTML.
+    """
     if not shares:
-        return f"<p class=soft>It takes at least {ENOUGH} runs with different scores.</p>"
+        return f"<p class=soft>It takes at least {ENOUGH} {runs} with different scores.</p>"
     note = (
         "<p class=soft>A random forest's share of the variance that it explains, by setting (mean decrease in "
-        "impurity). Of few runs it is a hint, not a proof; settings that change together share what they tell.</p>"
+        "impurity). Of few it is a hint, not a proof; settings that change together share what they tell.</p>"
     )
     return bars(shares) + note
 

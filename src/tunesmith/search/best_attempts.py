@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.evaluation.changes import changes
 from tunesmith.evaluation.comparison import Comparison, Entry, differing, flattened
+from tunesmith.evaluation.importance import importances
 from tunesmith.evaluation.pairs import Compared, compare_pairs, enough
 from tunesmith.evaluation.statistics import Estimate
 from tunesmith.runs.labelling import Labelling
@@ -51,6 +52,21 @@ def compare_attempts(loop: ClosedLoop) -> Comparison | None:
         entries, by.name, by.higher_is_better, "validation", [split.place(row) for row in rows],
         [split.text(row) for row in rows] if labels else [], tested.pairs, changed, [], bootstrap,
     )  # fmt: skip
+
+
+def mattered(loop: ClosedLoop) -> dict[str, float]:
+    """Share the spread of all complete attempts' scores out among the settings in which they differ.
+
+    Args:
+        loop: that has ended.
+    Returns:
+        Share by setting; none where there are too few attempts.
+    """
+    able = [one for one in loop.attempts if one.outcome.state == "complete" and one.outcome.value is not None]
+    settings = [flattened(loop.wanted.load(one.values).resolved()) for one in able]
+    keys = differing(settings)
+    table = [{key: own.get(key) for key in keys} for own in settings]
+    return importances(table, [one.outcome.value or 0.0 for one in able])
 
 
 def _picked(loop: ClosedLoop, best: int) -> list[Attempt]:

@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith.core.files import write_json, write_text
 from tunesmith.evaluation import plots
 from tunesmith.evaluation.comparison import Comparison
-from tunesmith.evaluation.comparison_page import of_attempts
+from tunesmith.evaluation.comparison_page import of_attempts, what_mattered
 from tunesmith.evaluation.metrics.base import number, scale_of
 from tunesmith.evaluation.page import page, safe, section, texts
 from tunesmith.search.attempts import Attempt, Record, Round
@@ -136,6 +136,7 @@ def write_loop_report(
         for ended in rounds
     ]
     body += of_attempts(compared) if compared is not None else []
+    body.append(section("What mattered, over all attempts", what_mattered(result["importance"], "attempts")))
     write_text(folder / "report.html", page("Closed loop", body))
 
 

@@ -12,7 +12,7 @@ from tunesmith.core.progress import Progress
 from tunesmith.runs.run import Run
 from tunesmith.runs.training import train_recipe
 from tunesmith.search.attempts import Attempt, Record
-from tunesmith.search.best_attempts import compare_attempts
+from tunesmith.search.best_attempts import compare_attempts, mattered
 from tunesmith.search.changes import words_of
 from tunesmith.search.finishing import Final, final_of
 from tunesmith.search.loop import ClosedLoop
@@ -67,6 +67,7 @@ def go_round(
         "trials_per_minute": 60 * len(loop.attempts) / max(seconds, 1e-9),
         "measured_on": "test",
         "score": run.metrics["test"].get(wanted.metric),
+        "importance": mattered(loop),
         "final": {"changes": dict(final.values), "said": final.said},
         "run": str(run.folder),
         "report": str(wanted.output / "report.html"),
