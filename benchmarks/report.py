@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from report_counts import kept_table, memory_table, operations_table, where
+from report_counts import kept_table, memory_table, operations_table, precision_table, where
 from report_few_shot import few_shot_intents
 from report_loop import closed_loop, killed_study
 from report_omniglot import omniglot
@@ -470,6 +470,7 @@ def main() -> None:
                 *operations_table(),
                 *kept_table(),
                 *memory_table(),
+                *precision_table(),
                 *chaos_table(),
                 *processes_table(),
                 *processes_table(shard=True),

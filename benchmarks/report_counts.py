@@ -60,3 +60,24 @@ def kept_table() -> list[str]:
         lines += ["", "With checkpointing PEFT keeps less and runs every block twice (its logits are most of what it "
                   "keeps); ours does that only where a step would not fit (`training.memory_limit`)."]  # fmt: skip
     return lines
+
+
+def precision_table() -> list[str]:
+    """Word what fewer bits cost in accuracy."""
+    cases = common.kept("precision_cost")
+    if not cases:
+        return []
+    lines = ["", "## What less precision costs", "",
+             "`python benchmarks/precision_cost.py`. BANKING77, ten rows per label, LoRA at the defaults, 3,080 test "
+             "rows; the difference from float32 is paired, rows and seeds drawn anew (95 %). Memory is the process's "
+             f"highest; {where(cases['float32']['machine'])}.", "",
+             "| frozen weights | seeds | accuracy | difference (points) | memory (MB) |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for way, one in cases.items():
+        runs = list(one["runs"].values())[: one["seeds"]]
+        accuracy = 100 * sum(run["accuracy"] for run in runs) / len(runs)
+        peak = max(run["peak_bytes"] for run in runs) / 1e6
+        change = " to ".join(f"{100 * one['change'][end]:+.2f}" for end in ("low", "high"))
+        value = "" if way == "float32" else f"{100 * one['change']['value']:+.2f} ({change})"
+        lines.append(f"| {way} | {len(runs)} | {accuracy:.2f} % | {value} | {peak:,.0f} |")
+    return lines
