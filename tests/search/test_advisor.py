@@ -129,7 +129,7 @@ def test_answers_to_one_row_count_as_one_row() -> None:
     assert covered[1] / 150 < 0.93 <= covered[0] / 150
 
 
-@pytest.mark.parametrize(("error", "rows"), [(0.01, 90), (0.02, 90), (0.01, 400)])
+@pytest.mark.parametrize(("error", "rows"), [(0.01, 90), (0.02, 90)])
 def test_a_band_near_100_percent_covers_what_hardly_errs(error: float, rows: int) -> None:
     """Most samples hold no wrong answer, or one or two; without rows added, bands of 90 rows cover 59 and 84 %."""
     draw, covered, widths = np.random.default_rng(0), 0, []

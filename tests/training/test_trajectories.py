@@ -144,12 +144,11 @@ def as_it_comes(core: Backbone, found: Trial) -> Iterator[None]:
     [
         ("mean", "all-linear", as_it_comes, {}),
         ("cls", "all-linear", as_it_comes, {}),
-        ("mean", "all-linear", as_it_comes, {"tokens_per_pass": 40}),
         ("mean", "top-half", kept_below, {}),
         ("cls", "top-half", kept_below, {"tokens_per_pass": 40}),
         ("mean", "all-linear", run_again, {"tokens_per_pass": 40}),
     ],
-    ids=["flat rows", "last block", "passes", "kept below", "kept below, passes", "blocks again"],
+    ids=["flat rows", "last block", "kept below", "kept below, passes", "blocks again"],
 )
 def test_an_encoder(pooling: str, layers: str, how: Any, settings: dict[str, Any]) -> None:
     core, plain, rows = backbone(0.0, blocks=2), backbone_as_it_came(), Rows(64)
@@ -200,8 +199,11 @@ def writer() -> nn.Module:
     return transformers.GPT2LMHeadModel(config).double().eval()
 
 
-@pytest.mark.parametrize("settings", [{}, {"tokens_per_pass": 40}], ids=["one pass", "passes"])
-@pytest.mark.parametrize("begin", [0, 20], ids=["nothing in common", "a shared prompt"])
+@pytest.mark.parametrize(
+    ("begin", "settings"),
+    [(0, {}), (20, {}), (20, {"tokens_per_pass": 40})],
+    ids=["nothing in common", "a shared prompt", "a shared prompt, passes"],
+)
 def test_a_language_model(begin: int, settings: dict[str, Any]) -> None:
     core, plain, rows = LanguageModel(writer()), writer(), Answered(64, begin)
     found = begun(core, InstructionTuning(), nn.Module(), rows, "all-linear", **settings)
