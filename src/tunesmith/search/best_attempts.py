@@ -39,12 +39,10 @@ def compare_attempts(loop: ClosedLoop) -> Comparison | None:
     found = [loop.record.answers(one.number) for one in picked]
     by, bootstrap = compared_by(loop.wanted.metric, bool(labels)), enough(loop.wanted.bootstrap, len(found))
     tested = compare_pairs(found, by, bootstrap)
-    settings = [flattened(loop.wanted.load(one.values).resolved()) for one in picked]
-    keys = differing(settings)
     model = sum(one.numel() for one in family.session.backbone.model.parameters())
     entries = [
-        _entry(one, by.name, (tested, at), {key: settings[at].get(key) for key in keys}, model)
-        for at, one in enumerate(picked)
+        _entry(one, by.name, (tested, at), own, model)
+        for at, (one, own) in enumerate(zip(picked, _settings(loop, picked), strict=True))
     ]
     first, second = _ends([one.number for one in picked], loop.best.number)
     changed = [changes((first, second), (found[first], found[second]), by, labels)]
@@ -63,10 +61,14 @@ def mattered(loop: ClosedLoop) -> dict[str, float]:
         Share by setting; none where there are too few attempts.
     """
     able = [one for one in loop.attempts if one.outcome.state == "complete" and one.outcome.value is not None]
-    settings = [flattened(loop.wanted.load(one.values).resolved()) for one in able]
+    return importances(_settings(loop, able), [one.outcome.value or 0.0 for one in able])
+
+
+def _settings(loop: ClosedLoop, tried: Sequence[Attempt]) -> list[dict[str, Any]]:
+    """Return of each attempt the settings in which they differ; None where one has no such setting."""
+    settings = [flattened(loop.wanted.load(one.values).resolved()) for one in tried]
     keys = differing(settings)
-    table = [{key: own.get(key) for key in keys} for own in settings]
-    return importances(table, [one.outcome.value or 0.0 for one in able])
+    return [{key: own.get(key) for key in keys} for own in settings]
 
 
 def _picked(loop: ClosedLoop, best: int) -> list[Attempt]:
